@@ -1,0 +1,1 @@
+"""KV-cache memory policies: bookkeeping in integers and NumPy arrays, nothing else."""

@@ -1,0 +1,263 @@
+"""The protocol every KV-cache allocator obeys, and the values that cross it.
+
+An allocator *decides* and never *acts*: each method is pure, deterministic bookkeeping that answers
+with a `Grant`, the list of what must now happen to memory, or with `None` when the request does not
+fit at present.  A backing executes grants on real memory; a cost model prices them on a simulated
+clock.  A simulated and a real run therefore take the same decisions by construction.
+
+Sequences are named by small integers, `0 <= seq < geometry.max_seqs`, chosen by the caller and
+free for reuse after `release`.  Lengths and addresses are counted in *slots*: one slot holds the
+keys and values of one token in every layer.
+
+Invariants (each is checked by `harness.conformance`):
+
+1. Atomic: a refusal (`None`) changes no state and no address.
+2. Conservation: active + cached + free == capacity, always.
+3. Addressing: each (sequence, position < length) has exactly one physical slot; two sequences share
+   one only through `admit` of a gang, `fork`, `reassign` or a prefix hit.
+4. Single writer: the slot about to be written belongs to one sequence; copy-on-write comes first.
+5. Honest hit: a prefix hit of n tokens means those n slots hold exactly those tokens, and the last
+   prompt token is never a hit.
+6. Total release: once all are released nothing is active, and nothing stays held beyond what
+   the policy declares as cached.
+7. Deterministic: the same calls give the same grants.  No clock, no unseeded randomness.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+
+class AllocatorError(Exception):
+    """Base of every error an allocator raises on purpose; its text is one line for a person."""
+
+
+class NeverFits(AllocatorError):
+    """The request cannot fit even into an empty pool."""
+
+
+class Unsupported(AllocatorError):
+    """The policy cannot do this at all (for instance a page size the model's shape rules out)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The pool an allocator divides, and the shape of one token's KV.
+
+    `kv_heads` is per rank; a token's bytes are summed over `ranks` (tensor parallelism).
+    """
+
+    capacity_tokens: int
+    max_seqs: int
+    max_len: int
+    page_tokens: int = 1
+    layers: int = 1
+    kv_heads: int = 1
+    head_dim: int = 1
+    dtype_bytes: int = 2
+    ranks: int = 1
+
+    @property
+    def bytes_per_token(self) -> int:
+        return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype_bytes * self.ranks
+
+    @property
+    def capacity_bytes(self) -> int:
+        return self.capacity_tokens * self.bytes_per_token
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a sequence starts from: `tokens` slots, and the token ids where they are known."""
+
+    tokens: int
+    token_ids: IntArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """How much a sequence says, and truly, will need.
+
+    `prompt_tokens` and `output_tokens` are the request's own, also when it is admitted again after
+    a preemption with part of its output already in the prompt.  Only the `oracle` and `pow2`
+    reservations may read `output_tokens`; they are idealised baselines (PagedAttention, section
+    6.1).  `private_tokens` are slots that each sequence of a gang takes at once beyond the
+    common prompt: the diverged part that a preempted gang recomputes.
+    """
+
+    prompt_tokens: int
+    output_tokens: int
+    private_tokens: int = 0
+
+
+def _none(columns: int) -> IntArray:
+    array = np.empty((0, columns), dtype=np.int64)
+    array.setflags(write=False)
+    return array
+
+
+NO_COPIES, NO_MAPS = _none(3), _none(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What must happen to memory, in this order: unmaps, maps, copies.
+
+    `copies` rows are (source slot, destination slot, slots), physical; within one grant all
+    sources are read before any destination is written.  Copies granted by `admit` read the
+    prompt's KV and are executed once that is computed; all others come before the step computes.
+    `maps` and `unmaps` rows are (request slot, virtual page-group, physical page-group).
+    `ahead_maps` has the same form for page-groups that the next step needs: a background thread
+    may map them while this step computes.  A page-group is `pages_per_group` driver calls.
+    """
+
+    cached_tokens: int = 0
+    copies: IntArray = field(default_factory=lambda: NO_COPIES)
+    maps: IntArray = field(default_factory=lambda: NO_MAPS)
+    unmaps: IntArray = field(default_factory=lambda: NO_MAPS)
+    ahead_maps: IntArray = field(default_factory=lambda: NO_MAPS)
+
+
+EMPTY_GRANT = Grant()
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTable:
+    """Paged layout: page p // page_tokens of row i holds position p, at p % page_tokens."""
+
+    page_tokens: int
+    table: IntArray  # [sequences, pages], -1 where a row has no page
+    lengths: IntArray  # [sequences]
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p."""
+
+    base: IntArray  # [sequences]
+    lengths: IntArray  # [sequences]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Where the pool's bytes are, one entry a step; the first six sum to the capacity.
+
+    `round_up` is what a buddy allocator adds to a reservation (reported as external, as the
+    PagedAttention paper counts it).  `pages` counts what is held, `logical_pages` what would be
+    held if nothing were shared; `metadata_bytes` (tables) lies outside the pool.
+    """
+
+    token: IntArray
+    reserved: IntArray
+    internal: IntArray
+    round_up: IntArray
+    cached: IntArray
+    free: IntArray
+    pages: IntArray
+    logical_pages: IntArray
+    metadata_bytes: IntArray
+
+
+class Allocator(abc.ABC):
+    """One KV-cache memory policy.  See the module docstring for the invariants.
+
+    Every policy file keeps the same sections in the same order: construction, admission, growth,
+    sharing, release, views, checks.
+    """
+
+    #: driver calls that map one page-group on one rank (0: the policy never maps)
+    pages_per_group: int = 0
+    #: bytes of one driver page (0: the policy never maps)
+    page_bytes: int = 0
+    #: whether the kernels read a block table, which is sent to the device at every step
+    block_tables: ClassVar[bool] = False
+
+    def __init__(self, geometry: Geometry) -> None:
+        if geometry.capacity_tokens < 1 or geometry.max_seqs < 1 or geometry.max_len < 1:
+            raise ValueError(f"geometry needs capacity, max_seqs and max_len >= 1, got {geometry}")
+        self.geometry = geometry
+        self.length: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
+        self.active = np.zeros(geometry.max_seqs, dtype=bool)
+
+    # -- admission ---------------------------------------------------------------------------
+    @abc.abstractmethod
+    def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
+        """Start a gang: `seqs[0]` holds the prompt, the others continue from it; all or nothing.
+
+        Afterwards each sequence is `prompt.tokens + demand.private_tokens` long.  Raises
+        `NeverFits` if an empty pool could not hold it.
+        """
+
+    # -- growth ------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
+        """Give each sequence its next `n` slots, all or nothing."""
+
+    @abc.abstractmethod
+    def headroom(self, seqs: IntArray) -> int:
+        """Return the largest n that `grow(seqs, n)` would grant (0 if not even one)."""
+
+    @abc.abstractmethod
+    def quiet_steps(self, seqs: IntArray, at_most: int) -> int:
+        """Return the largest n <= at_most such that `grow(seqs, n)` needs no operation on memory.
+
+        The engine skips over that many steps at once; 0 is always a correct answer.
+        """
+
+    def truncate(self, seq: int, n: int) -> Grant:
+        """Drop the last `n` slots (speculative roll-back)."""
+        raise Unsupported(f"{type(self).__name__} does not support truncate")
+
+    def commit(self, seqs: IntArray) -> None:  # noqa: B027 - a null index has nothing to publish
+        """Note that the KV of these sequences is written: full blocks may now be shared."""
+
+    # -- sharing -----------------------------------------------------------------------------
+    @abc.abstractmethod
+    def fork(self, parent: int, children: IntArray, demand: Demand) -> Grant | None:
+        """Start `children` as continuations of what `parent` holds now."""
+
+    @abc.abstractmethod
+    def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
+        """Beam step: sequence rows[i] continues from parents[i]; parents are drawn from rows.
+
+        A row and its parent are equally long.
+        """
+
+    # -- release -----------------------------------------------------------------------------
+    @abc.abstractmethod
+    def release(self, seqs: IntArray) -> Grant:
+        """End these sequences and take their memory back."""
+
+    # -- views -------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def layout(self, seqs: IntArray) -> BlockTable | Strided:
+        """Return what a kernel needs to find the KV of these sequences."""
+
+    @abc.abstractmethod
+    def addresses(self, seq: int) -> IntArray:
+        """Return the physical slot of each position, [length]; for tests and memory maps."""
+
+    @abc.abstractmethod
+    def usage(self, seqs: IntArray, finals: IntArray, steps: int = 1) -> Usage:
+        """Account for the pool over the last `steps` steps, the present one last.
+
+        `seqs` are the live sequences and `finals` the lengths at which they will end (the caller
+        knows the truth, the policy does not).  With `steps` > 1 they have just grown by at least
+        that many slots at once, without any operation on memory.
+        """
+
+    # -- checks ------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def balance(self) -> tuple[int, int, int]:
+        """Return (active, cached, free) in the policy's own units; they sum to its capacity."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Assert every invariant of the internal state; O(state)."""

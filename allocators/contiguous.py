@@ -1,0 +1,244 @@
+"""Contiguous reservation: one physical extent a sequence.
+
+The baselines of the PagedAttention paper (arXiv 2309.06180, section 6.1): Orca reserves an extent
+at admission for the longest possible sequence (`max`), for the output rounded up to a power of two
+(`pow2`) or for the true length (`oracle`), placed by a buddy allocator.  `grow` is the dynamic
+cache of common decoding libraries: it doubles the extent and copies when it is full.  Nothing is
+shared: a fork copies, and a beam step copies every row that changes its parent.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from allocators.base import (
+    EMPTY_GRANT,
+    Allocator,
+    Demand,
+    Geometry,
+    Grant,
+    IntArray,
+    NeverFits,
+    Prompt,
+    Strided,
+    Usage,
+)
+from allocators.placement import PLACEMENTS, Extent
+
+RESERVATIONS = ("max", "pow2", "oracle", "grow")
+#: bytes that describe one extent (a base and a length, 64 bits each)
+ENTRY_BYTES = 16
+
+
+def next_power_of_two(n: int) -> int:
+    return 1 << max(0, n - 1).bit_length()
+
+
+class Contiguous(Allocator):
+    """`reservation` says how long an extent is, `placement` where it goes."""
+
+    def __init__(
+        self, geometry: Geometry, *, reservation: str = "max", placement: str = "buddy"
+    ) -> None:
+        for name, value, allowed in (
+            ("reservation", reservation, RESERVATIONS),
+            ("placement", placement, tuple(PLACEMENTS)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        super().__init__(geometry)
+        self.reservation = reservation
+        self.placement = PLACEMENTS[placement](geometry.capacity_tokens)
+        self._largest_ever = self.placement.largest()
+        self._extent: dict[int, Extent] = {}
+        self.start: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
+        self.size: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
+
+    def reserved_slots(self, prompt_tokens: int, demand: Demand) -> int:
+        """Return how many slots a sequence reserves that starts with `prompt_tokens`.
+
+        The last output token is never fed, so the true length is one less than prompt + output.
+        """
+        now = prompt_tokens + demand.private_tokens
+        if self.reservation == "max":
+            return self.geometry.max_len
+        if self.reservation == "pow2":
+            output = next_power_of_two(demand.output_tokens)
+            return max(now, min(demand.prompt_tokens + output, self.geometry.max_len))
+        if self.reservation == "oracle":
+            return max(now, demand.prompt_tokens + demand.output_tokens - 1)
+        return min(next_power_of_two(now), self.geometry.max_len)
+
+    # -- admission ---------------------------------------------------------------------------
+    def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
+        if not self._place(seqs, self.reserved_slots(prompt.tokens, demand)):
+            return None
+        self.length[seqs] = prompt.tokens + demand.private_tokens
+        self.active[seqs] = True
+        return self._copies(np.repeat(seqs[:1], len(seqs) - 1), seqs[1:], prompt.tokens)
+
+    def _place(self, seqs: IntArray, slots: int) -> bool:
+        if slots > self._largest_ever:
+            raise NeverFits(
+                f"an extent of {slots} slots is needed, the largest the pool can ever give is "
+                f"{self._largest_ever} of {self.geometry.capacity_tokens}"
+            )
+        taken = self._take([slots] * len(seqs))
+        if taken is None:
+            if not self.active.any():
+                raise NeverFits(
+                    f"{len(seqs)} extents of {slots} slots are needed, the pool has "
+                    f"{self.geometry.capacity_tokens}"
+                )
+            return False
+        for seq, extent in zip(seqs.tolist(), taken, strict=True):
+            self._hold(seq, extent, slots)
+        return True
+
+    def _take(self, sizes: list[int]) -> list[Extent] | None:
+        taken: list[Extent] = []
+        for slots in sizes:
+            extent = self.placement.take(slots)
+            if extent is None:
+                for other in reversed(taken):
+                    self.placement.give(other)
+                return None
+            taken.append(extent)
+        return taken
+
+    def _hold(self, seq: int, extent: Extent, slots: int) -> None:
+        self._extent[seq] = extent
+        self.start[seq], self.size[seq] = extent.start, slots
+
+    # -- growth ------------------------------------------------------------------------------
+    def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
+        after = self.length[seqs] + n
+        full = after > self.size[seqs]
+        if not full.any():
+            self.length[seqs] = after
+            return EMPTY_GRANT
+        if self.reservation != "grow":
+            return None
+        movers = seqs[full]
+        sizes = self._doubled(movers, n)
+        taken = self._take(sizes)
+        if taken is None:
+            return None
+        copies = np.column_stack(
+            [self.start[movers], [extent.start for extent in taken], self.length[movers]]
+        )
+        for seq, extent, slots in zip(movers.tolist(), taken, sizes, strict=True):
+            self.placement.give(self._extent[seq])
+            self._hold(seq, extent, slots)
+        self.length[seqs] = after
+        return Grant(copies=copies)
+
+    def _doubled(self, seqs: IntArray, n: int) -> list[int]:
+        """Return the sizes, doubled as often as needed, that hold `n` more slots."""
+        sizes = []
+        for size, after in zip(self.size[seqs].tolist(), self.length[seqs] + n, strict=True):
+            while size < after:
+                size *= 2
+            sizes.append(max(min(size, self.geometry.max_len), int(after)))
+        return sizes
+
+    def headroom(self, seqs: IntArray) -> int:
+        lengths, sizes = self.length[seqs], self.size[seqs]
+        most = self.geometry.max_len - int(lengths.max())
+        room = int((sizes - lengths).min())
+        if self.reservation != "grow" or room >= most:
+            return min(room, most)
+        # Between two doublings of any row every n needs the same extents: try those steps only.
+        steps = {most, room}
+        for size, length in zip(sizes.tolist(), lengths.tolist(), strict=True):
+            while size - length < most:
+                steps.add(size - length)
+                size *= 2
+        for n in sorted(steps, reverse=True):
+            full = seqs[lengths + n > sizes]
+            taken = self._take(self._doubled(full, n))
+            if taken is not None:
+                for extent in reversed(taken):
+                    self.placement.give(extent)
+                return n
+        return 0
+
+    def quiet_steps(self, seqs: IntArray, at_most: int) -> int:
+        return max(0, min(at_most, int((self.size[seqs] - self.length[seqs]).min())))
+
+    def truncate(self, seq: int, n: int) -> Grant:
+        self.length[seq] -= n
+        return EMPTY_GRANT
+
+    # -- sharing -----------------------------------------------------------------------------
+    def fork(self, parent: int, children: IntArray, demand: Demand) -> Grant | None:
+        length = int(self.length[parent])
+        if not self._place(children, self.reserved_slots(length, demand)):
+            return None
+        self.length[children] = length
+        self.active[children] = True
+        return self._copies(np.full(len(children), parent), children, length)
+
+    def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
+        moved = rows != parents
+        return self._copies(parents[moved], rows[moved], self.length[rows[moved]])
+
+    def _copies(self, sources: IntArray, targets: IntArray, slots: IntArray | int) -> Grant:
+        if not len(targets):
+            return EMPTY_GRANT
+        many = np.broadcast_to(slots, targets.shape)
+        return Grant(copies=np.column_stack([self.start[sources], self.start[targets], many]))
+
+    # -- release -----------------------------------------------------------------------------
+    def release(self, seqs: IntArray) -> Grant:
+        for seq in seqs.tolist():
+            self.placement.give(self._extent.pop(seq))
+        self.length[seqs] = self.size[seqs] = self.start[seqs] = 0
+        self.active[seqs] = False
+        return EMPTY_GRANT
+
+    # -- views -------------------------------------------------------------------------------
+    def layout(self, seqs: IntArray) -> Strided:
+        return Strided(self.start[seqs], self.length[seqs])
+
+    def addresses(self, seq: int) -> IntArray:
+        return self.start[seq] + np.arange(self.length[seq])
+
+    def usage(self, seqs: IntArray, finals: IntArray, steps: int = 1) -> Usage:
+        per_token = self.geometry.bytes_per_token
+        past = self.length[seqs] - np.arange(steps - 1, -1, -1)[:, None]
+        token = past.sum(axis=1) * per_token
+        later = np.minimum(self.size[seqs], finals) - past
+        reserved = np.maximum(later, 0).sum(axis=1) * per_token
+        asked = int(self.size.sum()) * per_token
+        free = self.placement.free * per_token
+        flat = np.zeros(steps, dtype=np.int64)
+        extents = flat + len(self._extent)
+        return Usage(
+            token=token,
+            reserved=reserved,
+            internal=asked - token - reserved,
+            round_up=flat + self.geometry.capacity_bytes - free - asked,
+            cached=flat,
+            free=flat + free,
+            pages=extents,
+            logical_pages=extents,
+            metadata_bytes=extents * ENTRY_BYTES,
+        )
+
+    # -- checks ------------------------------------------------------------------------------
+    def balance(self) -> tuple[int, int, int]:
+        held = sum(extent.size for extent in self._extent.values())
+        return held, 0, self.placement.free
+
+    def check(self) -> None:
+        active, _, free = self.balance()
+        assert active + free == self.geometry.capacity_tokens, "slots are lost or counted twice"
+        assert set(self._extent) == set(np.flatnonzero(self.active).tolist())
+        end = 0
+        for start, size in sorted(self._extent.values()):
+            assert start >= end, "two extents overlap"
+            end = start + size
+        assert end <= self.geometry.capacity_tokens, "an extent leaves the pool"
+        for seq, extent in self._extent.items():
+            assert self.length[seq] <= self.size[seq] <= extent.size, "longer than its extent"

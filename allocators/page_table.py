@@ -1,0 +1,244 @@
+"""Reference-counted page tables: the mechanism that paged and virtual allocators share.
+
+A row lists, in order, the physical pages that hold a sequence.  A page may stand in several rows;
+its reference count says in how many.  Page p holds slots p * page_tokens up to the next page.
+
+    row 3:   [ 7 | 2 | 9 ]        ref[7] == 2: rows 3 and 4 share their first page
+    row 4:   [ 7 | 5 ]            a write to a page with ref > 1 copies it first
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from allocators.base import NO_COPIES, IntArray
+
+EMPTY = np.empty(0, dtype=np.int64)
+
+
+class FreeQueue:
+    """Free pages in first-in first-out order, as a ring."""
+
+    def __init__(self, num_pages: int) -> None:
+        self._ring = np.arange(num_pages, dtype=np.int64)
+        self._head = 0
+        self._size = num_pages
+
+    def __len__(self) -> int:
+        return self._size
+
+    def take(self, n: int) -> IntArray:
+        """Remove and return the `n` pages that have been free for longest."""
+        assert n <= self._size, "the caller checks before it takes"
+        pages = self._slice(self._head, n)
+        self._head = (self._head + n) % len(self._ring)
+        self._size -= n
+        return pages
+
+    def give(self, pages: IntArray) -> None:
+        """Append pages; the first of them will be taken first."""
+        at = (self._head + self._size + np.arange(len(pages))) % len(self._ring)
+        self._ring[at] = pages
+        self._size += len(pages)
+
+    def pages(self) -> IntArray:
+        """Return the free pages in the order in which they will be taken."""
+        return self._slice(self._head, self._size)
+
+    def _slice(self, start: int, n: int) -> IntArray:
+        stop = start + n
+        if stop <= len(self._ring):
+            return self._ring[start:stop].copy()
+        return np.concatenate([self._ring[start:], self._ring[: stop - len(self._ring)]])
+
+
+def ceil_div(a: IntArray, b: int) -> IntArray:
+    return -(-a // b)
+
+
+class PageTable:
+    """Rows of physical pages with reference counts; the caller makes sure of room first."""
+
+    def __init__(self, rows: int, pages_per_row: int, num_pages: int, page_tokens: int) -> None:
+        self.page_tokens = page_tokens
+        self.num_pages = num_pages
+        self.table = np.full((rows, pages_per_row), -1, dtype=np.int64)
+        self.count = np.zeros(rows, dtype=np.int64)
+        self.ref = np.zeros(num_pages, dtype=np.int64)
+        self.free = FreeQueue(num_pages)
+
+    # -- growth ------------------------------------------------------------------------------
+    def missing(self, rows: IntArray, lengths: IntArray, n: int) -> IntArray:
+        """Return how many pages each row lacks to hold `n` more slots, [rows]."""
+        return np.maximum(ceil_div(lengths + n, self.page_tokens) - self.count[rows], 0)
+
+    def to_copy(self, rows: IntArray, lengths: IntArray) -> IntArray:
+        """Return the indices into `rows` that must copy their partly filled page before a write.
+
+        Of several writers that hold a page among themselves, the last one writes in place
+        (PagedAttention, section 4.4).
+        """
+        partial = lengths % self.page_tokens != 0
+        pages = self.table[rows, lengths // self.page_tokens - ~partial]
+        at = np.flatnonzero(partial & (self.ref[pages] > 1))
+        if not len(at):
+            return EMPTY
+        shared, inverse, writers = np.unique(pages[at], return_inverse=True, return_counts=True)
+        last = np.zeros(len(shared), dtype=np.int64)
+        last[inverse] = np.arange(len(at))
+        copies = np.ones(len(at), dtype=bool)
+        copies[last[writers == self.ref[shared]]] = False
+        return at[copies]
+
+    def copy_on_write(self, rows: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
+        """Give each row its own copy of its partly filled page.
+
+        Returns the copies (source slot, destination slot, slots) and the pages given up, [rows].
+        """
+        if not len(rows):
+            return NO_COPIES, EMPTY
+        column = lengths // self.page_tokens
+        old, new = self.table[rows, column], self.free.take(len(rows))
+        np.subtract.at(self.ref, old, 1)
+        self.ref[new] = 1
+        self.table[rows, column] = new
+        t = self.page_tokens
+        return np.column_stack([old * t, new * t, lengths % t]), old
+
+    def extend(self, rows: IntArray, missing: IntArray, lengths: IntArray) -> IntArray:
+        """Append `missing[i]` fresh pages to each row.
+
+        Pages are handed out in the order in which growth by one slot a step would ask for them, so
+        that growing by n at once and n times by one end in the same state.
+        Returns (row, column, page) for each page, in that order.
+        """
+        at = np.flatnonzero(missing)
+        if not len(at):
+            return NO_COPIES
+        grown, counts = rows[at], missing[at]
+        if len(at) == int(counts.sum()):
+            k = np.zeros(len(at), dtype=np.int64)
+            owner = np.arange(len(at))
+        else:
+            owner = np.repeat(np.arange(len(at)), counts)
+            k = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        column = self.count[grown][owner] + k
+        due = np.maximum(column * self.page_tokens - lengths[at][owner], 0)
+        order = np.argsort(due, kind="stable")
+        pages = self.free.take(len(owner))
+        row, column = grown[owner[order]], column[order]
+        self.table[row, column] = pages
+        self.ref[pages] = 1
+        self.count[grown] += counts
+        return np.column_stack([row, column, pages])
+
+    # -- sharing -----------------------------------------------------------------------------
+    def share(self, parent: int, children: IntArray, pages: int) -> None:
+        """Let empty rows `children` start with the first `pages` pages of `parent`."""
+        self.table[children, :pages] = self.table[parent, :pages]
+        self.count[children] = pages
+        self.ref[self.table[parent, :pages]] += len(children)
+
+    def reassign(
+        self, rows: IntArray, parents: IntArray, pages: IntArray
+    ) -> tuple[IntArray, IntArray]:
+        """Let the first `pages[i]` pages of rows[i] become those of parents[i], all at once.
+
+        Returns (row, column, page) of the entries given up and of those that replace them.
+        """
+        moved = rows != parents
+        rows, parents, pages = rows[moved], parents[moved], pages[moved]
+        if not len(rows):
+            return NO_COPIES, NO_COPIES
+        width = int(pages.max())
+        old, new = self.table[rows, :width], self.table[parents, :width]
+        at, column = np.nonzero((old != new) & (np.arange(width) < pages[:, None]))
+        if not len(at):
+            return NO_COPIES, NO_COPIES
+        row, gone, come = rows[at], old[at, column], new[at, column]
+        np.add.at(self.ref, come, 1)
+        np.subtract.at(self.ref, gone, 1)
+        self.table[row, column] = come
+        dead = np.unique(gone)
+        self.free.give(dead[self.ref[dead] == 0])
+        return np.column_stack([row, column, gone]), np.column_stack([row, column, come])
+
+    # -- release -----------------------------------------------------------------------------
+    def drop(self, row: int, keep: int = 0) -> IntArray:
+        """Take from a row all pages after the first `keep`, deepest first; return them."""
+        count = int(self.count[row])
+        if count <= keep:
+            return EMPTY
+        pages = self.table[row, keep:count][::-1].copy()
+        self.table[row, keep:count] = -1
+        self.count[row] = keep
+        self.ref[pages] -= 1  # a page stands at most once in a row
+        self.free.give(pages[self.ref[pages] == 0])
+        return pages
+
+    # -- views -------------------------------------------------------------------------------
+    def addresses(self, row: int, length: int) -> IntArray:
+        """Return the physical slot of each position, [length]."""
+        position = np.arange(length)
+        t = self.page_tokens
+        return self.table[row, position // t] * t + position % t
+
+    def distinct_pages(self, rows: IntArray, lengths: IntArray) -> int:
+        """Count the pages that hold at least one slot of these rows, shared ones once."""
+        used = np.arange(self.table.shape[1]) < ceil_div(lengths, self.page_tokens)[:, None]
+        return len(np.unique(self.table[rows][used]))
+
+    def slack(
+        self, rows: IntArray, lengths: IntArray, finals: IntArray, steps: int, elastic: bool
+    ) -> tuple[IntArray, IntArray, IntArray]:
+        """Return (unwritten slots, those of them that will be written, pages to come), [steps].
+
+        Looks back over `steps` steps of growth by one slot each, the present last.  `elastic` rows
+        take pages as they grow; others held what they hold now all along.  A partly filled page
+        that several rows share counts once.
+        """
+        t = self.page_tokens
+        pages = self.count[rows]
+        if steps == 1:
+            room = pages * t - lengths
+            later = np.minimum(room, np.maximum(finals - lengths, 0))
+            spare, soon = int(room.sum()), int(later.sum())
+            twice, twice_soon = self._shared_slack(rows, lengths, finals)
+            return np.array([spare - twice]), np.array([soon - twice_soon]), np.zeros(1, np.int64)
+        # Only rows that own their last page grow quietly, so nothing is shared here but full pages.
+        past = lengths - np.arange(steps - 1, -1, -1)[:, None]
+        held = ceil_div(past, t) if elastic else pages[None, :]
+        room = held * t - past
+        later = np.minimum(room, np.maximum(finals - past, 0))
+        to_come = (pages - held).sum(axis=1) if elastic else np.zeros(steps, np.int64)
+        return room.sum(axis=1), later.sum(axis=1), to_come
+
+    def _shared_slack(self, rows: IntArray, lengths: IntArray, finals: IntArray) -> tuple[int, int]:
+        """Return the slack counted more than once because rows share a partly filled page."""
+        partial = np.flatnonzero(lengths % self.page_tokens)
+        pages = self.table[rows[partial], lengths[partial] // self.page_tokens]
+        partial, pages = partial[self.ref[pages] > 1], pages[self.ref[pages] > 1]
+        if not len(pages):
+            return 0, 0
+        longest_first = np.argsort(-lengths[partial], kind="stable")
+        partial, pages = partial[longest_first], pages[longest_first]
+        again = np.ones(len(pages), dtype=bool)
+        again[np.unique(pages, return_index=True)[1]] = False
+        partial = partial[again]
+        left = self.page_tokens - lengths[partial] % self.page_tokens
+        soon = np.minimum(left, np.maximum(finals[partial] - lengths[partial], 0))
+        return int(left.sum()), int(soon.sum())
+
+    # -- checks ------------------------------------------------------------------------------
+    def check(self) -> None:
+        """Assert that tables, reference counts and the free queue agree; O(state)."""
+        held = np.arange(self.table.shape[1]) < self.count[:, None]
+        assert (self.table[~held] == -1).all(), "a row has an entry behind its last page"
+        pages = self.table[held]
+        assert (pages >= 0).all(), "a row has a hole"
+        counted = np.bincount(pages, minlength=self.num_pages)
+        assert (counted == self.ref).all(), "a reference count is not the number of holders"
+        free = self.free.pages()
+        assert len(np.unique(free)) == len(free), "a page is free twice"
+        assert (self.ref[free] == 0).all(), "a free page is in use"
+        assert len(free) + int((self.ref > 0).sum()) == self.num_pages, "a page is lost"

@@ -1,0 +1,329 @@
+"""vAttention: contiguous virtual ranges, physical page-groups committed on demand.
+
+Follows Prabhu et al., ASPLOS 2025 (arXiv 2405.04437v3).  Each request slot owns a virtual range of
+`max_len` tokens in 2 x layers tensors (`per_layer`) or in two tensors that hold all layers
+(`sliced`); a page-group is one page in each of them, so it holds
+
+    page_bytes / (kv_heads per rank x head_dim x dtype_bytes) [/ layers when sliced]   tokens.
+
+Options of the paper: *deferred* reclamation (an ended sequence's slot keeps its page-groups for the
+next one), *eager* mapping (one idle slot is kept mapped ahead) and *background* mapping (the
+page-groups of the next step are mapped while this one computes).  The original shares nothing; with
+`sharing=alias` a fork maps the parent's page-groups into the child's range and copies only the one
+being written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from allocators.base import (
+    EMPTY_GRANT,
+    NO_MAPS,
+    Allocator,
+    Demand,
+    Geometry,
+    Grant,
+    IntArray,
+    NeverFits,
+    Prompt,
+    Strided,
+    Unsupported,
+    Usage,
+)
+from allocators.growth import bisect_headroom
+from allocators.page_table import PageTable, ceil_div
+from allocators.virtual_slots import Slots
+
+PAGE_BYTES = {"64KiB": 64 << 10, "128KiB": 128 << 10, "256KiB": 256 << 10, "2MiB": 2 << 20}
+#: bytes of one page-table entry of the driver
+ENTRY_BYTES = 8
+
+
+def group_tokens(geometry: Geometry, page_bytes: int, layout: str) -> int:
+    """Return how many tokens one page-group holds (vAttention, section 5.2 and its code)."""
+    tokens = page_bytes // (geometry.kv_heads * geometry.head_dim * geometry.dtype_bytes)
+    return tokens // geometry.layers if layout == "sliced" else tokens
+
+
+class Virtual(Allocator):
+    """Page-groups of `page_size` bytes a tensor; see the module docstring for the options.
+
+    `reclaim_free` is the share of page-groups that deferred reclamation leaves free: above it,
+    ended sequences keep their page-groups mapped.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        *,
+        page_size: str = "2MiB",
+        layout: str = "per_layer",
+        sharing: str = "alias",
+        deferred: bool = True,
+        eager: bool = True,
+        background: bool = True,
+        reclaim_free: float = 0.1,
+    ) -> None:
+        for name, value, allowed in (
+            ("page_size", page_size, tuple(PAGE_BYTES)),
+            ("layout", layout, ("per_layer", "sliced")),
+            ("sharing", sharing, ("alias", "copy")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        if not 0.0 <= reclaim_free <= 1.0:
+            raise ValueError(f"reclaim_free must be from 0 to 1, got {reclaim_free!r}")
+        self.page_bytes = PAGE_BYTES[page_size]
+        tokens = group_tokens(geometry, self.page_bytes, layout)
+        if tokens < 1:
+            raise Unsupported(f"a {page_size} page ({layout}) holds less than one token's KV")
+        super().__init__(replace(geometry, page_tokens=tokens))
+        self.pages_per_group = 2 if layout == "sliced" else 2 * geometry.layers
+        self.group_bytes = self.page_bytes * self.pages_per_group * geometry.ranks
+        num_groups = geometry.capacity_bytes // self.group_bytes
+        if num_groups < 1:
+            raise NeverFits(
+                f"the pool of {geometry.capacity_bytes} bytes holds no page-group of "
+                f"{self.group_bytes} bytes"
+            )
+        self.alias, self.deferred = sharing == "alias", deferred
+        self.eager, self.background = eager, background
+        self.keep_free = int(reclaim_free * num_groups) if deferred else 0
+        per_row = -(-geometry.max_len // tokens)
+        self.pages = PageTable(geometry.max_seqs, per_row, num_groups, tokens)
+        self.slots = Slots(self.pages)
+        self.slot: IntArray = np.full(geometry.max_seqs, -1, dtype=np.int64)
+
+    # -- admission ---------------------------------------------------------------------------
+    def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
+        t, gang, private = self.geometry.page_tokens, len(seqs), demand.private_tokens
+        whole = -(-(prompt.tokens + private) // t)
+        shared = 0
+        if self.alias and gang > 1:
+            shared = prompt.tokens // t if private else whole
+        groups = shared + gang * (whole - shared)
+        if groups > self.pages.num_pages:
+            raise NeverFits(
+                f"{groups} page-groups of {t} tokens are needed, the pool has "
+                f"{self.pages.num_pages}"
+            )
+        if groups > self._available():
+            return None
+        steps = [self._open(seqs[:1], prompt.tokens)]
+        if gang > 1:
+            steps.append(self._continue(int(seqs[0]), seqs[1:]))
+        if private:
+            grant = self.grow(seqs, private)
+            assert grant is not None, "admission counted these page-groups"
+            steps.append(grant)
+        elif self.background:
+            steps.append(self._map_ahead(seqs))
+        if self.eager:
+            steps.append(Grant(ahead_maps=self.slots.prepare_one()))
+        return _join(steps)
+
+    def _open(self, seqs: IntArray, tokens: int) -> Grant:
+        """Give each sequence a slot with room for `tokens`; the caller has counted the pages."""
+        steps = []
+        for seq in seqs.tolist():
+            need = -(-tokens // self.geometry.page_tokens)
+            slot, unmaps = self.slots.acquire(need)
+            self.slot[seq] = slot
+            steps.append(Grant(unmaps=unmaps))
+            steps.append(self._extend(np.array([slot]), np.zeros(1, np.int64), tokens))
+        self.length[seqs] = tokens
+        self.active[seqs] = True
+        return _join(steps)
+
+    # -- growth ------------------------------------------------------------------------------
+    def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
+        lengths, slots = self.length[seqs], self.slot[seqs]
+        missing = self.pages.missing(slots, lengths, n)
+        copiers = self.pages.to_copy(slots, lengths)
+        if int(missing.sum()) + len(copiers) > self._available():
+            return None
+        self.length[seqs] = lengths + n
+        steps = []
+        if len(copiers):
+            steps.append(self._copy_on_write(slots[copiers], lengths[copiers]))
+        if missing.any():
+            steps.append(self._extend(slots, lengths, n))
+        if self.background:
+            steps.append(self._map_ahead(seqs))
+        return _join(steps)
+
+    def headroom(self, seqs: IntArray) -> int:
+        lengths, slots = self.length[seqs], self.slot[seqs]
+        available = self._available() - len(self.pages.to_copy(slots, lengths))
+        return bisect_headroom(
+            lambda n: int(self.pages.missing(slots, lengths, n).sum()) <= available,
+            self.geometry.max_len - int(lengths.max()),
+        )
+
+    def quiet_steps(self, seqs: IntArray, at_most: int) -> int:
+        lengths, slots = self.length[seqs], self.slot[seqs]
+        if len(self.pages.to_copy(slots, lengths)):
+            return 0
+        room = int((self.pages.count[slots] * self.geometry.page_tokens - lengths).min())
+        return max(0, min(at_most, room - self.background))
+
+    def truncate(self, seq: int, n: int) -> Grant:
+        self.length[seq] -= n
+        slot = int(self.slot[seq])
+        keep = -(-int(self.length[seq]) // self.geometry.page_tokens)
+        # Exclusive page-groups stay mapped for the tokens to come; shared ones cannot be written.
+        behind = self.pages.table[slot, keep : int(self.pages.count[slot])]
+        shared = np.flatnonzero(self.pages.ref[behind] > 1)
+        if not len(shared):
+            return EMPTY_GRANT
+        return Grant(unmaps=self.slots.drop(slot, keep=keep + int(shared[0])))
+
+    def _available(self) -> int:
+        return len(self.pages.free) + self.slots.cached
+
+    def _extend(self, slots: IntArray, lengths: IntArray, n: int) -> Grant:
+        missing = self.pages.missing(slots, lengths, n)
+        unmaps = self.slots.reclaim(int(missing.sum()))
+        return Grant(unmaps=unmaps, maps=self.pages.extend(slots, missing, lengths))
+
+    def _copy_on_write(self, slots: IntArray, lengths: IntArray) -> Grant:
+        reclaimed = self.slots.reclaim(len(slots))
+        copies, old = self.pages.copy_on_write(slots, lengths)
+        column = lengths // self.geometry.page_tokens
+        unmaps = np.column_stack([slots, column, old])
+        maps = np.column_stack([slots, column, self.pages.table[slots, column]])
+        return Grant(unmaps=np.concatenate([reclaimed, unmaps]), maps=maps, copies=copies)
+
+    def _map_ahead(self, seqs: IntArray) -> Grant:
+        """Map the page-groups that the next step will need, as far as free ones go."""
+        slots, lengths = self.slot[seqs], self.length[seqs]
+        full = self.pages.count[slots] * self.geometry.page_tokens == lengths
+        full &= lengths < self.geometry.max_len
+        if not full.any():
+            return EMPTY_GRANT
+        at = np.flatnonzero(full)[: len(self.pages.free)]
+        maps = self.pages.extend(slots[at], np.ones(len(at), dtype=np.int64), lengths[at])
+        return Grant(ahead_maps=maps)
+
+    # -- sharing -----------------------------------------------------------------------------
+    def fork(self, parent: int, children: IntArray, demand: Demand) -> Grant | None:
+        need = -(-int(self.length[parent]) // self.geometry.page_tokens)
+        if not self.alias and need * len(children) > self._available():
+            return None
+        return self._continue(parent, children)
+
+    def _continue(self, parent: int, children: IntArray) -> Grant:
+        length, t = int(self.length[parent]), self.geometry.page_tokens
+        source, need = int(self.slot[parent]), -(-length // t)
+        if not self.alias:
+            opened = self._open(children, length)
+            copies = self._copy_rows(np.full(len(children), source), self.slot[children], need)
+            return _join([opened, Grant(copies=copies)])
+        steps = []
+        for child in children.tolist():
+            self.slot[child], unmaps = self.slots.acquire(0)
+            steps.append(Grant(unmaps=unmaps))
+        slots = self.slot[children]
+        self.pages.share(source, slots, need)
+        self.length[children] = length
+        self.active[children] = True
+        column = np.tile(np.arange(need), len(slots))
+        row = np.repeat(slots, need)
+        steps.append(Grant(maps=np.column_stack([row, column, self.pages.table[row, column]])))
+        return _join(steps)
+
+    def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
+        slots, sources = self.slot[rows], self.slot[parents]
+        used = ceil_div(self.length[rows], self.geometry.page_tokens)
+        if self.alias:
+            gone, come = self.pages.reassign(slots, sources, used)
+            return Grant(unmaps=gone, maps=come) if len(come) else EMPTY_GRANT
+        moved = np.flatnonzero(rows != parents)
+        copies = [
+            self._copy_rows(sources[i : i + 1], slots[i : i + 1], int(used[i])) for i in moved
+        ]
+        return Grant(copies=np.concatenate(copies)) if copies else EMPTY_GRANT
+
+    def _copy_rows(self, sources: IntArray, targets: IntArray, pages: int) -> IntArray:
+        t = self.geometry.page_tokens
+        src = self.pages.table[sources, :pages].ravel() * t
+        dst = self.pages.table[targets, :pages].ravel() * t
+        return np.column_stack([src, dst, np.full(len(src), t)])
+
+    # -- release -----------------------------------------------------------------------------
+    def release(self, seqs: IntArray) -> Grant:
+        unmaps = [self.slots.retire(slot, self.deferred) for slot in self.slot[seqs].tolist()]
+        self.slot[seqs] = -1
+        self.length[seqs] = 0
+        self.active[seqs] = False
+        wanted = min(self.keep_free, self._available())
+        unmaps.append(self.slots.reclaim(wanted))
+        return Grant(unmaps=np.concatenate(unmaps))
+
+    # -- views -------------------------------------------------------------------------------
+    def layout(self, seqs: IntArray) -> Strided:
+        stride = self.pages.table.shape[1] * self.geometry.page_tokens
+        return Strided(self.slot[seqs] * stride, self.length[seqs])
+
+    def addresses(self, seq: int) -> IntArray:
+        return self.pages.addresses(int(self.slot[seq]), int(self.length[seq]))
+
+    def usage(self, seqs: IntArray, finals: IntArray, steps: int = 1) -> Usage:
+        t, per_token = self.geometry.page_tokens, self.geometry.bytes_per_token
+        slots, lengths = self.slot[seqs], self.length[seqs]
+        spare, later, _ = self.pages.slack(slots, lengths, finals, steps, elastic=False)
+        held = self.pages.num_pages - len(self.pages.free) - self.slots.cached
+        all_live = len(seqs) == np.count_nonzero(self.active)
+        if all_live:
+            written = held * t - spare
+        else:
+            inside = ceil_div(lengths, t) * t - lengths
+            written = self.pages.distinct_pages(slots, lengths) * t - inside.sum()
+            written = written - len(seqs) * np.arange(steps - 1, -1, -1)
+        token, reserved = written * per_token, later * per_token
+        in_use, cached = held * self.group_bytes, self.slots.cached * self.group_bytes
+        logical = int(self.pages.count[self.slot[self.active]].sum())
+        flat = np.zeros(steps, dtype=np.int64)
+        return Usage(
+            token=token,
+            reserved=reserved,
+            internal=in_use - token - reserved,
+            round_up=flat,
+            cached=flat + cached,
+            free=flat + self.geometry.capacity_bytes - in_use - cached,
+            pages=flat + held,
+            logical_pages=flat + logical,
+            metadata_bytes=flat
+            + (logical + self.slots.cached)
+            * (self.pages_per_group * self.geometry.ranks * ENTRY_BYTES),
+        )
+
+    # -- checks ------------------------------------------------------------------------------
+    def balance(self) -> tuple[int, int, int]:
+        free, cached = len(self.pages.free), self.slots.cached
+        return self.pages.num_pages - free - cached, cached, free
+
+    def check(self) -> None:
+        self.pages.check()
+        self.slots.check(self.slot[self.active])
+        held = self.pages.count[self.slot[self.active]] * self.geometry.page_tokens
+        assert (held >= self.length[self.active]).all(), "a slot is not mapped as far as it is long"
+        assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"
+
+
+def _join(steps: list[Grant]) -> Grant:
+    """Join grants that happen one after the other into one."""
+    steps = [s for s in steps if s is not EMPTY_GRANT]
+    if not steps:
+        return EMPTY_GRANT
+    if len(steps) == 1:
+        return steps[0]
+    return Grant(
+        copies=np.concatenate([s.copies for s in steps]),
+        maps=np.concatenate([s.maps for s in steps]),
+        unmaps=np.concatenate([s.unmaps for s in steps]) if steps else NO_MAPS,
+        ahead_maps=np.concatenate([s.ahead_maps for s in steps]),
+    )

@@ -1,0 +1,1 @@
+"""The program: command line, serving engine, executors, metrics, results and reports."""
