@@ -1,0 +1,299 @@
+"""The roofline cost model: how long a serving step takes on given hardware.
+
+A step runs every layer once over all its tokens.  Its time is the sum of parts that do not overlap:
+
+    linear      every weight is read once; each token costs 2 FLOP a weight
+    elementwise norms, residual adds, rotary, activation: bandwidth, or a floor
+    prefill     attention of prompt pieces: compute-bound, quadratic
+    decode      attention of one new token a sequence: reads the whole KV, bound by bandwidth
+    all_reduce  two a layer under tensor parallelism
+    tables      block tables sent to the device
+    sampling    one a sequence that produces a token
+    overhead    scheduling and launching
+
+Only `decode` and `tables` change while a batch just decodes, both through `_vary_s`, which takes a
+number or an array: skipping ahead over n steps gives the very bits of n single steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from allocators.base import Allocator, Grant, IntArray
+from harness.cost import shapes
+from harness.cost.shapes import CostError, HardwareSpec, ModelShape
+from harness.cost.spec import CostSpec
+
+FloatArray = npt.NDArray[np.float64]
+Number = TypeVar("Number", float, FloatArray)
+
+#: small kernels a layer: two norms, two residual adds, rotary, activation
+ELEMENTWISE_KERNELS = 6
+MIB = 2**20
+
+
+def _no_pieces() -> IntArray:
+    return np.empty(0, dtype=np.int64)
+
+
+@dataclass(slots=True)
+class Work:
+    """What one step computes.
+
+    `prefill_new` [m] are the tokens computed of each prompt piece, `prefill_past` [m] those whose
+    KV is already there; `decode_context_tokens` is the sum over decoding sequences of the KV they
+    read, the new token included; `sampled` counts the sequences that produce a token, and
+    `table_bytes` the block tables sent to the device.  `paged` says that kernels read block tables.
+    """
+
+    prefill_new: IntArray = field(default_factory=_no_pieces)
+    prefill_past: IntArray = field(default_factory=_no_pieces)
+    decode_seqs: int = 0
+    decode_context_tokens: int = 0
+    sampled: int = 0
+    table_bytes: int = 0
+    paged: bool = False
+
+
+class Roofline:
+    """Prices steps and grants; all times in seconds, all bytes per rank unless said otherwise."""
+
+    def __init__(self, model: ModelShape, hardware: HardwareSpec, cost: CostSpec) -> None:
+        """Raise `CostError` when a constant makes no sense."""
+        _check(hardware, cost)
+        self.model, self.hardware, self.cost = model, hardware, cost
+        self.ranks = ranks = hardware.count
+        self.flop_s = hardware.tflops * 1e12
+        self.byte_s = hardware.bandwidth_gb_s * 1e9
+        width = model.dtype_bytes
+
+        # linear layers
+        expert = model.layers * shapes.expert_parameters(model) / ranks
+        layer = shapes.attention_parameters(model) + shapes.router_parameters(model)
+        self._always = model.layers * layer / ranks  # weights every token passes
+        self._expert = expert  # weights of one expert, all layers
+        self._head = model.vocab * model.hidden / ranks
+        self._gemm_s = 1 / (self.flop_s * cost.gemm_efficiency)  # seconds a FLOP
+        self._weight_s = width / (self.byte_s * cost.weight_bandwidth_efficiency)  # ... a weight
+        self._elementwise_s = self._elementwise_bytes() / (
+            self.byte_s * cost.elementwise_bandwidth_efficiency
+        )  # ... a token
+        self._elementwise_floor_s = (
+            model.layers * ELEMENTWISE_KERNELS * cost.elementwise_floor_us * 1e-6
+        )
+
+        # attention, all layers
+        heads = max(1, -(-model.heads // ranks)) * model.head_dim
+        kv = shapes.kv_heads_per_rank(model, ranks) * model.head_dim
+        kv_bytes = 2 * model.layers * kv * width  # one token's KV
+        query_bytes = 2 * model.layers * heads * width  # one token's query and output
+        decode_byte_s = 1 / (self.byte_s * hardware.decode_bandwidth_efficiency)
+        self._decode_context_s = kv_bytes * decode_byte_s
+        self._decode_seq_s = query_bytes * decode_byte_s
+        self._decode_floor_s = model.layers * hardware.decode_floor_us * 1e-6
+        self._prefill_pair_s = 4 * model.layers * heads / (self.flop_s * cost.prefill_efficiency)
+        prefill_byte_s = 1 / (self.byte_s * cost.prefill_bandwidth_efficiency)
+        self._prefill_kv_s = kv_bytes * prefill_byte_s
+        self._prefill_query_s = query_bytes * prefill_byte_s
+        self._prefill_floor_s = model.layers * cost.prefill_floor_us * 1e-6
+
+        # everything else
+        wire = hardware.interconnect_gb_s * 1e9 * hardware.all_reduce_efficiency
+        ring = 2 * (ranks - 1) / ranks * model.hidden * width
+        self._reduce_token_s = 2 * model.layers * ring / wire if ranks > 1 else 0.0
+        self._reduce_floor_s = (
+            2 * model.layers * hardware.all_reduce_latency_us * 1e-6 if ranks > 1 else 0.0
+        )
+        self._table_floor_s = cost.table_latency_us * 1e-6
+        self._table_byte_s = 1 / (hardware.pcie_gb_s / 2 * 1e9 * cost.pcie_efficiency)
+        self._sample_s = cost.sampling_us * 1e-6
+        self._overhead_s = cost.step_overhead_us * 1e-6
+        self._copy_byte_s = 2 / (self.byte_s * cost.copy_bandwidth_efficiency)
+        self._map_us = {page_bytes_of(k): v for k, v in cost.map_us.items()}
+        self._unmap_us = {page_bytes_of(k): v for k, v in cost.unmap_us.items()}
+
+    # -- a step --------------------------------------------------------------------------------
+    def step_s(self, work: Work) -> float:
+        """Return the seconds one step takes; 0 for a step without any token."""
+        new, past = work.prefill_new, work.prefill_past
+        prefill_tokens = int(new.sum()) if len(new) else 0
+        tokens = prefill_tokens + work.decode_seqs
+        if tokens == 0:
+            return 0.0
+        steady = self._steady_s(tokens, work.sampled)
+        if prefill_tokens:
+            steady += self._prefill_s(new, past, work.paged)
+        if not work.decode_seqs:
+            return steady + self._table_s(work.table_bytes)
+        return self._vary_s(
+            steady,
+            work.decode_seqs,
+            float(work.decode_context_tokens),
+            self._table_s(work.table_bytes),
+            work.paged,
+        )
+
+    def decode_window_s(
+        self,
+        seqs: int,
+        context_tokens: int,
+        steps: int,
+        table_bytes: IntArray | int,
+        paged: bool,
+    ) -> FloatArray:
+        """Return [steps] seconds of consecutive steps in which `seqs` sequences decode and sample.
+
+        Step j reads context_tokens + j * seqs tokens of KV and sends table_bytes[j] (or the same
+        number each step).  Bitwise equal to `step_s` of each step.
+        """
+        if seqs == 0:
+            return np.zeros(steps)
+        context = (context_tokens + seqs * np.arange(steps, dtype=np.int64)).astype(np.float64)
+        if isinstance(table_bytes, np.ndarray):
+            sent = table_bytes.astype(np.float64)
+            tables = np.where(table_bytes > 0, self._table_floor_s + sent * self._table_byte_s, 0.0)
+        else:
+            tables = np.full(steps, self._table_s(table_bytes))
+        return self._vary_s(self._steady_s(seqs, seqs), seqs, context, tables, paged)
+
+    def breakdown(self, work: Work) -> dict[str, float]:
+        """Return the seconds of each part; their sum is `step_s` up to rounding."""
+        prefill_tokens = int(work.prefill_new.sum())
+        tokens = prefill_tokens + work.decode_seqs
+        if tokens == 0:
+            return dict.fromkeys(PARTS, 0.0)
+        decode = self._vary_s(
+            0.0, work.decode_seqs, float(work.decode_context_tokens), 0.0, work.paged
+        )
+        return {
+            "linear": self._linear_s(tokens, work.sampled),
+            "elementwise": max(self._elementwise_floor_s, tokens * self._elementwise_s),
+            "prefill": self._prefill_s(work.prefill_new, work.prefill_past, work.paged)
+            if prefill_tokens
+            else 0.0,
+            "decode": decode if work.decode_seqs else 0.0,
+            "all_reduce": self._reduce_floor_s + tokens * self._reduce_token_s,
+            "tables": self._table_s(work.table_bytes),
+            "sampling": work.sampled * self._sample_s,
+            "overhead": self._overhead_s,
+        }
+
+    # -- a grant -------------------------------------------------------------------------------
+    def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
+        """Return (seconds that block the step, seconds of background mapping beside it).
+
+        Ranks work in parallel, so a page-group counts its `pages_per_group` driver calls once.
+        """
+        blocking = ahead = 0.0
+        if len(grant.maps) or len(grant.unmaps) or len(grant.ahead_maps):
+            map_s, unmap_s = self._call_s(allocator.page_bytes)
+            calls = allocator.pages_per_group
+            blocking = calls * (len(grant.unmaps) * unmap_s + len(grant.maps) * map_s)
+            ahead = calls * len(grant.ahead_maps) * map_s
+        if len(grant.copies):
+            geometry = allocator.geometry
+            moved = int(grant.copies[:, 2].sum()) * geometry.bytes_per_token / geometry.ranks
+            blocking += self.cost.copy_launch_us * 1e-6 + moved * self._copy_byte_s
+        return blocking, ahead
+
+    def _call_s(self, page_bytes: int) -> tuple[float, float]:
+        # Only 2 MiB has published latencies; a smaller page takes its value (docs/cost.md).
+        large = 2 * MIB
+        map_us = self._map_us.get(page_bytes, self._map_us[large])
+        return map_us * 1e-6, self._unmap_us.get(page_bytes, self._unmap_us[large]) * 1e-6
+
+    # -- parts of a step -----------------------------------------------------------------------
+    def _steady_s(self, tokens: int, sampled: int) -> float:
+        """Return what does not depend on the lengths of the sequences."""
+        return (
+            self._linear_s(tokens, sampled)
+            + max(self._elementwise_floor_s, tokens * self._elementwise_s)
+            + (self._reduce_floor_s + tokens * self._reduce_token_s)
+            + sampled * self._sample_s
+            + self._overhead_s
+        )
+
+    def _vary_s(
+        self, steady: float, seqs: int, context: Number, tables: Number, paged: bool
+    ) -> Number:
+        """Return steady + decode attention + tables; a number and an array take the same path."""
+        slow = self.cost.paged_decode_slowdown if paged else 1.0
+        read = context * (self._decode_context_s * slow)
+        fixed = self._decode_floor_s + seqs * (self._decode_seq_s * slow)
+        return cast(Number, steady + (fixed + read) + tables)
+
+    def _linear_s(self, tokens: int, sampled: int) -> float:
+        model = self.model
+        flops_weights = self._always + model.active_experts * self._expert
+        bytes_weights = self._always + self._experts_touched(tokens) * self._expert
+        body = self.matmul_s(2 * tokens * flops_weights, bytes_weights)
+        if not sampled:
+            return body
+        return body + self.matmul_s(2 * sampled * self._head, self._head)
+
+    def matmul_s(self, flops: float, weights: float) -> float:
+        """Return the seconds of matrix products of `flops` in all that read `weights` numbers."""
+        p = self.cost.roofline_exponent
+        return ((flops * self._gemm_s) ** p + (weights * self._weight_s) ** p) ** (1 / p)
+
+    def _experts_touched(self, tokens: int) -> float:
+        """Return the expected number of distinct experts read, with uniform routing."""
+        experts, active = self.model.experts, self.model.active_experts
+        if experts == 1:
+            return 1.0
+        return experts * (1 - (1 - active / experts) ** tokens)
+
+    def _elementwise_bytes(self) -> float:
+        """Return the bytes a token's small kernels move, all layers: reads and writes."""
+        model = self.model
+        norms_and_adds = 2 * (2 + 3) * model.hidden
+        rotary = 2 * (model.heads + 2 * model.kv_heads) * model.head_dim / self.ranks
+        wide = model.ffn * model.active_experts / self.ranks
+        return model.layers * model.dtype_bytes * (norms_and_adds + rotary + 3 * wide)
+
+    def _prefill_s(self, new: IntArray, past: IntArray, paged: bool) -> float:
+        """Causal attention of pieces: 4 FLOP a (query, key, channel), or their bytes if slower."""
+        own = new.astype(np.float64)
+        total = past + own
+        pairs = float((own * (past + (own + self.cost.prefill_tile_tokens) / 2)).sum())
+        compute = pairs * self._prefill_pair_s
+        memory = float(total.sum()) * self._prefill_kv_s + float(own.sum()) * self._prefill_query_s
+        slow = self.cost.paged_prefill_slowdown if paged else 1.0
+        return self._prefill_floor_s + slow * max(compute, memory)
+
+    def _table_s(self, table_bytes: int) -> float:
+        return self._table_floor_s + float(table_bytes) * self._table_byte_s if table_bytes else 0.0
+
+
+PARTS = (
+    "linear", "elementwise", "prefill", "decode", "all_reduce", "tables", "sampling", "overhead",
+)  # fmt: skip
+
+
+def page_bytes_of(text: str) -> int:
+    """Return the bytes of a page size written as '64KiB' or '2MiB'; raise `CostError` otherwise."""
+    for suffix, unit in (("KiB", 1024), ("MiB", MIB)):
+        if text.endswith(suffix) and text.removesuffix(suffix).isdigit():
+            return int(text.removesuffix(suffix)) * unit
+    raise CostError(f"page size {text!r} is not written as 64KiB or 2MiB")
+
+
+def _check(hardware: HardwareSpec, cost: CostSpec) -> None:
+    for owner in (hardware, cost):
+        for name, value in vars(owner).items():
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                continue
+            positive = name.endswith(("_gb_s", "_efficiency", "_exponent", "tflops", "_slowdown"))
+            if not value >= 0 or value == float("inf") or (positive and value == 0):
+                raise CostError(f"{owner.name}: {name} must be a positive number, got {value}")
+    if hardware.count < 1:
+        raise CostError(f"hardware.count must be at least 1, got {hardware.count}")
+    for name, table in (("map_us", cost.map_us), ("unmap_us", cost.unmap_us)):
+        if "2MiB" not in table:
+            raise CostError(
+                f"{cost.name}: {name} needs an entry for 2MiB, the fallback of the rest"
+            )

@@ -1,0 +1,176 @@
+"""What a cost is computed from: the model's shape, the hardware, and the model's constants.
+
+The three dataclasses are plain, so that they serve as OmegaConf structured configs; each YAML file
+in `conf/model`, `conf/hardware` and `conf/cost` fills exactly one of them.
+
+Under tensor parallelism a *rank* is one GPU.  Each rank holds 1/ranks of every weight matrix and
+the keys and values of its own KV heads; with fewer KV heads than ranks, heads are replicated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+#: vendors' gigabyte; every `_gb` field counts these
+BYTES_PER_GB = 10**9
+#: OPT offsets its learned positions by two rows (arXiv 2205.01068, released checkpoints)
+OPT_POSITION_OFFSET = 2
+
+
+class CostError(ValueError):
+    """A model and a hardware that cannot go together; its text is one line for a person."""
+
+
+@dataclass
+class ModelShape:
+    """The shape of a decoder-only transformer (published `config.json` values).
+
+    `head_dim` is the configuration's own, never hidden / heads (Qwen3-30B-A3B differs).  With
+    `experts` > 1 the feed-forward is a mixture: `ffn` is the width of one expert, and each token
+    visits `active_experts` of them.
+    """
+
+    name: str = ""
+    family: str = "llama"  # llama (RMSNorm, rotary) or opt (LayerNorm, learned positions)
+    layers: int = 0
+    hidden: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    ffn: int = 0
+    vocab: int = 0
+    max_context: int = 0
+    dtype_bytes: int = 2
+    gated_ffn: bool = True  # SwiGLU: three matrices; OPT: two
+    tied_embeddings: bool = False
+    learned_positions: bool = False
+    linear_bias: bool = False  # a bias on every linear layer (OPT)
+    qkv_bias: bool = False  # on Q, K and V alone (Qwen2.5)
+    qk_norm: bool = False  # RMSNorm on each head's Q and K (Qwen3)
+    experts: int = 1
+    active_experts: int = 1
+
+
+@dataclass
+class HardwareSpec:
+    """One GPU, `count` of which serve the model together by tensor parallelism.
+
+    Bandwidths in vendor GB/s (1e9).  `pcie_gb_s` counts both directions together;
+    `interconnect_gb_s` is one direction per GPU (NVLink, or PCIe where there is none).
+    """
+
+    name: str = ""
+    memory_gb: float = 0.0
+    bandwidth_gb_s: float = 0.0
+    tflops: float = 0.0  # bf16, dense
+    pcie_gb_s: float = 0.0
+    interconnect_gb_s: float = 0.0
+    count: int = 1
+    #: share of the memory that the server may use; vLLM's `gpu_memory_utilization` default
+    memory_utilization: float = 0.9
+    #: share of the bandwidth at which decode attention reads the KV, and what a call costs besides;
+    #: fitted to aiconfigurator's generation tables (these are the A100's, with FlashAttention-2)
+    decode_bandwidth_efficiency: float = 0.75
+    decode_floor_us: float = 20.0
+    #: share of `interconnect_gb_s` that a ring all-reduce reaches, and its latency; fitted to
+    #: Vidur's all_reduce.csv, NCCL (these are the DGX A100's)
+    all_reduce_efficiency: float = 0.60
+    all_reduce_latency_us: float = 50.0
+
+
+# -- the model ---------------------------------------------------------------------------------
+def attention_parameters(model: ModelShape) -> int:
+    """Return the weights of one layer's Q, K, V and output projections, without biases."""
+    query = model.heads * model.head_dim
+    return 2 * model.hidden * query + 2 * model.hidden * model.kv_heads * model.head_dim
+
+
+def expert_parameters(model: ModelShape) -> int:
+    """Return the weights of one expert, which is the whole feed-forward of a dense layer."""
+    return (3 if model.gated_ffn else 2) * model.hidden * model.ffn
+
+
+def router_parameters(model: ModelShape) -> int:
+    """Return the weights that choose a layer's experts; 0 for a dense model."""
+    return model.hidden * model.experts if model.experts > 1 else 0
+
+
+def layer_parameters(model: ModelShape) -> int:
+    """Return the parameters of one decoder layer, biases and norms included."""
+    total = attention_parameters(model) + router_parameters(model)
+    total += model.experts * expert_parameters(model)
+    query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    if model.linear_bias or model.qkv_bias:
+        total += query + 2 * key
+    if model.linear_bias:
+        total += 2 * model.hidden + model.ffn * (2 if model.gated_ffn else 1)
+    if model.qk_norm:
+        total += 2 * model.head_dim
+    return total + 2 * _norm_parameters(model)
+
+
+def parameter_count(model: ModelShape) -> int:
+    """Return the number of parameters, embeddings included (tied ones once)."""
+    total = model.layers * layer_parameters(model) + _norm_parameters(model)
+    total += model.vocab * model.hidden * (1 if model.tied_embeddings else 2)
+    if model.learned_positions:
+        total += (model.max_context + OPT_POSITION_OFFSET) * model.hidden
+    return total
+
+
+def weight_bytes(model: ModelShape) -> int:
+    """Return the bytes of all weights, summed over the ranks.
+
+    What tensor parallelism replicates (norms; K and V projections when there are fewer KV heads
+    than ranks) is counted once: under 1 % of every model here.
+    """
+    return parameter_count(model) * model.dtype_bytes
+
+
+def kv_heads_per_rank(model: ModelShape, ranks: int = 1) -> int:
+    """Return the KV heads that one rank holds: ceil(kv_heads / ranks), at least one."""
+    return max(1, math.ceil(model.kv_heads / ranks))
+
+
+def kv_bytes_per_token(model: ModelShape, ranks: int = 1) -> int:
+    """Return the bytes of one token's keys and values, summed over layers and ranks."""
+    per_rank = 2 * model.layers * kv_heads_per_rank(model, ranks) * model.head_dim
+    return per_rank * model.dtype_bytes * ranks
+
+
+def _norm_parameters(model: ModelShape) -> int:
+    return model.hidden * (2 if model.family == "opt" else 1)  # LayerNorm has a bias, RMSNorm not
+
+
+# -- the hardware ------------------------------------------------------------------------------
+def usable_bytes(hardware: HardwareSpec) -> int:
+    """Return the bytes the server may use, summed over the ranks."""
+    one = int(hardware.memory_gb * BYTES_PER_GB * hardware.memory_utilization)
+    return one * hardware.count
+
+
+def kv_pool_bytes(model: ModelShape, hardware: HardwareSpec) -> int:
+    """Return what the hardware leaves for the KV cache after the weights, summed over ranks.
+
+    Activations, the CUDA context and fragmentation live in what `memory_utilization` leaves out.
+    Raises `CostError` when there is no room for a single token.
+    """
+    if hardware.count < 1:
+        raise CostError(f"hardware.count must be at least 1, got {hardware.count}")
+    weights = weight_bytes(model)
+    left = usable_bytes(hardware) - weights
+    if left >= kv_bytes_per_token(model, hardware.count):
+        return left
+    one = int(hardware.memory_gb * BYTES_PER_GB * hardware.memory_utilization)
+    least = hardware.count
+    while one * least - weights < kv_bytes_per_token(model, least):
+        least += 1
+        if least > 4096:  # memory so small that replicated KV heads outgrow every added rank
+            raise CostError(f"{model.name} does not fit on any number of {hardware.name}")
+    raise CostError(
+        f"{model.name} needs {weights / BYTES_PER_GB:.1f} GB for its weights and "
+        f"{hardware.count} x {hardware.name} offers {usable_bytes(hardware) / BYTES_PER_GB:.1f} GB "
+        f"({hardware.count} x {hardware.memory_gb:g} GB x {hardware.memory_utilization:g}), which "
+        f"leaves nothing for the KV cache; use hardware.count={least} or more"
+    )

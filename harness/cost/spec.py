@@ -1,0 +1,78 @@
+"""Every constant of the cost model, each with its source.
+
+"Fitted" means: chosen on a coarse grid so that the median error over the public A100 and H100
+tables is smallest, one value for both GPUs.  `python -m harness.cost.validate DATA_DIR` prints how
+far the predictions lie from those tables; `docs/cost.md` shows its output.  "Assumed" means that no
+public measurement was at hand: treat it as a knob.  The four constants for which one value would
+not do for both GPUs are in `HardwareSpec`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+def _map_us() -> dict[str, float]:
+    return {"2MiB": 40.0}
+
+
+def _unmap_us() -> dict[str, float]:
+    return {"2MiB": 34.0}
+
+
+@dataclass
+class CostSpec:
+    """The constants of `Roofline`.  Efficiencies are shares of the vendor's peak, in (0, 1]."""
+
+    name: str = "roofline"
+
+    # -- linear layers: (compute^p + memory^p)^(1/p) -------------------------------------------
+    #: fitted: aiconfigurator gemm tables, 2048 <= n, k < 65536
+    gemm_efficiency: float = 0.85
+    #: fitted, same tables: reading weights at small batches
+    weight_bandwidth_efficiency: float = 0.70
+    #: fitted, same tables: 1 would add the two times, infinity would take the larger
+    roofline_exponent: float = 2.0
+    #: fitted: Vidur mlp.csv, norms, residual adds, rotary and activation at over 1000 tokens
+    elementwise_bandwidth_efficiency: float = 0.55
+    #: fitted, same tables: the least time of one small kernel, six of them a layer
+    elementwise_floor_us: float = 4.5
+
+    # -- attention, one call a layer -----------------------------------------------------------
+    # decode's two constants differ by GPU, so they are in HardwareSpec
+    #: fitted: aiconfigurator context tables, head_dim 128, at most 65536 tokens
+    prefill_efficiency: float = 0.60
+    #: fitted, same tables: a short piece pays for whole tiles and an idle tail
+    prefill_tile_tokens: int = 512
+    #: fitted, same tables: launch and fill, added to the work
+    prefill_floor_us: float = 12.0
+    #: fitted, same tables: reading Q, K, V and writing the output, when that takes longer
+    prefill_bandwidth_efficiency: float = 0.30
+
+    # -- block tables: what an indirection costs a kernel (1 = level with contiguous) -----------
+    #: PagedAttention's own kernel of 2023: 1.20 to 1.26 (arXiv 2309.06180, Fig. 18);
+    #: FlashAttention-2's paged decode: level with contiguous (arXiv 2405.04437)
+    paged_decode_slowdown: float = 1.0
+    #: arXiv 2405.04437: up to 1.37 (FlashAttention-2) and 1.42 (FlashInfer)
+    paged_prefill_slowdown: float = 1.0
+    #: assumed: one asynchronous host-to-device copy
+    table_latency_us: float = 10.0
+    #: assumed: share of one PCIe direction that a pinned copy reaches
+    pcie_efficiency: float = 0.8
+
+    # -- the step around the kernels -----------------------------------------------------------
+    #: assumed: scheduling and launching; the first vLLM needed several ms, CUDA graphs need less
+    step_overhead_us: float = 1000.0
+    #: assumed: sampling and detokenising one sequence
+    sampling_us: float = 5.0
+
+    # -- operations a grant asks for -----------------------------------------------------------
+    #: Map 2 + SetAccess 38 us (vAttention, arXiv 2405.04437), by driver page; a size that is not
+    #: listed takes 2MiB's, the only one with a price we could read
+    map_us: dict[str, float] = field(default_factory=_map_us)
+    #: Unmap 34 us (vAttention), likewise
+    unmap_us: dict[str, float] = field(default_factory=_unmap_us)
+    #: assumed equal to what elementwise kernels reach; a copy reads and writes
+    copy_bandwidth_efficiency: float = 0.60
+    #: assumed: one batched copy kernel for each layer's keys and values, launched together
+    copy_launch_us: float = 20.0

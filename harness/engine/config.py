@@ -1,0 +1,45 @@
+"""Engine and sampling options, as Hydra knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+POLICIES = ("continuous", "static")
+SAMPLING_MODES = ("greedy", "parallel", "beam")
+
+
+@dataclass
+class EngineSpec:
+    """How requests are batched.
+
+    `max_len` is the longest sequence in tokens, prompt and output (null: the model's context).
+    `max_num_seqs` counts sequences, so a beam of width 4 counts four.  A step computes at most
+    `max_num_batched_tokens` prompt tokens (null: the larger of max_len and 2048), unless one
+    prompt alone is longer.  `skip_ahead` lets the engine run steps in which nothing but growth
+    happens in one go; it changes no result.
+    """
+
+    policy: str = "continuous"
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int | None = None
+    max_len: int | None = None
+    skip_ahead: bool = True
+
+
+@dataclass
+class SamplingSpec:
+    """How a request becomes sequences.
+
+    `greedy`: one.  `parallel`: `n` samples of one prompt.  `beam`: `width` candidates; at each
+    step a candidate is, with probability `beam_switch`, replaced by a continuation of a candidate
+    drawn at random (itself included), which is how simulated beams coalesce.
+    """
+
+    mode: str = "greedy"
+    n: int = 1
+    width: int = 4
+    beam_switch: float = 0.1
+
+    @property
+    def sequences(self) -> int:
+        return {"greedy": 1, "parallel": self.n, "beam": self.width}[self.mode]

@@ -1,0 +1,222 @@
+"""The serving loop: one allocator serves one table of requests on one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from allocators.base import Allocator, AllocatorError, Grant, IntArray, NeverFits
+from harness.engine.arrivals import NO_MORE, Arrivals
+from harness.engine.config import EngineSpec, SamplingSpec
+from harness.engine.group import Group, beam_lineage
+from harness.engine.host_time import TimedAllocator
+from harness.engine.meter import Meter
+from harness.engine.scheduler import SCHEDULERS, Plan
+from harness.results.runlog import RunLog
+from workloads.requests import RequestTable
+
+#: the longest stretch run in one go; bounds the memory of its columns
+MOST_STEPS = 4096
+
+
+class OutOfMemory(AllocatorError):
+    """A request that this allocator can never serve from this pool; the text names both."""
+
+
+class Executor(Protocol):
+    skips: bool
+
+    def step(self, plan: Plan, lengths: IntArray) -> float:
+        """Run one step and return the seconds it took."""
+
+    def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> np.ndarray:
+        """Return the seconds of `steps` steps of pure growth, without side effects."""
+
+
+class Engine:
+    """Runs every request to its end.
+
+    Deterministic: the same requests, allocator and seed give the same steps, to the bit, but for
+    the host time measured in the allocator.
+    """
+
+    def __init__(
+        self,
+        allocator: Allocator,
+        requests: RequestTable,
+        sampling: SamplingSpec,
+        engine: EngineSpec,
+        executor: Executor,
+        seed: int,
+    ) -> None:
+        max_len = allocator.geometry.max_len
+        budget = engine.max_num_batched_tokens or max(max_len, 2048)
+        self._allocator = TimedAllocator(allocator)
+        self._scheduler = SCHEDULERS[engine.policy](
+            self._allocator, engine.max_num_seqs, budget, max_len, sampling.mode == "beam"
+        )
+        self._requests, self._sampling, self._seed = requests, sampling, seed
+        self._executor = executor
+        self._skip = engine.skip_ahead and executor.skips
+        self._arrivals = Arrivals(requests)
+        self._groups: list[Group] = []
+        self._meter = Meter()
+        self._now_s = 0.0
+        self._totals = {"gap_s": 0.0, "gap_cached_byte_s": 0.0, "maps": 0.0, "unmaps": 0.0}
+
+    def run(self, name: str, progress: Callable[[int], None] = lambda ended: None) -> RunLog:
+        """Serve all requests; `progress` is told how many have ended so far.
+
+        Raises `OutOfMemory` for a request that can never fit.
+        """
+        ended, total = 0, len(self._requests)
+        while ended < total:
+            self._arrive()
+            plan = self._plan()
+            if plan is None:
+                self._wait()
+                continue
+            done = self._step(plan)
+            if done:
+                ended += len(done)
+                self._arrivals.ended(self._now_s, len(done))
+                progress(ended)
+        self._totals["allocator_host_s"] = self._allocator.host_s
+        capacity = self._allocator.inner.geometry.capacity_bytes
+        return RunLog(name, capacity, self._meter.columns(), self._request_columns(), self._totals)
+
+    # -- one step ----------------------------------------------------------------------------
+    def _arrive(self) -> None:
+        for index, arrival_s in self._arrivals.due(self._now_s):
+            output = int(self._requests.output_tokens[index])
+            lineage = None
+            if self._sampling.mode == "beam":
+                lineage = beam_lineage(
+                    self._seed, index, output - 1, self._sampling.width, self._sampling.beam_switch
+                )
+            group = Group(
+                index=index,
+                prompt_tokens=int(self._requests.prompt_tokens[index]),
+                output_tokens=output,
+                sequences=self._sampling.sequences,
+                arrival_s=arrival_s,
+                lineage=lineage,
+            )
+            self._groups.append(group)
+            self._scheduler.waiting.append(group)
+
+    def _plan(self) -> Plan | None:
+        try:
+            return self._scheduler.plan(self._horizon)
+        except NeverFits as error:
+            index = error.args[1]
+            raise OutOfMemory(
+                f"request {self._requests.name(index)!r} (prompt "
+                f"{self._requests.prompt_tokens[index]}, output "
+                f"{self._requests.output_tokens[index]}, {self._sampling.sequences} sequences) "
+                f"can never fit: {error.args[0]}"
+            ) from error
+
+    def _wait(self) -> None:
+        """Let the clock run to the next arrival; memory is idle but for what is cached."""
+        until = self._arrivals.next_s()
+        assert until < NO_MORE, "requests wait, nothing runs and none will arrive"
+        allocator = self._allocator.inner
+        none = np.empty(0, dtype=np.int64)
+        cached = int(allocator.usage(none, none).cached[0])
+        self._totals["gap_s"] += until - self._now_s
+        self._totals["gap_cached_byte_s"] += cached * (until - self._now_s)
+        self._now_s = until
+
+    def _horizon(self, rows: IntArray, at_most: int, grants: list[Grant]) -> int:
+        """Return how many steps of pure growth may be run in one go.
+
+        It ends before a sequence ends, before memory needs an operation, and where an arrival
+        could be admitted.
+        """
+        if not self._skip or at_most == 1:
+            return 1
+        steps = self._allocator.quiet_steps(rows, min(at_most, MOST_STEPS))
+        if steps <= 1:
+            return 1
+        if not self._scheduler.waiting and self._arrivals.next_s() < NO_MORE:
+            lengths = self._decoding_lengths()
+            ends = self._ends(self._executor.window(grants, lengths, steps))
+            steps = min(steps, int(np.searchsorted(ends, self._arrivals.next_s())) + 1)
+        return steps
+
+    def _step(self, plan: Plan) -> list[Group]:
+        running = self._scheduler.running
+        start_s = self._now_s
+        for prefill in plan.prefills:
+            if not prefill.group.generated:
+                prefill.group.first_scheduled_s = start_s
+        lengths = self._decoding_lengths()
+        if plan.steps == 1:
+            seconds = np.array([self._executor.step(plan, lengths)])
+        else:
+            seconds = self._executor.window(plan.grants, lengths, plan.steps)
+        ends = self._ends(seconds)
+        self._now_s = float(ends[-1])
+        usage = self._allocator.inner.usage(running.rows, running.finals, plan.steps)
+        for prefill in plan.prefills:
+            if not prefill.group.generated:
+                prefill.group.first_token_s = self._now_s
+        batch, starved = len(running), self._scheduler.starved
+        done = self._scheduler.sampled(plan.steps)
+        for group in done:
+            group.finish_s = self._now_s
+        grants = [*plan.grants, *(prefill.grant for prefill in plan.prefills)]
+        self._meter.record(
+            start_s,
+            ends,
+            usage,
+            starved,
+            waiting=len(self._scheduler.waiting) + self._arrivals.unseen_by(ends),
+            first={"preemptions": plan.preemptions, "copied_bytes": self._count(grants)},
+            every={
+                "running": batch,
+                "batch": batch,
+                "batched_tokens": sum(p.computed_tokens for p in plan.prefills) or len(plan.rows),
+                "hit_tokens": sum(prefill.grant.cached_tokens for prefill in plan.prefills),
+            },
+            last={"running": batch - len(done)},
+        )
+        return done
+
+    def _decoding_lengths(self) -> IntArray:
+        """Slots that each decoding row fills with its new token; rows kept as padding come last."""
+        lengths = self._scheduler.running.lengths + 1
+        padding = self._scheduler.padding()
+        return np.concatenate([lengths, padding]) if len(padding) else lengths
+
+    def _ends(self, seconds: np.ndarray) -> np.ndarray:
+        """End of each step; summed one by one, so that many steps at once end at the same bits."""
+        return np.cumsum(np.concatenate([[self._now_s], seconds]))[1:]
+
+    def _count(self, grants: list[Grant]) -> int:
+        """Count the page-groups mapped and unmapped; return the bytes copied."""
+        slots = 0
+        for grant in grants:
+            self._totals["maps"] += len(grant.maps) + len(grant.ahead_maps)
+            self._totals["unmaps"] += len(grant.unmaps)
+            if len(grant.copies):
+                slots += int(grant.copies[:, 2].sum())
+        return slots * self._allocator.inner.geometry.bytes_per_token
+
+    def _request_columns(self) -> dict[str, np.ndarray]:
+        groups = sorted(self._groups, key=lambda group: group.index)
+        columns = {
+            name: np.array([getattr(group, name) for group in groups])
+            for name in (
+                "arrival_s", "first_scheduled_s", "first_token_s", "finish_s",
+                "prompt_tokens", "output_tokens", "sequences", "preemptions",
+            )
+        }  # fmt: skip
+        columns["request"] = np.array([group.index for group in groups], dtype=np.int64)
+        names = [self._requests.name(group.index) for group in groups]
+        columns["id"] = np.array(names, dtype=object)
+        columns["status"] = np.array(["finished"] * len(groups), dtype=object)
+        return columns

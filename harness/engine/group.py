@@ -1,0 +1,74 @@
+"""A request inside the engine: a gang of sequences that is scheduled and preempted as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from allocators.base import Demand, IntArray, Prompt
+
+NEVER = float("nan")
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """One request and its sequences.
+
+    A sequence of `generated` tokens is `prompt_tokens + generated - 1` slots long while it runs:
+    the token sampled last is fed, and takes its slot, in the next step.  `lineage` [output - 1,
+    sequences] says for each beam step which candidate each one continues; None for other modes.
+    """
+
+    index: int
+    prompt_tokens: int
+    output_tokens: int
+    sequences: int
+    arrival_s: float
+    lineage: IntArray | None = None
+    rows: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    generated: int = 0
+    preemptions: int = 0
+    first_scheduled_s: float = NEVER
+    first_token_s: float = NEVER
+    finish_s: float = NEVER
+
+    @property
+    def final_slots(self) -> int:
+        """Length of each sequence at its end; the last output token is never fed."""
+        return self.prompt_tokens + self.output_tokens - 1
+
+    @property
+    def common_tokens(self) -> int:
+        """How many of the generated tokens all sequences share, so that one recomputes for all."""
+        if self.sequences == 1:
+            return self.generated
+        if self.lineage is None or not self.generated:
+            return 0
+        # The token sampled last is fed again too, so its step counts.
+        ancestors = np.arange(self.sequences)
+        for step in range(self.generated - 1, 0, -1):
+            ancestors = self.lineage[step][ancestors]
+            if (ancestors == ancestors[0]).all():
+                return step
+        return 0
+
+    def prompt(self) -> Prompt:
+        """What one sequence computes for all: the prompt and what they have generated in common."""
+        return Prompt(self.prompt_tokens + self.common_tokens)
+
+    def demand(self, private_tokens: int) -> Demand:
+        return Demand(self.prompt_tokens, self.output_tokens, private_tokens)
+
+
+def beam_lineage(seed: int, request: int, steps: int, width: int, switch: float) -> IntArray:
+    """Draw which candidate each candidate continues at each of `steps` beam steps, [steps, width].
+
+    With probability `switch` a candidate is replaced by a continuation of one drawn uniformly (a
+    Moran process), else it continues itself.  Depends on nothing but the seed and the request, so
+    that every allocator sees the same beams.
+    """
+    rng = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), request]))
+    replaced = rng.random((steps, width)) < switch
+    drawn = rng.integers(0, width, (steps, width))
+    return np.where(replaced, drawn, np.arange(width))

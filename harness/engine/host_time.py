@@ -1,0 +1,45 @@
+"""Host time spent in the allocator, measured around each call."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from allocators.base import Allocator, Demand, Grant, IntArray, Prompt
+
+
+class TimedAllocator:
+    """Forwards the calls that the engine makes on its way and adds up the seconds they take."""
+
+    def __init__(self, allocator: Allocator) -> None:
+        self.inner = allocator
+        self.host_s = 0.0
+
+    def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
+        start = perf_counter()
+        grant = self.inner.admit(seqs, prompt, demand)
+        self.host_s += perf_counter() - start
+        return grant
+
+    def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
+        start = perf_counter()
+        grant = self.inner.grow(seqs, n)
+        self.host_s += perf_counter() - start
+        return grant
+
+    def quiet_steps(self, seqs: IntArray, at_most: int) -> int:
+        start = perf_counter()
+        steps = self.inner.quiet_steps(seqs, at_most)
+        self.host_s += perf_counter() - start
+        return steps
+
+    def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
+        start = perf_counter()
+        grant = self.inner.reassign(rows, parents)
+        self.host_s += perf_counter() - start
+        return grant
+
+    def release(self, seqs: IntArray) -> Grant:
+        start = perf_counter()
+        grant = self.inner.release(seqs)
+        self.host_s += perf_counter() - start
+        return grant

@@ -1,0 +1,77 @@
+"""Accounting: the columns of the timeline, one entry a step, every byte in one category."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from allocators.base import IntArray, Usage
+from harness.results.runlog import TIMELINE_COLUMNS
+
+FIRST_CAPACITY = 1024
+
+
+class Meter:
+    """Grows the timeline's columns by one step or by many at once."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._columns = {
+            name: np.zeros(FIRST_CAPACITY, dtype=kind) for name, kind in TIMELINE_COLUMNS.items()
+        }
+
+    def __len__(self) -> int:
+        return self._size
+
+    def record(
+        self,
+        start_s: float,
+        ends_s: np.ndarray,
+        usage: Usage,
+        saturated: bool,
+        waiting: IntArray | int,
+        first: dict[str, int],
+        every: dict[str, int],
+        last: dict[str, int],
+    ) -> None:
+        """Append len(ends_s) steps that follow each other without a gap from `start_s` on.
+
+        `every` holds for each of them; `first` counts happen in the first, and `last` overrides
+        what differs at the end of the last.  Free memory is external while a request waits for it.
+        """
+        n = len(ends_s)
+        self._reserve(n)
+        at = slice(self._size, self._size + n)
+        put = self._columns
+        put["step"][at] = np.arange(self._size, self._size + n)
+        put["start_s"][self._size] = start_s
+        put["start_s"][self._size + 1 : self._size + n] = ends_s[:-1]
+        put["time_s"][at] = ends_s
+        put["saturated"][at] = saturated
+        put["waiting"][at] = waiting
+        put["blocks_in_use"][at] = usage.pages
+        put["logical_blocks"][at] = usage.logical_pages
+        put["metadata_bytes"][at] = usage.metadata_bytes
+        put["token_bytes"][at] = usage.token
+        put["reserved_bytes"][at] = usage.reserved
+        put["internal_bytes"][at] = usage.internal
+        put["cached_bytes"][at] = usage.cached
+        put["external_bytes"][at] = usage.round_up + usage.free if saturated else usage.round_up
+        put["idle_bytes"][at] = 0 if saturated else usage.free
+        for name, value in every.items():
+            put[name][at] = value
+        for name, value in first.items():
+            put[name][self._size] = value
+        for name, value in last.items():
+            put[name][self._size + n - 1] = value
+        self._size += n
+
+    def columns(self) -> dict[str, np.ndarray]:
+        return {name: column[: self._size].copy() for name, column in self._columns.items()}
+
+    def _reserve(self, n: int) -> None:
+        capacity = len(self._columns["step"])
+        if self._size + n <= capacity:
+            return
+        more = max(capacity, n)
+        for name, column in self._columns.items():
+            self._columns[name] = np.concatenate([column, np.zeros(more, dtype=column.dtype)])

@@ -1,0 +1,67 @@
+"""The running batch as columns, one entry a sequence, in the order of admission."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from allocators.base import IntArray
+from harness.engine.group import Group
+
+NO_ROWS = np.empty(0, dtype=np.int64)
+
+
+class Running:
+    """Groups that hold memory and decode.
+
+    Columns, [sequences]: `rows` (allocator sequence numbers), `finals` (lengths in slots at their
+    end), `outputs` and `left` (tokens to sample, and those still to come) and `owner` (index of
+    the group).  `parents[row, t]` is the row that row continues at beam step t.
+    """
+
+    def __init__(self, max_rows: int, max_len: int, beams: bool) -> None:
+        self.groups: dict[int, Group] = {}
+        self.rows = self.finals = self.outputs = self.left = self.owner = NO_ROWS
+        self.parents = np.zeros((max_rows, max_len) if beams else (0, 0), dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def add(self, group: Group) -> None:
+        n = len(group.rows)
+        self.groups[group.index] = group
+        self.rows = np.concatenate([self.rows, group.rows])
+        self.finals = np.concatenate([self.finals, np.full(n, group.final_slots)])
+        self.outputs = np.concatenate([self.outputs, np.full(n, group.output_tokens)])
+        left = group.output_tokens - group.generated
+        self.left = np.concatenate([self.left, np.full(n, left)])
+        self.owner = np.concatenate([self.owner, np.full(n, group.index)])
+        if group.lineage is not None:
+            self.parents[group.rows, : len(group.lineage)] = group.rows[group.lineage].T
+
+    def remove(self, group: Group) -> None:
+        """Take a group out; its `generated` is brought up to date."""
+        del self.groups[group.index]
+        keep = self.owner != group.index
+        group.generated = group.output_tokens - int(self.left[~keep][0])
+        self.rows, self.finals = self.rows[keep], self.finals[keep]
+        self.outputs, self.left = self.outputs[keep], self.left[keep]
+        self.owner = self.owner[keep]
+
+    @property
+    def lengths(self) -> IntArray:
+        """Slots each sequence fills before the next step: it has yet to feed its last token."""
+        return self.finals - self.left
+
+    def latest(self) -> Group:
+        return self.groups[next(reversed(self.groups))]
+
+    def sampled(self, steps: int) -> list[Group]:
+        """Count `steps` tokens sampled by every sequence; return the groups that are now done."""
+        self.left = self.left - steps
+        if self.left.all():
+            return []
+        return [self.groups[i] for i in dict.fromkeys(self.owner[self.left == 0].tolist())]
+
+    def beam_parents(self) -> IntArray:
+        """Return the row that each row continues in the step to come, [sequences]."""
+        return self.parents[self.rows, self.outputs - self.left - 1].astype(np.int64)

@@ -1,0 +1,246 @@
+"""Iteration-level scheduling: who runs the next step, and what memory must do for it.
+
+First come, first served.  `continuous` follows Orca and the first vLLM: as soon as a waiting
+request fits, a step computes prompts; otherwise all that run decode.  `static` follows
+FasterTransformer: a batch is formed, run until its last sequence ends, and only then released.
+
+Under pressure the latest arrival is preempted whole, as a gang: its memory is released and it goes
+back to the head of the queue, to be computed again from its prompt and what it had generated.
+The queue is strict, so nothing new is admitted while any is preempted (PagedAttention, section
+4.5).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from allocators.base import EMPTY_GRANT, Grant, IntArray, NeverFits, Prompt
+from harness.engine.group import Group
+from harness.engine.host_time import TimedAllocator
+from harness.engine.running import NO_ROWS, Running
+
+#: from the decoding rows, a number of steps and the grants due: how many to run in one go
+Horizon = Callable[[IntArray, int, list[Grant]], int]
+
+
+@dataclass(slots=True)
+class Prefill:
+    """One gang to compute: `prompt_tokens` by its first row, then `private_tokens` by each row."""
+
+    group: Group
+    grant: Grant
+    prompt_tokens: int
+    private_tokens: int
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that the step computes for this gang; a prefix hit is not computed."""
+        private = self.private_tokens * self.group.sequences
+        return self.prompt_tokens - self.grant.cached_tokens + private
+
+
+@dataclass(slots=True)
+class Plan:
+    """One step (or `steps` equal ones): prompts to compute, or sequences that decode.
+
+    `grants` are executed first, in order.
+    """
+
+    grants: list[Grant]
+    prefills: list[Prefill] = field(default_factory=list)
+    rows: IntArray = field(default_factory=lambda: NO_ROWS)
+    steps: int = 1
+    preemptions: int = 0
+
+
+class Scheduler:
+    """The `continuous` policy, and what every policy shares."""
+
+    def __init__(
+        self,
+        allocator: TimedAllocator,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        max_len: int,
+        beams: bool,
+    ) -> None:
+        self.allocator = allocator
+        self.waiting: deque[Group] = deque()
+        self.running = Running(max_num_seqs, max_len, beams)
+        self.beams = beams
+        self.starved = False  # the head of the queue was refused memory when last asked for
+        self._budget_tokens = max_num_batched_tokens
+        self._free_rows = list(range(max_num_seqs))
+        self.pending: list[Grant] = []  # executed with the next step
+
+    # -- the step ----------------------------------------------------------------------------
+    def padding(self) -> IntArray:
+        """Return the slots that sequences fill which have ended but are still computed."""
+        return NO_ROWS
+
+    def plan(self, horizon: Horizon) -> Plan | None:
+        """Return what to run next, or None when nothing can run before another request arrives.
+
+        Raises `NeverFits` with the request's index in `args[1]` if it cannot be served at all.
+        """
+        prefills = self._admit()
+        if prefills:
+            return Plan(self._take_pending(), prefills)
+        if len(self.running):
+            return self._decode(horizon)
+        return None
+
+    def _admit(self) -> list[Prefill]:
+        prefills: list[Prefill] = []
+        tokens, self.starved = 0, False
+        while self.waiting and len(self._free_rows) >= self.waiting[0].sequences:
+            group = self.waiting[0]
+            prompt = group.prompt()
+            private = group.prompt_tokens + group.generated - prompt.tokens
+            tokens += prompt.tokens + private * group.sequences
+            if prefills and tokens > self._budget_tokens:
+                break
+            rows = np.array(heapq.nsmallest(group.sequences, self._free_rows), dtype=np.int64)
+            grant = self._ask(group, rows, prompt, private)
+            if grant is None:
+                self.starved = True
+                break
+            for _ in range(group.sequences):
+                heapq.heappop(self._free_rows)
+            group.rows = rows
+            self.waiting.popleft()
+            self.running.add(group)
+            prefills.append(Prefill(group, grant, prompt.tokens, private))
+        return prefills
+
+    def _ask(self, group: Group, rows: IntArray, prompt: Prompt, private: int) -> Grant | None:
+        try:
+            grant = self.allocator.admit(rows, prompt, group.demand(private))
+        except NeverFits as error:
+            raise NeverFits(str(error), group.index) from error
+        if grant is None and not len(self.running):
+            raise NeverFits("the empty pool refused it", group.index)
+        return grant
+
+    def _decode(self, horizon: Horizon) -> Plan | None:
+        plan = Plan(self._take_pending())
+        if self.beams:
+            self._reassign(plan)
+        while len(self.running):
+            rows = self.running.rows
+            # After a preemption the queue is asked again in the very next step.
+            alone = self.beams or plan.preemptions
+            steps = 1 if alone else horizon(rows, int(self.running.left.min()), plan.grants)
+            grant = self.allocator.grow(rows, steps)
+            if grant is not None:
+                if grant is not EMPTY_GRANT:
+                    plan.grants.append(grant)
+                plan.rows, plan.steps = rows, steps
+                return plan
+            self._preempt(self.running.latest(), plan)
+        # The only one that ran was preempted: it is admitted again now, or can never fit.
+        self.pending = plan.grants
+        again = self.plan(horizon)
+        if again is not None:
+            again.preemptions += plan.preemptions
+        return again
+
+    def _reassign(self, plan: Plan) -> None:
+        while len(self.running):
+            rows, parents = self.running.rows, self.running.beam_parents()
+            if (rows == parents).all():
+                return
+            grant = self.allocator.reassign(rows, parents)
+            if grant is not None:
+                plan.grants.append(grant)
+                return
+            self._preempt(self.running.latest(), plan)
+
+    def _preempt(self, group: Group, plan: Plan) -> None:
+        self._leave(group, plan.grants)
+        group.preemptions += 1
+        plan.preemptions += 1
+        self.waiting.appendleft(group)
+        self.starved = True
+
+    # -- ends --------------------------------------------------------------------------------
+    def sampled(self, steps: int) -> list[Group]:
+        """Count `steps` tokens for every running sequence; return the groups that have ended."""
+        done = self.running.sampled(steps)
+        for group in done:
+            self._end(group)
+        return done
+
+    def _end(self, group: Group) -> None:
+        self._leave(group, self.pending)
+
+    def _leave(self, group: Group, grants: list[Grant]) -> None:
+        """Release a running group's memory; what that takes is executed with `grants`."""
+        self.running.remove(group)
+        self._release(group, grants)
+
+    def _release(self, group: Group, grants: list[Grant]) -> None:
+        grant = self.allocator.release(group.rows)
+        if grant is not EMPTY_GRANT:
+            grants.append(grant)
+        for row in group.rows.tolist():
+            heapq.heappush(self._free_rows, row)
+        group.rows = NO_ROWS
+
+    def _take_pending(self) -> list[Grant]:
+        grants, self.pending = self.pending, []
+        return grants
+
+
+class StaticScheduler(Scheduler):
+    """The `static` policy: ended sequences stay, padded, until the whole batch has ended."""
+
+    def __init__(
+        self,
+        allocator: TimedAllocator,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        max_len: int,
+        beams: bool,
+    ) -> None:
+        super().__init__(allocator, max_num_seqs, max_num_batched_tokens, max_len, beams)
+        self._ended: list[Group] = []
+        self._padding = NO_ROWS
+
+    def padding(self) -> IntArray:
+        return self._padding
+
+    def sampled(self, steps: int) -> list[Group]:
+        self._padding = self._padding + steps
+        return super().sampled(steps)
+
+    def plan(self, horizon: Horizon) -> Plan | None:
+        if len(self.running):
+            return self._decode(horizon)
+        prefills = self._admit()
+        return Plan(self._take_pending(), prefills) if prefills else None
+
+    def _end(self, group: Group) -> None:
+        self.running.remove(group)
+        self._ended.append(group)
+        ended = np.full(group.sequences, group.final_slots + 1)
+        self._padding = np.concatenate([self._padding, ended])
+        self._release_batch(self.pending)
+
+    def _leave(self, group: Group, grants: list[Grant]) -> None:
+        super()._leave(group, grants)
+        self._release_batch(grants)
+
+    def _release_batch(self, grants: list[Grant]) -> None:
+        if not len(self.running):
+            for ended in self._ended:
+                self._release(ended, grants)
+            self._ended, self._padding = [], NO_ROWS
+
+
+SCHEDULERS = {"continuous": Scheduler, "static": StaticScheduler}

@@ -1,0 +1,31 @@
+"""Run directories: what a variant leaves behind, how it is written, and how it is read back."""
+
+from harness.results.environment import describe_environment
+from harness.results.errors import ResultsError
+from harness.results.reader import load_summary, summary_rows
+from harness.results.runlog import (
+    CATEGORIES,
+    REQUEST_COLUMNS,
+    STATUSES,
+    TIMELINE_COLUMNS,
+    Row,
+    RunLog,
+)
+from harness.results.writer import SCHEMA_VERSION, RunWriter, ensure_fresh, write_run
+
+__all__ = [
+    "CATEGORIES",
+    "REQUEST_COLUMNS",
+    "SCHEMA_VERSION",
+    "STATUSES",
+    "TIMELINE_COLUMNS",
+    "ResultsError",
+    "Row",
+    "RunLog",
+    "RunWriter",
+    "describe_environment",
+    "ensure_fresh",
+    "load_summary",
+    "summary_rows",
+    "write_run",
+]

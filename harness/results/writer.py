@@ -1,0 +1,188 @@
+"""Writes a run directory: `summary.json`, `requests.parquet`, `timeline.parquet`.
+
+`summary.json` is small and is replaced after every variant, so that an interrupted run keeps the
+variants it finished. The columns are large: each variant is appended once, to a temporary file that
+takes its final name when the run ends, whether it ends well or by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from harness.results.atomic import replacing, write_text
+from harness.results.errors import ResultsError
+from harness.results.runlog import REQUEST_COLUMNS, TIMELINE_COLUMNS, Row, RunLog
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SCHEMA_VERSION = 1
+SUMMARY, REQUESTS, TIMELINE = "summary.json", "requests.parquet", "timeline.parquet"
+
+
+class RunWriter:
+    """Fills one run directory, variant by variant; leaving the context finishes the files.
+
+    Nothing is written before the first row, so a run that fails earlier leaves nothing behind.
+    Every failure to write is a ResultsError of one line.
+    """
+
+    def __init__(
+        self, run_dir: str | Path, config: dict[str, Any], environment: dict[str, Any]
+    ) -> None:
+        self.run_dir = Path(run_dir)
+        self.rows: list[Row] = []
+        self._head = {
+            "schema_version": SCHEMA_VERSION,
+            "config": plain(config),
+            "environment": plain(environment),
+        }
+        self._open = ExitStack()
+        self._columns: dict[str, Any] = {}
+
+    def add(self, row: Row, log: RunLog | None = None) -> None:
+        """Append a variant: its row to the summary, its columns (if it has any) to the files."""
+        tables = {}
+        if log is not None:
+            tables = {
+                TIMELINE: column_table(log.allocator, log.timeline, TIMELINE_COLUMNS),
+                REQUESTS: column_table(log.allocator, log.requests, REQUEST_COLUMNS),
+            }
+        self.rows.append(row)
+        try:
+            if not self._columns:
+                self._start_columns()
+            write_text(self.run_dir / SUMMARY, self._summary_text())
+            for name, table in tables.items():
+                self._columns[name].write_table(table)
+        except OSError as error:
+            raise ResultsError(f"{self.run_dir}: cannot write the results: {error}") from error
+
+    def finish(self) -> None:
+        """Give the column files their final names, with the variants added so far."""
+        try:
+            self._open.close()
+        except OSError as error:
+            raise ResultsError(f"{self.run_dir}: cannot write the results: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.finish()
+
+    def _start_columns(self) -> None:
+        import pyarrow.parquet as pq
+
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        for name, columns in ((TIMELINE, TIMELINE_COLUMNS), (REQUESTS, REQUEST_COLUMNS)):
+            # pyarrow gets a path and not a Python file: Ctrl-C cannot then cut a row group in two.
+            temporary = self._open.enter_context(replacing(self.run_dir / name))
+            writer = pq.ParquetWriter(temporary, column_schema(columns), compression="zstd")
+            self._open.callback(writer.close)
+            self._columns[name] = writer
+
+    def _summary_text(self) -> str:
+        summary = {**self._head, "rows": [plain(asdict(row)) for row in self.rows]}
+        return json.dumps(summary, indent=2, allow_nan=False) + "\n"
+
+
+def write_run(
+    run_dir: str | Path,
+    config: dict[str, Any],
+    environment: dict[str, Any],
+    rows: Iterable[Row],
+    logs: Iterable[RunLog],
+) -> None:
+    """Write a whole run at once. A row finds its log by the allocator's name."""
+    by_allocator = {log.allocator: log for log in logs}
+    with RunWriter(run_dir, config, environment) as writer:
+        for row in rows:
+            writer.add(row, by_allocator.get(row.allocator))
+
+
+def ensure_fresh(run_dir: str | Path, ignore: Iterable[str] = ()) -> Path:
+    """Create `run_dir` and prove that it can be written; names in `ignore` may be there already.
+
+    Raises ResultsError when it holds anything else, is not a directory, or cannot be written.
+    """
+    path = Path(run_dir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        held = sorted(entry.name for entry in path.iterdir() if entry.name not in set(ignore))
+        if held:
+            raise ResultsError(
+                f"{path}: the run directory exists and is not empty (it holds {held[0]}); "
+                "choose another or remove it"
+            )
+        probe = path / f".probe.{secrets.token_hex(4)}"
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        probe.unlink()
+    except FileExistsError as error:
+        raise ResultsError(f"{path}: not a directory") from error
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def column_schema(columns: dict[str, type]) -> pyarrow.Schema:
+    """The Arrow schema of a column table, with `allocator` in front."""
+    import pyarrow as pa
+
+    def arrow_type(name: str, kind: type) -> pa.DataType:
+        if kind is not np.object_:
+            return pa.from_numpy_dtype(kind)
+        return pa.dictionary(pa.int32(), pa.string()) if name == "status" else pa.string()
+
+    fields = [pa.field("allocator", pa.dictionary(pa.int32(), pa.string()))]
+    return pa.schema(fields + [pa.field(n, arrow_type(n, kind)) for n, kind in columns.items()])
+
+
+def column_table(
+    allocator: str, values: dict[str, np.ndarray], columns: dict[str, type]
+) -> pyarrow.Table:
+    """One variant's columns as an Arrow table; NaN becomes null."""
+    import pyarrow as pa
+
+    schema = column_schema(columns)
+    rows = len(next(iter(values.values())))
+    arrays = [pa.array([allocator] * rows, schema.field("allocator").type)]
+    for name, kind in columns.items():
+        column = values[name]
+        if kind is np.object_:
+            column = [None if item is None else str(item) for item in column]
+        else:
+            column = np.ascontiguousarray(column).astype(kind, casting="same_kind", copy=False)
+        arrays.append(pa.array(column, schema.field(name).type, from_pandas=True))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: paths and infinities become text, arrays lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

@@ -1,0 +1,120 @@
+"""Model shapes, weights, KV bytes and the memory the hardware leaves."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from harness.cost import (
+    CostError,
+    CostSpec,
+    HardwareSpec,
+    ModelShape,
+    kv_bytes_per_token,
+    kv_heads_per_rank,
+    kv_pool_bytes,
+    parameter_count,
+    weight_bytes,
+)
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+# Published parameter counts in 1e9: model cards and papers (names say the rounded size).
+PARAMETERS = {
+    "opt-13b": 12.85, "opt-66b": 65.7, "opt-175b": 174.6,
+    "llama-2-7b": 6.74, "llama-2-13b": 13.02, "llama-2-70b": 68.98,
+    "llama-3-8b": 8.03, "llama-3-70b": 70.55, "mistral-7b": 7.24,
+    "qwen2.5-7b": 7.62, "qwen2.5-32b": 32.76, "qwen2.5-72b": 72.71,
+    "qwen3-8b": 8.19, "qwen3-30b-a3b": 30.53, "yi-6b": 6.06, "yi-34b": 34.39,
+    "codellama-34b": 33.74,
+}  # fmt: skip
+KIB_A_TOKEN = {
+    "opt-13b": 800, "opt-66b": 2304, "opt-175b": 4608,
+    "llama-2-7b": 512, "llama-2-13b": 800, "llama-2-70b": 320,
+    "llama-3-8b": 128, "llama-3-70b": 320, "mistral-7b": 128,
+    "qwen2.5-7b": 56, "qwen2.5-32b": 256, "qwen2.5-72b": 320,
+    "qwen3-8b": 144, "qwen3-30b-a3b": 96, "yi-6b": 64, "yi-34b": 240,
+    "codellama-34b": 192,
+}  # fmt: skip
+
+
+def load(group, name):
+    schema = {"model": ModelShape, "hardware": HardwareSpec, "cost": CostSpec}[group]
+    config = OmegaConf.load(CONF / group / f"{name}.yaml")
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_count_is_the_published_one(name):
+    assert parameter_count(load("model", name)) / 1e9 == pytest.approx(PARAMETERS[name], rel=0.01)
+
+
+@pytest.mark.parametrize("name", KIB_A_TOKEN)
+def test_kv_bytes_a_token_are_the_published_ones(name):
+    assert kv_bytes_per_token(load("model", name)) == KIB_A_TOKEN[name] * 1024
+
+
+def test_every_published_model_and_gpu_has_a_file():
+    models = {path.stem for path in (CONF / "model").glob("*.yaml")}
+    assert models == set(PARAMETERS) | {"llama-tiny"}
+    assert {path.stem for path in (CONF / "hardware").glob("*.yaml")} == {
+        "a100-40gb", "a100-80gb", "h100-80gb", "h200", "l4", "a10g", "rtx-4090", "b200", "mi300x",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONF.glob("model/*.yaml")) + sorted(CONF.glob("hardware/*.yaml")), ids=str
+)
+def test_a_file_fills_its_dataclass_and_nothing_else(path):
+    value = load(path.parent.name, path.stem)  # an unknown key raises
+    assert value.name
+    required = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "max_context")
+    if isinstance(value, HardwareSpec):
+        required = ("memory_gb", "bandwidth_gb_s", "tflops", "pcie_gb_s", "interconnect_gb_s")
+    assert all(getattr(value, name) > 0 for name in required)
+
+
+def test_the_cost_file_is_the_dataclass_in_full():
+    assert load("cost", "roofline") == CostSpec()
+    written = OmegaConf.load(CONF / "cost" / "roofline.yaml")
+    assert list(written) == [item.name for item in fields(CostSpec)]
+
+
+def test_head_dim_is_one_a_kernel_takes():
+    for path in (CONF / "model").glob("*.yaml"):
+        assert load("model", path.stem).head_dim in (64, 80, 96, 128, 256)
+
+
+def test_kv_heads_are_split_over_ranks_and_replicated_beyond_them():
+    model = load("model", "yi-6b")  # 4 KV heads
+    assert [kv_heads_per_rank(model, ranks) for ranks in (1, 2, 3, 4, 8)] == [4, 2, 2, 1, 1]
+    assert kv_bytes_per_token(model, 4) == kv_bytes_per_token(model, 1)
+    assert kv_bytes_per_token(model, 8) == 2 * kv_bytes_per_token(model, 1)
+
+
+def test_the_pool_is_what_the_weights_leave():
+    model, hardware = load("model", "llama-3-8b"), load("hardware", "a100-80gb")
+    assert kv_pool_bytes(model, hardware) == 72 * 10**9 - weight_bytes(model)
+    hardware.count = 2
+    assert kv_pool_bytes(model, hardware) == 144 * 10**9 - weight_bytes(model)
+
+
+def test_weights_that_do_not_fit_name_the_least_count():
+    model, hardware = load("model", "opt-66b"), load("hardware", "a100-80gb")
+    with pytest.raises(CostError) as caught:
+        kv_pool_bytes(model, hardware)
+    text = str(caught.value)
+    assert "\n" not in text
+    for part in ("OPT-66B", "131.4 GB", "80 GB", "A100-80GB-SXM", "hardware.count=2"):
+        assert part in text
+    hardware.count = 2
+    assert kv_pool_bytes(model, hardware) > 0
+
+
+def test_memory_that_never_suffices_is_an_error_too():
+    model = load("model", "opt-175b")
+    with pytest.raises(CostError, match="does not fit on any number"):
+        kv_pool_bytes(model, HardwareSpec(name="toy", memory_gb=0.00001))
+    with pytest.raises(CostError, match=r"hardware\.count"):
+        kv_pool_bytes(model, HardwareSpec(name="toy", memory_gb=80, count=0))

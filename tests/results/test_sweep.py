@@ -1,0 +1,81 @@
+"""A multirun's jobs in one table."""
+
+import csv
+import io
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from harness.results import ResultsError, Row, write_run
+from harness.sweep import CombinedTable, combine
+
+
+def job(sweep_dir, number, overrides, rows, *, config=None, recorded=True):
+    path = sweep_dir / str(number)
+    if rows is not None:
+        write_run(path, config or {}, {}, rows, [])
+    if recorded:
+        (path / ".hydra").mkdir(parents=True)
+        (path / ".hydra" / "overrides.yaml").write_text(json.dumps(overrides))
+        numbered = {"hydra": {"job": {"num": number}}}
+        (path / ".hydra" / "hydra.yaml").write_text(json.dumps(numbered))
+
+
+def row(value):
+    return Row("paged", metrics={"token_share": value, "preemptions": 0})
+
+
+def test_jobs_come_in_their_order_with_their_options(tmp_path):
+    for number, size in ((2, 64), (10, 512), (0, 8)):
+        options = ["+workload=sharegpt", f"allocators.paged.block_size={size}"]
+        job(tmp_path, number, options, [row(1 - size / 1000)])
+    file = io.StringIO()
+    rows = combine(tmp_path, file=file)
+    assert [r.overrides["allocators.paged.block_size"] for r in rows] == [8, 64, 512]
+    lines = file.getvalue().splitlines()
+    assert "block_size" in file.getvalue()
+    assert "sharegpt" not in file.getvalue()  # the same everywhere
+    assert [line.split()[0] for line in lines if " paged " in line] == ["8", "64", "512"]
+    assert "99.2*" in file.getvalue()
+
+    written = json.loads((tmp_path / "sweep.json").read_text())
+    assert written["varied"] == ["allocators.paged.block_size"]
+    assert written["rows"][0]["overrides"]["workload"] == "sharegpt"
+    table = list(csv.DictReader((tmp_path / "sweep.csv").open()))
+    assert [line["allocators.paged.block_size"] for line in table] == ["8", "64", "512"]
+    assert table[0]["token_share"] == "0.992"
+    assert table[0]["ttft_p50_s"] == ""
+
+
+def test_a_job_that_left_nothing_is_a_row(tmp_path):
+    job(tmp_path, 0, ["workload.rate=1"], [row(0.5)])
+    job(tmp_path, 1, ["workload.rate=inf"], None)
+    (tmp_path / "1" / "summary.json").write_text('{"schema_version": 1')
+    rows = combine(tmp_path, file=io.StringIO())
+    assert (rows[0].row.status, rows[0].overrides) == ("ok", {"workload.rate": 1})
+    assert rows[1].row.status == "error"
+    assert str(tmp_path) not in rows[1].row.reason
+    assert json.loads((tmp_path / "sweep.json").read_text())["rows"][1]["overrides"] == {
+        "workload.rate": "inf"
+    }
+
+
+def test_options_are_inferred_from_the_configurations_when_hydra_kept_none(tmp_path):
+    for number in (0, 1):
+        config = {"seed": 0, "workload": {"rate": number + 1.5}}
+        job(tmp_path, number, [], [row(0.5)], config=config, recorded=False)
+    rows = combine(tmp_path, file=io.StringIO())
+    assert [r.overrides for r in rows] == [{"workload.rate": 1.5}, {"workload.rate": 2.5}]
+
+
+def test_the_callback_combines_below_the_sweep_directory(tmp_path, capsys):
+    job(tmp_path, 0, ["seed=1"], [row(0.5)])
+    CombinedTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert "paged" in capsys.readouterr().out
+    assert (tmp_path / "sweep.csv").exists()
+
+
+def test_an_empty_directory_is_no_sweep(tmp_path):
+    with pytest.raises(ResultsError, match="no run of a sweep"):
+        combine(tmp_path)

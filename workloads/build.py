@@ -1,0 +1,92 @@
+"""From a WorkloadSpec and a seed to the requests of a run."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from workloads import arrivals, lengths
+from workloads.errors import WorkloadError, number, one_of, whole
+from workloads.formats import read
+from workloads.requests import TOO_LONG, RequestTable
+from workloads.spec import WorkloadSpec
+
+SPEC_KINDS = ("generated", "trace")
+
+
+def stream(seed: int, name: str) -> np.random.Generator:
+    """An independent generator for one purpose: changing one draw leaves the others alone."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def build(spec: WorkloadSpec, seed: int = 0) -> RequestTable:
+    """Make the requests of `spec`; the same spec and seed give the same table.
+
+    Prompt lengths, output lengths, prefixes and arrivals are separate streams: another rate, or
+    more requests, leaves the lengths of the first ones as they were.
+
+    Raises WorkloadError, one line, for a number out of range, an unknown name, or a trace that is
+    missing or malformed. `RequestTable.limit` applies `spec.too_long` once max_len is known.
+    """
+    seed = whole("seed", seed, at_least=0)
+    one_of("workload.kind", spec.kind, SPEC_KINDS)
+    one_of("workload.too_long", spec.too_long, TOO_LONG)
+    if spec.num_requests is not None:
+        whole("workload.num_requests", spec.num_requests, at_least=1)
+    if spec.kind == "trace" or spec.path is not None:
+        table = _from_trace(spec)
+    else:
+        table = _generated(spec, seed)
+    kind = arrivals.choose(spec, table.timed)
+    table.arrival_s = arrivals.arrival_times(
+        kind, len(table), spec, stream(seed, "arrivals"), table.arrival_s
+    )
+    table.timed = kind == "trace"
+    table.concurrency = spec.concurrency
+    return table
+
+
+def _from_trace(spec: WorkloadSpec) -> RequestTable:
+    if not spec.path:
+        raise WorkloadError(f"workload {spec.name!r} reads a trace: workload.path=FILE is needed")
+    if spec.prefix_tokens:
+        raise WorkloadError("workload.prefix_tokens is for generated requests, not for a trace")
+    table = read(spec.path, spec.format)
+    if spec.num_requests is not None and spec.num_requests != len(table):
+        if spec.num_requests > len(table):
+            raise WorkloadError(
+                f"workload.num_requests={spec.num_requests}, but {spec.path} has "
+                f"{len(table)} requests"
+            )
+        table = table.take(np.arange(spec.num_requests))
+    if spec.kind != "trace":
+        table.notes.append(
+            f"requests are those of {spec.path}; the lengths of workload {spec.name!r} are not used"
+        )
+    return table
+
+
+def _generated(spec: WorkloadSpec, seed: int) -> RequestTable:
+    if spec.num_requests is None:
+        raise WorkloadError("workload.num_requests is needed: a whole number >= 1")
+    n = spec.num_requests
+    prompt = lengths.sample(spec.prompt, n, stream(seed, "prompt"), "prompt")
+    output = lengths.sample(spec.output, n, stream(seed, "output"), "output")
+    prefix_tokens = whole("workload.prefix_tokens", spec.prefix_tokens, at_least=0)
+    count = whole("workload.num_prefixes", spec.num_prefixes, at_least=1)
+    if count > lengths.ZIPF_MAX_RANKS:
+        raise WorkloadError(
+            f"workload.num_prefixes={count} is not allowed; expected <= {lengths.ZIPF_MAX_RANKS}"
+        )
+    skew = number("workload.prefix_zipf", spec.prefix_zipf, at_least=0)
+    prefix_id = None
+    if prefix_tokens:
+        prefix_id = lengths.zipf_ranks(stream(seed, "prefix").random(n), count, skew)
+    return RequestTable(
+        arrival_s=np.zeros(n),
+        prompt_tokens=prompt + prefix_tokens,
+        output_tokens=output,
+        prefix_id=prefix_id,
+        prefix_tokens=prefix_tokens,
+    )

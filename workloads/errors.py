@@ -1,0 +1,53 @@
+"""The one exception of this package, and the wording of its commonest cases."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+
+class WorkloadError(ValueError):
+    """A workload that cannot be built. Its text is one line: where, what, and what is allowed."""
+
+
+def one_of(where: str, value: object, allowed: Iterable[str]) -> str:
+    """Return `value` if it is one of `allowed`; else raise, naming the closest and then all."""
+    names = list(allowed)
+    if isinstance(value, str) and value in names:
+        return value
+    close = difflib.get_close_matches(str(value), names, n=2)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise WorkloadError(f"{where}={value!r} is unknown; {hint}allowed: {', '.join(names)}")
+
+
+def number(
+    where: str,
+    value: object,
+    at_least: float | None = None,
+    above: float | None = None,
+    infinite: bool = False,
+) -> float:
+    """Return `value` as a float. Raises if it is missing, NaN, outside the bound, or infinite."""
+    bound = ""
+    if at_least is not None:
+        bound = f" >= {at_least:g}"
+    if above is not None:
+        bound = f" > {above:g}"
+    if value is None:
+        raise WorkloadError(f"{where} is needed: a number{bound}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise WorkloadError(f"{where}={value!r} is not a number; expected a number{bound}")
+    low = (at_least is not None and value < at_least) or (above is not None and value <= above)
+    if math.isnan(value) or low or (math.isinf(value) and not infinite):
+        kind = "a number" if infinite else "a finite number"
+        raise WorkloadError(f"{where}={value} is not allowed; expected {kind}{bound}")
+    return float(value)
+
+
+def whole(where: str, value: object, at_least: int) -> int:
+    """Return `value` as an int. Raises if it is missing, not whole or less than `at_least`."""
+    checked = number(where, value, at_least=at_least)
+    if checked != math.floor(checked):
+        raise WorkloadError(f"{where}={value} is not allowed; expected a whole number")
+    return int(checked)

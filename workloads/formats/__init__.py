@@ -1,0 +1,80 @@
+"""Public trace formats, found by their header or first line, or named by `workload.format`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+from workloads.errors import WorkloadError, one_of
+from workloads.formats import csv_tables, jsonl
+from workloads.formats.agentic import read_kv_cache_tester
+from workloads.formats.sharegpt import read_sharegpt
+from workloads.formats.source import parse_json, read_lines, refuse
+from workloads.requests import RequestTable
+
+FORMATS: dict[str, Callable[[str | Path], RequestTable]] = {
+    "azure": csv_tables.read_azure,
+    "burstgpt": csv_tables.read_burstgpt,
+    "lengths": csv_tables.read_lengths,
+    "mooncake": jsonl.read_mooncake,
+    "bailian": jsonl.read_bailian,
+    "token_ids": jsonl.read_token_ids,
+    "kv_cache_tester": read_kv_cache_tester,
+    "sharegpt": read_sharegpt,
+}
+
+# The first set that the first line holds decides; a superset stands before its subset.
+_CSV_COLUMNS = (
+    ("azure", csv_tables.AZURE),
+    ("burstgpt", csv_tables.BURSTGPT),
+    *(("lengths", pair) for pair in csv_tables.LENGTH_COLUMNS),
+)
+_JSON_KEYS = (
+    ("token_ids", {"prompt_token_ids"}),
+    ("kv_cache_tester", {"requests"}),
+    ("bailian", {"chat_id", "input_length"}),
+    ("mooncake", {"timestamp", "input_length"}),
+)
+
+
+def read(path: str | Path, format: str = "auto") -> RequestTable:
+    """Read a trace: a file, gzipped or not, or a folder of kv-cache-tester documents.
+
+    Raises WorkloadError "FILE:LINE: what is wrong, what is expected" for the first malformed line,
+    and one line for a file that is missing, empty, not text, or of no known format.
+    """
+    path = Path(path).expanduser()
+    one_of("workload.format", format, ["auto", *FORMATS])
+    if path.is_dir() and format not in ("auto", "kv_cache_tester"):
+        raise WorkloadError(f"{path}: is a folder; workload.format={format} reads a file")
+    return FORMATS[detect(path) if format == "auto" else format](path)
+
+
+def detect(path: Path) -> str:
+    """The name in FORMATS of the file at `path`. Raises WorkloadError if none fits."""
+    if path.is_dir():
+        return "kv_cache_tester"
+    line, text = next(read_lines(path))
+    start = text.lstrip()
+    if start.startswith("["):
+        return "sharegpt"
+    if start.startswith("{"):
+        if start.strip() == "{":  # an indented document: the only format that is one object
+            return "kv_cache_tester"
+        keys = set(parse_json(path, line, text))
+        found = [name for name, wanted in _JSON_KEYS if wanted <= keys]
+    else:
+        try:
+            header = set(csv_tables.header_of(text))
+        except csv.Error:
+            header = set()
+        found = [name for name, columns in _CSV_COLUMNS if set(columns) <= header]
+    if not found:
+        refuse(
+            path,
+            line,
+            f"no known format begins like this: {start[:60]!r}; formats are {', '.join(FORMATS)}, "
+            "see workload.format",
+        )
+    return found[0]

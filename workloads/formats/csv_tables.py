@@ -1,0 +1,129 @@
+"""CSV traces: one request a line under a header.
+
+azure     Azure LLM inference traces 2023 and 2024: TIMESTAMP,ContextTokens,GeneratedTokens.
+burstgpt  BurstGPT: Timestamp (s),Model,Request tokens,Response tokens,Total tokens,Log Type. A
+          failed request has 0 response tokens; it is skipped and counted.
+lengths   Lengths, with or without a time: num_prefill_tokens,num_decode_tokens (Sarathi-Serve,
+          Vidur, vAttention), or prompt_length,output_length (AIBrix), or prompt_tokens,
+          output_tokens; time as arrived_at (s), timestamp_s or timestamp_ms.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from workloads.formats.rows import Rows
+from workloads.formats.source import read_lines, refuse, seconds, tokens
+from workloads.requests import RequestTable
+
+AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+BURSTGPT = ("Timestamp", "Request tokens", "Response tokens")
+LENGTH_COLUMNS = (
+    ("num_prefill_tokens", "num_decode_tokens"),
+    ("prompt_length", "output_length"),
+    ("prompt_tokens", "output_tokens"),
+)
+TIME_UNITS_S = {"arrived_at": 1.0, "timestamp_s": 1.0, "timestamp_ms": 1e-3}
+
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?\Z")
+
+
+def header_of(text: str) -> list[str]:
+    """The column names in a header line."""
+    return [name.strip() for name in next(csv.reader([text]), [])]
+
+
+def read_azure(path: str | Path) -> RequestTable:
+    """Times keep their seven decimals: whole seconds and fraction are parsed apart."""
+    rows = Rows(path)
+    clock = _Clock(path)
+    for line, (stamp, prompt, output) in _records(path, AZURE):
+        request = tokens(path, line, AZURE[1], prompt), tokens(path, line, AZURE[2], output)
+        time_s = clock.since_first(line, stamp)
+        if rows.add(*request):
+            rows.time_s.append(time_s)
+    return rows.table()
+
+
+def read_burstgpt(path: str | Path) -> RequestTable:
+    """Times are seconds from the start of the recording; failed requests are left out."""
+    rows = Rows(path)
+    for line, (stamp, prompt, output) in _records(path, BURSTGPT):
+        time_s = seconds(path, line, BURSTGPT[0], stamp)
+        request = tokens(path, line, BURSTGPT[1], prompt), tokens(path, line, BURSTGPT[2], output)
+        if request[1] == 0:
+            rows.counts["failed requests skipped, with 0 response tokens"] += 1
+        elif rows.add(*request):
+            rows.time_s.append(time_s)
+    return rows.table()
+
+
+def read_lengths(path: str | Path) -> RequestTable:
+    """Lengths of prompt and output; a table without times unless a time column is there."""
+    header = header_of(next(read_lines(path))[1])
+    known = [pair for pair in LENGTH_COLUMNS if set(pair) <= set(header)]
+    columns = known[0] if known else LENGTH_COLUMNS[0]
+    timed = [name for name in TIME_UNITS_S if name in header][:1]
+    rows = Rows(path)
+    for line, (prompt, output, *stamp) in _records(path, (*columns, *timed)):
+        request = tokens(path, line, columns[0], prompt), tokens(path, line, columns[1], output)
+        time_s = [
+            seconds(path, line, n, s, TIME_UNITS_S[n]) for n, s in zip(timed, stamp, strict=True)
+        ]
+        if rows.add(*request):
+            rows.time_s.extend(time_s)
+    return rows.table()
+
+
+def _records(path: str | Path, wanted: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, the `wanted` fields) of each line below the header."""
+    lines = read_lines(path)
+    first, text = next(lines)
+    header = header_of(text)
+    missing = [name for name in wanted if name not in header]
+    if missing:
+        refuse(path, first, f"no column {', '.join(missing)}; the header is {','.join(header)}")
+    places = [header.index(name) for name in wanted]
+    for line, text in lines:
+        try:
+            values = next(csv.reader([text], strict=True))
+        except csv.Error as error:
+            refuse(path, line, f"not a CSV line: {error}")
+        if len(values) != len(header):
+            refuse(path, line, f"{len(values)} fields; expected {len(header)} as in the header")
+        yield line, [values[place] for place in places]
+
+
+class _Clock:
+    """Azure's time stamps as seconds from the first one, parsed once for each whole second."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        self._whole: dict[str, datetime] = {}
+        self._first: datetime | None = None
+
+    def since_first(self, line: int, stamp: str) -> float:
+        match = _STAMP.match(stamp.strip())
+        if match is None:
+            self._refuse(line, stamp)
+        whole, fraction, zone = match.groups(default="")
+        moment = self._whole.get(whole + zone)
+        if moment is None:
+            try:
+                moment = datetime.fromisoformat(whole + zone)
+            except ValueError:
+                self._refuse(line, stamp)
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            self._whole = {whole + zone: moment}
+        if self._first is None:
+            self._first = moment
+        return (moment - self._first) / timedelta(seconds=1) + float(fraction or 0)
+
+    def _refuse(self, line: int, stamp: str) -> None:
+        what = f"TIMESTAMP is {stamp[:40]!r}; expected a time such as 2023-11-16 18:15:46.6805900"
+        refuse(self._path, line, what)

@@ -1,0 +1,93 @@
+"""JSONL traces: one JSON object, one request, a line.
+
+mooncake   Mooncake (FAST 2025): timestamp (ms), input_length, output_length, hash_ids of
+           512-token blocks. An id stands for the prompt up to and including its block, and the
+           last one may stand for a block that is partly filled.
+bailian    Qwen Bailian: chat_id, parent_chat_id, timestamp (s), input_length, output_length, type,
+           turn, hash_ids of 16-token blocks. Turns arrive when recorded, whether or not the turn
+           before has ended here.
+token_ids  Real prompts: id, prompt_token_ids, output_len and, in all lines or none, timestamp (s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from workloads.formats.rows import Rows, block_ids, whole_ids
+from workloads.formats.source import parse_json, read_lines, refuse, seconds, tokens
+from workloads.requests import RequestTable
+
+MOONCAKE_BLOCK_TOKENS = 512
+BAILIAN_BLOCK_TOKENS = 16
+
+
+def read_mooncake(path: str | Path) -> RequestTable:
+    """Requests are called by their index: the trace has no ids."""
+    return _read_hashed(path, MOONCAKE_BLOCK_TOKENS, unit_s=1e-3, id_key=None)
+
+
+def read_bailian(path: str | Path) -> RequestTable:
+    """Requests are called by their chat_id."""
+    return _read_hashed(path, BAILIAN_BLOCK_TOKENS, unit_s=1.0, id_key="chat_id")
+
+
+def _read_hashed(
+    path: str | Path, block_tokens: int, unit_s: float, id_key: str | None
+) -> RequestTable:
+    rows = Rows(path)
+    for line, record in _records(path):
+        time_s = seconds(path, line, "timestamp", _get(path, line, record, "timestamp"), unit_s)
+        prompt = _count(path, line, record, "input_length")
+        output = _count(path, line, record, "output_length")
+        ids = block_ids(rows, line, _get(path, line, record, "hash_ids"), prompt, block_tokens)
+        name = None if id_key is None else str(_get(path, line, record, id_key))
+        if rows.add(prompt, output):
+            rows.time_s.append(time_s)
+            rows.hash_ids.append(ids)
+            if name is not None:
+                rows.ids.append(name)
+    return rows.table(block_tokens)
+
+
+def read_token_ids(path: str | Path) -> RequestTable:
+    """Prompts as their users made them, so an empty one is an error and not skipped."""
+    rows = Rows(path)
+    seen: dict[str, int] = {}
+    for line, record in _records(path):
+        name = str(_get(path, line, record, "id"))
+        if name in seen:
+            refuse(path, line, f"id {name!r} is already that of line {seen[name]}")
+        seen[name] = line
+        ids = whole_ids(
+            path, line, "prompt_token_ids", _get(path, line, record, "prompt_token_ids")
+        )
+        if not len(ids):
+            refuse(path, line, "prompt_token_ids is empty; expected at least 1 token")
+        rows.add(len(ids), _count(path, line, record, "output_len"))
+        if len(seen) > 1 and ("timestamp" in record) != bool(rows.time_s):
+            refuse(path, line, "timestamp must be in every line or in none")
+        if "timestamp" in record:
+            rows.time_s.append(seconds(path, line, "timestamp", record["timestamp"]))
+        rows.ids.append(name)
+        rows.token_ids.append(ids)
+    return rows.table()
+
+
+def _records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, text in read_lines(path):
+        record = parse_json(path, line, text)
+        if not isinstance(record, dict):
+            refuse(path, line, "expected a JSON object, one request a line")
+        yield line, record
+
+
+def _get(path: str | Path, line: int, record: dict[str, Any], key: str) -> Any:
+    if key not in record:
+        refuse(path, line, f"no {key!r}; the keys are {', '.join(record) or 'none'}")
+    return record[key]
+
+
+def _count(path: str | Path, line: int, record: dict[str, Any], key: str) -> int:
+    return tokens(path, line, key, _get(path, line, record, key))
