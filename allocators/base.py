@@ -47,6 +47,11 @@ class Unsupported(AllocatorError):
     """The policy cannot do this at all (for instance a page size the model's shape rules out)."""
 
 
+def is_number(value: object) -> bool:
+    """Say whether a knob's value is a number at all; a bool is a mistake, not a 0 or a 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """The pool an allocator divides, and the shape of one token's KV.
@@ -191,8 +196,9 @@ class Allocator(abc.ABC):
     def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         """Start a gang: `seqs[0]` holds the prompt, the others continue from it; all or nothing.
 
-        Afterwards each sequence is `prompt.tokens + demand.private_tokens` long.  Raises
-        `NeverFits` if an empty pool could not hold it.
+        Afterwards each sequence is `prompt.tokens + demand.private_tokens` long.  The prompt's KV is
+        written where `seqs[0]` then has it, the grant's copies follow, the private tokens come
+        last.  Raises `NeverFits` if an empty pool could not hold it.
         """
 
     # -- growth ------------------------------------------------------------------------------

@@ -49,7 +49,6 @@ class Contiguous(Allocator):
         super().__init__(geometry)
         self.reservation = reservation
         self.placement = PLACEMENTS[placement](geometry.capacity_tokens)
-        self._largest_ever = self.placement.largest()
         self._extent: dict[int, Extent] = {}
         self.start: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
         self.size: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
@@ -78,18 +77,14 @@ class Contiguous(Allocator):
         return self._copies(np.repeat(seqs[:1], len(seqs) - 1), seqs[1:], prompt.tokens)
 
     def _place(self, seqs: IntArray, slots: int) -> bool:
-        if slots > self._largest_ever:
+        most = self.placement.most(slots)
+        if len(seqs) > most:
             raise NeverFits(
-                f"an extent of {slots} slots is needed, the largest the pool can ever give is "
-                f"{self._largest_ever} of {self.geometry.capacity_tokens}"
+                f"{len(seqs)} extents of {slots} slots are needed, the pool of "
+                f"{self.geometry.capacity_tokens} can never give more than {most}"
             )
         taken = self._take([slots] * len(seqs))
         if taken is None:
-            if not self.active.any():
-                raise NeverFits(
-                    f"{len(seqs)} extents of {slots} slots are needed, the pool has "
-                    f"{self.geometry.capacity_tokens}"
-                )
             return False
         for seq, extent in zip(seqs.tolist(), taken, strict=True):
             self._hold(seq, extent, slots)

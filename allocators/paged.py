@@ -23,6 +23,7 @@ from allocators.base import (
     NeverFits,
     Prompt,
     Usage,
+    is_number,
 )
 from allocators.growth import bisect_headroom
 from allocators.page_table import PageTable, ceil_div
@@ -37,9 +38,10 @@ class Paged(Allocator):
     block_tables: ClassVar[bool] = True
 
     def __init__(self, geometry: Geometry, *, block_size: int = 16, watermark: float = 0.0) -> None:
-        if not isinstance(block_size, int) or not 1 <= block_size <= 512:
+        # A bool is an int to Python; `block_size=true` in a YAML is a mistake all the same.
+        if type(block_size) is not int or not 1 <= block_size <= 512:
             raise ValueError(f"block_size must be a whole number from 1 to 512, got {block_size!r}")
-        if not 0.0 <= watermark < 1.0:
+        if not is_number(watermark) or not 0.0 <= watermark < 1.0:
             raise ValueError(f"watermark must be at least 0 and below 1, got {watermark!r}")
         super().__init__(replace(geometry, page_tokens=block_size))
         num_blocks = geometry.capacity_tokens // block_size
@@ -72,7 +74,9 @@ class Paged(Allocator):
             self.pages.share(int(parent[0]), seqs[1:], -(-prompt.tokens // t))
         self.length[seqs] = prompt.tokens
         self.active[seqs] = True
-        return self.grow(seqs, private) if private else EMPTY_GRANT
+        # The parent goes last and so keeps its partly filled block: it is where the prompt's KV will
+        # be written, and what the others copy.
+        return self.grow(np.roll(seqs, -1), private) if private else EMPTY_GRANT
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:

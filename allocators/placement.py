@@ -26,8 +26,12 @@ class Placement(Protocol):
     def give(self, extent: Extent) -> None:
         """Give an extent back and merge it with its free neighbours."""
 
-    def largest(self) -> int:
-        """Return the size of the largest hole."""
+    def most(self, slots: int) -> int:
+        """Return how many extents of `slots` slots an empty pool gives."""
+
+
+def _block(slots: int) -> int:
+    return 1 << (slots - 1).bit_length()
 
 
 class Buddy:
@@ -38,7 +42,7 @@ class Buddy:
     """
 
     def __init__(self, capacity: int) -> None:
-        self.free = capacity
+        self.free = self._capacity = capacity
         self._holes: dict[int, list[int]] = {1 << i: [] for i in range(capacity.bit_length())}
         start = 0
         for size in sorted(self._holes, reverse=True):
@@ -47,7 +51,7 @@ class Buddy:
                 start += size
 
     def take(self, slots: int) -> Extent | None:
-        size = 1 << (slots - 1).bit_length()
+        size = _block(slots)
         found = next((s for s in self._holes if s >= size and self._holes[s]), None)
         if found is None:
             return None
@@ -70,15 +74,16 @@ class Buddy:
             holes.pop(at)
             start, size = min(start, buddy), size << 1
 
-    def largest(self) -> int:
-        return max((size for size, holes in self._holes.items() if holes), default=0)
+    def most(self, slots: int) -> int:
+        # Roots of falling powers of two hold as many whole blocks of one size as their sum does.
+        return self._capacity // _block(slots)
 
 
 class _Holes:
     """Free extents by address, merged; which hole serves a request is the subclass's choice."""
 
     def __init__(self, capacity: int) -> None:
-        self.free = capacity
+        self.free = self._capacity = capacity
         self._starts = [0]
         self._sizes = [capacity]
 
@@ -111,8 +116,8 @@ class _Holes:
             self._starts.insert(at, start)
             self._sizes.insert(at, size)
 
-    def largest(self) -> int:
-        return max(self._sizes, default=0)
+    def most(self, slots: int) -> int:
+        return self._capacity // slots
 
 
 class FirstFit(_Holes):

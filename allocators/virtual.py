@@ -32,6 +32,7 @@ from allocators.base import (
     Strided,
     Unsupported,
     Usage,
+    is_number,
 )
 from allocators.growth import bisect_headroom
 from allocators.page_table import PageTable, ceil_div
@@ -74,7 +75,10 @@ class Virtual(Allocator):
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        if not 0.0 <= reclaim_free <= 1.0:
+        for name, value in (("deferred", deferred), ("eager", eager), ("background", background)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, got {value!r}")
+        if not is_number(reclaim_free) or not 0.0 <= reclaim_free <= 1.0:
             raise ValueError(f"reclaim_free must be from 0 to 1, got {reclaim_free!r}")
         self.page_bytes = PAGE_BYTES[page_size]
         tokens = group_tokens(geometry, self.page_bytes, layout)
@@ -114,12 +118,10 @@ class Virtual(Allocator):
             return None
         steps = [self._open(seqs[:1], prompt.tokens)]
         if gang > 1:
-            steps.append(self._continue(int(seqs[0]), seqs[1:]))
+            steps.append(self._continue(int(seqs[0]), seqs[1:], diverging=private > 0))
         if private:
-            grant = self.grow(seqs, private)
-            assert grant is not None, "admission counted these page-groups"
-            steps.append(grant)
-        elif self.background:
+            steps.append(self._diverge(seqs, private))
+        if self.background:
             steps.append(self._map_ahead(seqs))
         if self.eager:
             steps.append(Grant(ahead_maps=self.slots.prepare_one()))
@@ -137,6 +139,22 @@ class Virtual(Allocator):
         self.length[seqs] = tokens
         self.active[seqs] = True
         return _join(steps)
+
+    def _diverge(self, seqs: IntArray, n: int) -> Grant:
+        """Give each sequence of a new gang `n` slots of its own behind the prompt.
+
+        The others take a copy of the partly filled page-group of `seqs[0]`, which they do not map
+        even for a moment: one grant cannot map a page-group and then another in its place.
+        """
+        lengths, slots = self.length[seqs], self.slot[seqs]
+        grant = self._extend(slots, lengths, n)
+        self.length[seqs] = lengths + n
+        column, tail = divmod(int(lengths[0]), self.geometry.page_tokens)
+        if not (self.alias and tail):
+            return grant
+        first = self.pages.table[slots, column] * self.geometry.page_tokens
+        copies = np.column_stack(np.broadcast_arrays(first[0], first[1:], tail))
+        return replace(grant, copies=copies)
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
@@ -215,7 +233,7 @@ class Virtual(Allocator):
             return None
         return self._continue(parent, children)
 
-    def _continue(self, parent: int, children: IntArray) -> Grant:
+    def _continue(self, parent: int, children: IntArray, diverging: bool = False) -> Grant:
         length, t = int(self.length[parent]), self.geometry.page_tokens
         source, need = int(self.slot[parent]), -(-length // t)
         if not self.alias:
@@ -227,6 +245,7 @@ class Virtual(Allocator):
             self.slot[child], unmaps = self.slots.acquire(0)
             steps.append(Grant(unmaps=unmaps))
         slots = self.slot[children]
+        need = length // t if diverging else need
         self.pages.share(source, slots, need)
         self.length[children] = length
         self.active[children] = True

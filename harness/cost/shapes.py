@@ -1,7 +1,7 @@
 """What a cost is computed from: the model's shape, the hardware, and the model's constants.
 
 The three dataclasses are plain, so that they serve as OmegaConf structured configs; each YAML file
-in `conf/model`, `conf/hardware` and `conf/cost` fills exactly one of them.
+in `conf/model`, `conf/hardware` and `conf/cost_model` fills exactly one of them.
 
 Under tensor parallelism a *rank* is one GPU.  Each rank holds 1/ranks of every weight matrix and
 the keys and values of its own KV heads; with fewer KV heads than ranks, heads are replicated.
@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: vendors' gigabyte; every `_gb` field counts these
-BYTES_PER_GB = 10**9
+#: a "40 GB" card holds 40 GiB: with 0.9 of it, OPT-13B leaves the 12 GiB of KV that the PagedAttention
+#: paper names (arXiv 2309.06180, section 6.1)
+BYTES_PER_GB = 2**30
 #: OPT offsets its learned positions by two rows (arXiv 2205.01068, released checkpoints)
 OPT_POSITION_OFFSET = 2
 

@@ -40,7 +40,7 @@ KIB_A_TOKEN = {
 
 
 def load(group, name):
-    schema = {"model": ModelShape, "hardware": HardwareSpec, "cost": CostSpec}[group]
+    schema = {"model": ModelShape, "hardware": HardwareSpec, "cost_model": CostSpec}[group]
     config = OmegaConf.load(CONF / group / f"{name}.yaml")
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
 
@@ -76,8 +76,8 @@ def test_a_file_fills_its_dataclass_and_nothing_else(path):
 
 
 def test_the_cost_file_is_the_dataclass_in_full():
-    assert load("cost", "roofline") == CostSpec()
-    written = OmegaConf.load(CONF / "cost" / "roofline.yaml")
+    assert load("cost_model", "roofline") == CostSpec()
+    written = OmegaConf.load(CONF / "cost_model" / "roofline.yaml")
     assert list(written) == [item.name for item in fields(CostSpec)]
 
 

@@ -1,0 +1,114 @@
+"""One comparison: the same requests through each allocator, and what is kept of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from allocators.base import AllocatorError, Unsupported
+from harness.config import Config, make_allocator, make_geometry, make_requests, to_config
+from harness.cost.roofline import Roofline
+from harness.cost.shapes import CostError
+from harness.engine.engine import Engine
+from harness.errors import ConfigError
+from harness.executors.simulated import SimulatedExecutor
+from harness.results import Row, RunLog, RunWriter, describe_environment
+from harness.screen import Progress, print_location, print_table
+from harness.summary import summarize
+from workloads.requests import RequestTable
+
+OK, NONE_RAN, INTERRUPTED = 0, 1, 130
+
+
+def prepare(composed: DictConfig) -> tuple[Config, RequestTable]:
+    """Check everything that can be checked before a run; raises `ConfigError`."""
+    config = to_config(composed)
+    geometry = make_geometry(config)
+    requests = make_requests(config, geometry)
+    try:
+        Roofline(config.model, config.hardware, config.cost_model)
+    except CostError as error:
+        raise ConfigError(str(error)) from error
+    for name, knobs in config.allocators.items():
+        try:
+            make_allocator(name, knobs, geometry)
+        except AllocatorError:
+            continue  # becomes a row with a status
+    return config, requests
+
+
+def run_comparison(composed: DictConfig, run_dir: Path) -> int:
+    """Run every allocator of the configuration, write the run directory, print the table.
+
+    Returns the exit status: 0, 1 when no allocator could run, 130 after Ctrl-C.
+    """
+    config, requests = prepare(composed)
+    for note in requests.notes:
+        print(f"note: {note}", file=sys.stderr)
+    saved = OmegaConf.to_container(
+        OmegaConf.masked_copy(composed, list(Config.__dataclass_fields__)), resolve=True
+    )
+    logs: list[RunLog] = []
+    interrupted = False
+    with RunWriter(run_dir, _with_notes(saved, requests), describe_environment()) as writer:
+        for name, knobs in config.allocators.items():
+            if interrupted:
+                writer.add(Row(name, "error", "interrupted before it started"))
+                continue
+            try:
+                row, log = run_variant(name, knobs, config, requests)
+            except KeyboardInterrupt:
+                interrupted = True
+                row, log = Row(name, "error", "interrupted before it ended"), None
+            writer.add(row, log)
+            if log is not None:
+                logs.append(log)
+    rows = writer.rows
+    print_table(rows)
+    if logs and not interrupted:
+        from harness.figures import write_figures
+
+        write_figures(run_dir, rows, logs)
+    print_location(run_dir)
+    if interrupted:
+        return INTERRUPTED
+    return OK if logs else NONE_RAN
+
+
+def run_variant(
+    name: str, knobs: dict[str, Any], config: Config, requests: RequestTable
+) -> tuple[Row, RunLog | None]:
+    """Serve the requests with one allocator; a failure is a row with a status and a reason."""
+    try:
+        allocator = make_allocator(name, knobs, make_geometry(config))
+        cost = Roofline(config.model, config.hardware, config.cost_model)
+        engine = Engine(
+            allocator,
+            requests,
+            config.sampling,
+            config.engine,
+            SimulatedExecutor(cost, allocator),
+            config.seed,
+        )
+        with Progress() as progress:
+            progress.start(name, len(requests))
+            log = engine.run(name, progress.update)
+    except Unsupported as error:
+        return Row(name, "unsupported", str(error)), None
+    except AllocatorError as error:
+        return Row(name, "oom", str(error)), None
+    except Exception as error:
+        # One variant's fault must not cost the results of the others.
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        return Row(name, "error", f"{type(error).__name__}: {error}"), None
+    log.check()
+    return Row(name, metrics=summarize(log)), log
+
+
+def _with_notes(saved: Any, requests: RequestTable) -> dict[str, Any]:
+    return {**saved, "notes": list(requests.notes), "num_requests": len(requests)}

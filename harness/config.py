@@ -1,0 +1,165 @@
+"""The typed configuration, and what is built from it once it is known to make sense."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from allocators.base import Allocator, Geometry
+from harness.cost.shapes import (
+    CostError,
+    HardwareSpec,
+    ModelShape,
+    kv_bytes_per_token,
+    kv_heads_per_rank,
+    kv_pool_bytes,
+)
+from harness.cost.spec import CostSpec
+from harness.engine.config import POLICIES, SAMPLING_MODES, EngineSpec, SamplingSpec
+from harness.errors import ConfigError
+from workloads.build import build
+from workloads.errors import WorkloadError
+from workloads.requests import RequestTable
+from workloads.spec import WorkloadSpec
+
+GIB = 2**30
+
+
+@dataclass
+class ExecutorSpec:
+    name: str = "simulated"
+
+
+@dataclass
+class Config:
+    """Everything a run depends on; `allocators` maps a variant's name to its class and knobs."""
+
+    allocators: dict[str, Any] = field(default_factory=dict)
+    workload: WorkloadSpec = field(default_factory=WorkloadSpec)
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+    model: ModelShape = field(default_factory=ModelShape)
+    hardware: HardwareSpec = field(default_factory=HardwareSpec)
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    executor: ExecutorSpec = field(default_factory=ExecutorSpec)
+    cost_model: CostSpec = field(default_factory=CostSpec)
+    kv_memory_gib: float | None = None
+    kv_tokens: int | None = None
+    seed: int = 0
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def to_config(composed: DictConfig) -> Config:
+    """Return the typed configuration of a composed one; raises `ConfigError` in one line."""
+    own = OmegaConf.masked_copy(composed, list(Config.__dataclass_fields__))
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), own))
+    assert isinstance(config, Config)
+    _check(config)
+    return config
+
+
+def _check(config: Config) -> None:
+    engine, sampling = config.engine, config.sampling
+    _one_of("engine.policy", engine.policy, POLICIES)
+    _one_of("sampling.mode", sampling.mode, SAMPLING_MODES)
+    _one_of("executor.name", config.executor.name, ("simulated",))
+    for name, value in (
+        ("engine.max_num_seqs", engine.max_num_seqs),
+        ("engine.max_num_batched_tokens", engine.max_num_batched_tokens),
+        ("engine.max_len", engine.max_len),
+        ("sampling.n", sampling.n),
+        ("sampling.width", sampling.width),
+        ("kv_tokens", config.kv_tokens),
+        ("hardware.count", config.hardware.count),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    if not 0.0 <= sampling.beam_switch <= 1.0:
+        raise ConfigError(f"sampling.beam_switch must be from 0 to 1, got {sampling.beam_switch}")
+    memory = config.kv_memory_gib
+    if memory is not None and not (0 < memory < math.inf):
+        raise ConfigError(f"kv_memory_gib must be a positive number, got {memory}")
+    if memory is not None and config.kv_tokens is not None:
+        raise ConfigError("give kv_memory_gib or kv_tokens, not both")
+    if config.seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {config.seed}")
+    if sampling.sequences > engine.max_num_seqs:
+        raise ConfigError(
+            f"each request is {sampling.sequences} sequences, more than "
+            f"engine.max_num_seqs={engine.max_num_seqs}"
+        )
+    if not config.allocators:
+        raise ConfigError("no allocator is chosen: allocator='[paged,virtual]'")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def max_len(config: Config) -> int:
+    """Return the longest sequence that is served, in tokens."""
+    return config.engine.max_len or config.model.max_context
+
+
+def make_geometry(config: Config) -> Geometry:
+    """Return the pool that the configuration asks for; raises `ConfigError` if there is none."""
+    model, ranks = config.model, config.hardware.count
+    per_token = kv_bytes_per_token(model, ranks)
+    try:
+        pool_bytes = kv_pool_bytes(model, config.hardware) if _pool_is_open(config) else 0
+    except CostError as error:
+        raise ConfigError(str(error)) from error
+    if config.kv_memory_gib is not None:
+        pool_bytes = int(config.kv_memory_gib * GIB)
+    return Geometry(
+        capacity_tokens=config.kv_tokens or pool_bytes // per_token,
+        max_seqs=config.engine.max_num_seqs,
+        max_len=max_len(config),
+        layers=model.layers,
+        kv_heads=kv_heads_per_rank(model, ranks),
+        head_dim=model.head_dim,
+        dtype_bytes=model.dtype_bytes,
+        ranks=ranks,
+    )
+
+
+def _pool_is_open(config: Config) -> bool:
+    return config.kv_memory_gib is None and config.kv_tokens is None
+
+
+def make_requests(config: Config, geometry: Geometry) -> RequestTable:
+    """Return the requests; raises `ConfigError` if one can fit no allocator at all."""
+    try:
+        requests = build(config.workload, config.seed)
+        requests = requests.limit(geometry.max_len, config.workload.too_long)
+    except WorkloadError as error:
+        raise ConfigError(str(error)) from error
+    longest = requests.prompt_tokens + requests.output_tokens - 1
+    at = int(longest.argmax())
+    if longest[at] > geometry.capacity_tokens:
+        raise ConfigError(
+            f"the KV pool holds {geometry.capacity_tokens} tokens and request "
+            f"{requests.name(at)!r} alone fills {longest[at]}: raise kv_memory_gib or kv_tokens"
+        )
+    return requests
+
+
+def make_allocator(name: str, knobs: dict[str, Any], geometry: Geometry) -> Allocator:
+    """Return the allocator `name`; raises `ConfigError` for a bad knob.
+
+    Whatever the allocator itself refuses (`AllocatorError`) passes through: it is a result.
+    """
+    arguments = {key: value for key, value in knobs.items() if key != "_target_"}
+    try:
+        return get_class(knobs["_target_"])(geometry, **arguments)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"allocators.{name}: {error}") from error
+    except (KeyError, ImportError) as error:
+        raise ConfigError(f"allocators.{name}: no allocator class ({error})") from error

@@ -1,0 +1,125 @@
+"""Checks of one allocator from outside, one function an invariant.  Each raises `Violation`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from allocators.base import Allocator, Grant, IntArray, Usage
+from harness.conformance.memory import Memory, require
+
+CATEGORIES = ("token", "reserved", "internal", "round_up", "cached", "free")
+NOBODY: IntArray = np.empty(0, dtype=np.int64)
+
+
+def snapshot(allocator: Allocator, seqs: IntArray, finals: IntArray) -> tuple[Any, ...]:
+    """Everything about the state that can be observed, as a value to compare."""
+    return (
+        allocator.length.tolist(),
+        allocator.active.tolist(),
+        [allocator.addresses(seq).tolist() for seq in seqs.tolist()],
+        allocator.balance(),
+        usage_rows(allocator.usage(seqs, finals)),
+        allocator.headroom(seqs) if len(seqs) else None,
+    )
+
+
+def usage_rows(usage: Usage) -> list[tuple[int, ...]]:
+    """One tuple of all columns for each step."""
+    columns = [np.asarray(getattr(usage, f.name)).tolist() for f in fields(usage)]
+    return list(zip(*columns, strict=True))
+
+
+def equal_grants(a: Grant, b: Grant) -> bool:
+    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+
+
+def is_quiet(grant: Grant) -> bool:
+    return not any(len(x) for x in (grant.copies, grant.maps, grant.unmaps, grant.ahead_maps))
+
+
+def conservation(allocator: Allocator, capacity: int, memory: Memory) -> None:
+    """Active, cached and free sum to what they summed to at first; maps agree with them."""
+    active, cached, free = allocator.balance()
+    require(min(active, cached, free) >= 0, "conservation", f"negative balance {allocator.balance()}")
+    require(
+        active + cached + free == capacity,
+        "conservation",
+        f"{active} active + {cached} cached + {free} free is not {capacity}",
+    )
+    if memory.maps_pages:
+        pages = len(set(memory.mapped.values()))
+        require(
+            pages == active + cached,
+            "mapping",
+            f"{pages} page-groups are mapped, {active} active + {cached} cached are declared",
+        )
+
+
+def usage_adds_up(allocator: Allocator, seqs: IntArray, finals: IntArray) -> None:
+    """The six categories sum to the capacity; tokens are the distinct slots of these sequences."""
+    usage = allocator.usage(seqs, finals)
+    split = {name: int(getattr(usage, name)[0]) for name in CATEGORIES}
+    require(min(split.values()) >= 0, "usage", f"a negative share of memory: {split}")
+    total, capacity = sum(split.values()), allocator.geometry.capacity_bytes
+    require(total == capacity, "usage", f"{split} sum to {total} bytes of {capacity}")
+    slots = [allocator.addresses(seq) for seq in seqs.tolist()]
+    distinct = len(np.unique(np.concatenate(slots))) if slots else 0
+    expected = distinct * allocator.geometry.bytes_per_token
+    require(split["token"] == expected, "usage", f"{split['token']} token bytes, not {expected}")
+
+
+def idle_usage(allocator: Allocator) -> None:
+    """When nobody lives all memory is free or declared as cached."""
+    usage = allocator.usage(NOBODY, NOBODY)
+    left = int(usage.free[0] + usage.cached[0])
+    require(
+        left == allocator.geometry.capacity_bytes,
+        "total release",
+        f"only {left} bytes are free or cached and nobody lives",
+    )
+
+
+def headroom_is_exact(allocator: Allocator, seqs: IntArray) -> None:
+    """`grow(seqs, headroom)` is granted, one more is not, and one is refused iff it is 0."""
+    most = allocator.geometry.max_len - int(allocator.length[seqs].max())
+    headroom = allocator.headroom(seqs)
+    require(0 <= headroom <= most, "headroom", f"{headroom} is not from 0 to {most}")
+
+    def granted(n: int) -> bool:
+        return copy.deepcopy(allocator).grow(seqs.copy(), n) is not None
+
+    if headroom:
+        require(granted(headroom), "headroom", f"{headroom} is promised and refused")
+        require(granted(1), "headroom", f"{headroom} is promised and not even one is granted")
+    if headroom < most:
+        require(not granted(headroom + 1), "headroom", f"{headroom + 1} is granted, not promised")
+
+
+def quiet_steps_are_honest(
+    allocator: Allocator, seqs: IntArray, finals: IntArray, at_most: int
+) -> None:
+    """Quiet steps taken at once need no operation, and end and account as taken one by one."""
+    most = min(at_most, allocator.geometry.max_len - int(allocator.length[seqs].max()))
+    steps = allocator.quiet_steps(seqs, most)
+    require(0 <= steps <= most, "quiet steps", f"{steps} is not from 0 to {most}")
+    if not steps:
+        return
+    finals = np.maximum(finals, allocator.length[seqs] + steps)
+    at_once, single = copy.deepcopy(allocator), copy.deepcopy(allocator)
+    grant = at_once.grow(seqs.copy(), steps)
+    require(grant is not None and is_quiet(grant), "quiet steps", f"{steps} at once give {grant}")
+    rows = usage_rows(at_once.usage(seqs, finals, steps))
+    require(len(rows) == steps, "usage", f"{len(rows)} rows for {steps} steps")
+    for step, row in enumerate(rows):
+        grant = single.grow(seqs.copy(), 1)
+        quiet = grant is not None and is_quiet(grant)
+        require(quiet, "quiet steps", f"step {step + 1} of {steps} gives {grant}")
+        alone = usage_rows(single.usage(seqs, finals))[0]
+        require(alone == row, "usage", f"step {step + 1} of {steps}: {row}, alone {alone}")
+    live = np.flatnonzero(allocator.active)
+    after = [snapshot(a, live, np.maximum(a.length[live], 1)) for a in (at_once, single)]
+    require(after[0] == after[1], "quiet steps", f"{steps} at once and one by one end differently")

@@ -1,0 +1,72 @@
+"""The same operations as a Hypothesis state machine, so that a failure shrinks to a short story."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import event
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from harness.conformance.driver import Driver, Make
+from harness.conformance.schedule import OPERATIONS, Draw
+
+
+def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachine]:
+    """Return a machine that drives what `make` builds; what happened is added to `totals`."""
+
+    class AllocatorMachine(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.driver = Driver(make)
+
+        def _do(self, name: str, data: st.DataObject) -> None:
+            OPERATIONS[name](self.driver, _drawing(data))
+
+        @rule(data=st.data())
+        def admit(self, data: st.DataObject) -> None:
+            self._do("admit", data)
+
+        @rule(data=st.data())
+        def grow(self, data: st.DataObject) -> None:
+            self._do("grow", data)
+
+        @rule(data=st.data())
+        def grow_to_the_limit(self, data: st.DataObject) -> None:
+            seqs = self.driver.live
+            if len(seqs):
+                headroom = self.driver.allocator.headroom(seqs)
+                if headroom:
+                    assert self.driver.grow(seqs, headroom), "headroom is promised and refused"
+
+        @rule(data=st.data())
+        def probe(self, data: st.DataObject) -> None:
+            self._do("probe", data)
+
+        @rule(data=st.data())
+        def fork(self, data: st.DataObject) -> None:
+            self._do("fork", data)
+
+        @rule(data=st.data())
+        def reassign(self, data: st.DataObject) -> None:
+            self._do("reassign", data)
+
+        @rule(data=st.data())
+        def truncate(self, data: st.DataObject) -> None:
+            self._do("truncate", data)
+
+        @rule(data=st.data())
+        def release(self, data: st.DataObject) -> None:
+            self._do("release", data)
+
+        def teardown(self) -> None:
+            self.driver.release_all()
+            for what, times in self.driver.counts.items():
+                totals[what] += times
+                event(f"{what} happened" if times else f"no {what}")
+
+    return AllocatorMachine
+
+
+def _drawing(data: st.DataObject) -> Draw:
+    return lambda low, high: data.draw(st.integers(low, high))

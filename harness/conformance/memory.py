@@ -1,0 +1,120 @@
+"""A model of memory that executes grants: which value each physical slot holds, what is mapped.
+
+Every token that is written gets a value of its own, so a slot that two sequences write, a copy that
+is missing or too short, and a stale mapping all show as a wrong value at some position.  Tokens of
+known ids get a value that stands for their whole prefix, as their KV does: a prefix hit is honest
+if the slots it names already hold those values.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from allocators.base import Allocator, BlockTable, Grant, IntArray, Strided
+
+
+class Violation(AssertionError):
+    """An allocator broke an invariant; the text says which and how."""
+
+
+def require(holds: bool, invariant: str, text: str) -> None:
+    if not holds:
+        raise Violation(f"{invariant}: {text}")
+
+
+class Memory:
+    """Values by physical slot, and the page table (request slot, virtual page) -> page."""
+
+    def __init__(self, allocator: Allocator) -> None:
+        self.geometry = allocator.geometry
+        self.maps_pages = allocator.pages_per_group > 0
+        self.values: IntArray = np.full(self.geometry.capacity_tokens, -1, dtype=np.int64)
+        self.mapped: dict[tuple[int, int], int] = {}
+        self._next_value = 0
+        self._prefixes: dict[tuple[int, ...], int] = {}
+
+    # -- values ------------------------------------------------------------------------------
+    def fresh(self, n: int) -> IntArray:
+        self._next_value += n
+        return np.arange(self._next_value - n, self._next_value, dtype=np.int64)
+
+    def prefix_values(self, token_ids: IntArray) -> IntArray:
+        """Return the value of each prefix of `token_ids`, [tokens]; equal prefixes, equal value."""
+        ids = tuple(token_ids.tolist())
+        for end in range(1, len(ids) + 1):
+            if ids[:end] not in self._prefixes:
+                self._prefixes[ids[:end]] = int(self.fresh(1)[0])
+        return np.array([self._prefixes[ids[:end]] for end in range(1, len(ids) + 1)])
+
+    def write(self, slots: IntArray, values: IntArray) -> None:
+        self.check_slots(slots)
+        self.values[slots] = values
+
+    def check_slots(self, slots: IntArray) -> None:
+        inside = bool(((slots >= 0) & (slots < self.geometry.capacity_tokens)).all())
+        require(inside, "addressing", f"slots outside the pool: {slots.tolist()}")
+
+    # -- grants ------------------------------------------------------------------------------
+    def map(self, grant: Grant) -> None:
+        """Execute unmaps, then maps."""
+        for slot, vpage, page in grant.unmaps.tolist():
+            held = self.mapped.pop((slot, vpage), None)
+            require(
+                held == page,
+                "mapping",
+                f"unmap of page {page} at {(slot, vpage)}, where {held} is mapped",
+            )
+        self._map(grant.maps)
+
+    def _map(self, rows: IntArray) -> None:
+        for slot, vpage, page in rows.tolist():
+            require(
+                (slot, vpage) not in self.mapped, "mapping", f"{(slot, vpage)} is mapped twice"
+            )
+            self.mapped[slot, vpage] = page
+        require(self.maps_pages or not len(rows), "mapping", "maps from a policy without pages")
+
+    def copy(self, grant: Grant) -> None:
+        """Execute copies, all sources read before any destination is written; then map ahead."""
+        if len(grant.copies):
+            src, dst, n = grant.copies.T
+            require(bool((n > 0).all()), "copies", "a copy of no slots")
+            each = np.concatenate([np.arange(k) for k in n])
+            read, written = np.repeat(src, n) + each, np.repeat(dst, n) + each
+            self.check_slots(read)
+            self.check_slots(written)
+            once = len(np.unique(written)) == len(written)
+            require(once, "copies", "two copies of one grant write the same slot")
+            self.values[written] = self.values[read]
+        self._map(grant.ahead_maps)
+
+    # -- addresses ---------------------------------------------------------------------------
+    def resolve(self, layout: BlockTable | Strided) -> list[IntArray]:
+        """Return the physical slot of each position of each row, as a kernel would find it.
+
+        The virtual range of request slot r begins at r * ceil(max_len / page_tokens) pages.
+        """
+        t = self.geometry.page_tokens
+        positions = [np.arange(n) for n in layout.lengths.tolist()]
+        if isinstance(layout, BlockTable):
+            require(layout.page_tokens == t, "addressing", "block table of another page size")
+            return [
+                row[p // t] * t + p % t for row, p in zip(layout.table, positions, strict=True)
+            ]
+        bases = layout.base.tolist()
+        if not self.maps_pages:
+            return [base + p for base, p in zip(bases, positions, strict=True)]
+        stride = -(-self.geometry.max_len // t) * t
+        return [
+            self._translate(base // stride, base % stride + p)
+            for base, p in zip(bases, positions, strict=True)
+        ]
+
+    def _translate(self, slot: int, virtual: IntArray) -> IntArray:
+        t = self.geometry.page_tokens
+        pages = []
+        for vpage in range(-(-len(virtual) // t)):
+            page = self.mapped.get((slot, vpage))
+            require(page is not None, "mapping", f"{(slot, vpage)} is in use but not mapped")
+            pages.append(page)
+        return np.array(pages, dtype=np.int64)[virtual // t] * t + virtual % t

@@ -1,0 +1,110 @@
+"""The tests: subclass `AllocatorConformance` in a test file and name what it should build."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from allocators.base import Allocator, Demand, Geometry, NeverFits, Prompt
+from harness.conformance import checks
+from harness.conformance.driver import Driver, fits_when_empty
+from harness.conformance.machine import state_machine
+from harness.conformance.memory import require
+from harness.conformance.schedule import drive
+
+#: about five sequences of full length; a 64 KiB page of one tensor holds 8 tokens
+SMALL_GEOMETRY = Geometry(
+    capacity_tokens=500, max_seqs=12, max_len=96, layers=2, kv_heads=8, head_dim=512
+)
+#: for policies whose smallest unit is large: a 2 MiB page of one tensor holds 64 tokens
+ROOMY_GEOMETRY = Geometry(
+    capacity_tokens=1300, max_seqs=12, max_len=260, layers=2, kv_heads=16, head_dim=1024
+)
+
+
+class AllocatorConformance:
+    """The invariants of `allocators.base` as tests of one allocator.
+
+    `factory(geometry, **knobs)` builds it.  `expects` names what the seeded schedule must have
+    caused at least once, so that no invariant holds for want of pressure: `refusals`, and where
+    the policy does them `copies`, `maps`, `unmaps` and `hits`.
+    """
+
+    factory: ClassVar[Callable[..., Allocator]]
+    knobs: ClassVar[Mapping[str, Any]] = {}
+    geometry: ClassVar[Geometry] = SMALL_GEOMETRY
+    expects: ClassVar[tuple[str, ...]] = ("refusals",)
+    seeds: ClassVar[int] = 2
+    seeded_steps: ClassVar[int] = 200
+    settings: ClassVar[settings] = settings(
+        max_examples=10,
+        stateful_step_count=25,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+    def make(self) -> Allocator:
+        """Build a fresh allocator; each must behave exactly as the others."""
+        factory = inspect.getattr_static(type(self), "factory")
+        if isinstance(factory, staticmethod):
+            factory = factory.__func__
+        return factory(self.geometry, **self.knobs)
+
+    def test_every_invariant_holds_under_pressure(self) -> None:
+        counts: Counter[str] = Counter()
+        for seed in range(self.seeds):
+            counts += drive(self.make, seed, self.seeded_steps).counts
+        for what in self.expects:
+            require(counts[what] > 0, "pressure", f"the schedule saw no {what}: {dict(counts)}")
+
+    def test_every_invariant_holds_in_any_order(self) -> None:
+        totals: Counter[str] = Counter()
+        run_state_machine_as_test(state_machine(self.make, totals), settings=self.settings)
+        require(totals["grants"] > 0, "pressure", "no call was granted")
+
+    def test_impossible_requests_never_fit(self) -> None:
+        geometry = self.geometry
+        private, size = geometry.max_len - 1, geometry.max_seqs - 1
+        if 1 + private * size <= geometry.capacity_tokens:
+            pytest.skip("this geometry has room for every request")
+        impossible = Prompt(1), Demand(1, private + 1, private)
+        require(
+            not fits_when_empty(self.make, size, *impossible),
+            "never fits",
+            f"{size} x {private} tokens of their own in {geometry.capacity_tokens} slots",
+        )
+        driver = Driver(self.make)
+        last = geometry.max_seqs - 1
+        driver.admit(np.array([last]), Prompt(1), Demand(1, 1))
+        before = checks.snapshot(driver.allocator, driver.live, driver.final(driver.live))
+        with pytest.raises(NeverFits):
+            driver.allocator.admit(np.arange(size), *impossible)
+        after = checks.snapshot(driver.allocator, driver.live, driver.final(driver.live))
+        require(before == after, "atomic", "a request that never fits changed the state")
+
+    def test_nothing_remains_after_release(self) -> None:
+        driver = drive(self.make, self.seeds, self.seeded_steps // 2)
+        size, demand = self._largest_prompt(), Demand(1, 1)
+        granted = driver.admit(np.array([0]), Prompt(size), Demand(size, 1))
+        require(granted, "total release", f"{size} tokens ({demand}) fitted before, not after")
+
+    def _largest_prompt(self) -> int:
+        """Return the longest prompt that an empty pool holds."""
+        low, high = 0, min(self.geometry.max_len, self.geometry.capacity_tokens)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if fits_when_empty(self.make, 1, Prompt(middle), Demand(middle, 1)):
+                low = middle
+            else:
+                high = middle - 1
+        require(low > 0, "never fits", "an empty pool holds not even one token")
+        return low

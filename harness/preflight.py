@@ -1,0 +1,130 @@
+"""Checks a command line before Hydra runs it, so that bad input is one line and writes nothing."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.comparison import prepare
+from harness.errors import ConfigError
+from harness.results import ResultsError, ensure_fresh
+from harness.usage import choose_workload, options
+
+ENTRY_POINTS = "kv_harness.allocators"
+OWN_PACKAGES = ("allocators",)
+
+
+def search_path_override(arguments: list[str]) -> list[str]:
+    """Return the override that lets Hydra find the `conf` folders of installed allocators."""
+    if any(argument.startswith("hydra.searchpath") for argument in arguments):
+        return []
+    packages = {entry.module.partition(".")[0] for entry in entry_points(group=ENTRY_POINTS)}
+    found = [f"pkg://{name}.conf" for name in sorted(packages) if _has_conf(name)]
+    return [f"hydra.searchpath=[{','.join(found)}]"] if found else []
+
+
+def _has_conf(package: str) -> bool:
+    spec = None if package in OWN_PACKAGES else find_spec(package)
+    roots = (spec.submodule_search_locations or []) if spec else []
+    return any((Path(root) / "conf" / "allocator").is_dir() for root in roots)
+
+
+def check_command_line(arguments: list[str]) -> str | None:
+    """Return what is wrong with the arguments, or None; a good run directory exists afterwards."""
+    parsed = get_args_parser().parse_args(arguments)
+    if parsed.hydra_help or parsed.info or parsed.cfg or parsed.shell_completion:
+        return None
+    if parsed.config_path or parsed.config_name or parsed.config_dir:
+        return None  # the user brings a primary configuration of their own
+    try:
+        overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+        if not any(o.key_or_group == "workload" for o in overrides):
+            return choose_workload()
+        for point in _points(overrides, parsed.multirun):
+            composed = _compose(point)
+            prepare(composed)
+        hydra = composed.hydra
+        ensure_fresh(hydra.sweep.dir if parsed.multirun else hydra.run.dir)
+    except (ConfigError, ResultsError) as error:
+        return str(error)
+    except MissingConfigException as error:
+        return _unknown_option(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _explain(error, parsed.overrides)
+    return None
+
+
+def _points(overrides: list[Override], multirun: bool) -> Iterator[list[str]]:
+    """Yield the overrides of each run: one, or every point of a sweep."""
+    choices = []
+    for override in overrides:
+        line = override.input_line or ""
+        if not override.is_sweep_override():
+            choices.append([line])
+        elif multirun:
+            key = line.partition("=")[0]
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            raise ConfigError(f"{line} lists several values: add -m to run each of them")
+    yield from (list(point) for point in itertools.product(*choices))
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    with initialize_config_module("conf", version_base="1.3"):
+        return compose("config", overrides=overrides, return_hydra_config=True)
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    known = list(error.options or []) or options(group)
+    return f"{group}={name}: no such option{_closest(name, known)}; there are {', '.join(known)}"
+
+
+def _explain(error: Exception, overrides: list[str]) -> str:
+    """Turn Hydra's or OmegaConf's message into one line that names the closest option."""
+    text = str(error)
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown is None:
+        return " ".join(text.split())
+    key = unknown.group(1)
+    if "No match in the defaults list" in text and key == "workload":
+        return "write +workload=NAME, with a plus sign"
+    plain = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
+    if "is not in struct" not in text and "Key" not in text:
+        return " ".join(text.split())
+    try:
+        known = _keys(_compose(plain))
+    except (HydraException, OmegaConfBaseException):
+        known = []
+    return f"unknown option {key}{_closest(key, known)}"
+
+
+def _keys(composed: DictConfig) -> list[str]:
+    """Return every option's full name."""
+
+    def walk(node: object, prefix: str) -> Iterator[str]:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                if str(name) not in ("hydra", "_target_"):
+                    yield f"{prefix}{name}"
+                    yield from walk(value, f"{prefix}{name}.")
+
+    return list(walk(OmegaConf.to_container(composed, resolve=False), ""))
+
+
+def _closest(word: str, known: list[str]) -> str:
+    found = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f" (did you mean {' or '.join(found)}?)" if found else ""

@@ -1,0 +1,73 @@
+"""What the command says about itself: the help text and the list of workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+
+HELP = """\
+Compare KV-cache memory managers on the same requests, behind one serving engine.
+
+  python -m harness +workload=NAME [OPTION=VALUE ...]
+  python -m harness -m +workload=NAME OPTION=V1,V2 ...     sweep, one combined table
+
+Workloads
+{workloads}
+
+Options
+  allocator='[A,B]'         which to compare: {allocators}
+  allocators.NAME.KNOB=V    a knob of one: allocators.paged.block_size=32
+  model=NAME                {models}
+  hardware=NAME             {hardware}
+  hardware.count=N          GPUs that serve the model together (tensor parallelism)
+  engine=NAME               {engines}
+  engine.max_len=N          longest sequence in tokens (default: the model's context)
+  engine.max_num_seqs=N     engine.max_num_batched_tokens=N
+  kv_memory_gib=X           size of the KV pool, or kv_tokens=N; default: what the weights leave
+  sampling.mode=MODE        greedy, parallel (sampling.n=N) or beam (sampling.width=K)
+  workload.num_requests=N   workload.rate=R|inf   workload.path=FILE   workload.format=FORMAT
+  workload.too_long=W       error, skip or truncate
+  seed=N                    hydra.run.dir=DIR
+
+--cfg job prints the whole configuration; --hydra-help describes Hydra's own options.
+"""
+
+
+def options(group: str) -> list[str]:
+    """Return the names of a group's options, sorted."""
+    folder = files("conf") / group
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
+
+
+def workload_lines() -> Iterator[str]:
+    """Yield a line for each workload: its name and its own description."""
+    for name in options("workload"):
+        text = (files("conf") / "workload" / f"{name}.yaml").read_text(encoding="utf-8")
+        lines = (line.strip() for line in text.splitlines())
+        about = next((x for x in lines if x.startswith("description:")), "description:")
+        yield f"  {name:<15}{about.removeprefix('description:').strip()}"
+
+
+def print_help() -> None:
+    print(
+        HELP.format(
+            workloads="\n".join(workload_lines()),
+            allocators=_wrapped(options("allocator")),
+            models=_wrapped(options("model")),
+            hardware=_wrapped(options("hardware")),
+            engines=", ".join(options("engine")),
+        ),
+        end="",
+    )
+
+
+def choose_workload() -> str:
+    """Return what to say when no workload is given."""
+    lines = "\n".join(workload_lines())
+    return f"error: choose a workload with +workload=NAME\n{lines}\nexample: +workload=beam"
+
+
+def _wrapped(names: list[str]) -> str:
+    import textwrap
+
+    return ("\n" + " " * 28).join(textwrap.wrap(", ".join(names), 70, break_on_hyphens=False))
