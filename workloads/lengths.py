@@ -2,9 +2,10 @@
 
 One uniform number a request keeps the draws of a run a prefix of those of a longer run, and lets
 two distributions be compared on the same draws. A continuous law stands for whole tokens as
-follows: k is the interval k - 0.5 .. k + 0.5, so the cut low..high (inclusive) conditions the law
-on low - 0.5 .. high + 0.5. Rounding then moves the mean by under 0.3 % from about 20 tokens on
-(at a mean of 2 tokens, where the law bends within one token, by some 4 %).
+follows: k is the interval k - 0.5 .. k + 0.5, so a cut low..high (inclusive) that redraws
+conditions the law on low - 0.5 .. high + 0.5; one that clips moves what lies beyond to the nearest
+bound, as a server's limit on lengths does. Rounding then moves the mean by under 0.3 % from about
+20 tokens on (at a mean of 2 tokens, where the law bends within one token, by some 4 %).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from workloads.spec import LengthSpec
 
 Quantile = Callable[[FloatArray], NDArray]
 
+CUTS = ("redraw", "clip")
 ZIPF_MAX_RANKS = 10_000_000  # its whole distribution is tabulated
 SIGMA_MAX = 10.0  # a mean beyond exp(SIGMA_MAX**2 / 2) medians is no length distribution
 
@@ -39,6 +41,7 @@ def sample(spec: LengthSpec, n: int, rng: np.random.Generator, role: str) -> Int
         high = whole(f"{where}.high", spec.high, at_least=1)
         if low > high:
             raise WorkloadError(f"{where}.low={low} is above {where}.high={high}")
+    one_of(f"{where}.cut", spec.cut, CUTS)
     quantile = KINDS[kind](spec, where)
     return np.rint(quantile(rng.random(n))).astype(np.int64)
 
@@ -75,7 +78,9 @@ def _uniform(spec: LengthSpec, where: str) -> Quantile:
 def _normal(spec: LengthSpec, where: str) -> Quantile:
     mean = number(f"{where}.mean", spec.mean)
     std = number(f"{where}.std", spec.std, above=0)
-    first, last = ((edge - mean) / std for edge in _interval(spec))
+    clip = spec.cut == "clip"
+    edges = (-math.inf, math.inf) if clip else _interval(spec)
+    first, last = ((edge - mean) / std for edge in edges)
     if first > normal.Z_MAX or last < -normal.Z_MAX:
         raise WorkloadError(
             f"{where}: a normal of mean {mean:g} and std {std:g} has nothing in {_cut(spec)}"
@@ -88,23 +93,43 @@ def _lognormal(spec: LengthSpec, where: str) -> Quantile:
     sigma = number(f"{where}.sigma", spec.sigma, above=0)
     if sigma > SIGMA_MAX:
         raise WorkloadError(f"{where}.sigma={sigma:g} is not allowed; expected <= {SIGMA_MAX:g}")
+    clip = spec.cut == "clip"
     low, high = _interval(spec)
-    mu = solve_mu(mean, sigma, low, high, where)
-    first = (math.log(low) - mu) / sigma
-    last = (math.log(high) - mu) / sigma if math.isfinite(high) else math.inf
+    if clip:
+        low, high = float(spec.low), math.inf if spec.high is None else float(spec.high)
+    mu = solve_mu(mean, sigma, low, high, where, clip)
+    first, last = (-math.inf, math.inf) if clip else _standard(mu, sigma, low, high)
     return lambda u: _within(np.exp(mu + sigma * normal.quantile_between(u, first, last)), spec)
 
 
-def cut_lognormal_mean(mu: float, sigma: float, low: float, high: float) -> float:
-    """Mean of exp(N(mu, sigma^2)) conditioned on `low`..`high` (high may be inf)."""
-    first = (math.log(low) - mu) / sigma
+def _standard(mu: float, sigma: float, low: float, high: float) -> tuple[float, float]:
+    """The cut in standard deviations of the logarithm."""
     last = (math.log(high) - mu) / sigma if math.isfinite(high) else math.inf
-    mass = normal.cdf(last) - normal.cdf(first)
-    above = normal.cdf(last - sigma) - normal.cdf(first - sigma)
-    return math.exp(mu + sigma * sigma / 2) * above / mass
+    return (math.log(low) - mu) / sigma, last
 
 
-def solve_mu(mean: float, sigma: float, low: float, high: float, where: str = "lognormal") -> float:
+def cut_lognormal_mean(
+    mu: float, sigma: float, low: float, high: float, clip: bool = False
+) -> float:
+    """Mean of exp(N(mu, sigma^2)) cut to `low`..`high` (high may be inf), by either kind of cut."""
+    first, last = _standard(mu, sigma, low, high)
+    inside = math.exp(mu + sigma * sigma / 2) * (
+        normal.cdf(last - sigma) - normal.cdf(first - sigma)
+    )
+    if not clip:
+        return inside / (normal.cdf(last) - normal.cdf(first))
+    beyond = high * (1 - normal.cdf(last)) if math.isfinite(high) else 0.0
+    return low * normal.cdf(first) + inside + beyond
+
+
+def solve_mu(
+    mean: float,
+    sigma: float,
+    low: float,
+    high: float,
+    where: str = "lognormal",
+    clip: bool = False,
+) -> float:
     """The mu with which the lognormal cut to `low`..`high` has this `mean`, by bisection.
 
     The mean of the cut law rises with mu. mu is searched where the cut still holds a part of the
@@ -114,8 +139,8 @@ def solve_mu(mean: float, sigma: float, low: float, high: float, where: str = "l
     bottom = math.log(low) - reach
     # Without an upper cut the mean is at least exp(mu), which bounds mu from above.
     top = math.log(high) + reach if math.isfinite(high) else math.log(max(mean, low)) + 1
-    smallest = cut_lognormal_mean(bottom, sigma, low, high)
-    largest = cut_lognormal_mean(top, sigma, low, high)
+    smallest = cut_lognormal_mean(bottom, sigma, low, high, clip)
+    largest = cut_lognormal_mean(top, sigma, low, high, clip)
     if not smallest <= mean <= largest:
         raise WorkloadError(
             f"{where}.mean={mean:g} is out of reach of a lognormal of sigma {sigma:g} after the "
@@ -123,7 +148,7 @@ def solve_mu(mean: float, sigma: float, low: float, high: float, where: str = "l
         )
     for _ in range(100):
         middle = (bottom + top) / 2
-        if cut_lognormal_mean(middle, sigma, low, high) < mean:
+        if cut_lognormal_mean(middle, sigma, low, high, clip) < mean:
             bottom = middle
         else:
             top = middle

@@ -22,6 +22,7 @@ class LengthSpec:
     value: int | None = None
     low: int = 1  # the cut, both bounds inclusive
     high: int | None = None
+    cut: str = "redraw"  # redraw: only lengths within count | clip: those beyond become the bound
     mean: float | None = None
     std: float | None = None
     sigma: float | None = None

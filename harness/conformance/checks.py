@@ -44,7 +44,9 @@ def is_quiet(grant: Grant) -> bool:
 def conservation(allocator: Allocator, capacity: int, memory: Memory) -> None:
     """Active, cached and free sum to what they summed to at first; maps agree with them."""
     active, cached, free = allocator.balance()
-    require(min(active, cached, free) >= 0, "conservation", f"negative balance {allocator.balance()}")
+    require(
+        min(active, cached, free) >= 0, "conservation", f"negative balance {allocator.balance()}"
+    )
     require(
         active + cached + free == capacity,
         "conservation",

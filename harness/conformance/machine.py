@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from harness.conformance.driver import Driver, Make
+from harness.conformance.memory import require
 from harness.conformance.schedule import OPERATIONS, Draw
 
 
@@ -19,9 +20,12 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
         def __init__(self) -> None:
             super().__init__()
             self.driver = Driver(make)
+            self._intact = True
 
         def _do(self, name: str, data: st.DataObject) -> None:
+            self._intact = False
             OPERATIONS[name](self.driver, _drawing(data))
+            self._intact = True
 
         @rule(data=st.data())
         def admit(self, data: st.DataObject) -> None:
@@ -37,7 +41,10 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
             if len(seqs):
                 headroom = self.driver.allocator.headroom(seqs)
                 if headroom:
-                    assert self.driver.grow(seqs, headroom), "headroom is promised and refused"
+                    self._intact = False
+                    granted = self.driver.grow(seqs, headroom)
+                    require(granted, "headroom", f"{headroom} is promised and refused")
+                    self._intact = True
 
         @rule(data=st.data())
         def probe(self, data: st.DataObject) -> None:
@@ -60,7 +67,9 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
             self._do("release", data)
 
         def teardown(self) -> None:
-            self.driver.release_all()
+            # After a violation the end of the story would only hide what went wrong first.
+            if self._intact:
+                self.driver.release_all()
             for what, times in self.driver.counts.items():
                 totals[what] += times
                 event(f"{what} happened" if times else f"no {what}")

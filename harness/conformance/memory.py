@@ -68,9 +68,7 @@ class Memory:
 
     def _map(self, rows: IntArray) -> None:
         for slot, vpage, page in rows.tolist():
-            require(
-                (slot, vpage) not in self.mapped, "mapping", f"{(slot, vpage)} is mapped twice"
-            )
+            require((slot, vpage) not in self.mapped, "mapping", f"{(slot, vpage)} is mapped twice")
             self.mapped[slot, vpage] = page
         require(self.maps_pages or not len(rows), "mapping", "maps from a policy without pages")
 
@@ -98,9 +96,7 @@ class Memory:
         positions = [np.arange(n) for n in layout.lengths.tolist()]
         if isinstance(layout, BlockTable):
             require(layout.page_tokens == t, "addressing", "block table of another page size")
-            return [
-                row[p // t] * t + p % t for row, p in zip(layout.table, positions, strict=True)
-            ]
+            return [row[p // t] * t + p % t for row, p in zip(layout.table, positions, strict=True)]
         bases = layout.base.tolist()
         if not self.maps_pages:
             return [base + p for base, p in zip(bases, positions, strict=True)]

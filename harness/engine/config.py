@@ -38,7 +38,7 @@ class SamplingSpec:
     mode: str = "greedy"
     n: int = 1
     width: int = 4
-    beam_switch: float = 0.1
+    beam_switch: float = 0.11
 
     @property
     def sequences(self) -> int:

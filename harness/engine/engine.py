@@ -165,7 +165,7 @@ class Engine:
             if not prefill.group.generated:
                 prefill.group.first_token_s = self._now_s
         batch, starved = len(running), self._scheduler.starved
-        done = self._scheduler.sampled(plan.steps)
+        done = self._scheduler.sampled(plan)
         for group in done:
             group.finish_s = self._now_s
         grants = [*plan.grants, *(prefill.grant for prefill in plan.prefills)]

@@ -55,9 +55,14 @@ class Running:
     def latest(self) -> Group:
         return self.groups[next(reversed(self.groups))]
 
-    def sampled(self, steps: int) -> list[Group]:
-        """Count `steps` tokens sampled by every sequence; return the groups that are now done."""
-        self.left = self.left - steps
+    def sampled(self, steps: int, newest: int | None = None) -> list[Group]:
+        """Count `steps` tokens for each sequence, or for the `newest` ones alone.
+
+        Returns the groups that are now done.
+        """
+        first = 0 if newest is None else len(self.left) - newest
+        self.left = self.left.copy()
+        self.left[first:] -= steps
         if self.left.all():
             return []
         return [self.groups[i] for i in dict.fromkeys(self.owner[self.left == 0].tolist())]

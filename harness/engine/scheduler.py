@@ -169,9 +169,10 @@ class Scheduler:
         self.starved = True
 
     # -- ends --------------------------------------------------------------------------------
-    def sampled(self, steps: int) -> list[Group]:
-        """Count `steps` tokens for every running sequence; return the groups that have ended."""
-        done = self.running.sampled(steps)
+    def sampled(self, plan: Plan) -> list[Group]:
+        """Count the tokens that the plan's sequences sampled; return the groups that have ended."""
+        newest = sum(p.group.sequences for p in plan.prefills) if plan.prefills else None
+        done = self.running.sampled(plan.steps, newest)
         for group in done:
             self._end(group)
         return done
@@ -215,9 +216,9 @@ class StaticScheduler(Scheduler):
     def padding(self) -> IntArray:
         return self._padding
 
-    def sampled(self, steps: int) -> list[Group]:
-        self._padding = self._padding + steps
-        return super().sampled(steps)
+    def sampled(self, plan: Plan) -> list[Group]:
+        self._padding = self._padding + plan.steps
+        return super().sampled(plan)
 
     def plan(self, horizon: Horizon) -> Plan | None:
         if len(self.running):

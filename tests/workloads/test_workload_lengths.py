@@ -117,3 +117,18 @@ def test_bad_parameters_name_the_key(spec, message):
         draw(5, **spec)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("mean", "sigma"), [(337.99, 1.0), (161.31, 1.2), (58.45, 1.1)])
+def test_clipped_lognormal_keeps_the_mean_and_piles_up_at_the_bound(mean, sigma):
+    spec = {"kind": "lognormal", "mean": mean, "sigma": sigma, "low": 1, "high": 1024}
+    clipped = draw(cut="clip", **spec)
+    assert clipped.mean() == pytest.approx(mean, rel=0.003)
+    assert clipped.min() >= 1
+    assert clipped.max() == 1024
+    assert (clipped == 1024).sum() > (draw(**spec) == 1024).sum()
+
+
+def test_unknown_cut_is_refused():
+    with pytest.raises(WorkloadError, match=r"workload\.output\.cut"):
+        draw(n=1, value=3, cut="chop", role="output")
