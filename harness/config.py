@@ -57,7 +57,11 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 def to_config(composed: DictConfig) -> Config:
     """Return the typed configuration of a composed one; raises `ConfigError` in one line."""
-    own = OmegaConf.masked_copy(composed, list(Config.__dataclass_fields__))
+    fields = list(Config.__dataclass_fields__)
+    unknown = [str(key) for key in composed if key not in (*fields, "hydra")]
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]}; there are {', '.join(fields)}")
+    own = OmegaConf.masked_copy(composed, fields)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), own))
     assert isinstance(config, Config)
     _check(config)

@@ -95,18 +95,16 @@ def _unknown_option(error: MissingConfigException) -> str:
 
 def _explain(error: Exception, overrides: list[str]) -> str:
     """Turn Hydra's or OmegaConf's message into one line that names the closest option."""
-    text = str(error)
-    unknown = re.search(r"Could not override '([^']+)'", text)
+    unknown = re.search(r"Could not override '([^']+)'", str(error))
     if unknown is None:
-        return " ".join(text.split())
+        cause = str(error.__cause__ or "").partition("\n")[0]
+        return " ".join(f"{error} {cause}".split())
     key = unknown.group(1)
-    if "No match in the defaults list" in text and key == "workload":
+    if key == "workload":
         return "write +workload=NAME, with a plus sign"
-    plain = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
-    if "is not in struct" not in text and "Key" not in text:
-        return " ".join(text.split())
+    others = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
     try:
-        known = _keys(_compose(plain))
+        known = _keys(_compose(others))
     except (HydraException, OmegaConfBaseException):
         known = []
     return f"unknown option {key}{_closest(key, known)}"

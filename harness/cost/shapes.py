@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: a "40 GB" card holds 40 GiB: with 0.9 of it, OPT-13B leaves the 12 GiB of KV that the PagedAttention
-#: paper names (arXiv 2309.06180, section 6.1)
+#: a "40 GB" card holds 40 GiB: with 0.9 of it, OPT-13B leaves the 12 GiB of KV that the
+#: PagedAttention paper names (arXiv 2309.06180, section 6.1)
 BYTES_PER_GB = 2**30
 #: OPT offsets its learned positions by two rows (arXiv 2205.01068, released checkpoints)
 OPT_POSITION_OFFSET = 2
@@ -169,9 +169,10 @@ def kv_pool_bytes(model: ModelShape, hardware: HardwareSpec) -> int:
         least += 1
         if least > 4096:  # memory so small that replicated KV heads outgrow every added rank
             raise CostError(f"{model.name} does not fit on any number of {hardware.name}")
+    usable = usable_bytes(hardware) / BYTES_PER_GB
     raise CostError(
-        f"{model.name} needs {weights / BYTES_PER_GB:.1f} GB for its weights and "
-        f"{hardware.count} x {hardware.name} offers {usable_bytes(hardware) / BYTES_PER_GB:.1f} GB "
-        f"({hardware.count} x {hardware.memory_gb:g} GB x {hardware.memory_utilization:g}), which "
+        f"{model.name} needs {weights / BYTES_PER_GB:.1f} GiB for its weights and "
+        f"{hardware.count} x {hardware.name} offers {usable:.1f} GiB "
+        f"({hardware.count} x {hardware.memory_gb:g} GiB x {hardware.memory_utilization:g}), which "
         f"leaves nothing for the KV cache; use hardware.count={least} or more"
     )

@@ -95,9 +95,15 @@ def test_kv_heads_are_split_over_ranks_and_replicated_beyond_them():
 
 def test_the_pool_is_what_the_weights_leave():
     model, hardware = load("model", "llama-3-8b"), load("hardware", "a100-80gb")
-    assert kv_pool_bytes(model, hardware) == 72 * 10**9 - weight_bytes(model)
+    assert kv_pool_bytes(model, hardware) == 72 * 2**30 - weight_bytes(model)
     hardware.count = 2
-    assert kv_pool_bytes(model, hardware) == 144 * 10**9 - weight_bytes(model)
+    assert kv_pool_bytes(model, hardware) == 144 * 2**30 - weight_bytes(model)
+
+
+def test_the_papers_pool_is_12_gib():
+    # arXiv 2309.06180, section 6.1: OPT-13B on an A100-40GB has 12 GB for KV, 15.7K slots.
+    pool = kv_pool_bytes(load("model", "opt-13b"), load("hardware", "a100-40gb"))
+    assert pool / 2**30 == pytest.approx(12, rel=0.01)
 
 
 def test_weights_that_do_not_fit_name_the_least_count():
@@ -106,7 +112,7 @@ def test_weights_that_do_not_fit_name_the_least_count():
         kv_pool_bytes(model, hardware)
     text = str(caught.value)
     assert "\n" not in text
-    for part in ("OPT-66B", "131.4 GB", "80 GB", "A100-80GB-SXM", "hardware.count=2"):
+    for part in ("OPT-66B", "122.4 GiB", "80 GiB", "A100-80GB-SXM", "hardware.count=2"):
         assert part in text
     hardware.count = 2
     assert kv_pool_bytes(model, hardware) > 0

@@ -1,0 +1,37 @@
+# make demo: the main job.  make test: the tests.  Both set up .venv on a fresh machine.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+DEMO ?= +workload=beam
+
+.PHONY: demo test lint format bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/python -m harness $(DEMO)
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -q -n auto
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Benchmarks measure; they assert nothing about time.  Compare: make bench BENCH='--benchmark-compare'
+bench: $(VENV)/ready
+	$(BIN)/python -m pytest -q -o addopts= --benchmark-only --benchmark-autosave $(BENCH) tests
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

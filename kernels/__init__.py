@@ -1,0 +1,1 @@
+"""Attention and cache kernels, and KV memory that really exists."""
