@@ -16,6 +16,7 @@ from harness.cost.shapes import CostError
 from harness.engine.engine import Engine
 from harness.errors import ConfigError
 from harness.executors.simulated import SimulatedExecutor
+from harness.interrupts import Interrupts
 from harness.results import Row, RunLog, RunWriter, describe_environment
 from harness.screen import Progress, print_location, print_table
 from harness.summary import summarize
@@ -53,20 +54,20 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
         OmegaConf.masked_copy(composed, list(Config.__dataclass_fields__)), resolve=True
     )
     logs: list[RunLog] = []
-    interrupted = False
-    with RunWriter(run_dir, _with_notes(saved, requests), describe_environment()) as writer:
+    with (
+        Interrupts() as interrupts,
+        RunWriter(run_dir, _with_notes(saved, requests), describe_environment()) as writer,
+    ):
         for name, knobs in config.allocators.items():
-            if interrupted:
-                writer.add(Row(name, "error", "interrupted before it started"))
-                continue
-            try:
-                row, log = run_variant(name, knobs, config, requests)
-            except KeyboardInterrupt:
-                interrupted = True
-                row, log = Row(name, "error", "interrupted before it ended"), None
+            log = None
+            if interrupts.happened:
+                row = Row(name, "error", "interrupted before it started")
+            else:
+                row, log = _interruptible(interrupts, name, knobs, config, requests)
             writer.add(row, log)
             if log is not None:
                 logs.append(log)
+    interrupted = interrupts.happened
     rows = writer.rows
     print_table(rows)
     if logs and not interrupted:
@@ -77,6 +78,18 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
     if interrupted:
         return INTERRUPTED
     return OK if logs else NONE_RAN
+
+
+def _interruptible(
+    interrupts: Interrupts, name: str, knobs: dict[str, Any], config: Config, requests: RequestTable
+) -> tuple[Row, RunLog | None]:
+    try:
+        interrupts.armed = True
+        result = run_variant(name, knobs, config, requests)
+        interrupts.armed = False
+        return result
+    except KeyboardInterrupt:
+        return Row(name, "error", "interrupted before it ended"), None
 
 
 def run_variant(

@@ -26,7 +26,7 @@ def fits_when_empty(make: Make, size: int, prompt: Prompt, demand: Demand) -> bo
         grant = make().admit(np.arange(size), prompt, demand)
     except NeverFits:
         return False
-    require(grant is not None, "never fits", f"an empty pool refuses {prompt} x {size} with None")
+    require(grant is not None, "never fits", f"an empty pool refuses {_text(prompt)} x {size}")
     return True
 
 
@@ -35,7 +35,8 @@ class Driver:
 
     `tokens[seq]` are the values by position, `finals[seq]` the length at which it will end and
     `gang[seq]` the sequences it started with.  `counts` says what happened: grants, refusals,
-    copies, maps, unmaps, hits.
+    copies, maps, unmaps, hits;
+    `history` lists the calls.
     """
 
     def __init__(self, make: Make) -> None:
@@ -47,6 +48,7 @@ class Driver:
         self.finals: dict[int, int] = {}
         self.gang: dict[int, int] = {}
         self.counts: Counter[str] = Counter()
+        self.history: list[tuple[str, tuple[object, ...], str]] = []
         self._gangs = 0
         self.verify()
 
@@ -68,12 +70,12 @@ class Driver:
             grant = self._call("admit", seqs, prompt, demand)
         except NeverFits:
             possible = fits_when_empty(self.make, len(seqs), prompt, demand)
-            require(not possible, "never fits", f"{prompt} x {len(seqs)} fits into an empty pool")
+            require(not possible, "never fits", f"{_text(prompt)} x {len(seqs)} fits when empty")
             self.counts["never_fits"] += 1
             return False
         if grant is None:
             fits_empty = len(self.tokens) and fits_when_empty(self.make, len(seqs), prompt, demand)
-            require(bool(fits_empty), "never fits", f"{prompt} x {len(seqs)} will never fit")
+            require(bool(fits_empty), "never fits", f"{_text(prompt)} x {len(seqs)} never will")
             return False
         hit, n = grant.cached_tokens, prompt.tokens
         require(0 <= hit < n, "honest hit", f"a hit of {hit} of {n} prompt tokens")
@@ -169,6 +171,13 @@ class Driver:
         after = checks.snapshot(self.allocator, self.live, self.final(self.live))
         require(before == after, "atomic", "a query changed the state")
 
+    def story(self, since: int = 0) -> list[str]:
+        """Return the calls from number `since` on, one line each."""
+        return [
+            f"{method}({', '.join(map(_text, args))}) -> {answer}"
+            for method, args, answer in self.history[since:]
+        ]
+
     # -- checks ------------------------------------------------------------------------------
     def verify(self) -> None:
         """Check every invariant that can be seen from outside, then the policy's own."""
@@ -226,6 +235,7 @@ class Driver:
     def _call(self, method: str, *args: object) -> Grant | None:
         """Call; a refusal or an error must leave no trace, a grant must equal the twin's."""
         before = checks.snapshot(self.allocator, self.live, self.final(self.live))
+        self.history.append((method, args, "fails"))
 
         def unchanged() -> None:
             after = checks.snapshot(self.allocator, self.live, self.final(self.live))
@@ -236,6 +246,7 @@ class Driver:
         except (NeverFits, Unsupported):
             unchanged()
             raise
+        self.history[-1] = method, args, "refused" if grant is None else "granted"
         if grant is None:
             self.counts["refusals"] += 1
             unchanged()
@@ -254,6 +265,12 @@ class Driver:
         self.counts["maps"] += len(grant.maps) + len(grant.ahead_maps)
         self.counts["unmaps"] += len(grant.unmaps)
         return grant
+
+
+def _text(arg: object) -> str:
+    if isinstance(arg, Prompt):
+        return f"Prompt({arg.tokens}{', ids' * (arg.token_ids is not None)})"
+    return str(arg.tolist() if isinstance(arg, np.ndarray) else arg)
 
 
 def _ask(allocator: Allocator, method: str, args: tuple) -> Grant | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
-from hypothesis import event
+from hypothesis import event, note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from allocators.base import IntArray
 from harness.conformance.driver import Driver, Make
 from harness.conformance.memory import require
 from harness.conformance.schedule import OPERATIONS, Draw
@@ -23,8 +25,15 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
             self._intact = True
 
         def _do(self, name: str, data: st.DataObject) -> None:
-            self._intact = False
-            OPERATIONS[name](self.driver, _drawing(data))
+            self._tell(lambda: OPERATIONS[name](self.driver, _drawing(data)))
+
+        def _tell(self, operation: Callable[[], object]) -> None:
+            told, self._intact = len(self.driver.history), False
+            try:
+                operation()
+            finally:
+                for line in self.driver.story(told):
+                    note(line)
             self._intact = True
 
         @rule(data=st.data())
@@ -41,10 +50,11 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
             if len(seqs):
                 headroom = self.driver.allocator.headroom(seqs)
                 if headroom:
-                    self._intact = False
-                    granted = self.driver.grow(seqs, headroom)
-                    require(granted, "headroom", f"{headroom} is promised and refused")
-                    self._intact = True
+                    self._tell(lambda: self._grow_by(seqs, headroom))
+
+        def _grow_by(self, seqs: IntArray, headroom: int) -> None:
+            granted = self.driver.grow(seqs, headroom)
+            require(granted, "headroom", f"{headroom} is promised and refused")
 
         @rule(data=st.data())
         def probe(self, data: st.DataObject) -> None:

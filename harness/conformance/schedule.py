@@ -16,7 +16,7 @@ Draw = Callable[[int, int], int]
 def drive(make: Make, seed: int, steps: int) -> Driver:
     """Run `steps` seeded operations under memory pressure; return the driver with its counts.
 
-    Raises `Violation` at the first broken invariant.
+    Raises `Violation` at the first broken invariant, with the last calls as a note.
     """
     rng = np.random.default_rng(seed)
 
@@ -26,9 +26,14 @@ def drive(make: Make, seed: int, steps: int) -> Driver:
     driver = Driver(make)
     names = list(WEIGHTS)
     odds = np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())
-    for _ in range(steps):
-        OPERATIONS[names[rng.choice(len(names), p=odds)]](driver, draw)
-    driver.release_all()
+    try:
+        for _ in range(steps):
+            OPERATIONS[names[rng.choice(len(names), p=odds)]](driver, draw)
+        driver.release_all()
+    except Exception as error:
+        last = max(0, len(driver.history) - 8)
+        error.add_note("\n".join([f"seed {seed}, calls from {last} on:", *driver.story(last)]))
+        raise
     return driver
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from allocators.base import Allocator, Demand, Geometry, NeverFits, Prompt
@@ -50,11 +50,17 @@ class AllocatorConformance:
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
+        # The first story of a failure is enough; to explain it or find others takes minutes.
+        phases=(Phase.generate, Phase.shrink),
+        report_multiple_bugs=False,
+        print_blob=False,
     )
 
     def make(self) -> Allocator:
         """Build a fresh allocator; each must behave exactly as the others."""
-        factory = inspect.getattr_static(type(self), "factory")
+        factory = inspect.getattr_static(type(self), "factory", None)
+        if factory is None:
+            pytest.fail(f"{type(self).__name__} names no `factory` to build its allocator with")
         if isinstance(factory, staticmethod):
             factory = factory.__func__
         return factory(self.geometry, **self.knobs)

@@ -1,0 +1,57 @@
+"""Our own allocators at every knob that changes a decision, in pools small enough to press."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+from allocators.base import Allocator, Geometry
+from allocators.contiguous import RESERVATIONS, Contiguous
+from allocators.paged import Paged
+from allocators.placement import PLACEMENTS
+from allocators.virtual import PAGE_BYTES, Virtual
+from harness.conformance import SMALL_GEOMETRY
+
+Case = tuple[type[Allocator], Geometry, dict[str, Any], tuple[str, ...]]
+
+
+def with_group_tokens(tokens: int, page_size: str, layout: str) -> Geometry:
+    """A model shape whose page-group of this size holds `tokens` tokens."""
+    layers = 2
+    per_tensor = tokens * (layers if layout == "sliced" else 1)
+    head_dim = PAGE_BYTES[page_size] // (per_tensor * 8 * 2)
+    return replace(SMALL_GEOMETRY, layers=layers, kv_heads=8, head_dim=head_dim)
+
+
+def cases() -> dict[str, Case]:
+    found: dict[str, Case] = {}
+    for block_size in (1, 7, 16, 512):
+        pool = SMALL_GEOMETRY
+        if block_size == 512:
+            pool = replace(pool, capacity_tokens=5 * 512 + 9, max_len=600)
+        caused = ("refusals",) if block_size == 1 else ("refusals", "copies")
+        found[f"paged-{block_size}"] = (Paged, pool, {"block_size": block_size}, caused)
+    found["paged-watermark"] = (
+        Paged, SMALL_GEOMETRY, {"block_size": 16, "watermark": 0.1}, ("refusals", "copies"),
+    )  # fmt: skip
+    for reservation, placement in itertools.product(RESERVATIONS, PLACEMENTS):
+        knobs = {"reservation": reservation, "placement": placement}
+        caused = ("refusals", "copies")
+        found[f"contiguous-{reservation}-{placement}"] = (Contiguous, SMALL_GEOMETRY, knobs, caused)
+    caused = ("refusals", "copies", "maps", "unmaps")
+    for sharing, *on in itertools.product(("alias", "copy"), *[(False, True)] * 3):
+        options = dict(zip(("deferred", "eager", "background"), on, strict=True))
+        name = "-".join(["virtual", sharing, *(k for k, v in options.items() if v)])
+        knobs = {"page_size": "64KiB", "sharing": sharing, **options}
+        found[name] = (Virtual, SMALL_GEOMETRY, knobs, caused)
+    for page_size, layout in itertools.product(PAGE_BYTES, ("per_layer", "sliced")):
+        # 11 tokens do not divide a page: the rest of it is lost, and has to be accounted for.
+        tokens = 11 if page_size == "128KiB" else 8
+        pool = with_group_tokens(tokens, page_size, layout)
+        knobs = {"page_size": page_size, "layout": layout}
+        found[f"virtual-{page_size}-{layout}"] = (Virtual, pool, knobs, caused)
+    found["virtual-reclaim-half"] = (
+        Virtual, SMALL_GEOMETRY, {"page_size": "64KiB", "reclaim_free": 0.5}, caused,
+    )  # fmt: skip
+    return found
