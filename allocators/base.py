@@ -80,10 +80,19 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a sequence starts from: `tokens` slots, and the token ids where they are known."""
+    """What a sequence starts from: `tokens` slots, and the identities of its tokens if known.
+
+    `token_ids` may go on beyond `tokens`: for a single sequence they then tell what its later
+    slots will hold, so that blocks it fills as it grows can be shared too.  A policy may keep the
+    array; it must not be changed afterwards.
+
+    `whole_tokens`, if above `tokens`, is the length that must fit into memory at present for the
+    request to be admitted, though only `tokens` slots are taken (a prompt computed in chunks).
+    """
 
     tokens: int
     token_ids: IntArray | None = None
+    whole_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +192,10 @@ class Allocator(abc.ABC):
     page_bytes: int = 0
     #: whether the kernels read a block table, which is sent to the device at every step
     block_tables: ClassVar[bool] = False
+    #: whether prompts are looked up in a prefix index, which has to be told their tokens
+    has_prefix_index: bool = False
+    #: pages whose cached prefix was given up for another use, so far
+    evictions: int = 0
 
     def __init__(self, geometry: Geometry) -> None:
         if geometry.capacity_tokens < 1 or geometry.max_seqs < 1 or geometry.max_len < 1:
@@ -196,10 +209,18 @@ class Allocator(abc.ABC):
     def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         """Start a gang: `seqs[0]` holds the prompt, the others continue from it; all or nothing.
 
-        Afterwards each sequence is `prompt.tokens + demand.private_tokens` long.  The prompt's KV is
-        written where `seqs[0]` then has it, the grant's copies follow, the private tokens come
-        last.  Raises `NeverFits` if an empty pool could not hold it.
+        Afterwards each sequence is `prompt.tokens + demand.private_tokens` long.  The prompt's KV
+        is written where `seqs[0]` then has it, the grant's copies follow, the private tokens
+        come last.  Raises `NeverFits` if an empty pool could not hold it.
         """
+
+    def lookup(self, prompt: Prompt) -> int:
+        """Return how many of its first tokens `admit` would now find cached, without effects.
+
+        Never the whole prompt.  A scheduler that admits a prompt piece by piece asks it, to know
+        how far the first piece reaches.
+        """
+        return 0
 
     # -- growth ------------------------------------------------------------------------------
     @abc.abstractmethod

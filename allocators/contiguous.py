@@ -70,7 +70,8 @@ class Contiguous(Allocator):
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
-        if not self._place(seqs, self.reserved_slots(prompt.tokens, demand)):
+        whole = max(prompt.tokens, prompt.whole_tokens)
+        if not self._place(seqs, self.reserved_slots(whole, demand)):
             return None
         self.length[seqs] = prompt.tokens + demand.private_tokens
         self.active[seqs] = True

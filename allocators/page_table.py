@@ -27,6 +27,11 @@ class FreeQueue:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def quiet(self) -> int:
+        """How many pages may be taken in one go with the same result as one by one over steps."""
+        return self._size
+
     def take(self, n: int) -> IntArray:
         """Remove and return the `n` pages that have been free for longest."""
         assert n <= self._size, "the caller checks before it takes"
@@ -203,7 +208,7 @@ class PageTable:
             room = pages * t - lengths
             later = np.minimum(room, np.maximum(finals - lengths, 0))
             spare, soon = int(room.sum()), int(later.sum())
-            twice, twice_soon = self._shared_slack(rows, lengths, finals)
+            twice, twice_soon = self.shared_slack(rows, lengths, finals)
             return np.array([spare - twice]), np.array([soon - twice_soon]), np.zeros(1, np.int64)
         # Only rows that own their last page grow quietly, so nothing is shared here but full pages.
         past = lengths - np.arange(steps - 1, -1, -1)[:, None]
@@ -213,20 +218,29 @@ class PageTable:
         to_come = (pages - held).sum(axis=1) if elastic else np.zeros(steps, np.int64)
         return room.sum(axis=1), later.sum(axis=1), to_come
 
-    def _shared_slack(self, rows: IntArray, lengths: IntArray, finals: IntArray) -> tuple[int, int]:
-        """Return the slack counted more than once because rows share a partly filled page."""
-        partial = np.flatnonzero(lengths % self.page_tokens)
-        pages = self.table[rows[partial], lengths[partial] // self.page_tokens]
-        partial, pages = partial[self.ref[pages] > 1], pages[self.ref[pages] > 1]
-        if not len(pages):
+    def shared_slack(self, rows: IntArray, lengths: IntArray, finals: IntArray) -> tuple[int, int]:
+        """Return the slack of partly filled pages that is no slack, or another row's, as `slack`.
+
+        Of the rows that share a page only the one that fills it furthest has what is left of it,
+        and none has if a row that goes on beyond this page fills it.
+        """
+        t = self.page_tokens
+        partial = np.flatnonzero(lengths % t)
+        column = lengths[partial] // t
+        pages = self.table[rows[partial], column]
+        shared = self.ref[pages] > 1
+        if not shared.any():
             return 0, 0
-        longest_first = np.argsort(-lengths[partial], kind="stable")
-        partial, pages = partial[longest_first], pages[longest_first]
+        partial, column, pages = partial[shared], column[shared], pages[shared]
+        own = lengths[partial] % t
+        # A page stands in the same column of all its holders.
+        holds = self.table[rows[:, None], column] == pages
+        filled = np.where(holds, np.minimum(lengths[:, None] - column * t, t), 0).max(axis=0)
+        furthest = np.flatnonzero(own == filled)
         again = np.ones(len(pages), dtype=bool)
-        again[np.unique(pages, return_index=True)[1]] = False
-        partial = partial[again]
-        left = self.page_tokens - lengths[partial] % self.page_tokens
-        soon = np.minimum(left, np.maximum(finals[partial] - lengths[partial], 0))
+        again[furthest[np.unique(pages[furthest], return_index=True)[1]]] = False
+        left = (t - own)[again]
+        soon = np.minimum(left, np.maximum(finals - lengths, 0)[partial[again]])
         return int(left.sum()), int(soon.sum())
 
     # -- checks ------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 Follows Kwon et al., SOSP 2023 (arXiv 2309.06180), sections 4.2 to 4.4: a block is taken only when
 the last one is full, so that a sequence wastes less than one block; forked sequences share blocks,
 and a write to a block with more than one holder copies that block first.
+
+With a prefix index full blocks of known tokens are shared between requests and kept after their end
+until their memory is needed (docs/prefix.md).
 """
 
 from __future__ import annotations
@@ -27,17 +30,31 @@ from allocators.base import (
 )
 from allocators.growth import bisect_headroom
 from allocators.page_table import PageTable, ceil_div
+from allocators.prefix import attach
+from allocators.prefix.index import PrefixStats
 
 #: bytes of one block-table entry on the device (a 32-bit block number)
 ENTRY_BYTES = 4
 
 
 class Paged(Allocator):
-    """Blocks of `block_size` tokens; admission leaves the share `watermark` of them free."""
+    """Blocks of `block_size` tokens; admission leaves the share `watermark` of them free.
+
+    `prefix_index` (none, hash, radix) finds blocks that are already in memory, `eviction` (lru,
+    lfu, fifo, s3fifo) says which cached block gives way first.
+    """
 
     block_tables: ClassVar[bool] = True
 
-    def __init__(self, geometry: Geometry, *, block_size: int = 16, watermark: float = 0.0) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        *,
+        block_size: int = 16,
+        watermark: float = 0.0,
+        prefix_index: str = "none",
+        eviction: str = "lru",
+    ) -> None:
         # A bool is an int to Python; `block_size=true` in a YAML is a mistake all the same.
         if type(block_size) is not int or not 1 <= block_size <= 512:
             raise ValueError(f"block_size must be a whole number from 1 to 512, got {block_size!r}")
@@ -52,11 +69,23 @@ class Paged(Allocator):
         per_row = -(-geometry.max_len // block_size)
         self.pages = PageTable(geometry.max_seqs, per_row, num_blocks, block_size)
         self.watermark_blocks = int(watermark * num_blocks)
+        self.index = attach(self.pages, prefix_index, eviction)
+        self.has_prefix_index = prefix_index != "none"
+
+    @property
+    def prefix_stats(self) -> PrefixStats:
+        """Lookups, hits and evictions so far; all zero without an index."""
+        return self.index.stats()
+
+    @property
+    def evictions(self) -> int:
+        """Cached blocks that have lost their key, to be used for something else, so far."""
+        return self.index.stats().evictions
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         t, gang, private = self.geometry.page_tokens, len(seqs), demand.private_tokens
-        blocks = -(-prompt.tokens // t)
+        blocks = -(-max(prompt.tokens, prompt.whole_tokens) // t)
         if private:
             shared = prompt.tokens // t
             blocks = shared + gang * (-(-(prompt.tokens + private) // t) - shared)
@@ -65,18 +94,27 @@ class Paged(Allocator):
                 f"{blocks} blocks of {t} tokens are needed, the pool has {self.pages.num_pages}"
             )
         spare = self.watermark_blocks if self.active.any() else 0
-        if blocks > len(self.pages.free) - spare:
+        found = self.index.find(prompt)
+        # Hit blocks that nobody holds are among the free ones, and will not be any more.
+        idle = np.count_nonzero(self.pages.ref[found] == 0)
+        if blocks - len(found) + idle > len(self.pages.free) - spare:
             return None
-        parent = seqs[:1]
-        empty = np.zeros(1, dtype=np.int64)
-        self.pages.extend(parent, self.pages.missing(parent, empty, prompt.tokens), empty)
+        parent, first = seqs[:1], int(seqs[0])
+        self.index.hold(first, found)
+        hit = np.array([len(found) * t])
+        self.pages.extend(parent, self.pages.missing(parent, hit, prompt.tokens - int(hit[0])), hit)
+        self.index.admitted(first, prompt, found, alone=gang == 1)
         if gang > 1:
-            self.pages.share(int(parent[0]), seqs[1:], -(-prompt.tokens // t))
+            self.pages.share(first, seqs[1:], -(-prompt.tokens // t))
         self.length[seqs] = prompt.tokens
         self.active[seqs] = True
-        # The parent goes last and so keeps its partly filled block: it is where the prompt's KV will
-        # be written, and what the others copy.
-        return self.grow(np.roll(seqs, -1), private) if private else EMPTY_GRANT
+        # The parent goes last and so keeps its partly filled block: there the prompt's KV will be
+        # written, and from there the others copy.
+        grant = self.grow(np.roll(seqs, -1), private) if private else EMPTY_GRANT
+        return replace(grant, cached_tokens=int(hit[0])) if len(found) else grant
+
+    def lookup(self, prompt: Prompt) -> int:
+        return len(self.index.find(prompt)) * self.geometry.page_tokens
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
@@ -88,6 +126,7 @@ class Paged(Allocator):
         copies, _ = self.pages.copy_on_write(seqs[copiers], lengths[copiers])
         self.pages.extend(seqs, missing, lengths)
         self.length[seqs] = lengths + n
+        self.index.grown(seqs, lengths, lengths + n)
         return Grant(copies=copies) if len(copies) else EMPTY_GRANT
 
     def headroom(self, seqs: IntArray) -> int:
@@ -102,31 +141,35 @@ class Paged(Allocator):
         lengths = self.length[seqs]
         if len(self.pages.to_copy(seqs, lengths)):
             return 0
-        free = len(self.pages.free)
+        free = self.pages.free.quiet
         return bisect_headroom(
             lambda n: int(self.pages.missing(seqs, lengths, n).sum()) <= free, at_most
         )
 
     def truncate(self, seq: int, n: int) -> Grant:
         self.length[seq] -= n
+        self.index.truncated(seq, int(self.length[seq]))
         self.pages.drop(seq, keep=-(-int(self.length[seq]) // self.geometry.page_tokens))
         return EMPTY_GRANT
 
     # -- sharing -----------------------------------------------------------------------------
     def fork(self, parent: int, children: IntArray, demand: Demand) -> Grant | None:
         self.pages.share(parent, children, int(self.pages.count[parent]))
+        self.index.diverged(np.append(children, parent))
         self.length[children] = self.length[parent]
         self.active[children] = True
         return EMPTY_GRANT
 
     def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
         self.pages.reassign(rows, parents, self.pages.count[rows])
+        self.index.diverged(rows)
         return EMPTY_GRANT
 
     # -- release -----------------------------------------------------------------------------
     def release(self, seqs: IntArray) -> Grant:
         for seq in seqs.tolist():
             self.pages.drop(seq)
+        self.index.released(seqs)
         self.length[seqs] = 0
         self.active[seqs] = False
         return EMPTY_GRANT
@@ -150,14 +193,15 @@ class Paged(Allocator):
         live = held if all_live else self.pages.distinct_pages(seqs, lengths) - to_come
         token, reserved = (live * t - spare) * per_token, later * per_token
         in_use = held * t * per_token
+        cached = self.index.cached_before(to_come) * t * per_token
         logical = int(self.pages.count[self.active].sum()) - to_come
         return Usage(
             token=token,
             reserved=reserved,
             internal=in_use - token - reserved,
             round_up=np.zeros_like(held),
-            cached=np.zeros_like(held),
-            free=self.geometry.capacity_bytes - in_use,
+            cached=cached,
+            free=self.geometry.capacity_bytes - in_use - cached,
             pages=held,
             logical_pages=logical,
             metadata_bytes=logical * ENTRY_BYTES,
@@ -166,12 +210,12 @@ class Paged(Allocator):
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:
         free = len(self.pages.free)
-        return self.pages.num_pages - free, 0, free
+        cached = int(self.index.cached_before(np.zeros(1, dtype=np.int64))[0])
+        return self.pages.num_pages - free, cached, free - cached
 
     def check(self) -> None:
         self.pages.check()
+        self.index.check(self.length)
         expected = ceil_div(self.length, self.geometry.page_tokens)
-        assert (self.pages.count == expected).all(), (
-            "a row holds blocks it does not fill"
-        )
+        assert (self.pages.count == expected).all(), "a row holds blocks it does not fill"
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"

@@ -108,7 +108,7 @@ class Virtual(Allocator):
         shared = 0
         if self.alias and gang > 1:
             shared = prompt.tokens // t if private else whole
-        groups = shared + gang * (whole - shared)
+        groups = max(shared + gang * (whole - shared), -(-prompt.whole_tokens // t))
         if groups > self.pages.num_pages:
             raise NeverFits(
                 f"{groups} page-groups of {t} tokens are needed, the pool has "
@@ -300,7 +300,8 @@ class Virtual(Allocator):
             written = held * t - spare
         else:
             inside = ceil_div(lengths, t) * t - lengths
-            written = self.pages.distinct_pages(slots, lengths) * t - inside.sum()
+            twice, _ = self.pages.shared_slack(slots, lengths, finals)
+            written = self.pages.distinct_pages(slots, lengths) * t - inside.sum() + twice
             written = written - len(seqs) * np.arange(steps - 1, -1, -1)
         token, reserved = written * per_token, later * per_token
         in_use, cached = held * self.group_bytes, self.slots.cached * self.group_bytes

@@ -116,9 +116,15 @@ def _costs(log: RunLog) -> dict[str, Value]:
     totals, timeline = log.totals, log.timeline
     host_s = totals.get("allocator_host_s")
     maps, unmaps = totals.get("maps"), totals.get("unmaps")
+    hits, looked_up = int(timeline["hit_tokens"].sum()), totals.get("looked_up_tokens", 0.0)
+    wasted, evictions = totals.get("wasted_tokens"), totals.get("evictions")
     return {
         "preemptions": int(timeline["preemptions"].sum()),
-        "hit_tokens": int(timeline["hit_tokens"].sum()),
+        "hit_tokens": hits,
+        "prefix_hit_rate": None if evictions is None else _ratio(hits, looked_up),
+        "computed_tokens": int(timeline["batched_tokens"].sum()),
+        "wasted_tokens": None if wasted is None else int(wasted),
+        "evictions": None if evictions is None else int(evictions),
         "copied_bytes": int(timeline["copied_bytes"].sum()),
         "metadata_bytes_peak": _peak(timeline["metadata_bytes"]),
         "map_calls": None if maps is None else int(maps),

@@ -1,8 +1,15 @@
-"""When requests reach the queue: at recorded or drawn times, or as others end (closed loop)."""
+"""When requests reach the queue: at recorded or drawn times, or as others end.
+
+A request that comes `after` another arrives its think time after that one's end.  In a closed loop
+a conversation (a root and all that comes after it) is released when another one has ended whole.
+Both happen only where a sequence ends, so never inside a stretch of steps run in one go.
+"""
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_right
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -12,36 +19,64 @@ NO_MORE = float("inf")
 
 
 class Arrivals:
-    """Hands out request indices in order of arrival."""
+    """Hands out request indices in order of arrival; those at the same time by index."""
 
     def __init__(self, requests: RequestTable) -> None:
-        self._times = requests.arrival_s.tolist()
-        self._array = requests.arrival_s
+        roots = requests.roots
+        order = roots[np.argsort(requests.arrival_s[roots], kind="stable")]
+        self._closed = requests.concurrency is not None
+        self._held: list[int] = []  # of a closed loop: roots not released yet, the next one last
+        self._later: list[tuple[float, int]] = []  # a heap of (time, index), known by an end
+        if self._closed:
+            self._held = roots[::-1].tolist()
+            self._root_of = requests.root_of()
+            self._left = np.bincount(self._root_of, minlength=len(requests))
+            order = order[:0]
+            for _ in range(min(requests.concurrency, len(self._held))):
+                heapq.heappush(self._later, (0.0, self._held.pop()))
+        self._order = order.tolist()
+        self._array = requests.arrival_s[order]
+        self._times = self._array.tolist()
         self._next = 0
-        self._closed = requests.concurrency
-        if self._closed is not None:
-            self._times = [0.0] * min(self._closed, len(requests))
-        self._total = len(requests)
+        self._dependants: dict[int, list[tuple[float, int]]] = {}
+        if requests.after is not None:
+            for i in np.flatnonzero(requests.after >= 0).tolist():
+                dependant = (float(requests.think_s[i]), i)
+                self._dependants.setdefault(int(requests.after[i]), []).append(dependant)
 
     def due(self, now_s: float) -> list[tuple[int, float]]:
         """Return (index, arrival time) of those that have arrived by now, each once."""
         stop = bisect_right(self._times, now_s, lo=self._next)
-        arrived = [(i, self._times[i]) for i in range(self._next, stop)]
+        arrived = [(self._times[k], self._order[k]) for k in range(self._next, stop)]
         self._next = stop
-        return arrived
+        if self._later and self._later[0][0] <= now_s:
+            while self._later and self._later[0][0] <= now_s:
+                arrived.append(heapq.heappop(self._later))
+            arrived.sort()
+        return [(index, time_s) for time_s, index in arrived]
 
     def next_s(self) -> float:
         """Return when the next one arrives, infinity if none is known to."""
-        return self._times[self._next] if self._next < len(self._times) else NO_MORE
+        fixed = self._times[self._next] if self._next < len(self._times) else NO_MORE
+        return min(fixed, self._later[0][0]) if self._later else fixed
 
     def unseen_by(self, times_s: np.ndarray) -> np.ndarray:
         """Count those not handed out yet that will have arrived at each of these times."""
-        if self._next >= len(self._times) or self._closed is not None:
-            return np.zeros(len(times_s), dtype=np.int64)
-        return np.searchsorted(self._array, times_s, side="right") - self._next
+        unseen = np.zeros(len(times_s), dtype=np.int64)
+        if self._next < len(self._times):
+            unseen = np.searchsorted(self._array, times_s, side="right") - self._next
+        if self._later and self._later[0][0] <= times_s[-1]:
+            later = np.sort(np.array([time_s for time_s, _ in self._later]))
+            unseen = unseen + np.searchsorted(later, times_s, side="right")
+        return unseen
 
-    def ended(self, now_s: float, requests: int) -> None:
-        """Note that requests ended: in a closed loop as many others take their places."""
-        if self._closed is not None:
-            more = min(requests, self._total - len(self._times))
-            self._times += [now_s] * more
+    def ended(self, now_s: float, requests: Iterable[int]) -> None:
+        """Note that these requests ended now: what comes after them gets its arrival time."""
+        for index in requests:
+            for think_s, dependant in self._dependants.get(index, ()):
+                heapq.heappush(self._later, (now_s + think_s, dependant))
+            if self._closed:
+                root = self._root_of[index]
+                self._left[root] -= 1
+                if not self._left[root] and self._held:
+                    heapq.heappush(self._later, (now_s, self._held.pop()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-POLICIES = ("continuous", "static")
+POLICIES = ("continuous", "static", "chunked")
 SAMPLING_MODES = ("greedy", "parallel", "beam")
 
 
@@ -15,8 +15,10 @@ class EngineSpec:
     `max_len` is the longest sequence in tokens, prompt and output (null: the model's context).
     `max_num_seqs` counts sequences, so a beam of width 4 counts four.  A step computes at most
     `max_num_batched_tokens` prompt tokens (null: the larger of max_len and 2048), unless one
-    prompt alone is longer.  `skip_ahead` lets the engine run steps in which nothing but growth
-    happens in one go; it changes no result.
+    prompt alone is longer; a `static` batch is not filled up later, so there null sets no bound;
+    with the policy `chunked` these are all tokens of a step, without exception (null: 2048, as
+    vLLM).  `skip_ahead` lets the engine run steps in which nothing but growth happens in one go;
+    it changes no result.
     """
 
     policy: str = "continuous"
@@ -38,7 +40,7 @@ class SamplingSpec:
     mode: str = "greedy"
     n: int = 1
     width: int = 4
-    beam_switch: float = 0.11
+    beam_switch: float = 0.07
 
     @property
     def sequences(self) -> int:

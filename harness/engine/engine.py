@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
-from allocators.base import Allocator, AllocatorError, Grant, IntArray, NeverFits
+from allocators.base import Allocator, AllocatorError, Grant, IntArray, NeverFits, Unsupported
 from harness.engine.arrivals import NO_MORE, Arrivals
+from harness.engine.chunked import ChunkedScheduler
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.group import Group, beam_lineage
 from harness.engine.host_time import TimedAllocator
 from harness.engine.meter import Meter
-from harness.engine.scheduler import SCHEDULERS, Plan
+from harness.engine.plan import Plan
+from harness.engine.scheduler import Scheduler, StaticScheduler
+from harness.engine.streams import Streams
 from harness.results.runlog import RunLog
 from workloads.requests import RequestTable
 
 #: the longest stretch run in one go; bounds the memory of its columns
 MOST_STEPS = 4096
+SCHEDULERS = {
+    "continuous": Scheduler,
+    "static": StaticScheduler,
+    "chunked": ChunkedScheduler,
+}
+#: the token budget of a step where none is given
+DEFAULT_BUDGET_TOKENS = 2048
 
 
 class OutOfMemory(AllocatorError):
@@ -52,10 +63,28 @@ class Engine:
         seed: int,
     ) -> None:
         max_len = allocator.geometry.max_len
-        budget = engine.max_num_batched_tokens or max(max_len, 2048)
+        chunked = engine.policy == "chunked"
+        if chunked and sampling.sequences > 1:
+            raise Unsupported(
+                f"engine=chunked schedules single sequences, sampling.mode={sampling.mode} makes "
+                f"{sampling.sequences} of a request: use engine=continuous"
+            )
+        rows = min(engine.max_num_seqs, allocator.geometry.max_seqs)
+        if sampling.sequences > rows:
+            raise Unsupported(
+                f"a request of {sampling.sequences} sequences never fits in max_num_seqs={rows}"
+            )
+        default = DEFAULT_BUDGET_TOKENS if chunked else max(max_len, DEFAULT_BUDGET_TOKENS)
+        if engine.policy == "static":
+            default = sys.maxsize  # a batch is computed whole: memory alone bounds it
         self._allocator = TimedAllocator(allocator)
         self._scheduler = SCHEDULERS[engine.policy](
-            self._allocator, engine.max_num_seqs, budget, max_len, sampling.mode == "beam"
+            self._allocator,
+            rows,
+            engine.max_num_batched_tokens or default,
+            max_len,
+            sampling.mode == "beam",
+            Streams(requests, allocator.has_prefix_index),
         )
         self._requests, self._sampling, self._seed = requests, sampling, seed
         self._executor = executor
@@ -81,9 +110,13 @@ class Engine:
             done = self._step(plan)
             if done:
                 ended += len(done)
-                self._arrivals.ended(self._now_s, len(done))
+                self._arrivals.ended(self._now_s, [group.index for group in done])
                 progress(ended)
         self._totals["allocator_host_s"] = self._allocator.host_s
+        self._totals["looked_up_tokens"] = float(self._scheduler.looked_up_tokens)
+        self._totals["wasted_tokens"] = float(self._scheduler.wasted_tokens)
+        if self._allocator.inner.has_prefix_index:
+            self._totals["evictions"] = float(self._allocator.inner.evictions)
         capacity = self._allocator.inner.geometry.capacity_bytes
         return RunLog(name, capacity, self._meter.columns(), self._request_columns(), self._totals)
 
@@ -130,19 +163,19 @@ class Engine:
         self._totals["gap_cached_byte_s"] += cached * (until - self._now_s)
         self._now_s = until
 
-    def _horizon(self, rows: IntArray, at_most: int, grants: list[Grant]) -> int:
+    def _horizon(self, rows: IntArray, at_most: int, grants: list[Grant], granted: int) -> int:
         """Return how many steps of pure growth may be run in one go.
 
         It ends before a sequence ends, before memory needs an operation, and where an arrival
-        could be admitted.
+        could be admitted.  The slots of the first `granted` steps are taken already.
         """
         if not self._skip or at_most == 1:
             return 1
-        steps = self._allocator.quiet_steps(rows, min(at_most, MOST_STEPS))
+        steps = granted + self._allocator.quiet_steps(rows, min(at_most, MOST_STEPS) - granted)
         if steps <= 1:
             return 1
         if not self._scheduler.waiting and self._arrivals.next_s() < NO_MORE:
-            lengths = self._decoding_lengths()
+            lengths = self._scheduler.decoding_lengths()
             ends = self._ends(self._executor.window(grants, lengths, steps))
             steps = min(steps, int(np.searchsorted(ends, self._arrivals.next_s())) + 1)
         return steps
@@ -150,10 +183,10 @@ class Engine:
     def _step(self, plan: Plan) -> list[Group]:
         running = self._scheduler.running
         start_s = self._now_s
-        for prefill in plan.prefills:
-            if not prefill.group.generated:
-                prefill.group.first_scheduled_s = start_s
-        lengths = self._decoding_lengths()
+        for group in plan.computed_groups:
+            if np.isnan(group.first_scheduled_s):
+                group.first_scheduled_s = start_s
+        lengths = self._scheduler.decoding_lengths(plan)
         if plan.steps == 1:
             seconds = np.array([self._executor.step(plan, lengths)])
         else:
@@ -161,36 +194,28 @@ class Engine:
         ends = self._ends(seconds)
         self._now_s = float(ends[-1])
         usage = self._allocator.inner.usage(running.rows, running.finals, plan.steps)
-        for prefill in plan.prefills:
-            if not prefill.group.generated:
-                prefill.group.first_token_s = self._now_s
+        for group in plan.started:
+            group.first_token_s = self._now_s
         batch, starved = len(running), self._scheduler.starved
         done = self._scheduler.sampled(plan)
         for group in done:
             group.finish_s = self._now_s
-        grants = [*plan.grants, *(prefill.grant for prefill in plan.prefills)]
         self._meter.record(
             start_s,
             ends,
             usage,
             starved,
             waiting=len(self._scheduler.waiting) + self._arrivals.unseen_by(ends),
-            first={"preemptions": plan.preemptions, "copied_bytes": self._count(grants)},
+            first={"preemptions": plan.preemptions, "copied_bytes": self._count(plan.all_grants)},
             every={
                 "running": batch,
                 "batch": batch,
-                "batched_tokens": sum(p.computed_tokens for p in plan.prefills) or len(plan.rows),
-                "hit_tokens": sum(prefill.grant.cached_tokens for prefill in plan.prefills),
+                "batched_tokens": plan.batched_tokens,
+                "hit_tokens": plan.hit_tokens,
             },
             last={"running": batch - len(done)},
         )
         return done
-
-    def _decoding_lengths(self) -> IntArray:
-        """Slots that each decoding row fills with its new token; rows kept as padding come last."""
-        lengths = self._scheduler.running.lengths + 1
-        padding = self._scheduler.padding()
-        return np.concatenate([lengths, padding]) if len(padding) else lengths
 
     def _ends(self, seconds: np.ndarray) -> np.ndarray:
         """End of each step; summed one by one, so that many steps at once end at the same bits."""

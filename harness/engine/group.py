@@ -29,6 +29,7 @@ class Group:
     rows: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     generated: int = 0
     preemptions: int = 0
+    lost_tokens: int = 0  # computed before its last preemption, until it is admitted again
     first_scheduled_s: float = NEVER
     first_token_s: float = NEVER
     finish_s: float = NEVER
@@ -53,9 +54,9 @@ class Group:
                 return step
         return 0
 
-    def prompt(self) -> Prompt:
+    def prompt(self, token_ids: IntArray | None = None) -> Prompt:
         """What one sequence computes for all: the prompt and what they have generated in common."""
-        return Prompt(self.prompt_tokens + self.common_tokens)
+        return Prompt(self.prompt_tokens + self.common_tokens, token_ids)
 
     def demand(self, private_tokens: int) -> Demand:
         return Demand(self.prompt_tokens, self.output_tokens, private_tokens)

@@ -20,6 +20,12 @@ class TimedAllocator:
         self.host_s += perf_counter() - start
         return grant
 
+    def lookup(self, prompt: Prompt) -> int:
+        start = perf_counter()
+        hit = self.inner.lookup(prompt)
+        self.host_s += perf_counter() - start
+        return hit
+
     def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
         start = perf_counter()
         grant = self.inner.grow(seqs, n)

@@ -61,8 +61,12 @@ class Running:
         Returns the groups that are now done.
         """
         first = 0 if newest is None else len(self.left) - newest
+        return self.sampled_at(slice(first, None), steps)
+
+    def sampled_at(self, at: slice | IntArray, steps: int) -> list[Group]:
+        """Count `steps` tokens for the sequences at these places; return the groups now done."""
         self.left = self.left.copy()
-        self.left[first:] -= steps
+        self.left[at] -= steps
         if self.left.all():
             return []
         return [self.groups[i] for i in dict.fromkeys(self.owner[self.left == 0].tolist())]

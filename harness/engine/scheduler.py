@@ -15,47 +15,19 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from allocators.base import EMPTY_GRANT, Grant, IntArray, NeverFits, Prompt
+from allocators.base import EMPTY_GRANT, Demand, Grant, IntArray, NeverFits, Prompt
 from harness.engine.group import Group
 from harness.engine.host_time import TimedAllocator
+from harness.engine.plan import Plan, Prefill
 from harness.engine.running import NO_ROWS, Running
+from harness.engine.streams import Streams
 
-#: from the decoding rows, a number of steps and the grants due: how many to run in one go
-Horizon = Callable[[IntArray, int, list[Grant]], int]
-
-
-@dataclass(slots=True)
-class Prefill:
-    """One gang to compute: `prompt_tokens` by its first row, then `private_tokens` by each row."""
-
-    group: Group
-    grant: Grant
-    prompt_tokens: int
-    private_tokens: int
-
-    @property
-    def computed_tokens(self) -> int:
-        """Tokens that the step computes for this gang; a prefix hit is not computed."""
-        private = self.private_tokens * self.group.sequences
-        return self.prompt_tokens - self.grant.cached_tokens + private
-
-
-@dataclass(slots=True)
-class Plan:
-    """One step (or `steps` equal ones): prompts to compute, or sequences that decode.
-
-    `grants` are executed first, in order.
-    """
-
-    grants: list[Grant]
-    prefills: list[Prefill] = field(default_factory=list)
-    rows: IntArray = field(default_factory=lambda: NO_ROWS)
-    steps: int = 1
-    preemptions: int = 0
+#: from the decoding rows, a number of steps, the grants due and the steps whose slots are taken
+#: already: how many to run in one go
+Horizon = Callable[[IntArray, int, list[Grant], int], int]
 
 
 class Scheduler:
@@ -68,8 +40,10 @@ class Scheduler:
         max_num_batched_tokens: int,
         max_len: int,
         beams: bool,
+        streams: Streams,
     ) -> None:
         self.allocator = allocator
+        self.streams = streams
         self.waiting: deque[Group] = deque()
         self.running = Running(max_num_seqs, max_len, beams)
         self.beams = beams
@@ -77,11 +51,16 @@ class Scheduler:
         self._budget_tokens = max_num_batched_tokens
         self._free_rows = list(range(max_num_seqs))
         self.pending: list[Grant] = []  # executed with the next step
+        self.looked_up_tokens = 0  # of all admissions: what a prefix cache could have given
+        self.wasted_tokens = 0  # computed, lost by a preemption and computed again
 
     # -- the step ----------------------------------------------------------------------------
-    def padding(self) -> IntArray:
-        """Return the slots that sequences fill which have ended but are still computed."""
-        return NO_ROWS
+    def decoding_lengths(self, plan: Plan | None = None) -> IntArray:
+        """Return the slots that each row which decodes fills, its new token included.
+
+        Those of `plan`, or of all that run.
+        """
+        return NO_ROWS if plan is not None and plan.prefills else self.running.lengths + 1
 
     def plan(self, horizon: Horizon) -> Plan | None:
         """Return what to run next, or None when nothing can run before another request arrives.
@@ -90,23 +69,27 @@ class Scheduler:
         """
         prefills = self._admit()
         if prefills:
-            return Plan(self._take_pending(), prefills)
+            return self._compute(prefills)
         if len(self.running):
             return self._decode(horizon)
         return None
+
+    def _compute(self, prefills: list[Prefill]) -> Plan:
+        started = [p.group for p in prefills if not p.group.generated]
+        return Plan(self._take_pending(), prefills, started=started)
 
     def _admit(self) -> list[Prefill]:
         prefills: list[Prefill] = []
         tokens, self.starved = 0, False
         while self.waiting and len(self._free_rows) >= self.waiting[0].sequences:
             group = self.waiting[0]
-            prompt = group.prompt()
+            prompt = group.prompt(self.streams.of(group))
             private = group.prompt_tokens + group.generated - prompt.tokens
             tokens += prompt.tokens + private * group.sequences
             if prefills and tokens > self._budget_tokens:
                 break
             rows = np.array(heapq.nsmallest(group.sequences, self._free_rows), dtype=np.int64)
-            grant = self._ask(group, rows, prompt, private)
+            grant = self._ask(group, rows, prompt, group.demand(private))
             if grant is None:
                 self.starved = True
                 break
@@ -116,11 +99,19 @@ class Scheduler:
             self.waiting.popleft()
             self.running.add(group)
             prefills.append(Prefill(group, grant, prompt.tokens, private))
+            self._note_admission(prefills[-1])
         return prefills
 
-    def _ask(self, group: Group, rows: IntArray, prompt: Prompt, private: int) -> Grant | None:
+    def _note_admission(self, prefill: Prefill) -> None:
+        self.looked_up_tokens += prefill.prompt_tokens
+        if prefill.group.generated:
+            # The tokens sampled last had not been fed: computing them is no repetition.
+            fresh = prefill.group.sequences if prefill.private_tokens else 1
+            self.wasted_tokens += prefill.computed_tokens - fresh
+
+    def _ask(self, group: Group, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         try:
-            grant = self.allocator.admit(rows, prompt, group.demand(private))
+            grant = self.allocator.admit(rows, prompt, demand)
         except NeverFits as error:
             raise NeverFits(str(error), group.index) from error
         if grant is None and not len(self.running):
@@ -135,7 +126,7 @@ class Scheduler:
             rows = self.running.rows
             # After a preemption the queue is asked again in the very next step.
             alone = self.beams or plan.preemptions
-            steps = 1 if alone else horizon(rows, int(self.running.left.min()), plan.grants)
+            steps = 1 if alone else horizon(rows, int(self.running.left.min()), plan.grants, 0)
             grant = self.allocator.grow(rows, steps)
             if grant is not None:
                 if grant is not EMPTY_GRANT:
@@ -178,6 +169,7 @@ class Scheduler:
         return done
 
     def _end(self, group: Group) -> None:
+        self.streams.forget(group)
         self._leave(group, self.pending)
 
     def _leave(self, group: Group, grants: list[Grant]) -> None:
@@ -208,13 +200,16 @@ class StaticScheduler(Scheduler):
         max_num_batched_tokens: int,
         max_len: int,
         beams: bool,
+        streams: Streams,
     ) -> None:
-        super().__init__(allocator, max_num_seqs, max_num_batched_tokens, max_len, beams)
+        super().__init__(allocator, max_num_seqs, max_num_batched_tokens, max_len, beams, streams)
         self._ended: list[Group] = []
         self._padding = NO_ROWS
 
-    def padding(self) -> IntArray:
-        return self._padding
+    def decoding_lengths(self, plan: Plan | None = None) -> IntArray:
+        # Sequences that have ended are still computed; they come last.
+        lengths = super().decoding_lengths(plan)
+        return np.concatenate([lengths, self._padding]) if len(self._padding) else lengths
 
     def sampled(self, plan: Plan) -> list[Group]:
         self._padding = self._padding + plan.steps
@@ -224,9 +219,10 @@ class StaticScheduler(Scheduler):
         if len(self.running):
             return self._decode(horizon)
         prefills = self._admit()
-        return Plan(self._take_pending(), prefills) if prefills else None
+        return self._compute(prefills) if prefills else None
 
     def _end(self, group: Group) -> None:
+        self.streams.forget(group)
         self.running.remove(group)
         self._ended.append(group)
         ended = np.full(group.sequences, group.final_slots + 1)
@@ -242,6 +238,3 @@ class StaticScheduler(Scheduler):
             for ended in self._ended:
                 self._release(ended, grants)
             self._ended, self._padding = [], NO_ROWS
-
-
-SCHEDULERS = {"continuous": Scheduler, "static": StaticScheduler}

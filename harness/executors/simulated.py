@@ -6,7 +6,7 @@ import numpy as np
 
 from allocators.base import Allocator, Grant, IntArray
 from harness.cost.roofline import FloatArray, Roofline, Work
-from harness.engine.scheduler import Plan
+from harness.engine.plan import Plan
 
 #: bytes of one block-table entry on the device (a 32-bit block number)
 ENTRY_BYTES = 4
@@ -30,27 +30,29 @@ class SimulatedExecutor:
         """
         work = Work(paged=self._paged)
         blocking = ahead = 0.0
-        for grant in plan.grants:
+        for grant in plan.all_grants:
             blocking, ahead = self._add(grant, blocking, ahead)
-        if plan.prefills:
-            new, past, longest, rows = [], [], 0, 0
-            for prefill in plan.prefills:
-                blocking, ahead = self._add(prefill.grant, blocking, ahead)
-                hit, n = prefill.grant.cached_tokens, prefill.group.sequences
-                new.append(prefill.prompt_tokens - hit)
-                past.append(hit)
-                if prefill.private_tokens:
-                    new += [prefill.private_tokens] * n
-                    past += [prefill.prompt_tokens] * n
-                longest = max(longest, prefill.prompt_tokens + prefill.private_tokens)
-                rows += n
-            work.prefill_new, work.prefill_past = np.array(new), np.array(past)
-            work.sampled = rows
-            work.table_bytes = self._table_bytes(rows, longest)
-        else:
-            work.decode_seqs = work.sampled = len(lengths)
-            work.decode_context_tokens = int(lengths.sum())
-            work.table_bytes = self._table_bytes(len(lengths), int(lengths.max()))
+        new, past, longest, rows = [], [], int(lengths.max(initial=0)), len(lengths)
+        for prefill in plan.prefills:
+            hit, n = prefill.grant.cached_tokens, prefill.group.sequences
+            new.append(prefill.prompt_tokens - hit)
+            past.append(hit)
+            if prefill.private_tokens:
+                new += [prefill.private_tokens] * n
+                past += [prefill.prompt_tokens] * n
+            longest = max(longest, prefill.prompt_tokens + prefill.private_tokens)
+            rows += n
+        work.sampled = rows
+        for chunk in plan.chunks:
+            new.append(chunk.new_tokens)
+            past.append(chunk.past_tokens)
+            longest = max(longest, chunk.past_tokens + chunk.new_tokens)
+            rows += 1
+            work.sampled += chunk.last
+        work.prefill_new = np.array(new, dtype=np.int64)
+        work.prefill_past = np.array(past, dtype=np.int64)
+        work.decode_seqs, work.decode_context_tokens = len(lengths), int(lengths.sum())
+        work.table_bytes = self._table_bytes(rows, longest)
         compute = self._cost.step_s(work)
         return blocking + max(compute, ahead)
 

@@ -56,8 +56,10 @@ class RunLog:
     requests: one array [requests] a name of `REQUEST_COLUMNS`; times are NaN where it never came
         to it. `output_tokens` is per sequence.
     totals: `gap_s` (seconds spent in gaps), `gap_cached_byte_s` (cached bytes integrated over
-        them), `allocator_host_s` (measured host seconds inside the allocator), and where the
-        family has them `maps`, `unmaps` (calls) and `map_s` (simulated seconds they cost).
+        them), `allocator_host_s` (measured host seconds inside the allocator), `looked_up_tokens`
+        (of all admissions) and `wasted_tokens` (computed again after a preemption), and where the
+        family has them `evictions` (cached blocks), `maps`, `unmaps` (calls) and `map_s`
+        (simulated seconds they cost).
     """
 
     allocator: str

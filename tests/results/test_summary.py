@@ -59,7 +59,10 @@ def golden_log() -> RunLog:
             name: np.array(column, dtype=object if name in ("id", "status") else None)
             for name, column in requests.items()
         },
-        {"gap_s": 3.0, "gap_cached_byte_s": 50.0, "allocator_host_s": 6e-6, "maps": 3.0},
+        {
+            **{"gap_s": 3.0, "gap_cached_byte_s": 50.0, "allocator_host_s": 6e-6, "maps": 3.0},
+            **{"looked_up_tokens": 40.0, "wasted_tokens": 6.0, "evictions": 2.0},
+        },
     )
 
 
@@ -91,6 +94,10 @@ def test_golden_run():
         "normalized_latency_mean_s": (3 / 1 + 9 / 4) / 2,
         "preemptions": 1,
         "hit_tokens": 5,
+        "prefix_hit_rate": 5 / 40,
+        "computed_tokens": 16,
+        "wasted_tokens": 6,
+        "evictions": 2,
         "copied_bytes": 17,
         "metadata_bytes_peak": 24,
         "map_calls": 3,

@@ -1,0 +1,45 @@
+"""Prefix caching for paged allocators: an index of full blocks, and the order of their eviction.
+
+`attach` gives a page table the index and the pool of free pages that belong together.  The rules
+are stated in docs/prefix.md.
+"""
+
+from __future__ import annotations
+
+from allocators.base import Unsupported
+from allocators.page_table import PageTable
+from allocators.prefix.hash_index import HashIndex
+from allocators.prefix.index import NullIndex, PrefixIndex
+from allocators.prefix.orders import FifoOrder, LfuOrder
+from allocators.prefix.pool import LruPool, OrderedPool
+from allocators.prefix.radix_index import RadixIndex
+from allocators.prefix.s3fifo import S3FifoOrder
+
+INDEXES = ("none", "hash", "radix")
+EVICTIONS = ("lru", "lfu", "fifo", "s3fifo")
+_ORDERS = {"lfu": LfuOrder, "fifo": FifoOrder, "s3fifo": S3FifoOrder}
+
+
+def attach(pages: PageTable, prefix_index: str, eviction: str) -> PrefixIndex:
+    """Return the index `prefix_index` over `pages`, whose free pages it then keeps in order.
+
+    Raises ValueError for an unknown name, Unsupported for a radix index with s3fifo.
+    """
+    for name, value, allowed in (
+        ("prefix_index", prefix_index, INDEXES),
+        ("eviction", eviction, EVICTIONS),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    if prefix_index == "none":
+        return NullIndex()
+    if prefix_index == "radix":
+        if eviction == "s3fifo":
+            raise Unsupported(
+                "prefix_index=radix evicts whole leaves, for which s3fifo is not defined; "
+                "use eviction=lru, lfu or fifo, or prefix_index=hash"
+            )
+        return RadixIndex(pages, eviction)
+    if eviction == "lru":
+        return HashIndex(pages, LruPool(pages.num_pages))
+    return HashIndex(pages, OrderedPool(pages.num_pages, _ORDERS[eviction](pages.num_pages)))

@@ -1,0 +1,200 @@
+"""Pools of pages that nobody holds: some keep a key and can be hit (cached), the others are blank.
+
+A pool stands in for the `FreeQueue` of a page table.  Its length counts both kinds, since both can
+be handed out; a page that is handed out loses its key, which is an eviction.
+
+    LruPool        one queue of both kinds: whatever has been free for longest goes first
+    OrderedPool    blank pages first, then cached ones in the order that a policy gives
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+
+from allocators.base import IntArray
+from allocators.page_table import FreeQueue
+from allocators.prefix.lru_queue import LruQueue
+
+NO_FLAGS = np.empty(0, dtype=bool)
+
+
+class Pool(abc.ABC):
+    """What both pools keep: `keyed` [pages], and `cached`, how many of the free ones are keyed."""
+
+    def __init__(self, num_pages: int) -> None:
+        self.keyed = np.zeros(num_pages, dtype=bool)
+        self.cached = 0
+        self.evictions = 0
+        #: tells the index that these pages have lost their keys
+        self.on_evict: Callable[[list[int]], None] = lambda pages: None
+        self._last = NO_FLAGS  # of the pages taken last, in order: did one lose its key
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    def quiet(self) -> int:
+        """How many pages may be taken in one go with the same result as one by one over steps."""
+        return len(self)
+
+    def take(self, n: int) -> IntArray:
+        """Remove and return `n` pages; those with a key lose it."""
+        assert n <= len(self), "the caller checks before it takes"
+        pages, evicted = self._take(n)
+        self._last = evicted
+        return pages
+
+    @abc.abstractmethod
+    def _take(self, n: int) -> tuple[IntArray, np.ndarray]: ...
+
+    @abc.abstractmethod
+    def give(self, pages: IntArray) -> None:
+        """Add pages that nobody holds any more, deepest first."""
+
+    @abc.abstractmethod
+    def remove(self, pages: IntArray) -> None:
+        """Take these cached pages out; they are held again and keep their keys."""
+
+    @abc.abstractmethod
+    def pages(self) -> IntArray:
+        """Return all pages of the pool."""
+
+    def cached_before(self, taken: IntArray) -> IntArray:
+        """Return how many pages were cached before the last `taken[i]` pages were handed out.
+
+        They are of one `take`, the last one.
+        """
+        lost = np.concatenate([[0], np.cumsum(self._last[::-1])])
+        return self.cached + lost[np.minimum(taken, len(self._last))]
+
+    # -- what an eviction policy may want to know -----------------------------------------------
+    def inserted(self, pages: list[int], keys: list[int]) -> None:  # noqa: B027
+        """Note that these held pages got keys, in this order."""
+
+    def hit(self, pages: IntArray) -> None:  # noqa: B027
+        """Note a prefix hit on these pages, before they are held."""
+
+    def unkey(self, pages: IntArray) -> None:
+        """Note that these held pages lost their keys."""
+        self.keyed[pages] = False
+
+    def _evict(self, pages: IntArray) -> None:
+        self.keyed[pages] = False
+        self.cached -= len(pages)
+        self.evictions += len(pages)
+        self.on_evict(pages.tolist())
+
+
+class LruPool(Pool):
+    """The single queue of vLLM: least recently used first, whether cached or blank."""
+
+    def __init__(self, num_pages: int) -> None:
+        super().__init__(num_pages)
+        self._queue = LruQueue(num_pages)
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def _take(self, n: int) -> tuple[IntArray, np.ndarray]:
+        pages = self._queue.take(n)
+        evicted = self.keyed[pages]
+        if evicted.any():
+            self._evict(pages[evicted])
+        return pages, evicted
+
+    def give(self, pages: IntArray) -> None:
+        self._queue.give(pages)
+        self.cached += int(np.count_nonzero(self.keyed[pages]))
+
+    def remove(self, pages: IntArray) -> None:
+        self._queue.remove(pages)
+        self.cached -= len(pages)
+
+    def pages(self) -> IntArray:
+        return self._queue.pages()
+
+
+class Order(abc.ABC):
+    """An eviction policy: which cached page goes next.  `free` [pages] says which are cached."""
+
+    #: whether a key that is added between two evictions can change the second
+    insertion_sensitive: ClassVar[bool] = False
+
+    def __init__(self, num_pages: int) -> None:
+        self.free = np.zeros(num_pages, dtype=bool)
+
+    @abc.abstractmethod
+    def inserted(self, pages: list[int], keys: list[int]) -> None:
+        """Note that these pages got keys, in this order."""
+
+    def hit(self, pages: list[int]) -> None:  # noqa: B027
+        """Note a prefix hit on these pages."""
+
+    @abc.abstractmethod
+    def freed(self, pages: list[int]) -> None:
+        """Note that nobody holds these pages any more, deepest first; `free` says so already."""
+
+    def unkeyed(self, pages: list[int]) -> None:  # noqa: B027
+        """Note that these held pages lost their keys."""
+
+    @abc.abstractmethod
+    def victims(self, n: int) -> list[int]:
+        """Choose `n` or more cached pages to evict, in order; at least `n` are cached."""
+
+
+class OrderedPool(Pool):
+    """Blank pages first, in first-in first-out order; then cached ones as `order` says."""
+
+    def __init__(self, num_pages: int, order: Order) -> None:
+        super().__init__(num_pages)
+        self.order = order
+        self._blank = FreeQueue(num_pages)
+
+    def __len__(self) -> int:
+        return len(self._blank) + self.cached
+
+    @property
+    def quiet(self) -> int:
+        return len(self._blank) if self.order.insertion_sensitive else len(self)
+
+    def _take(self, n: int) -> tuple[IntArray, np.ndarray]:
+        pages = self._blank.take(min(n, len(self._blank)))
+        short = n - len(pages)
+        if not short:
+            return pages, np.zeros(n, dtype=bool)
+        victims = np.array(self.order.victims(short), dtype=np.int64)
+        self.order.free[victims] = False
+        self._evict(victims)
+        self._blank.give(victims[short:])
+        evicted = np.arange(n) >= len(pages)
+        return np.concatenate([pages, victims[:short]]), evicted
+
+    def give(self, pages: IntArray) -> None:
+        keyed = self.keyed[pages]
+        self._blank.give(pages[~keyed])
+        cached = pages[keyed]
+        if len(cached):
+            self.order.free[cached] = True
+            self.order.freed(cached.tolist())
+            self.cached += len(cached)
+
+    def remove(self, pages: IntArray) -> None:
+        self.order.free[pages] = False
+        self.cached -= len(pages)
+
+    def pages(self) -> IntArray:
+        return np.concatenate([self._blank.pages(), np.flatnonzero(self.order.free)])
+
+    def inserted(self, pages: list[int], keys: list[int]) -> None:
+        self.order.inserted(pages, keys)
+
+    def hit(self, pages: IntArray) -> None:
+        self.order.hit(pages.tolist())
+
+    def unkey(self, pages: IntArray) -> None:
+        super().unkey(pages)
+        self.order.unkeyed(pages.tolist())

@@ -1,0 +1,190 @@
+"""The engine takes, step by step, what a slow and literal model of it takes."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from engine_cases import Checking, Metronome, run, table
+from engine_reference import CannotFit, ContiguousMemory, Gang, PagedMemory, Reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from allocators.base import Geometry
+from allocators.contiguous import Contiguous
+from allocators.paged import Paged
+from harness.engine.config import SamplingSpec
+from harness.engine.engine import OutOfMemory
+from harness.engine.group import beam_lineage
+
+LENGTHS = st.tuples(st.integers(1, 20) | st.integers(1, 2), st.integers(1, 14))
+COLUMNS = {
+    "running": "running",
+    "waiting": "waiting",
+    "batched_tokens": "batched",
+    "blocks_in_use": "blocks",
+    "preemptions": "preemptions",
+    "saturated": "starved",
+}
+SLOTS = {"token_bytes": "token", "reserved_bytes": "reserved", "copied_bytes": "copied"}
+
+
+@st.composite
+def cases(draw):
+    lengths = draw(st.lists(LENGTHS, min_size=1, max_size=9))
+    mode = draw(st.sampled_from(["greedy", "parallel", "beam"]))
+    size = 1 if mode == "greedy" else draw(st.integers(1, 4))
+    gaps = draw(st.lists(st.integers(0, 6), min_size=len(lengths), max_size=len(lengths)))
+    at_once = draw(st.booleans())
+    return {
+        "lengths": lengths,
+        "sampling": SamplingSpec(mode, size, size, draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))),
+        "arrivals": np.zeros(len(lengths)) if at_once else np.cumsum(gaps) / 2,
+        "concurrency": draw(st.none() | st.integers(1, 5)) if at_once else None,
+        "max_seqs": draw(st.integers(size, 12)),
+        "budget": draw(st.sampled_from([1, 12, 30, 2048])),
+        "block": draw(st.sampled_from([1, 2, 3, 4, 8, 16])),
+        "spare": draw(st.integers(0, 8)),
+        "skip": draw(st.booleans()),
+        "seed": draw(st.integers(0, 3)),
+    }
+
+
+def gangs_of(case):
+    sampling = case["sampling"]
+    gangs = []
+    for i, (prompt, output) in enumerate(case["lengths"]):
+        gang = Gang(i, prompt, output, sampling.sequences)
+        if sampling.mode == "beam":
+            drawn = beam_lineage(case["seed"], i, output - 1, gang.size, sampling.beam_switch)
+            gang.lineage = drawn.tolist()
+        gangs.append(gang)
+    return gangs
+
+
+def engine_log(case, allocator):
+    requests = table(*zip(*case["lengths"], strict=True), case["arrivals"], case["concurrency"])
+    return run(
+        allocator,
+        requests,
+        case["sampling"],
+        Metronome() if case["skip"] else Checking(allocator),
+        case["seed"],
+        max_num_seqs=case["max_seqs"],
+        max_num_batched_tokens=case["budget"],
+        skip_ahead=case["skip"],
+    )
+
+
+def assert_same(log, rows, finish, bytes_per_token, slots=SLOTS):
+    for column, name in COLUMNS.items():
+        assert log.timeline[column].tolist() == [row[name] for row in rows], column
+    for column, name in slots.items():
+        expected = [row[name] * bytes_per_token for row in rows]
+        assert log.timeline[column].tolist() == expected, column
+    assert log.requests["finish_s"].tolist() == [finish[i] for i in range(len(finish))]
+
+
+def test_paged_steps_are_those_of_the_reference():
+    seen = Counter()
+
+    @settings(max_examples=400, deadline=None, derandomize=True)
+    @given(cases())
+    def compare(case):
+        block, size = case["block"], case["sampling"].sequences
+        # The longest request just fits, in the worst case of nothing shared.
+        longest = max(prompt + output - 1 for prompt, output in case["lengths"])
+        blocks = size * -(-longest // block) + case["spare"]
+        geometry = Geometry(blocks * block, case["max_seqs"], 34, layers=3)
+        log = engine_log(case, Paged(geometry, block_size=block))
+        memory = PagedMemory(blocks, block)
+        reference = Reference(
+            memory,
+            gangs_of(case),
+            case["arrivals"].tolist(),
+            case["max_seqs"],
+            case["budget"],
+            case["concurrency"],
+        )
+        rows = reference.run()
+        assert_same(log, rows, reference.finish, geometry.bytes_per_token)
+        seen["cases"] += 1
+        seen["steps"] += len(rows)
+        for mode in (case["sampling"].mode, f"block {block}"):
+            seen[f"preemptions, {mode}"] += sum(row["preemptions"] for row in rows)
+        seen[f"copies, {case['sampling'].mode}"] += sum(row["copied"] for row in rows)
+        seen["several at once"] += sum(row["preemptions"] > 1 for row in rows)
+
+    compare()
+    for mode in ("greedy", "parallel", "beam", *(f"block {b}" for b in (1, 2, 3, 4, 8, 16))):
+        assert seen[f"preemptions, {mode}"], f"{mode}: the pools were not tight"
+    assert seen["copies, parallel"]
+    assert seen["copies, beam"]
+    assert not seen["copies, greedy"]
+    assert seen["several at once"], "no step preempted more than one"
+
+
+def test_paged_gives_up_where_the_reference_does():
+    outcomes = Counter()
+
+    @settings(max_examples=120, deadline=None, derandomize=True)
+    @given(cases())
+    def compare(case):
+        block = case["block"]
+        blocks = 3 + case["spare"]
+        geometry = Geometry(blocks * block, case["max_seqs"], 34)
+        gangs, arrivals = gangs_of(case), case["arrivals"].tolist()
+        reference = Reference(
+            PagedMemory(blocks, block), gangs, arrivals, case["max_seqs"], case["budget"]
+        )
+        case["concurrency"] = None
+        try:
+            rows = reference.run()
+        except CannotFit as error:
+            with pytest.raises(OutOfMemory, match=f"request '{error.args[0]}' .* can never fit"):
+                engine_log(case, Paged(geometry, block_size=block))
+            outcomes["never"] += 1
+        else:
+            log = engine_log(case, Paged(geometry, block_size=block))
+            assert_same(log, rows, reference.finish, geometry.bytes_per_token)
+            outcomes["finished"] += 1
+
+    compare()
+    assert min(outcomes["never"], outcomes["finished"]) > 5
+
+
+@pytest.mark.parametrize("placement", ["buddy", "first_fit"])
+@pytest.mark.parametrize("reservation", ["max", "oracle"])
+def test_contiguous_steps_are_those_of_the_reference(reservation, placement):
+    seen = Counter()
+
+    @settings(max_examples=100, deadline=None, derandomize=True)
+    @given(cases(), st.integers(40, 150))
+    def compare(case, capacity):
+        case["sampling"] = SamplingSpec("greedy")
+        geometry = Geometry(max(capacity, 64), case["max_seqs"], 34, layers=3)
+        slots_of = (lambda gang: 34) if reservation == "max" else (lambda gang: gang.final)
+        memory = ContiguousMemory(geometry.capacity_tokens, slots_of, placement == "buddy")
+        reference = Reference(
+            memory,
+            gangs_of(case),
+            case["arrivals"].tolist(),
+            case["max_seqs"],
+            case["budget"],
+            case["concurrency"],
+        )
+        rows = reference.run()
+        allocator = Contiguous(geometry, reservation=reservation, placement=placement)
+        log = engine_log(case, allocator)
+        for row in rows:
+            free = geometry.capacity_tokens - row["held"] - row["rounded"]
+            row["internal"] = row["held"] - row["token"] - row["reserved"]
+            row["external"] = row["rounded"] + (free if row["starved"] else 0)
+            row["idle"] = 0 if row["starved"] else free
+        slots = {**SLOTS, **{f"{c}_bytes": c for c in ("internal", "external", "idle")}}
+        assert_same(log, rows, reference.finish, geometry.bytes_per_token, slots)
+        seen["starved"] += sum(row["starved"] for row in rows)
+        seen["together"] += sum(row["blocks"] > 2 for row in rows)
+
+    compare()
+    assert seen["starved"]
+    assert reservation == "max" or seen["together"]
