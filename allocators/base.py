@@ -68,6 +68,8 @@ class Geometry:
     head_dim: int = 1
     dtype_bytes: int = 2
     ranks: int = 1
+    #: slots of host memory for sequences that are swapped out
+    host_tokens: int = 0
 
     @property
     def bytes_per_token(self) -> int:
@@ -117,12 +119,12 @@ def _none(columns: int) -> IntArray:
     return array
 
 
-NO_COPIES, NO_MAPS = _none(3), _none(3)
+NO_COPIES, NO_MAPS, NO_SWAPS = _none(3), _none(3), _none(3)
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What must happen to memory, in this order: unmaps, maps, copies.
+    """What must happen to memory, in this order: swaps out, unmaps, maps, swaps in, copies.
 
     `copies` rows are (source slot, destination slot, slots), physical; within one grant all
     sources are read before any destination is written.  Copies granted by `admit` read the
@@ -130,6 +132,7 @@ class Grant:
     `maps` and `unmaps` rows are (request slot, virtual page-group, physical page-group).
     `ahead_maps` has the same form for page-groups that the next step needs: a background thread
     may map them while this step computes.  A page-group is `pages_per_group` driver calls.
+    `swaps_out` and `swaps_in` rows are (device slot, host slot, slots).
     """
 
     cached_tokens: int = 0
@@ -137,6 +140,8 @@ class Grant:
     maps: IntArray = field(default_factory=lambda: NO_MAPS)
     unmaps: IntArray = field(default_factory=lambda: NO_MAPS)
     ahead_maps: IntArray = field(default_factory=lambda: NO_MAPS)
+    swaps_out: IntArray = field(default_factory=lambda: NO_SWAPS)
+    swaps_in: IntArray = field(default_factory=lambda: NO_SWAPS)
 
 
 EMPTY_GRANT = Grant()
@@ -262,6 +267,20 @@ class Allocator(abc.ABC):
     def release(self, seqs: IntArray) -> Grant:
         """End these sequences and take their memory back."""
 
+    def suspend(self, seqs: IntArray, ticket: int) -> Grant | None:
+        """Move these sequences to host memory and take theirs back; None if the host is full.
+
+        `ticket` is the caller's name for what is saved, to `resume` it.
+        """
+        raise Unsupported(f"{type(self).__name__} cannot swap")
+
+    def resume(self, seqs: IntArray, ticket: int) -> Grant | None:
+        """Bring a ticket's sequences back under the names `seqs`; None if they do not fit now.
+
+        Beside others they are let in only if each could also grow by one slot.
+        """
+        raise Unsupported(f"{type(self).__name__} cannot swap")
+
     # -- views -------------------------------------------------------------------------------
     @abc.abstractmethod
     def layout(self, seqs: IntArray) -> BlockTable | Strided:
@@ -270,6 +289,14 @@ class Allocator(abc.ABC):
     @abc.abstractmethod
     def addresses(self, seq: int) -> IntArray:
         """Return the physical slot of each position, [length]; for tests and memory maps."""
+
+    def extents(self, seq: int) -> IntArray:
+        """Return the stretches of the pool that it holds, written or not; for memory maps.
+
+        [stretches, 2] of (first slot, slots).  A policy that does not say holds what is written.
+        """
+        slots = self.addresses(seq)
+        return np.column_stack([slots, np.ones_like(slots)])
 
     @abc.abstractmethod
     def usage(self, seqs: IntArray, finals: IntArray, steps: int = 1) -> Usage:

@@ -23,6 +23,7 @@ from allocators.base import (
     Strided,
     Usage,
 )
+from allocators.host import HostExtents
 from allocators.placement import PLACEMENTS, Extent
 
 RESERVATIONS = ("max", "pow2", "oracle", "grow")
@@ -50,6 +51,7 @@ class Contiguous(Allocator):
         self.reservation = reservation
         self.placement = PLACEMENTS[placement](geometry.capacity_tokens)
         self._extent: dict[int, Extent] = {}
+        self.host = HostExtents(geometry.host_tokens)
         self.start: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
         self.size: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
 
@@ -193,12 +195,36 @@ class Contiguous(Allocator):
         self.active[seqs] = False
         return EMPTY_GRANT
 
+    def suspend(self, seqs: IntArray, ticket: int) -> Grant | None:
+        swaps = self.host.save(ticket, self.start[seqs], self.length[seqs], self.size[seqs])
+        if swaps is None:
+            return None
+        self.release(seqs)
+        return Grant(swaps_out=swaps)
+
+    def resume(self, seqs: IntArray, ticket: int) -> Grant | None:
+        # One that was preempted because it was full comes back to where it can go on.
+        sizes = self.host.sizes_of(
+            ticket, lambda n: min(next_power_of_two(n), self.geometry.max_len)
+        )
+        taken = self._take(sizes)
+        if taken is None:
+            return None
+        for seq, extent, slots in zip(seqs.tolist(), taken, sizes, strict=True):
+            self._hold(seq, extent, slots)
+        self.length[seqs], swaps = self.host.restore(ticket, self.start[seqs])
+        self.active[seqs] = True
+        return Grant(swaps_in=swaps)
+
     # -- views -------------------------------------------------------------------------------
     def layout(self, seqs: IntArray) -> Strided:
         return Strided(self.start[seqs], self.length[seqs])
 
     def addresses(self, seq: int) -> IntArray:
         return self.start[seq] + np.arange(self.length[seq])
+
+    def extents(self, seq: int) -> IntArray:
+        return np.array([[self.start[seq], self.size[seq]]])
 
     def usage(self, seqs: IntArray, finals: IntArray, steps: int = 1) -> Usage:
         per_token = self.geometry.bytes_per_token
@@ -228,6 +254,7 @@ class Contiguous(Allocator):
         return held, 0, self.placement.free
 
     def check(self) -> None:
+        self.host.check()
         active, _, free = self.balance()
         assert active + free == self.geometry.capacity_tokens, "slots are lost or counted twice"
         assert set(self._extent) == set(np.flatnonzero(self.active).tolist())

@@ -188,6 +188,11 @@ class PageTable:
         t = self.page_tokens
         return self.table[row, position // t] * t + position % t
 
+    def extents(self, row: int) -> IntArray:
+        """Return (first slot, slots) of each page of a row, [pages, 2]."""
+        pages = self.table[row, : int(self.count[row])]
+        return np.column_stack([pages, np.ones_like(pages)]) * self.page_tokens
+
     def distinct_pages(self, rows: IntArray, lengths: IntArray) -> int:
         """Count the pages that hold at least one slot of these rows, shared ones once."""
         used = np.arange(self.table.shape[1]) < ceil_div(lengths, self.page_tokens)[:, None]

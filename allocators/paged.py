@@ -29,6 +29,7 @@ from allocators.base import (
     is_number,
 )
 from allocators.growth import bisect_headroom
+from allocators.host import HostPages
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
 from allocators.prefix.index import PrefixStats
@@ -69,6 +70,7 @@ class Paged(Allocator):
         per_row = -(-geometry.max_len // block_size)
         self.pages = PageTable(geometry.max_seqs, per_row, num_blocks, block_size)
         self.watermark_blocks = int(watermark * num_blocks)
+        self.host = HostPages(geometry.host_tokens // block_size)
         self.index = attach(self.pages, prefix_index, eviction)
         self.has_prefix_index = prefix_index != "none"
 
@@ -174,6 +176,19 @@ class Paged(Allocator):
         self.active[seqs] = False
         return EMPTY_GRANT
 
+    def suspend(self, seqs: IntArray, ticket: int) -> Grant | None:
+        swaps = self.host.save(ticket, self.pages, seqs, self.length[seqs])
+        return None if swaps is None else replace(self.release(seqs), swaps_out=swaps)
+
+    def resume(self, seqs: IntArray, ticket: int) -> Grant | None:
+        beside = self.watermark_blocks + len(seqs) if self.active.any() else 0
+        if self.host.pages_of(ticket) + beside > len(self.pages.free):
+            return None
+        self.length[seqs], swaps = self.host.restore(ticket, self.pages, seqs)
+        self.active[seqs] = True
+        self.index.diverged(seqs)  # what it holds is not looked up any more
+        return Grant(swaps_in=swaps)
+
     # -- views -------------------------------------------------------------------------------
     def layout(self, seqs: IntArray) -> BlockTable:
         width = int(self.pages.count[seqs].max(initial=0))
@@ -182,6 +197,9 @@ class Paged(Allocator):
 
     def addresses(self, seq: int) -> IntArray:
         return self.pages.addresses(seq, int(self.length[seq]))
+
+    def extents(self, seq: int) -> IntArray:
+        return self.pages.extents(seq)
 
     def usage(self, seqs: IntArray, finals: IntArray, steps: int = 1) -> Usage:
         t, per_token = self.geometry.page_tokens, self.geometry.bytes_per_token
@@ -215,6 +233,7 @@ class Paged(Allocator):
 
     def check(self) -> None:
         self.pages.check()
+        self.host.check()
         self.index.check(self.length)
         expected = ceil_div(self.length, self.geometry.page_tokens)
         assert (self.pages.count == expected).all(), "a row holds blocks it does not fill"

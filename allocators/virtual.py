@@ -10,7 +10,7 @@ Options of the paper: *deferred* reclamation (an ended sequence's slot keeps its
 next one), *eager* mapping (one idle slot is kept mapped ahead) and *background* mapping (the
 page-groups of the next step are mapped while this one computes).  The original shares nothing; with
 `sharing=alias` a fork maps the parent's page-groups into the child's range and copies only the one
-being written.
+being written, and with a prefix index a prompt maps those that hold its beginning (docs/prefix.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
-    NO_MAPS,
     Allocator,
     Demand,
     Geometry,
@@ -34,9 +33,12 @@ from allocators.base import (
     Usage,
     is_number,
 )
+from allocators.grants import join
 from allocators.growth import bisect_headroom
-from allocators.page_table import PageTable, ceil_div
-from allocators.virtual_slots import Slots
+from allocators.host import HostPages
+from allocators.page_table import EMPTY, PageTable, ceil_div
+from allocators.prefix.index import PrefixStats
+from allocators.virtual_prefix import attach
 
 PAGE_BYTES = {"64KiB": 64 << 10, "128KiB": 128 << 10, "256KiB": 256 << 10, "2MiB": 2 << 20}
 #: bytes of one page-table entry of the driver
@@ -67,6 +69,7 @@ class Virtual(Allocator):
         eager: bool = True,
         background: bool = True,
         reclaim_free: float = 0.1,
+        prefix_index: str = "none",
     ) -> None:
         for name, value, allowed in (
             ("page_size", page_size, tuple(PAGE_BYTES)),
@@ -98,8 +101,20 @@ class Virtual(Allocator):
         self.keep_free = int(reclaim_free * num_groups) if deferred else 0
         per_row = -(-geometry.max_len // tokens)
         self.pages = PageTable(geometry.max_seqs, per_row, num_groups, tokens)
-        self.slots = Slots(self.pages)
+        self.index, self.slots = attach(self.pages, prefix_index, sharing)
+        self.has_prefix_index = prefix_index != "none"
+        self.host = HostPages(geometry.host_tokens // tokens)
         self.slot: IntArray = np.full(geometry.max_seqs, -1, dtype=np.int64)
+
+    @property
+    def prefix_stats(self) -> PrefixStats:
+        """Lookups, hits and evictions so far; all zero without an index."""
+        return self.index.stats()
+
+    @property
+    def evictions(self) -> int:
+        """Page-groups of a known prefix that were unmapped or overwritten, so far."""
+        return self.index.stats().evictions
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -114,9 +129,12 @@ class Virtual(Allocator):
                 f"{groups} page-groups of {t} tokens are needed, the pool has "
                 f"{self.pages.num_pages}"
             )
-        if groups > self._available():
+        found = self.index.find(prompt)
+        # Those of the hit that are cached will not be available any more.
+        if groups - len(found) > self._available() - self.slots.cached_of(found):
             return None
-        steps = [self._open(seqs[:1], prompt.tokens)]
+        steps = [self._open(seqs[:1], prompt.tokens, found)]
+        self.index.admitted(int(self.slot[seqs[0]]), prompt, found, alone=gang == 1)
         if gang > 1:
             steps.append(self._continue(int(seqs[0]), seqs[1:], diverging=private > 0))
         if private:
@@ -125,20 +143,27 @@ class Virtual(Allocator):
             steps.append(self._map_ahead(seqs))
         if self.eager:
             steps.append(Grant(ahead_maps=self.slots.prepare_one()))
-        return _join(steps)
+        hit = len(found) * t
+        return replace(join(steps), cached_tokens=hit) if hit else join(steps)
 
-    def _open(self, seqs: IntArray, tokens: int) -> Grant:
-        """Give each sequence a slot with room for `tokens`; the caller has counted the pages."""
+    def lookup(self, prompt: Prompt) -> int:
+        return len(self.index.find(prompt)) * self.geometry.page_tokens
+
+    def _open(self, seqs: IntArray, tokens: int, found: IntArray = EMPTY) -> Grant:
+        """Give each sequence a slot with room for `tokens`, which begins with the pages `found`.
+
+        The caller has counted the pages.
+        """
         steps = []
         for seq in seqs.tolist():
             need = -(-tokens // self.geometry.page_tokens)
-            slot, unmaps = self.slots.acquire(need)
+            slot, opened = self.slots.open(need, found)
             self.slot[seq] = slot
-            steps.append(Grant(unmaps=unmaps))
+            steps.append(opened)
             steps.append(self._extend(np.array([slot]), np.zeros(1, np.int64), tokens))
         self.length[seqs] = tokens
         self.active[seqs] = True
-        return _join(steps)
+        return join(steps)
 
     def _diverge(self, seqs: IntArray, n: int) -> Grant:
         """Give each sequence of a new gang `n` slots of its own behind the prompt.
@@ -169,9 +194,10 @@ class Virtual(Allocator):
             steps.append(self._copy_on_write(slots[copiers], lengths[copiers]))
         if missing.any():
             steps.append(self._extend(slots, lengths, n))
+        self.index.grown(slots, lengths, lengths + n)
         if self.background:
             steps.append(self._map_ahead(seqs))
-        return _join(steps)
+        return join(steps)
 
     def headroom(self, seqs: IntArray) -> int:
         lengths, slots = self.length[seqs], self.slot[seqs]
@@ -191,6 +217,7 @@ class Virtual(Allocator):
     def truncate(self, seq: int, n: int) -> Grant:
         self.length[seq] -= n
         slot = int(self.slot[seq])
+        self.index.truncated(slot, int(self.length[seq]))
         keep = -(-int(self.length[seq]) // self.geometry.page_tokens)
         # Exclusive page-groups stay mapped for the tokens to come; shared ones cannot be written.
         behind = self.pages.table[slot, keep : int(self.pages.count[slot])]
@@ -210,6 +237,7 @@ class Virtual(Allocator):
     def _copy_on_write(self, slots: IntArray, lengths: IntArray) -> Grant:
         reclaimed = self.slots.reclaim(len(slots))
         copies, old = self.pages.copy_on_write(slots, lengths)
+        self.slots.left(old)
         column = lengths // self.geometry.page_tokens
         unmaps = np.column_stack([slots, column, old])
         maps = np.column_stack([slots, column, self.pages.table[slots, column]])
@@ -231,7 +259,9 @@ class Virtual(Allocator):
         need = -(-int(self.length[parent]) // self.geometry.page_tokens)
         if not self.alias and need * len(children) > self._available():
             return None
-        return self._continue(parent, children)
+        grant = self._continue(parent, children)
+        self.index.diverged(self.slot[np.append(children, parent)])
+        return grant
 
     def _continue(self, parent: int, children: IntArray, diverging: bool = False) -> Grant:
         length, t = int(self.length[parent]), self.geometry.page_tokens
@@ -239,7 +269,7 @@ class Virtual(Allocator):
         if not self.alias:
             opened = self._open(children, length)
             copies = self._copy_rows(np.full(len(children), source), self.slot[children], need)
-            return _join([opened, Grant(copies=copies)])
+            return join([opened, Grant(copies=copies)])
         steps = []
         for child in children.tolist():
             self.slot[child], unmaps = self.slots.acquire(0)
@@ -252,13 +282,15 @@ class Virtual(Allocator):
         column = np.tile(np.arange(need), len(slots))
         row = np.repeat(slots, need)
         steps.append(Grant(maps=np.column_stack([row, column, self.pages.table[row, column]])))
-        return _join(steps)
+        return join(steps)
 
     def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
         slots, sources = self.slot[rows], self.slot[parents]
         used = ceil_div(self.length[rows], self.geometry.page_tokens)
         if self.alias:
             gone, come = self.pages.reassign(slots, sources, used)
+            self.slots.left(gone[:, 2])
+            self.index.diverged(slots)
             return Grant(unmaps=gone, maps=come) if len(come) else EMPTY_GRANT
         moved = np.flatnonzero(rows != parents)
         copies = [
@@ -275,12 +307,33 @@ class Virtual(Allocator):
     # -- release -----------------------------------------------------------------------------
     def release(self, seqs: IntArray) -> Grant:
         unmaps = [self.slots.retire(slot, self.deferred) for slot in self.slot[seqs].tolist()]
+        self.index.released(self.slot[seqs])
         self.slot[seqs] = -1
         self.length[seqs] = 0
         self.active[seqs] = False
         wanted = min(self.keep_free, self._available())
         unmaps.append(self.slots.reclaim(wanted))
         return Grant(unmaps=np.concatenate(unmaps))
+
+    def suspend(self, seqs: IntArray, ticket: int) -> Grant | None:
+        swaps = self.host.save(ticket, self.pages, self.slot[seqs], self.length[seqs])
+        return None if swaps is None else replace(self.release(seqs), swaps_out=swaps)
+
+    def resume(self, seqs: IntArray, ticket: int) -> Grant | None:
+        groups = self.host.pages_of(ticket)
+        if groups + (len(seqs) if self.active.any() else 0) > self._available():
+            return None
+        unmaps = []
+        for seq in seqs.tolist():
+            self.slot[seq], unmapped = self.slots.acquire(0)
+            unmaps.append(unmapped)
+        unmaps.append(self.slots.reclaim(groups))
+        slots = self.slot[seqs]
+        self.length[seqs], swaps = self.host.restore(ticket, self.pages, slots)
+        self.active[seqs] = True
+        row, column = np.nonzero(self.pages.table[slots] >= 0)
+        maps = np.column_stack([slots[row], column, self.pages.table[slots[row], column]])
+        return Grant(unmaps=np.concatenate(unmaps), maps=maps, swaps_in=swaps)
 
     # -- views -------------------------------------------------------------------------------
     def layout(self, seqs: IntArray) -> Strided:
@@ -289,6 +342,9 @@ class Virtual(Allocator):
 
     def addresses(self, seq: int) -> IntArray:
         return self.pages.addresses(int(self.slot[seq]), int(self.length[seq]))
+
+    def extents(self, seq: int) -> IntArray:
+        return self.pages.extents(int(self.slot[seq]))
 
     def usage(self, seqs: IntArray, finals: IntArray, steps: int = 1) -> Usage:
         t, per_token = self.geometry.page_tokens, self.geometry.bytes_per_token
@@ -317,7 +373,7 @@ class Virtual(Allocator):
             pages=flat + held,
             logical_pages=flat + logical,
             metadata_bytes=flat
-            + (logical + self.slots.cached)
+            + int(self.pages.count.sum())
             * (self.pages_per_group * self.geometry.ranks * ENTRY_BYTES),
         )
 
@@ -328,22 +384,11 @@ class Virtual(Allocator):
 
     def check(self) -> None:
         self.pages.check()
+        self.host.check()
         self.slots.check(self.slot[self.active])
+        lengths = np.zeros_like(self.length)
+        lengths[self.slot[self.active]] = self.length[self.active]
+        self.index.check(lengths)
         held = self.pages.count[self.slot[self.active]] * self.geometry.page_tokens
         assert (held >= self.length[self.active]).all(), "a slot is not mapped as far as it is long"
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"
-
-
-def _join(steps: list[Grant]) -> Grant:
-    """Join grants that happen one after the other into one."""
-    steps = [s for s in steps if s is not EMPTY_GRANT]
-    if not steps:
-        return EMPTY_GRANT
-    if len(steps) == 1:
-        return steps[0]
-    return Grant(
-        copies=np.concatenate([s.copies for s in steps]),
-        maps=np.concatenate([s.maps for s in steps]),
-        unmaps=np.concatenate([s.unmaps for s in steps]) if steps else NO_MAPS,
-        ahead_maps=np.concatenate([s.ahead_maps for s in steps]),
-    )

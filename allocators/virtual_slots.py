@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import NO_MAPS, IntArray
+from allocators.base import NO_MAPS, Grant, IntArray
 from allocators.page_table import PageTable
 
 
@@ -30,6 +30,18 @@ class Slots:
         del self.idle[slot]
         self.cached -= int(kept[best])
         return slot, self.drop(slot, keep=need)
+
+    def open(self, need: int, found: IntArray) -> tuple[int, Grant]:
+        """Take a slot for `need` page-groups, the first of which are a prefix hit (never here)."""
+        slot, unmaps = self.acquire(need)
+        return slot, Grant(unmaps=unmaps)
+
+    def cached_of(self, pages: IntArray) -> int:
+        """Count those of a prefix hit that are cached."""
+        return 0
+
+    def left(self, pages: IntArray) -> None:
+        """Note that busy slots have given up these page-groups, other than by `drop`."""
 
     def retire(self, slot: int, keep_mapped: bool) -> IntArray:
         """Make a slot idle; it keeps its leading unshared page-groups if `keep_mapped`."""
@@ -79,10 +91,13 @@ class Slots:
         return np.column_stack([np.full(count - keep, slot), column, pages])
 
     def check(self, busy: IntArray) -> None:
-        """Assert that each slot is idle or held by one sequence, and idle pages are unshared."""
+        """Assert that each slot is idle or held by one sequence, and `cached` is what is kept."""
         assert len(set(busy.tolist())) == len(busy), "two sequences hold one slot"
         assert set(busy.tolist()).isdisjoint(self.idle), "a held slot is idle"
         assert len(busy) + len(self.idle) == len(self._pages.count), "a slot is lost"
+        self._check_kept()
+
+    def _check_kept(self) -> None:
         kept = 0
         for slot in self.idle:
             count = int(self._pages.count[slot])

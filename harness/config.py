@@ -20,8 +20,9 @@ from harness.cost.shapes import (
     kv_pool_bytes,
 )
 from harness.cost.spec import CostSpec
-from harness.engine.config import POLICIES, SAMPLING_MODES, EngineSpec, SamplingSpec
+from harness.engine.config import POLICIES, PREEMPTIONS, SAMPLING_MODES, EngineSpec, SamplingSpec
 from harness.errors import ConfigError
+from harness.recorders import HarnessSpec, check_recording
 from workloads.build import build
 from workloads.errors import WorkloadError
 from workloads.requests import RequestTable
@@ -50,6 +51,8 @@ class Config:
     kv_memory_gib: float | None = None
     kv_tokens: int | None = None
     seed: int = 0
+    report: str = "html"
+    harness: HarnessSpec = field(default_factory=HarnessSpec)
 
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -86,11 +89,15 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{name} must be at least 1, got {value}")
     if not 0.0 <= sampling.beam_switch <= 1.0:
         raise ConfigError(f"sampling.beam_switch must be from 0 to 1, got {sampling.beam_switch}")
+    _one_of("engine.preemption", engine.preemption, PREEMPTIONS)
+    if engine.host_gib is not None and not (0 <= engine.host_gib < math.inf):
+        raise ConfigError(f"engine.host_gib must be at least 0, got {engine.host_gib}")
     memory = config.kv_memory_gib
     if memory is not None and not (0 < memory < math.inf):
         raise ConfigError(f"kv_memory_gib must be a positive number, got {memory}")
     if memory is not None and config.kv_tokens is not None:
         raise ConfigError("give kv_memory_gib or kv_tokens, not both")
+    check_recording(config.harness, config.report)
     if config.seed < 0:
         raise ConfigError(f"seed must be at least 0, got {config.seed}")
     if sampling.sequences > engine.max_num_seqs:
@@ -122,8 +129,14 @@ def make_geometry(config: Config) -> Geometry:
         raise ConfigError(str(error)) from error
     if config.kv_memory_gib is not None:
         pool_bytes = int(config.kv_memory_gib * GIB)
+    capacity_tokens = config.kv_tokens or pool_bytes // per_token
+    host_tokens = 0
+    if config.engine.preemption == "swap":
+        host_gib = config.engine.host_gib
+        host_tokens = capacity_tokens if host_gib is None else int(host_gib * GIB) // per_token
     return Geometry(
-        capacity_tokens=config.kv_tokens or pool_bytes // per_token,
+        capacity_tokens=capacity_tokens,
+        host_tokens=host_tokens,
         max_seqs=config.engine.max_num_seqs,
         max_len=max_len(config),
         layers=model.layers,

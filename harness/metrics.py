@@ -192,6 +192,14 @@ METRICS: tuple[Metric, ...] = (
         "KV bytes moved inside the pool: copy-on-write, forks, growth by copying",
     ),
     Metric(
+        "swapped_bytes",
+        "-",
+        "bytes",
+        "lower",
+        True,
+        "KV bytes moved to host memory and back by preemptions",
+    ),
+    Metric(
         "metadata_bytes_peak",
         "-",
         "bytes",

@@ -117,6 +117,7 @@ def _costs(log: RunLog) -> dict[str, Value]:
     host_s = totals.get("allocator_host_s")
     maps, unmaps = totals.get("maps"), totals.get("unmaps")
     hits, looked_up = int(timeline["hit_tokens"].sum()), totals.get("looked_up_tokens", 0.0)
+    swapped = totals.get("swapped_bytes")
     wasted, evictions = totals.get("wasted_tokens"), totals.get("evictions")
     return {
         "preemptions": int(timeline["preemptions"].sum()),
@@ -126,6 +127,7 @@ def _costs(log: RunLog) -> dict[str, Value]:
         "wasted_tokens": None if wasted is None else int(wasted),
         "evictions": None if evictions is None else int(evictions),
         "copied_bytes": int(timeline["copied_bytes"].sum()),
+        "swapped_bytes": None if swapped is None else int(swapped),
         "metadata_bytes_peak": _peak(timeline["metadata_bytes"]),
         "map_calls": None if maps is None else int(maps),
         "unmap_calls": None if unmaps is None else int(unmaps),

@@ -29,7 +29,7 @@ SIGMA_MAX = 10.0  # a mean beyond exp(SIGMA_MAX**2 / 2) medians is no length dis
 
 
 def sample(spec: LengthSpec, n: int, rng: np.random.Generator, role: str) -> IntArray:
-    """Draw `n` lengths in tokens, int64[n] >= 1, for `role` "prompt" or "output".
+    """Draw `n` lengths in tokens, int64[n] >= 1, for `role` "prompt", "output" or "turns".
 
     Raises WorkloadError for an unknown kind (with the closest names), a missing or impossible
     parameter, or an unreadable table.
@@ -86,6 +86,23 @@ def _normal(spec: LengthSpec, where: str) -> Quantile:
             f"{where}: a normal of mean {mean:g} and std {std:g} has nothing in {_cut(spec)}"
         )
     return lambda u: _within(mean + std * normal.quantile_between(u, first, last), spec)
+
+
+def _geometric(spec: LengthSpec, where: str) -> Quantile:
+    mean = number(f"{where}.mean", spec.mean, at_least=1)
+    stay = 1 - 1 / mean  # P(length > k) = stay ** k
+    clip = spec.cut == "clip"
+    first = 1.0 if clip else stay ** (spec.low - 1)
+    last = 0.0 if clip or spec.high is None else stay**spec.high
+    if first <= last:
+        raise WorkloadError(
+            f"{where}: a geometric law of mean {mean:g} has nothing in {_cut(spec)}"
+        )
+    if stay == 0:
+        return lambda u: _within(np.ones(len(u)), spec)
+    return lambda u: _within(
+        np.floor(np.log(first - u * (first - last)) / math.log(stay)) + 1, spec
+    )
 
 
 def _lognormal(spec: LengthSpec, where: str) -> Quantile:
@@ -197,6 +214,7 @@ KINDS: dict[str, Callable[[LengthSpec, str], Quantile]] = {
     "fixed": _fixed,
     "uniform": _uniform,
     "normal": _normal,
+    "geometric": _geometric,
     "lognormal": _lognormal,
     "zipf": _zipf,
     "empirical": _empirical,

@@ -13,9 +13,10 @@ class LengthSpec:
     """One length distribution, in tokens. Which fields count depends on `kind`:
 
     fixed: `value`. uniform: `low`..`high`, each whole number alike. normal: `mean`, `std` before
-    the cut. lognormal: `mean` AFTER the cut, `sigma` the standard deviation of the logarithm.
-    zipf: P(k) proportional to k**-`exponent` on `low`..`high`. empirical: `path`, a CSV of lengths
-    or of quantiles, or `table`, the name of a quantile table that is shipped; with `column`.
+    the cut. geometric: `mean` before the cut, a length of 1 the likeliest. lognormal: `mean` AFTER
+    the cut, `sigma` the standard deviation of the logarithm. zipf: P(k) proportional to
+    k**-`exponent` on `low`..`high`. empirical: `path`, a CSV of lengths or of quantiles, or
+    `table`, the name of a quantile table that is shipped; with `column`.
     """
 
     kind: str = "fixed"
@@ -40,22 +41,27 @@ class WorkloadSpec:
     description: str = ""
     source: str = ""  # what the numbers are; a stand-in says that it is one
 
-    # "generated" draws lengths from `prompt` and `output`; "trace" reads `path`.
-    # A `path` given to a generated workload also turns it into a trace.
+    # "generated" draws lengths from `prompt` and `output`; "conversation" draws turns that come
+    # after each other; "trace" reads `path`. A `path` given to the others turns them into a trace.
     kind: str = "generated"
     path: str | None = None
     format: str = "auto"
     num_requests: int | None = None  # of a trace: the first N by arrival; None: all
+    # Of a trace that records sessions: "recorded" brings each request at its recorded time;
+    # "dependent" brings it when the one before it in its session has ended here, plus the time
+    # that passed between them in the recording.
+    pace: str = "recorded"
     too_long: str = "error"  # error | skip | truncate, applied by RequestTable.limit
 
-    # Requests per second; inf: all at once. None: the trace's own times if it has them, else all
-    # at once, or a closed loop where `concurrency` is given.
+    # Requests per second, and where requests depend on others conversations per second; inf: all
+    # at once. None: the trace's own times if it has them, else all at once, or a closed loop where
+    # `concurrency` is given.
     rate: float | None = None
     # Shape of the gamma distribution of the gaps: 1 is Poisson, below 1 burstier, above 1 more
     # regular; the mean rate does not change.
     burstiness: float = 1.0
     arrivals: str = "auto"  # auto | trace | poisson | gamma | all_at_once | closed_loop
-    concurrency: int | None = None  # of a closed loop: requests in flight
+    concurrency: int | None = None  # of a closed loop: requests, or conversations, in flight
 
     prompt: LengthSpec = field(default_factory=LengthSpec)
     output: LengthSpec = field(default_factory=LengthSpec)
@@ -64,3 +70,12 @@ class WorkloadSpec:
     prefix_tokens: int = 0
     num_prefixes: int = 1
     prefix_zipf: float = 0.0  # popularity of prefix k is proportional to (k + 1) ** -prefix_zipf
+
+    # A conversation: `prompt` and `output` are those of one turn, sent with all turns before it.
+    num_conversations: int | None = None  # at most; and at most `num_requests` turns in all
+    turns: LengthSpec = field(default_factory=LengthSpec)  # how many are planned
+    think_time_s: float = 0.0  # mean of the exponential time from an answer to the next turn
+    # keep: a turn's prompt goes on exactly where the turn before had ended, so its KV may be found
+    # again. drop: the history is sent again as other tokens; only a shared prefix is found.
+    history: str = "keep"
+    max_context_tokens: int | None = None  # ends before prompt + output would exceed it

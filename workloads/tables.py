@@ -25,6 +25,7 @@ _FOLDER = Path(__file__).parent / "data"
 _COLUMNS = {
     "prompt": [*(pair[0] for pair in LENGTH_COLUMNS), AZURE[1], BURSTGPT[1], "input_length"],
     "output": [*(pair[1] for pair in LENGTH_COLUMNS), AZURE[2], BURSTGPT[2]],
+    "turns": ["turns"],
 }
 
 

@@ -110,6 +110,8 @@ class Roofline:
         )
         self._table_floor_s = cost.table_latency_us * 1e-6
         self._table_byte_s = 1 / (hardware.pcie_gb_s / 2 * 1e9 * cost.pcie_efficiency)
+        # a run of slots is one transfer in each layer's keys and one in its values
+        self._swap_transfer_s = 2 * model.layers * cost.swap_transfer_us * 1e-6
         self._sample_s = cost.sampling_us * 1e-6
         self._overhead_s = cost.step_overhead_us * 1e-6
         self._copy_byte_s = 2 / (self.byte_s * cost.copy_bandwidth_efficiency)
@@ -198,6 +200,11 @@ class Roofline:
             geometry = allocator.geometry
             moved = int(grant.copies[:, 2].sum()) * geometry.bytes_per_token / geometry.ranks
             blocking += self.cost.copy_launch_us * 1e-6 + moved * self._copy_byte_s
+        swaps = len(grant.swaps_out) + len(grant.swaps_in)
+        if swaps:
+            slots = int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())
+            sent = slots * allocator.geometry.bytes_per_token / allocator.geometry.ranks
+            blocking += swaps * self._swap_transfer_s + sent * self._table_byte_s
         return blocking, ahead
 
     def _call_s(self, page_bytes: int) -> tuple[float, float]:

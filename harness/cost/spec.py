@@ -74,5 +74,8 @@ class CostSpec:
     unmap_us: dict[str, float] = field(default_factory=_unmap_us)
     #: assumed equal to what elementwise kernels reach; a copy reads and writes
     copy_bandwidth_efficiency: float = 0.60
+    #: assumed: starting one asynchronous copy between device and host; a swapped block needs two a
+    #: layer, which is what makes small blocks slow (PagedAttention, Fig. 19)
+    swap_transfer_us: float = 5.0
     #: assumed: one batched copy kernel for each layer's keys and values, launched together
     copy_launch_us: float = 20.0

@@ -160,7 +160,7 @@ class ChunkedScheduler(Scheduler):
         return np.concatenate([np.arange(decoding), np.array(last, dtype=np.int64)])
 
     def sampled(self, plan: Plan) -> list[Group]:
-        done = self.running.sampled_at(self._sampling(plan), plan.steps)
+        done = self.running.sampled(self._sampling(plan), plan.steps)
         for group in done:
             self._end(group)
         return done

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 POLICIES = ("continuous", "static", "chunked")
+PREEMPTIONS = ("recompute", "swap")
 SAMPLING_MODES = ("greedy", "parallel", "beam")
 
 
@@ -19,6 +20,10 @@ class EngineSpec:
     with the policy `chunked` these are all tokens of a step, without exception (null: 2048, as
     vLLM).  `skip_ahead` lets the engine run steps in which nothing but growth happens in one go;
     it changes no result.
+
+    `preemption` says what happens to whoever must make room: `recompute` forgets its KV, `swap`
+    moves it to host memory of `host_gib` (null: as much as the pool), and recomputes once that is
+    full.
     """
 
     policy: str = "continuous"
@@ -26,6 +31,8 @@ class EngineSpec:
     max_num_batched_tokens: int | None = None
     max_len: int | None = None
     skip_ahead: bool = True
+    preemption: str = "recompute"
+    host_gib: float | None = None
 
 
 @dataclass

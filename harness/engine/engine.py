@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.group import Group, beam_lineage
 from harness.engine.host_time import TimedAllocator
 from harness.engine.meter import Meter
+from harness.engine.observer import Observer, StepView
 from harness.engine.plan import Plan
 from harness.engine.scheduler import Scheduler, StaticScheduler
 from harness.engine.streams import Streams
@@ -42,6 +43,9 @@ class Executor(Protocol):
     def step(self, plan: Plan, lengths: IntArray) -> float:
         """Run one step and return the seconds it took."""
 
+    def map_s(self, grant: Grant) -> float:
+        """Return the seconds that mapping and unmapping took, hidden ones included."""
+
     def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> np.ndarray:
         """Return the seconds of `steps` steps of pure growth, without side effects."""
 
@@ -61,6 +65,7 @@ class Engine:
         engine: EngineSpec,
         executor: Executor,
         seed: int,
+        observers: Sequence[Observer] = (),
     ) -> None:
         max_len = allocator.geometry.max_len
         chunked = engine.policy == "chunked"
@@ -69,6 +74,9 @@ class Engine:
                 f"engine=chunked schedules single sequences, sampling.mode={sampling.mode} makes "
                 f"{sampling.sequences} of a request: use engine=continuous"
             )
+        swaps = engine.preemption == "swap"
+        if chunked and swaps:
+            raise Unsupported("engine=chunked preempts by recompute only, as vLLM's V1 scheduler")
         rows = min(engine.max_num_seqs, allocator.geometry.max_seqs)
         if sampling.sequences > rows:
             raise Unsupported(
@@ -85,15 +93,19 @@ class Engine:
             max_len,
             sampling.mode == "beam",
             Streams(requests, allocator.has_prefix_index),
+            swaps,
         )
         self._requests, self._sampling, self._seed = requests, sampling, seed
         self._executor = executor
+        self._observers = observers
         self._skip = engine.skip_ahead and executor.skips
         self._arrivals = Arrivals(requests)
         self._groups: list[Group] = []
         self._meter = Meter()
         self._now_s = 0.0
-        self._totals = {"gap_s": 0.0, "gap_cached_byte_s": 0.0, "maps": 0.0, "unmaps": 0.0}
+        self._totals = dict.fromkeys(
+            ("gap_s", "gap_cached_byte_s", "maps", "unmaps", "map_s", "swapped_bytes"), 0.0
+        )
 
     def run(self, name: str, progress: Callable[[int], None] = lambda ended: None) -> RunLog:
         """Serve all requests; `progress` is told how many have ended so far.
@@ -194,6 +206,10 @@ class Engine:
         ends = self._ends(seconds)
         self._now_s = float(ends[-1])
         usage = self._allocator.inner.usage(running.rows, running.finals, plan.steps)
+        if self._observers:
+            view = StepView(len(self._meter), start_s, ends, plan, running, self._allocator.inner)
+            for observer in self._observers:
+                observer.on_step(view)
         for group in plan.started:
             group.first_token_s = self._now_s
         batch, starved = len(running), self._scheduler.starved
@@ -223,13 +239,16 @@ class Engine:
 
     def _count(self, grants: list[Grant]) -> int:
         """Count the page-groups mapped and unmapped; return the bytes copied."""
-        slots = 0
+        slots, per_token = 0, self._allocator.inner.geometry.bytes_per_token
         for grant in grants:
             self._totals["maps"] += len(grant.maps) + len(grant.ahead_maps)
             self._totals["unmaps"] += len(grant.unmaps)
-            if len(grant.copies):
-                slots += int(grant.copies[:, 2].sum())
-        return slots * self._allocator.inner.geometry.bytes_per_token
+            if len(grant.maps) or len(grant.unmaps) or len(grant.ahead_maps):
+                self._totals["map_s"] += self._executor.map_s(grant)
+            slots += int(grant.copies[:, 2].sum()) if len(grant.copies) else 0
+            swapped = int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())
+            self._totals["swapped_bytes"] += swapped * per_token
+        return slots * per_token
 
     def _request_columns(self) -> dict[str, np.ndarray]:
         groups = sorted(self._groups, key=lambda group: group.index)

@@ -29,6 +29,7 @@ class Group:
     rows: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     generated: int = 0
     preemptions: int = 0
+    swapped: bool = False  # its KV waits in host memory
     lost_tokens: int = 0  # computed before its last preemption, until it is admitted again
     first_scheduled_s: float = NEVER
     first_token_s: float = NEVER

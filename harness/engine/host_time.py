@@ -44,6 +44,18 @@ class TimedAllocator:
         self.host_s += perf_counter() - start
         return grant
 
+    def suspend(self, seqs: IntArray, ticket: int) -> Grant | None:
+        start = perf_counter()
+        grant = self.inner.suspend(seqs, ticket)
+        self.host_s += perf_counter() - start
+        return grant
+
+    def resume(self, seqs: IntArray, ticket: int) -> Grant | None:
+        start = perf_counter()
+        grant = self.inner.resume(seqs, ticket)
+        self.host_s += perf_counter() - start
+        return grant
+
     def release(self, seqs: IntArray) -> Grant:
         start = perf_counter()
         grant = self.inner.release(seqs)

@@ -55,15 +55,7 @@ class Running:
     def latest(self) -> Group:
         return self.groups[next(reversed(self.groups))]
 
-    def sampled(self, steps: int, newest: int | None = None) -> list[Group]:
-        """Count `steps` tokens for each sequence, or for the `newest` ones alone.
-
-        Returns the groups that are now done.
-        """
-        first = 0 if newest is None else len(self.left) - newest
-        return self.sampled_at(slice(first, None), steps)
-
-    def sampled_at(self, at: slice | IntArray, steps: int) -> list[Group]:
+    def sampled(self, at: slice | IntArray, steps: int) -> list[Group]:
         """Count `steps` tokens for the sequences at these places; return the groups now done."""
         self.left = self.left.copy()
         self.left[at] -= steps

@@ -5,9 +5,9 @@ request fits, a step computes prompts; otherwise all that run decode.  `static` 
 FasterTransformer: a batch is formed, run until its last sequence ends, and only then released.
 
 Under pressure the latest arrival is preempted whole, as a gang: its memory is released and it goes
-back to the head of the queue, to be computed again from its prompt and what it had generated.
-The queue is strict, so nothing new is admitted while any is preempted (PagedAttention, section
-4.5).
+back to the head of the queue, to be computed again from its prompt and what it had generated, or
+to be fetched from host memory if it was swapped out.  The queue is strict, so nothing new is
+admitted while any is preempted (PagedAttention, section 4.5).
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ class Scheduler:
         max_len: int,
         beams: bool,
         streams: Streams,
+        swaps: bool,
     ) -> None:
         self.allocator = allocator
+        self._swaps = swaps
         self.streams = streams
         self.waiting: deque[Group] = deque()
         self.running = Running(max_num_seqs, max_len, beams)
@@ -83,6 +85,10 @@ class Scheduler:
         tokens, self.starved = 0, False
         while self.waiting and len(self._free_rows) >= self.waiting[0].sequences:
             group = self.waiting[0]
+            if group.swapped:
+                if self._fetch(group):
+                    continue
+                break
             prompt = group.prompt(self.streams.of(group))
             private = group.prompt_tokens + group.generated - prompt.tokens
             tokens += prompt.tokens + private * group.sequences
@@ -101,6 +107,23 @@ class Scheduler:
             prefills.append(Prefill(group, grant, prompt.tokens, private))
             self._note_admission(prefills[-1])
         return prefills
+
+    def _fetch(self, group: Group) -> bool:
+        """Bring a swapped group back if it fits; it decodes in the next step that does."""
+        rows = np.array(heapq.nsmallest(group.sequences, self._free_rows), dtype=np.int64)
+        grant = self.allocator.resume(rows, group.index)
+        if grant is None:
+            if not len(self.running):
+                raise NeverFits("the empty pool refused to take it back", group.index)
+            self.starved = True
+            return False
+        for _ in range(group.sequences):
+            heapq.heappop(self._free_rows)
+        group.rows, group.swapped = rows, False
+        self.waiting.popleft()
+        self.running.add(group)
+        self.pending.append(grant)
+        return True
 
     def _note_admission(self, prefill: Prefill) -> None:
         self.looked_up_tokens += prefill.prompt_tokens
@@ -153,7 +176,7 @@ class Scheduler:
             self._preempt(self.running.latest(), plan)
 
     def _preempt(self, group: Group, plan: Plan) -> None:
-        self._leave(group, plan.grants)
+        self._leave(group, plan.grants, swap=self._swaps)
         group.preemptions += 1
         plan.preemptions += 1
         self.waiting.appendleft(group)
@@ -162,8 +185,9 @@ class Scheduler:
     # -- ends --------------------------------------------------------------------------------
     def sampled(self, plan: Plan) -> list[Group]:
         """Count the tokens that the plan's sequences sampled; return the groups that have ended."""
-        newest = sum(p.group.sequences for p in plan.prefills) if plan.prefills else None
-        done = self.running.sampled(plan.steps, newest)
+        computed = [prefill.group.index for prefill in plan.prefills]
+        at = np.flatnonzero(np.isin(self.running.owner, computed)) if computed else slice(None)
+        done = self.running.sampled(at, plan.steps)
         for group in done:
             self._end(group)
         return done
@@ -172,13 +196,16 @@ class Scheduler:
         self.streams.forget(group)
         self._leave(group, self.pending)
 
-    def _leave(self, group: Group, grants: list[Grant]) -> None:
-        """Release a running group's memory; what that takes is executed with `grants`."""
+    def _leave(self, group: Group, grants: list[Grant], swap: bool = False) -> None:
+        """Take a running group's memory; what that takes is executed with `grants`."""
         self.running.remove(group)
-        self._release(group, grants)
+        self._release(group, grants, swap)
 
-    def _release(self, group: Group, grants: list[Grant]) -> None:
-        grant = self.allocator.release(group.rows)
+    def _release(self, group: Group, grants: list[Grant], swap: bool = False) -> None:
+        grant = self.allocator.suspend(group.rows, group.index) if swap else None
+        group.swapped = grant is not None
+        if grant is None:  # the host is full, or nobody asked it
+            grant = self.allocator.release(group.rows)
         if grant is not EMPTY_GRANT:
             grants.append(grant)
         for row in group.rows.tolist():
@@ -201,8 +228,11 @@ class StaticScheduler(Scheduler):
         max_len: int,
         beams: bool,
         streams: Streams,
+        swaps: bool,
     ) -> None:
-        super().__init__(allocator, max_num_seqs, max_num_batched_tokens, max_len, beams, streams)
+        super().__init__(
+            allocator, max_num_seqs, max_num_batched_tokens, max_len, beams, streams, swaps
+        )
         self._ended: list[Group] = []
         self._padding = NO_ROWS
 
@@ -229,8 +259,8 @@ class StaticScheduler(Scheduler):
         self._padding = np.concatenate([self._padding, ended])
         self._release_batch(self.pending)
 
-    def _leave(self, group: Group, grants: list[Grant]) -> None:
-        super()._leave(group, grants)
+    def _leave(self, group: Group, grants: list[Grant], swap: bool = False) -> None:
+        super()._leave(group, grants, swap)
         self._release_batch(grants)
 
     def _release_batch(self, grants: list[Grant]) -> None:

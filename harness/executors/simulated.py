@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from allocators.base import Allocator, Grant, IntArray
+from allocators.base import NO_COPIES, NO_SWAPS, Allocator, Grant, IntArray
 from harness.cost.roofline import FloatArray, Roofline, Work
 from harness.engine.plan import Plan
 
@@ -73,6 +75,11 @@ class SimulatedExecutor:
         )
         seconds[0] = blocking + max(float(seconds[0]), ahead)
         return seconds
+
+    def map_s(self, grant: Grant) -> float:
+        """Return the seconds that the grant's maps and unmaps take, hidden ones included."""
+        maps_only = replace(grant, copies=NO_COPIES, swaps_out=NO_SWAPS, swaps_in=NO_SWAPS)
+        return sum(self._cost.grant_s(maps_only, self._allocator))
 
     def _add(self, grant: Grant, blocking: float, ahead: float) -> tuple[float, float]:
         now, beside = self._cost.grant_s(grant, self._allocator)

@@ -35,6 +35,10 @@ def cases() -> dict[str, Case]:
     found["paged-watermark"] = (
         Paged, SMALL_GEOMETRY, {"block_size": 16, "watermark": 0.1}, ("refusals", "copies"),
     )  # fmt: skip
+    for index, eviction in (("hash", "lru"), ("hash", "s3fifo"), ("radix", "lru")):
+        knobs = {"block_size": 4, "prefix_index": index, "eviction": eviction}
+        caused = ("refusals", "copies", "hits")
+        found[f"paged-{index}-{eviction}"] = (Paged, SMALL_GEOMETRY, knobs, caused)
     for reservation, placement in itertools.product(RESERVATIONS, PLACEMENTS):
         knobs = {"reservation": reservation, "placement": placement}
         caused = ("refusals", "copies")
@@ -45,6 +49,16 @@ def cases() -> dict[str, Case]:
         name = "-".join(["virtual", sharing, *(k for k, v in options.items() if v)])
         knobs = {"page_size": "64KiB", "sharing": sharing, **options}
         found[name] = (Virtual, SMALL_GEOMETRY, knobs, caused)
+    for on in ((), ("deferred",), ("deferred", "eager"), ("deferred", "eager", "background")):
+        options = {name: name in on for name in ("deferred", "eager", "background")}
+        knobs = {"page_size": "64KiB", "prefix_index": "hash", **options}
+        found["-".join(["virtual-hash", *on])] = (Virtual, SMALL_GEOMETRY, knobs, (*caused, "hits"))
+    found["virtual-hash-reclaim-half"] = (
+        Virtual,
+        with_group_tokens(4, "64KiB", "per_layer"),
+        {"page_size": "64KiB", "prefix_index": "hash", "reclaim_free": 0.5},
+        (*caused, "hits"),
+    )
     for page_size, layout in itertools.product(PAGE_BYTES, ("per_layer", "sliced")):
         # 11 tokens do not divide a page: the rest of it is lost, and has to be accounted for.
         tokens = 11 if page_size == "128KiB" else 8

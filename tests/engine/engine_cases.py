@@ -49,6 +49,9 @@ class Metronome:
     def step(self, plan, lengths):
         return 1.0
 
+    def map_s(self, grant):
+        return 0.0
+
     def window(self, grants, lengths, steps):
         return np.ones(steps)
 

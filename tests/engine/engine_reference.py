@@ -6,6 +6,7 @@ of beam lineages, which are input to both.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 class CannotFit(Exception):
@@ -173,7 +174,7 @@ class ContiguousMemory:
     def _holes(self):
         if not self.buddy:
             edges = sorted([(0, 0), *((s, n) for s, n, _ in self.taken), (self.capacity, 0)])
-            ends = [(a + n, b) for (a, n), (b, _) in zip(edges, edges[1:], strict=False)]
+            ends = [(a + n, b) for (a, n), (b, _) in pairwise(edges)]
             return [(a, b - a) for a, b in ends if b > a]
         holes, start = [], 0
         for bit in reversed(range(self.capacity.bit_length())):
@@ -236,6 +237,7 @@ class Reference:
         self.concurrency = concurrency
         self.queue, self.running = [], []
         self.now, self.starved = 0.0, False
+        self.recomputed_once = 0  # tokens that one sequence of a gang recomputed for all
         self.finish = {}
 
     def run(self):
@@ -302,9 +304,11 @@ class Reference:
             more = gang.prompt + gang.common() + gang.size * private
             if admitted and tokens + more > self.budget:
                 break
+            common = gang.common() if gang.size > 1 else 0
             if not self.memory.admit(gang):
                 self.starved = True
                 break
+            self.recomputed_once += common
             self.running.append(self.queue.pop(0))
             admitted.append(gang)
             tokens += more

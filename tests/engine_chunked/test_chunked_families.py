@@ -64,6 +64,9 @@ class Checked:
         assert min(self._of.balance()) >= 0
         return self._inner.step(plan, lengths)
 
+    def map_s(self, grant):
+        return 0.0
+
     def window(self, grants, lengths, steps):
         raise AssertionError("it does not skip")
 

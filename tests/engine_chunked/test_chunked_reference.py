@@ -69,6 +69,9 @@ class Recorder:
         })  # fmt: skip
         return 1.0
 
+    def map_s(self, grant):
+        return 0.0
+
     def window(self, grants, lengths, steps):
         return np.ones(steps)
 

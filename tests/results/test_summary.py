@@ -99,6 +99,7 @@ def test_golden_run():
         "wasted_tokens": 6,
         "evictions": 2,
         "copied_bytes": 17,
+        "swapped_bytes": None,
         "metadata_bytes_peak": 24,
         "map_calls": 3,
         "unmap_calls": None,

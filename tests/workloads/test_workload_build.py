@@ -13,7 +13,10 @@ from omegaconf import OmegaConf
 from workloads import LengthSpec, WorkloadError, WorkloadSpec, build
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "workload"
-OPTIONS = ["alpaca", "beam", "parallel", "shared_prefix", "sharegpt", "trace", "uniform"]
+OPTIONS = [
+    *("agentic", "alpaca", "beam", "conversation", "parallel"),
+    *("shared_prefix", "sharegpt", "trace", "uniform"),
+]
 
 
 def spec(**changes):
@@ -157,8 +160,8 @@ def test_shipped_option_fits_the_schema_and_builds(name):
     assert isinstance(option, WorkloadSpec)
     assert option.name == name
     assert option.source
-    if name == "trace":
-        with pytest.raises(WorkloadError, match=r"workload\.path=FILE is needed"):
+    if option.kind == "trace":
+        with pytest.raises(WorkloadError, match=r"workload\.path=FILE.* is needed"):
             build(option)
     else:
         assert len(build(option)) == option.num_requests

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from workloads.errors import WorkloadError, one_of
 from workloads.formats import csv_tables, jsonl
@@ -13,7 +16,7 @@ from workloads.formats.sharegpt import read_sharegpt
 from workloads.formats.source import parse_json, read_lines, refuse
 from workloads.requests import RequestTable
 
-FORMATS: dict[str, Callable[[str | Path], RequestTable]] = {
+FORMATS: dict[str, Callable[[str | Path, int | None], RequestTable]] = {
     "azure": csv_tables.read_azure,
     "burstgpt": csv_tables.read_burstgpt,
     "lengths": csv_tables.read_lengths,
@@ -38,8 +41,18 @@ _JSON_KEYS = (
 )
 
 
-def read(path: str | Path, format: str = "auto") -> RequestTable:
+def read(
+    path: str | Path,
+    format: str = "auto",
+    first: int | None = None,
+    conversations: bool = False,
+) -> RequestTable:
     """Read a trace: a file, gzipped or not, or a folder of kv-cache-tester documents.
+
+    `first`: only so many requests, the earliest; all where there are fewer. Where
+    the format has a request a line, in time order, no more is read than they take.
+    `conversations`: requests come `after` each other as they did in the recording, where the
+    format tells; else each comes at its recorded time.
 
     Raises WorkloadError "FILE:LINE: what is wrong, what is expected" for the first malformed line,
     and one line for a file that is missing, empty, not text, or of no known format.
@@ -48,7 +61,10 @@ def read(path: str | Path, format: str = "auto") -> RequestTable:
     one_of("workload.format", format, ["auto", *FORMATS])
     if path.is_dir() and format not in ("auto", "kv_cache_tester"):
         raise WorkloadError(f"{path}: is a folder; workload.format={format} reads a file")
-    return FORMATS[detect(path) if format == "auto" else format](path)
+    table = FORMATS[detect(path) if format == "auto" else format](path, first)
+    if not conversations and table.after is not None:
+        table = replace(table, after=None, think_s=None)
+    return table if first is None or first >= len(table) else table.take(np.arange(first))
 
 
 def detect(path: Path) -> str:

@@ -1,10 +1,17 @@
 """kv-cache-tester: agentic coding sessions, one JSON document a conversation.
 
 A document has `block_size` (64 tokens), `hash_id_scope` and `requests`, each with `t` (s), `in`,
-`out` and `hash_ids` of the whole blocks (len == floor(in / block_size)). An item may be a
-sub-agent with `requests` of its own, whose `t` counts from the sub-agent's. It shares the ids of
-its parent. With scope "local", ids mean something only inside their document, so those of each
-document are moved to a range of their own; with "global" they are kept.
+`out`, `hash_ids` of the whole blocks (len == floor(in / block_size)) and, most of them, `api_time`,
+the seconds it took. With scope "local", ids mean something only inside their document, so those of
+each document are moved to a range of their own; with "global" they are kept.
+
+An item may be a sub-agent with `requests` of its own. It shares the ids of its parent, and the `t`
+inside it counts from its start. The item's own `t` is its end, `duration_ms` after its start: in
+the public documents that start falls, to the second, on the end of the parent's request, and those
+of parallel sub-agents on each other. Without `duration_ms`, `t` is taken as the start.
+
+Requests come `after` each other as `chains` tells; where `api_time` is missing (7 % of the public
+requests), the time to the next one counts from the start of the request and so is too long.
 
 A path may also be a folder of such documents: conversations are laid over each other, each from
 its own t = 0.
@@ -19,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from workloads.errors import WorkloadError
+from workloads.formats.chains import Agent, Leaf, chain
 from workloads.formats.rows import Rows, block_ids
 from workloads.formats.source import read_document, refuse, seconds, tokens
 from workloads.requests import IntArray, RequestTable
@@ -26,8 +34,11 @@ from workloads.requests import IntArray, RequestTable
 SCOPES = ("local", "global")
 
 
-def read_kv_cache_tester(path: str | Path) -> RequestTable:
-    """Requests are called DOCUMENT/INDEX, and those of a sub-agent DOCUMENT/INDEX/INDEX."""
+def read_kv_cache_tester(path: str | Path, first: int | None = None) -> RequestTable:
+    """Requests are called DOCUMENT/INDEX, and those of a sub-agent DOCUMENT/INDEX/INDEX.
+
+    All is read whatever `first` is: any document may hold the earliest requests.
+    """
     rows = Rows(path)
     block_tokens = 0
     spans: list[tuple[str, int, int]] = []  # scope and the rows of each document
@@ -46,8 +57,12 @@ def read_kv_cache_tester(path: str | Path) -> RequestTable:
             refuse(file, 1, f"hash_id_scope is {scope!r}; expected {' or '.join(SCOPES)}")
         start = len(rows.prompt)
         name = str(document.get("id", file.name.split(".")[0]))
-        for place, label, offset_s, item in _leaves(file, document["requests"]):
-            _add(rows, place, f"{name}/{label}", offset_s, item, block_tokens)
+        leaves: list[Leaf] = []
+        for place, indices, offset_s, item in _leaves(file, document["requests"]):
+            leaves += _add(rows, place, name, indices, offset_s, item, block_tokens)
+        for _, (after, think_s) in sorted(chain(leaves).items()):
+            rows.after.append(after)
+            rows.think_s.append(think_s)
         spans.append((scope, start, len(rows.prompt)))
     _separate(rows.hash_ids, spans)
     rows.path = path
@@ -64,33 +79,50 @@ def _documents(path: Path) -> list[Path]:
 
 
 def _leaves(
-    file: Path, items: list[Any], place: str = "requests", label: str = "", offset_s: float = 0.0
-) -> Iterator[tuple[str, str, float, dict[str, Any]]]:
-    """Yield (place in the document, label, start of the enclosing agent, request), depth first."""
+    file: Path,
+    items: list[Any],
+    place: str = "requests",
+    agent: Agent = (),
+    offset_s: float = 0.0,
+) -> Iterator[tuple[str, Agent, float, dict[str, Any]]]:
+    """Yield (place in the document, indices, start of its agent, request), depth first."""
     for i, item in enumerate(items):
         here = f"{place}[{i}]"
         if not isinstance(item, dict):
             refuse(file, here, "expected a JSON object, one request")
         if isinstance(item.get("requests"), list):
             start_s = offset_s + seconds(file, here, "t", item.get("t"))
+            if "duration_ms" in item:
+                start_s -= seconds(file, here, "duration_ms", item["duration_ms"], 1e-3)
             nested = f"{here}.requests"
-            yield from _leaves(file, item["requests"], nested, f"{label}{i}/", start_s)
+            yield from _leaves(file, item["requests"], nested, (*agent, i), start_s)
         else:
-            yield here, f"{label}{i}", offset_s, item
+            yield here, (*agent, i), offset_s, item
 
 
 def _add(
-    rows: Rows, place: str, name: str, offset_s: float, item: dict[str, Any], block_tokens: int
-) -> None:
+    rows: Rows,
+    place: str,
+    document: str,
+    indices: tuple[int, ...],
+    offset_s: float,
+    item: dict[str, Any],
+    block_tokens: int,
+) -> list[Leaf]:
+    """Add a request; return what `chain` needs of it, nothing where it is left out."""
     file = rows.path
-    time_s = offset_s + seconds(file, place, "t", item.get("t"))
+    start_s = offset_s + seconds(file, place, "t", item.get("t"))
     prompt = tokens(file, place, "in", item.get("in"))
     output = tokens(file, place, "out", item.get("out"))
     ids = block_ids(rows, place, item.get("hash_ids"), prompt, block_tokens)
-    if rows.add(prompt, output):
-        rows.time_s.append(time_s)
-        rows.ids.append(name)
-        rows.hash_ids.append(ids)
+    took_s = item.get("api_time")
+    end_s = start_s if took_s is None else start_s + seconds(file, place, "api_time", took_s)
+    if not rows.add(prompt, output):
+        return []
+    rows.time_s.append(start_s)
+    rows.ids.append("/".join(map(str, (document, *indices))))
+    rows.hash_ids.append(ids)
+    return [Leaf(len(rows.prompt) - 1, indices[:-1], start_s, end_s)]
 
 
 def _separate(hash_ids: list[IntArray], spans: list[tuple[str, int, int]]) -> None:

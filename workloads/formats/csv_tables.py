@@ -37,21 +37,23 @@ def header_of(text: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([text]), [])]
 
 
-def read_azure(path: str | Path) -> RequestTable:
+def read_azure(path: str | Path, first: int | None = None) -> RequestTable:
     """Times keep their seven decimals: whole seconds and fraction are parsed apart."""
-    rows = Rows(path)
+    rows = Rows(path, first)
     clock = _Clock(path)
     for line, (stamp, prompt, output) in _records(path, AZURE):
         request = tokens(path, line, AZURE[1], prompt), tokens(path, line, AZURE[2], output)
         time_s = clock.since_first(line, stamp)
         if rows.add(*request):
             rows.time_s.append(time_s)
+            if rows.enough():
+                break
     return rows.table()
 
 
-def read_burstgpt(path: str | Path) -> RequestTable:
+def read_burstgpt(path: str | Path, first: int | None = None) -> RequestTable:
     """Times are seconds from the start of the recording; failed requests are left out."""
-    rows = Rows(path)
+    rows = Rows(path, first)
     for line, (stamp, prompt, output) in _records(path, BURSTGPT):
         time_s = seconds(path, line, BURSTGPT[0], stamp)
         request = tokens(path, line, BURSTGPT[1], prompt), tokens(path, line, BURSTGPT[2], output)
@@ -59,16 +61,18 @@ def read_burstgpt(path: str | Path) -> RequestTable:
             rows.counts["failed requests skipped, with 0 response tokens"] += 1
         elif rows.add(*request):
             rows.time_s.append(time_s)
+            if rows.enough():
+                break
     return rows.table()
 
 
-def read_lengths(path: str | Path) -> RequestTable:
+def read_lengths(path: str | Path, first: int | None = None) -> RequestTable:
     """Lengths of prompt and output; a table without times unless a time column is there."""
     header = header_of(next(read_lines(path))[1])
     known = [pair for pair in LENGTH_COLUMNS if set(pair) <= set(header)]
     columns = known[0] if known else LENGTH_COLUMNS[0]
     timed = [name for name in TIME_UNITS_S if name in header][:1]
-    rows = Rows(path)
+    rows = Rows(path, first)
     for line, (prompt, output, *stamp) in _records(path, (*columns, *timed)):
         request = tokens(path, line, columns[0], prompt), tokens(path, line, columns[1], output)
         time_s = [
@@ -76,6 +80,8 @@ def read_lengths(path: str | Path) -> RequestTable:
         ]
         if rows.add(*request):
             rows.time_s.extend(time_s)
+            if not timed and rows.enough():
+                break
     return rows.table()
 
 

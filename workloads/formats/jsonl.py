@@ -23,20 +23,20 @@ MOONCAKE_BLOCK_TOKENS = 512
 BAILIAN_BLOCK_TOKENS = 16
 
 
-def read_mooncake(path: str | Path) -> RequestTable:
+def read_mooncake(path: str | Path, first: int | None = None) -> RequestTable:
     """Requests are called by their index: the trace has no ids."""
-    return _read_hashed(path, MOONCAKE_BLOCK_TOKENS, unit_s=1e-3, id_key=None)
+    return _read_hashed(path, MOONCAKE_BLOCK_TOKENS, 1e-3, None, first)
 
 
-def read_bailian(path: str | Path) -> RequestTable:
+def read_bailian(path: str | Path, first: int | None = None) -> RequestTable:
     """Requests are called by their chat_id."""
-    return _read_hashed(path, BAILIAN_BLOCK_TOKENS, unit_s=1.0, id_key="chat_id")
+    return _read_hashed(path, BAILIAN_BLOCK_TOKENS, 1.0, "chat_id", first)
 
 
 def _read_hashed(
-    path: str | Path, block_tokens: int, unit_s: float, id_key: str | None
+    path: str | Path, block_tokens: int, unit_s: float, id_key: str | None, first: int | None
 ) -> RequestTable:
-    rows = Rows(path)
+    rows = Rows(path, first)
     for line, record in _records(path):
         time_s = seconds(path, line, "timestamp", _get(path, line, record, "timestamp"), unit_s)
         prompt = _count(path, line, record, "input_length")
@@ -48,12 +48,14 @@ def _read_hashed(
             rows.hash_ids.append(ids)
             if name is not None:
                 rows.ids.append(name)
+            if rows.enough():
+                break
     return rows.table(block_tokens)
 
 
-def read_token_ids(path: str | Path) -> RequestTable:
+def read_token_ids(path: str | Path, first: int | None = None) -> RequestTable:
     """Prompts as their users made them, so an empty one is an error and not skipped."""
-    rows = Rows(path)
+    rows = Rows(path, first)
     seen: dict[str, int] = {}
     for line, record in _records(path):
         name = str(_get(path, line, record, "id"))
@@ -72,6 +74,8 @@ def read_token_ids(path: str | Path) -> RequestTable:
             rows.time_s.append(seconds(path, line, "timestamp", record["timestamp"]))
         rows.ids.append(name)
         rows.token_ids.append(ids)
+        if not rows.time_s and rows.enough():
+            break
     return rows.table()
 
 

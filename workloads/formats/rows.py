@@ -4,12 +4,17 @@
 - An output of 0 tokens is raised to 1, since serving a prompt yields a token; counted too.
 - Rows out of time order are sorted, equal times keeping their order; counted too.
 - Times start from the first request's.
+- Where only the first requests are `wanted`, a recording in time order by its format (azure,
+  burstgpt, mooncake, bailian) and a list without times are read up to the last of them, and what
+  follows is unchecked. If those so far were out of order after all, the whole file is read, and so
+  are a user's own lists with times: their earliest requests may be anywhere.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +29,15 @@ class Rows:
     """One list a column; times in seconds on any clock. Optional columns are filled or empty."""
 
     path: str | Path
+    wanted: int | None = None  # how many requests are asked for; None: all
     time_s: list[float] = field(default_factory=list)
     prompt: list[int] = field(default_factory=list)
     output: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     token_ids: list[IntArray] = field(default_factory=list)
     hash_ids: list[IntArray] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)  # the row that must end first, or -1
+    think_s: list[float] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # note -> requests it is about
     notes: list[str] = field(default_factory=list)
 
@@ -43,6 +51,12 @@ class Rows:
         self.prompt.append(prompt)
         self.output.append(max(output, 1))
         return True
+
+    def enough(self) -> bool:
+        """Whether a reader of lines may stop; asked when a row has all its columns."""
+        if len(self.prompt) != self.wanted:
+            return False
+        return all(a <= b for a, b in pairwise(self.time_s))
 
     def table(self, hash_block_tokens: int = 0, in_order: bool = True) -> RequestTable:
         """The finished table, in time order. Raises WorkloadError if no request is left.
@@ -68,7 +82,17 @@ class Rows:
             timed=bool(self.time_s),
             notes=notes,
         )
-        return table.take(order) if moved else table
+        if moved:
+            table = table.take(order)
+        if self.after:
+            # Rows are now in time order, and so after those that they depend on.
+            place = np.append(np.argsort(order), -1)
+            table = replace(
+                table,
+                after=place[np.array(self.after, dtype=np.int64)[order]],
+                think_s=np.array(self.think_s, dtype=np.float64)[order],
+            )
+        return table
 
 
 def whole_ids(path: str | Path, line: int | str, name: str, value: object) -> IntArray:

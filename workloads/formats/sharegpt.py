@@ -20,8 +20,11 @@ HUMAN = ("human", "user")
 MODEL = ("gpt", "assistant", "chatgpt", "bing", "bard")
 
 
-def read_sharegpt(path: str | Path) -> RequestTable:
-    """A table without times. Conversations without a human turn and its reply are skipped."""
+def read_sharegpt(path: str | Path, first: int | None = None) -> RequestTable:
+    """A table without times. Conversations without a human turn and its reply are skipped.
+
+    It is one JSON document, so all is read whatever `first` is.
+    """
     document = read_document(path)
     if not isinstance(document, list):
         refuse(path, 1, "expected a JSON list of conversations")

@@ -1,0 +1,228 @@
+"""Prefix sharing of the virtual allocator: page-groups of one prefix in several virtual ranges.
+
+A page-group keeps its key as long as some request slot has it mapped, be the slot busy or idle.
+
+    slot 3 (idle)   [ 7 | 2 | 9 | - ]     7 and 2 are held by a live sequence too: they are active
+    slot 5 (busy)   [ 7 | 2 | 4 | - ]     9 is mapped by idle slots only: it is cached
+
+An idle slot that is hit gives its page-groups to be mapped a second time and keeps them itself; to
+reclaim one unmaps it from idle slots only.  The rules are stated in docs/prefix.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from allocators.base import NO_MAPS, Grant, IntArray, Unsupported
+from allocators.page_table import EMPTY, FreeQueue, PageTable
+from allocators.prefix.hash_index import HashIndex
+from allocators.prefix.index import NullIndex, PrefixIndex
+from allocators.prefix.pool import Pool
+from allocators.virtual_slots import Slots
+
+INDEXES = ("none", "hash")
+
+
+def attach(pages: PageTable, prefix_index: str, sharing: str) -> tuple[PrefixIndex, Slots]:
+    """Return the index `prefix_index` over `pages`, and the request slots that belong to it.
+
+    Raises ValueError for an unknown name, Unsupported for an index where nothing may be aliased.
+    """
+    if prefix_index not in INDEXES:
+        raise ValueError(f"prefix_index must be one of {', '.join(INDEXES)}, got {prefix_index!r}")
+    if prefix_index == "none":
+        return NullIndex(), Slots(pages)
+    if sharing == "copy":
+        raise Unsupported(
+            "prefix_index=hash maps a page-group into several ranges, which sharing=copy rules "
+            "out: use sharing=alias"
+        )
+    pool = BlankPool(pages.num_pages)
+    return HashIndex(pages, pool), PrefixSlots(pages, pool)
+
+
+class BlankPool(Pool):
+    """Free page-groups are mapped nowhere and hold nothing: one that is given back is evicted."""
+
+    def __init__(self, num_pages: int) -> None:
+        super().__init__(num_pages)
+        self._free = FreeQueue(num_pages)
+
+    def __len__(self) -> int:
+        return len(self._free)
+
+    def _take(self, n: int) -> tuple[IntArray, np.ndarray]:
+        return self._free.take(n), np.zeros(n, dtype=bool)
+
+    def give(self, pages: IntArray) -> None:
+        self.forget(pages)
+        self._free.give(pages)
+
+    def remove(self, pages: IntArray) -> None:
+        assert not len(pages), "a free page-group cannot be hit"
+
+    def pages(self) -> IntArray:
+        return self._free.pages()
+
+    def forget(self, pages: IntArray) -> None:
+        """Take their keys from pages that are unmapped or will be overwritten."""
+        lost = pages[self.keyed[pages]]
+        if len(lost):
+            self.keyed[lost] = False
+            self.evictions += len(lost)
+            self.on_evict(lost.tolist())
+
+
+class PrefixSlots(Slots):
+    """Idle slots that may share what they keep, with each other and with busy ones.
+
+    `cached` counts the page-groups that only idle slots have mapped, each once.
+    """
+
+    def __init__(self, pages: PageTable, pool: BlankPool) -> None:
+        super().__init__(pages)
+        self._pool = pool
+        self._idle_ref = np.zeros(pages.num_pages, dtype=np.int64)  # how many idle slots map it
+
+    # -- taking a slot -------------------------------------------------------------------------
+    def acquire(self, need: int) -> tuple[int, IntArray]:
+        slot, grant = self.open(need, EMPTY)
+        return slot, grant.unmaps
+
+    def open(self, need: int, found: IntArray) -> tuple[int, Grant]:
+        """Take an idle slot for `need` page-groups, the first of which are `found`, and map those.
+
+        It is the slot that loses no prefix and takes the fewest map operations, or, if each would
+        lose one, the slot that has been idle for longest.
+        """
+        pages = self._pages
+        pages.ref[found] += 1  # so that none of the hit is given up while the slot is cleared
+        slot, kept = self._choose(need, found)
+        del self.idle[slot]
+        hit, n = min(kept, len(found)), len(found)
+        self._idle_ref[pages.table[slot, : int(pages.count[slot])]] -= 1
+        unmaps = super().drop(slot, kept)
+        pages.ref[found[:hit]] -= 1  # these the slot held already
+        maps = NO_MAPS
+        if hit < n:
+            column = np.arange(hit, n)
+            pages.table[slot, column] = found[hit:]
+            pages.count[slot] = n
+            maps = np.column_stack([np.full(n - hit, slot), column, found[hit:]])
+        self._pool.forget(pages.table[slot, n:kept])
+        self._recount()
+        return slot, Grant(unmaps=unmaps, maps=maps)
+
+    def _choose(self, need: int, found: IntArray) -> tuple[int, int]:
+        """Return the slot to take and how many of its leading page-groups may stay mapped.
+
+        Those are the ones of the hit, and behind a complete hit those that nobody else has mapped.
+        """
+        pages = self._pages
+        idle = np.fromiter(self.idle, dtype=np.int64, count=len(self.idle))
+        counts = pages.count[idle]
+        width = int(counts.max())
+        column = np.arange(width)
+        held = pages.table[idle, :width]
+        mapped, alone = held >= 0, pages.ref[held] == 1  # none of the hit is anybody's alone now
+        in_place = mapped & alone & (column >= len(found)) & (column < need)
+        n = min(width, len(found))
+        in_place[:, :n] = held[:, :n] == found[:n]
+        kept = np.cumprod(in_place, axis=1).sum(axis=1)
+        lossless = ~(mapped & alone & self._pool.keyed[held]).any(axis=1)
+        if not lossless.any():
+            return int(idle[0]), int(kept[0])
+        operations = np.where(lossless, counts + need - 2 * kept, np.iinfo(np.int64).max)
+        best = int(np.argmin(operations))
+        return int(idle[best]), int(kept[best])
+
+    # -- giving it back ------------------------------------------------------------------------
+    def retire(self, slot: int, keep_mapped: bool) -> IntArray:
+        """Make a slot idle; it keeps what leads up to a shared page-group without a key.
+
+        Such a one may yet be written by those who share it.
+        """
+        pages, count = self._pages, int(self._pages.count[slot])
+        held = pages.table[slot, :count].copy()
+        keep = 0
+        if keep_mapped:
+            written = np.flatnonzero((pages.ref[held] > 1) & ~self._pool.keyed[held])
+            keep = int(written[0]) if len(written) else count
+        unmaps = super().drop(slot, keep)
+        self._idle_ref[held[:keep]] += 1
+        self.idle[slot] = None
+        self._recount()
+        return unmaps
+
+    def reclaim(self, wanted: int) -> IntArray:
+        """Unmap page-groups of idle slots, longest idle first, until `wanted` are free.
+
+        Of a slot the deepest go first, down to the first that no live sequence holds.
+        """
+        pages = self._pages
+        unmaps = []
+        for slot in self.idle:
+            short = wanted - len(pages.free)
+            if short <= 0:
+                break
+            count = int(pages.count[slot])
+            held = pages.table[slot, :count]
+            spare = np.flatnonzero(pages.ref[held] == self._idle_ref[held])
+            if len(spare):
+                freed = np.cumsum(pages.ref[held[::-1]] == 1)
+                keep = max(int(spare[0]), count - 1 - int(np.searchsorted(freed, short)))
+                self._idle_ref[held[keep:]] -= 1
+                unmaps.append(super().drop(slot, keep))
+        assert wanted <= len(pages.free), "the caller checks that enough is free or cached"
+        if not unmaps:
+            return NO_MAPS
+        self._recount()
+        return np.concatenate(unmaps)
+
+    def prepare_one(self) -> IntArray:
+        """Map one page-group into an empty idle slot, unless one begins with a blank page-group."""
+        pages = self._pages
+        if not self.idle or not len(pages.free):
+            return NO_MAPS
+        idle = np.fromiter(self.idle, dtype=np.int64, count=len(self.idle))
+        first = pages.table[idle, 0]
+        blank = (first >= 0) & (pages.ref[first] == 1) & ~self._pool.keyed[first]
+        empty = idle[first < 0]
+        if blank.any() or not len(empty):
+            return NO_MAPS
+        one, none = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+        maps = pages.extend(empty[:1], one, none)
+        self._idle_ref[maps[:, 2]] = 1
+        self.cached += 1
+        return maps
+
+    # -- busy slots ----------------------------------------------------------------------------
+    def drop(self, slot: int, keep: int) -> IntArray:
+        """Unmap what a busy slot holds behind its first `keep` page-groups; return the unmaps."""
+        unmaps = super().drop(slot, keep)
+        self.left(unmaps[:, 2])
+        return unmaps
+
+    def cached_of(self, pages: IntArray) -> int:
+        return int(np.count_nonzero(self._only_idle()[pages]))
+
+    def left(self, pages: IntArray) -> None:
+        if len(pages):
+            self._recount()
+
+    def _recount(self) -> None:
+        self.cached = int(np.count_nonzero(self._only_idle()))
+
+    def _only_idle(self) -> np.ndarray:
+        return (self._idle_ref > 0) & (self._idle_ref == self._pages.ref)
+
+    # -- checks --------------------------------------------------------------------------------
+    def _check_kept(self) -> None:
+        pages = self._pages
+        idle = np.fromiter(self.idle, dtype=np.int64, count=len(self.idle))
+        held = pages.table[idle][pages.table[idle] >= 0]
+        counted = np.bincount(held, minlength=pages.num_pages)
+        assert (counted == self._idle_ref).all(), "page-groups of idle slots are miscounted"
+        assert int(self._only_idle().sum()) == self.cached, "cached page-groups are miscounted"
+        keyed = self._pool.keyed
+        assert (pages.ref[keyed] > 0).all(), "a page-group that is mapped nowhere has a key"

@@ -1,0 +1,64 @@
+"""The suite of `+experiment=ci` gives the tracked baselines, to the last count."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.compare import compare_cases, load_cases
+from harness.compare.baseline import main
+from harness.compare.render import as_table
+
+BASELINES = Path(__file__).parents[2] / "results" / "baselines"
+
+
+def test_the_suite_gives_the_tracked_baselines(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "+experiment=ci", f"hydra.sweep.dir={tmp_path}/suite"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    comparison = compare_cases(
+        load_cases([BASELINES]), load_cases([tmp_path / "suite"]), measured=False, strict=True
+    )
+    changed = [finding for finding in comparison.findings if finding.verdict != "same"]
+    hint = "if this is meant, run `make baseline` and commit what it writes"
+    assert not changed, f"{hint}\n{as_table(comparison)}"
+    assert not comparison.problems, f"{hint}\n{as_table(comparison)}"
+    # Rewriting them from an unchanged suite changes no file.
+    copy = tmp_path / "baselines"
+    assert main([str(tmp_path / "suite"), str(copy)]) == 0
+    for path in BASELINES.glob("*.json"):
+        ours, theirs = (
+            json.loads((folder / path.name).read_text()) for folder in (BASELINES, copy)
+        )
+        assert ours["config"] == theirs["config"]
+
+
+def test_baselines_hold_nothing_of_a_machine():
+    files = sorted(BASELINES.glob("*.json"))
+    assert len(files) >= 5
+    assert sum(path.stat().st_size for path in files) < 200_000
+    for path in files:
+        summary = json.loads(path.read_text())
+        assert set(summary["environment"]) == {"python", "packages"}
+        for row in summary["rows"]:
+            assert "allocator_us_per_step" not in row["metrics"]
+
+
+def test_rewriting_prints_what_changed_and_drops_what_is_gone(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / "suite" / name).mkdir(parents=True)
+        source = json.loads(sorted(BASELINES.glob("*.json"))[0].read_text())
+        source["config"]["workload"]["name"] = name
+        (tmp_path / "suite" / name / "summary.json").write_text(json.dumps(source))
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "old.json").write_text(json.dumps(source | {"config": {"seed": 9}}))
+    assert main([str(tmp_path / "suite"), str(tmp_path / "held")]) == 0
+    assert {path.name for path in (tmp_path / "held").iterdir()} == {"a.json", "b.json"}
+    assert "MISSING" in capsys.readouterr().out
+    source["rows"][0]["metrics"]["steps"] += 1
+    (tmp_path / "suite" / "b" / "summary.json").write_text(json.dumps(source))
+    main([str(tmp_path / "suite"), str(tmp_path / "held")])
+    assert "steps" in capsys.readouterr().out
+    assert main([str(tmp_path / "none"), str(tmp_path / "held")]) == 2

@@ -1,0 +1,60 @@
+"""Triton kernels: correct through the interpreter, and compiled for GPUs that are not here."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+triton = pytest.importorskip("triton")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_kernels_agree_with_float64_in_the_interpreter():
+    """In a process of its own: whether Triton interprets is settled when kernels are defined."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x",
+         "tests/kernels/triton_interpreted.py"],
+        cwd=REPOSITORY, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert " passed" in run.stdout
+    assert "skipped" not in run.stdout
+
+
+DECODE = {"GROUP": 4, "GROUP_PAD": 16, "SPLIT": 256, "WIDEN": False}
+CASES = {
+    "decode_split": DECODE
+    | {"DIM": 80, "DIM_PAD": 128, "PAGE": 7, "CONTIGUOUS": False, "BLOCK": 64},
+    "decode_reduce": {"DIM": 80, "DIM_PAD": 128, "SPLITS_PAD": 8},
+    "prefill": {"GROUP": 4, "DIM": 80, "DIM_PAD": 128, "PAGE": 1, "CONTIGUOUS": True, "QUERIES": 32,
+                "BLOCK": 64, "WIDEN": False},
+    "move_slots": {"BLOCK": 1024},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_compile_to_machine_code_without_a_gpu(name, capability):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from kernels import triton_kernels
+
+    kernel, constants = getattr(triton_kernels, name), CASES[name]
+    pointers = dict.fromkeys(("q", "k", "v", "out", "source", "target"), "*bf16")
+    pointers |= dict.fromkeys(("table", "lengths", "starts"), "*i32")
+    pointers |= dict.fromkeys(("offset", "source_slots", "target_slots"), "*i64")
+    pointers |= dict.fromkeys(("peaks", "totals", "parts"), "*fp32") | {"scale": "fp32"}
+    signature = {
+        arg: "constexpr" if arg in constants else pointers.get(arg, "i32")
+        for arg in kernel.arg_names
+    }
+    source = ASTSource(kernel, signature, constexprs=constants)
+    options = {"num_stages": 2}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    assert compiled.asm["cubin"]
+    # What the smallest of the GPUs in question gives to one block.
+    assert compiled.metadata.shared <= 99 << 10

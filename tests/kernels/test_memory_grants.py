@@ -1,0 +1,53 @@
+"""Random grants under pressure, executed on real memory.
+
+The conformance suite's driver decides what happens and checks its model of memory at every step;
+here the same grants move real bytes, which are read back through the layout at every step, and what
+the kernel says is resident must be what the allocator says is held.
+"""
+
+import numpy as np
+import pytest
+
+from allocators.base import Demand, Prompt
+from harness.conformance import driver, drive
+from tests.kernels.memory_cases import ALLOCATORS, RealMemory
+
+MODES = [(name, {}) for name in ALLOCATORS] + [
+    ("virtual-alias", {"background": False}),
+    ("virtual-copy", {"packing": "dense"}),
+    ("virtual-copy", {"mode": "demand"}),
+    ("virtual-copy", {"mode": "demand", "packing": "dense"}),
+]
+
+
+@pytest.fixture
+def real_memory(monkeypatch):
+    """Let the driver use real memory; close whatever it opened."""
+    monkeypatch.setattr(driver, "Memory", RealMemory)
+    monkeypatch.setattr(RealMemory, "made", [])
+    yield RealMemory
+    for backing in RealMemory.made:
+        backing.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), MODES, ids=["-".join([n, *map(str, o.values())]) for n, o in MODES]
+)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_live_token_reads_back_and_resident_memory_is_what_is_mapped(
+    real_memory, monkeypatch, name, options, seed
+):
+    monkeypatch.setattr(real_memory, "options", options)
+    done = drive(ALLOCATORS[name], seed, steps=60)
+    assert done.counts["refusals"], "no pressure"
+    assert done.counts["copies"] or name in ("paged-1", "paged-radix")
+    if name.startswith("virtual"):
+        assert done.counts["maps"]
+        assert done.counts["unmaps"]
+
+
+def test_admission_copies_after_the_prompt_is_computed(real_memory):
+    """A gang's copies read what was written between `map` and `copy`."""
+    gang = driver.Driver(ALLOCATORS["virtual-copy"])
+    assert gang.admit(np.arange(3), Prompt(20), Demand(20, 10))
+    assert gang.grow(np.arange(3), 5)

@@ -1,0 +1,76 @@
+"""Triton kernels through Triton's interpreter; run by test_kernel_triton in a process of its own.
+
+Shapes are small: the interpreter takes about a second for what a GPU does in microseconds.
+"""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from kernels import copy_slots, decode, load, prefill, probe, store
+from tests.kernels.kernel_cases import close, make
+
+assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_kernel_triton.py"
+
+LAYOUTS = {
+    "page-1": {"page": 1},
+    "page-7": {"page": 7},
+    "page-16": {"page": 16},
+    "page-512": {"page": 512},
+    "flat": {},
+    "padded": {"padded": 5},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_decode(layout):
+    case = make([1, 16, 33, 270], **LAYOUTS[layout])
+    close(decode(*case.args, case.scale, backend="triton", out=case.poisoned_out()), case)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision(dtype):
+    case = make([1, 20], dtype=dtype, page=6)
+    close(decode(*case.args, case.scale, backend="triton", out=case.poisoned_out()), case)
+
+
+@pytest.mark.parametrize(
+    ("dim", "heads"), [(80, (6, 2)), (96, (1, 1)), (128, (17, 1)), (256, (2, 2))]
+)
+def test_head_sizes_and_groups(dim, heads):
+    case = make([3, 20], page=7, dim=dim, heads=heads)
+    close(decode(*case.args, case.scale, backend="triton", out=case.poisoned_out()), case)
+
+
+@pytest.mark.parametrize("layout", ["page-7", "flat", "padded"])
+def test_prefill_with_and_without_a_past(layout):
+    case = make([1, 33, 50], [1, 33, 5], **LAYOUTS[layout])
+    args = (*case.args, case.queries, case.scale)
+    close(prefill(*args, backend="triton", out=case.poisoned_out()), case)
+
+
+def test_results_do_not_depend_on_the_layout_or_the_batch():
+    flat = make([40, 270])
+    alone = make([40, 270], page=9)
+    out = decode(*flat.args, flat.scale, backend="triton")
+    assert torch.equal(out, decode(*alone.args, alone.scale, backend="triton"))
+
+
+def test_store_and_copies():
+    cache = torch.full((3, 4, 2, 80), float("nan"))
+    flat = torch.full((12, 2, 80), float("nan"))
+    new = torch.randn((3, 2, 80))
+    store(new, -new, cache, flat, np.array([6, 1, 11]), backend="triton")
+    assert torch.equal(load(cache, [6, 1, 11]), new)
+    assert torch.equal(load(flat, [6, 1, 11]), -new)
+    assert cache.isnan().sum() == flat.isnan().sum() == 9 * 160
+    copy_slots([cache], np.array([[6, 1, 1], [1, 6, 1], [11, 0, 1]]), backend="triton")
+    assert torch.equal(load(cache, [1, 6, 0, 11]), new[[0, 1, 2, 2]])
+    copy_slots([cache], np.array([[0, 2, 2]]), backend="triton")
+    assert torch.equal(load(cache, [2, 3]), new[[2, 0]])
+
+
+def test_the_probe_knows_the_interpreter():
+    assert probe("triton", "cpu", "bfloat16", 80, 7).ok
