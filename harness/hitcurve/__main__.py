@@ -1,0 +1,85 @@
+"""`python -m harness.hitcurve workload.path=FILE [OPTION=VALUE ...]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from harness.errors import ConfigError
+from harness.hitcurve.options import USAGE, Options, parse
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 2, after one line, for input that is wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(given):
+        print(USAGE, end="")
+        return 0
+    from workloads.errors import WorkloadError
+
+    try:
+        options = parse(given)
+        out = _out_dir(options)
+        return _run(options, out)
+    except (ConfigError, WorkloadError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: cannot write the results: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _out_dir(options: Options) -> Path:
+    out = Path(options.out or f"results/runs/hitcurve-{datetime.now():%Y%m%d-%H%M%S}").expanduser()
+    # Asked now, so that a mistake does not show only after minutes of simulation.
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out={out} is a file; expected a directory")
+    return out
+
+
+def _run(options: Options, out: Path) -> int:
+    import numpy as np
+
+    from harness.hitcurve import output
+    from harness.hitcurve.curve import compute
+    from harness.hitcurve.figure import draw
+    from harness.hitcurve.trace import block_trace
+    from workloads.formats import read
+
+    path = str(options.workload.path)
+    requests = read(path, options.workload.format)
+    wanted = options.workload.num_requests
+    if wanted is not None:
+        if wanted > len(requests):
+            raise ConfigError(
+                f"workload.num_requests={wanted}, but {path} has {len(requests)} requests"
+            )
+        requests = requests.take(np.arange(wanted))
+    for note in requests.notes:
+        print(f"note: {note}", file=sys.stderr)
+    trace = block_trace(requests, options.block_tokens)
+    points = list(compute(trace, options))
+    source = (
+        f"{Path(path).name}: {len(requests):,} requests, {len(trace.blocks):,} blocks of "
+        f"{trace.block_tokens} tokens, {trace.distinct:,} distinct"
+    )
+    print(source)
+    print("Blocks that hit, %")
+    print(output.table(points))
+    out.mkdir(parents=True, exist_ok=True)
+    output.write_csv(out / "hitcurve.csv", points, trace.block_tokens)
+    output.write_json(out / "hitcurve.json", points, trace, Path(path).name)
+    draw(out / "hitcurve.png", points, trace, source)
+    print(f"Results in {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

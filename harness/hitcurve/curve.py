@@ -1,0 +1,56 @@
+"""From a trace and the options to one hit count for each policy, order and capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.hitcurve import distances, policies
+from harness.hitcurve.options import Options
+from harness.hitcurve.trace import BlockTrace
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One cache: `hits` of the trace's `blocks`; a capacity of None is an unbounded cache."""
+
+    policy: str
+    order: str
+    capacity_blocks: int | None
+    hits: int
+    blocks: int
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the blocks that are hits, 0 to 1."""
+        return self.hits / self.blocks
+
+
+def compute(trace: BlockTrace, options: Options) -> Iterator[Point]:
+    """Yield the points by order and policy, smallest capacity first, unbounded last."""
+    bounds = [*options.capacities, None]
+    for order in options.orders:
+        deepest_first = order == "deepest_first"
+        for policy in options.policies:
+            if policy == "lru":
+                counts = lru_counts(trace, bounds, deepest_first)
+            else:
+                counts = (_simulated(trace, policy, b, deepest_first) for b in bounds)
+            for bound, count in zip(bounds, counts, strict=True):
+                yield Point(policy, order, bound, count, len(trace.blocks))
+
+
+def lru_counts(trace: BlockTrace, bounds: list[int | None], deepest_first: bool) -> list[int]:
+    """Return LRU's hits at each capacity, from one pass."""
+    capacities: NDArray[np.int64] = np.array([trace.distinct if b is None else b for b in bounds])
+    return distances.lru_hits(trace, capacities, deepest_first).tolist()
+
+
+def _simulated(trace: BlockTrace, policy: str, bound: int | None, deepest_first: bool) -> int:
+    # A cache that holds every block of the trace evicts none, whatever its policy.
+    capacity = trace.distinct if bound is None else min(bound, trace.distinct)
+    cache = policies.POLICIES["lru" if capacity == trace.distinct else policy](capacity)
+    return policies.hits(trace, cache, deepest_first)

@@ -1,0 +1,51 @@
+"""Hit rate against capacity, one line a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.figures.theme import MUTED, heading, new_figure, save, themed
+from harness.hitcurve.curve import Point
+from harness.hitcurve.output import name_of
+from harness.hitcurve.trace import BlockTrace
+
+COLOURS = {"lru": "#0072B2", "lfu": "#D55E00", "fifo": "#E69F00", "s3fifo": "#009E73"}
+
+
+def draw(path: Path, points: list[Point], trace: BlockTrace, source: str) -> None:
+    """Write the figure as PNG. The dotted line is the unbounded cache."""
+    with themed():
+        figure = new_figure(7.0, 4.6)
+        axes = figure.subplots()
+        names = list(dict.fromkeys(name_of(point) for point in points))
+        for name in names:
+            line = [p for p in points if name_of(p) == name and p.capacity_blocks is not None]
+            axes.plot(
+                [p.capacity_blocks for p in line],
+                [100 * p.hit_rate for p in line],
+                marker="o",
+                markersize=4,
+                color=COLOURS[line[0].policy],
+                linestyle="solid" if line[0].order == "touch" else "dashed",
+                label=name,
+            )
+        most = max(100 * p.hit_rate for p in points if p.capacity_blocks is None)
+        axes.axhline(most, color=MUTED, linestyle="dotted", linewidth=1)
+        axes.annotate(
+            f"unbounded: {most:.1f} %",
+            (0, most),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, -4),
+            textcoords="offset points",
+            va="top",
+            fontsize=9,
+            color=MUTED,
+        )
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda blocks, _: f"{blocks:,.0f}")
+        axes.set_ylim(0, most * 1.08)
+        axes.set_xlabel(f"capacity, blocks of {trace.block_tokens} tokens")
+        axes.set_ylabel("prompt blocks that hit, %")
+        axes.legend(loc="lower right")
+        heading(figure, "Prefix hits against capacity", source)
+        save(figure, path)
