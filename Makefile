@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 DEMO ?= +workload=beam
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench baseline gallery clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m harness $(DEMO)
@@ -25,6 +25,16 @@ format: $(VENV)/ready
 # Benchmarks measure; they assert nothing about time.  Compare: make bench BENCH='--benchmark-compare'
 bench: $(VENV)/ready
 	$(BIN)/python -m pytest -q -o addopts= --benchmark-only --benchmark-autosave $(BENCH) tests
+
+# Rewrites results/baselines from a run of the suite, and prints what changed.
+baseline: $(VENV)/ready
+	rm -rf build/suite
+	$(BIN)/python -m harness +experiment=ci hydra.sweep.dir=build/suite
+	$(BIN)/python -m harness.compare.baseline build/suite results/baselines
+
+# Needs Chromium: runs three comparisons and takes pictures of their reports.
+gallery: $(VENV)/ready
+	$(BIN)/python -m harness.report.gallery docs/gallery
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3"; exit 2; }

@@ -21,6 +21,7 @@ from allocators.base import (
     NeverFits,
     Prompt,
     Strided,
+    Unsupported,
     Usage,
 )
 from allocators.host import HostExtents
@@ -39,7 +40,12 @@ class Contiguous(Allocator):
     """`reservation` says how long an extent is, `placement` where it goes."""
 
     def __init__(
-        self, geometry: Geometry, *, reservation: str = "max", placement: str = "buddy"
+        self,
+        geometry: Geometry,
+        *,
+        reservation: str = "max",
+        placement: str = "buddy",
+        prefix_index: str = "none",
     ) -> None:
         for name, value, allowed in (
             ("reservation", reservation, RESERVATIONS),
@@ -47,6 +53,11 @@ class Contiguous(Allocator):
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        if prefix_index != "none":
+            raise Unsupported(
+                f"prefix_index={prefix_index}: contiguous sequences cannot share a prefix, as each "
+                "has an extent of its own; use allocator=paged or virtual"
+            )
         super().__init__(geometry)
         self.reservation = reservation
         self.placement = PLACEMENTS[placement](geometry.capacity_tokens)

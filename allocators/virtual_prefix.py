@@ -160,22 +160,22 @@ class PrefixSlots(Slots):
         Of a slot the deepest go first, down to the first that no live sequence holds.
         """
         pages = self._pages
-        unmaps = []
-        for slot in self.idle:
-            short = wanted - len(pages.free)
-            if short <= 0:
-                break
-            count = int(pages.count[slot])
-            held = pages.table[slot, :count]
-            spare = np.flatnonzero(pages.ref[held] == self._idle_ref[held])
-            if len(spare):
-                freed = np.cumsum(pages.ref[held[::-1]] == 1)
-                keep = max(int(spare[0]), count - 1 - int(np.searchsorted(freed, short)))
-                self._idle_ref[held[keep:]] -= 1
-                unmaps.append(super().drop(slot, keep))
-        assert wanted <= len(pages.free), "the caller checks that enough is free or cached"
-        if not unmaps:
+        if wanted <= len(pages.free):
             return NO_MAPS
+        idle = np.fromiter(self.idle, dtype=np.int64, count=len(self.idle))
+        held = pages.table[idle]
+        spare = (held >= 0) & self._only_idle()[held]
+        unmaps = []
+        for at in np.flatnonzero(spare.any(axis=1)).tolist():
+            slot, first = int(idle[at]), int(np.argmax(spare[at]))
+            count, short = int(pages.count[slot]), wanted - len(pages.free)
+            freed = np.cumsum(pages.ref[held[at, :count][::-1]] == 1)
+            keep = max(first, count - 1 - int(np.searchsorted(freed, short)))
+            self._idle_ref[held[at, keep:count]] -= 1
+            unmaps.append(super().drop(slot, keep))
+            if wanted <= len(pages.free):
+                break
+        assert wanted <= len(pages.free), "the caller checks that enough is free or cached"
         self._recount()
         return np.concatenate(unmaps)
 

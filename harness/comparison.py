@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from harness.config import Config, make_allocator, make_geometry, make_requests,
 from harness.cost.roofline import Roofline
 from harness.cost.shapes import CostError
 from harness.engine.engine import Engine
+from harness.engine.observer import Observer
 from harness.errors import ConfigError
 from harness.executors.simulated import SimulatedExecutor
 from harness.interrupts import Interrupts
+from harness.recorders import Recorders, try_report
 from harness.results import Row, RunLog, RunWriter, describe_environment
 from harness.screen import Progress, print_location, print_table
 from harness.summary import summarize
@@ -54,6 +57,7 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
         OmegaConf.masked_copy(composed, list(Config.__dataclass_fields__)), resolve=True
     )
     logs: list[RunLog] = []
+    recorders = Recorders(config.harness, requests)
     with (
         Interrupts() as interrupts,
         RunWriter(run_dir, _with_notes(saved, requests), describe_environment()) as writer,
@@ -63,7 +67,8 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
             if interrupts.happened:
                 row = Row(name, "error", "interrupted before it started")
             else:
-                row, log = _interruptible(interrupts, name, knobs, config, requests)
+                observers = recorders.observers(name)
+                row, log = _interruptible(interrupts, name, knobs, config, requests, observers)
             writer.add(row, log)
             if log is not None:
                 logs.append(log)
@@ -74,6 +79,9 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
         from harness.figures import write_figures
 
         write_figures(run_dir, rows, logs)
+        recorders.write(run_dir)
+        if config.report != "none":
+            try_report(run_dir)
     print_location(run_dir)
     if interrupted:
         return INTERRUPTED
@@ -81,11 +89,16 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
 
 
 def _interruptible(
-    interrupts: Interrupts, name: str, knobs: dict[str, Any], config: Config, requests: RequestTable
+    interrupts: Interrupts,
+    name: str,
+    knobs: dict[str, Any],
+    config: Config,
+    requests: RequestTable,
+    observers: Sequence[Observer],
 ) -> tuple[Row, RunLog | None]:
     try:
         interrupts.armed = True
-        result = run_variant(name, knobs, config, requests)
+        result = run_variant(name, knobs, config, requests, observers)
         interrupts.armed = False
         return result
     except KeyboardInterrupt:
@@ -93,7 +106,11 @@ def _interruptible(
 
 
 def run_variant(
-    name: str, knobs: dict[str, Any], config: Config, requests: RequestTable
+    name: str,
+    knobs: dict[str, Any],
+    config: Config,
+    requests: RequestTable,
+    observers: Sequence[Observer] = (),
 ) -> tuple[Row, RunLog | None]:
     """Serve the requests with one allocator; a failure is a row with a status and a reason."""
     try:
@@ -104,8 +121,9 @@ def run_variant(
             requests,
             config.sampling,
             config.engine,
-            SimulatedExecutor(cost, allocator),
+            SimulatedExecutor(cost, allocator, config.sampling.draft_cost),
             config.seed,
+            observers,
         )
         with Progress() as progress:
             progress.start(name, len(requests))

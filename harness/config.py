@@ -82,14 +82,21 @@ def _check(config: Config) -> None:
         ("engine.max_len", engine.max_len),
         ("sampling.n", sampling.n),
         ("sampling.width", sampling.width),
+        ("sampling.draft_tokens", sampling.draft_tokens),
         ("kv_tokens", config.kv_tokens),
         ("hardware.count", config.hardware.count),
     ):
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
-    if not 0.0 <= sampling.beam_switch <= 1.0:
-        raise ConfigError(f"sampling.beam_switch must be from 0 to 1, got {sampling.beam_switch}")
+    for name in ("beam_switch", "acceptance_rate", "draft_cost"):
+        value = getattr(sampling, name)
+        if not 0.0 <= value <= 1.0:
+            raise ConfigError(f"sampling.{name} must be from 0 to 1, got {value}")
     _one_of("engine.preemption", engine.preemption, PREEMPTIONS)
+    if engine.expected_output_tokens < 0:
+        raise ConfigError(
+            f"engine.expected_output_tokens must be at least 0, got {engine.expected_output_tokens}"
+        )
     if engine.host_gib is not None and not (0 <= engine.host_gib < math.inf):
         raise ConfigError(f"engine.host_gib must be at least 0, got {engine.host_gib}")
     memory = config.kv_memory_gib

@@ -15,6 +15,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -50,14 +51,14 @@ def check_command_line(arguments: list[str]) -> str | None:
     if parsed.config_path or parsed.config_name or parsed.config_dir:
         return None  # the user brings a primary configuration of their own
     try:
-        overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+        overrides, multirun = _with_experiment(parsed.overrides, parsed.multirun)
         if not any(o.key_or_group == "workload" for o in overrides):
             return choose_workload()
-        for point in _points(overrides, parsed.multirun):
+        for point in _points(overrides, multirun):
             composed = _compose(point)
             prepare(composed)
         hydra = composed.hydra
-        ensure_fresh(hydra.sweep.dir if parsed.multirun else hydra.run.dir)
+        ensure_fresh(hydra.sweep.dir if multirun else hydra.run.dir)
     except (ConfigError, ResultsError) as error:
         return str(error)
     except MissingConfigException as error:
@@ -65,6 +66,18 @@ def check_command_line(arguments: list[str]) -> str | None:
     except (HydraException, OmegaConfBaseException) as error:
         return _explain(error, parsed.overrides)
     return None
+
+
+def _with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], bool]:
+    """Parse the overrides, behind those that `+experiment=NAME` sweeps over, as Hydra does."""
+    parser = OverridesParser.create()
+    overrides = parser.parse_overrides(lines)
+    chosen = [o.input_line or "" for o in overrides if o.key_or_group == "experiment"]
+    if not chosen:
+        return overrides, multirun
+    hydra = _compose(chosen).hydra
+    swept = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
+    return parser.parse_overrides(swept) + overrides, multirun or hydra.mode == RunMode.MULTIRUN
 
 
 def _points(overrides: list[Override], multirun: bool) -> Iterator[list[str]]:

@@ -41,7 +41,12 @@ class CombinedTable(Callback):
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Read the jobs below `hydra.sweep.dir`, print their table, write the two files."""
-        combine(Path(config.hydra.sweep.dir))
+        sweep_dir = Path(config.hydra.sweep.dir)
+        combine(sweep_dir)
+        if config.get("report", "none") != "none":
+            from harness.recorders import try_report
+
+            try_report(sweep_dir)
 
 
 def combine(sweep_dir: str | Path, *, file: IO[str] | None = None) -> list[SweepRow]:

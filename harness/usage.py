@@ -27,7 +27,9 @@ Options
   sampling.mode=MODE        greedy, parallel (sampling.n=N) or beam (sampling.width=K)
   workload.num_requests=N   workload.rate=R|inf   workload.path=FILE   workload.format=FORMAT
   workload.too_long=W       error, skip or truncate
-  seed=N                    hydra.run.dir=DIR
+  seed=N                    hydra.run.dir=DIR   report=none (no report.html, report.md)
+  harness.memory_map=A:B    shows who holds which memory in steps A to B; harness.trace=chrome
+  +experiment=ci            a fixed suite of comparisons, instead of a workload (docs/ci.md)
 
 --cfg job prints the whole configuration; --hydra-help describes Hydra's own options.
 """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 POLICIES = ("continuous", "static", "chunked")
 PREEMPTIONS = ("recompute", "swap")
-SAMPLING_MODES = ("greedy", "parallel", "beam")
+SAMPLING_MODES = ("greedy", "parallel", "beam", "speculative")
 
 
 @dataclass
@@ -23,7 +23,9 @@ class EngineSpec:
 
     `preemption` says what happens to whoever must make room: `recompute` forgets its KV, `swap`
     moves it to host memory of `host_gib` (null: as much as the pool), and recomputes once that is
-    full.
+    full.  `expected_output_tokens`: beside others a request is let in only if that much output
+    would fit as well (0: only what it takes at once); fewer preemptions for a smaller batch.  The
+    `chunked` policy, which has a rule of its own, does not read it.
     """
 
     policy: str = "continuous"
@@ -33,6 +35,7 @@ class EngineSpec:
     skip_ahead: bool = True
     preemption: str = "recompute"
     host_gib: float | None = None
+    expected_output_tokens: int = 0
 
 
 @dataclass
@@ -41,14 +44,19 @@ class SamplingSpec:
 
     `greedy`: one.  `parallel`: `n` samples of one prompt.  `beam`: `width` candidates; at each
     step a candidate is, with probability `beam_switch`, replaced by a continuation of a candidate
-    drawn at random (itself included), which is how simulated beams coalesce.
+    drawn at random (itself included), which is how simulated beams coalesce.  `speculative`: one,
+    with `draft_tokens` guesses a step, each accepted with probability `acceptance_rate` until the
+    first that is not; one step of the draft model takes `draft_cost` of a decode step.
     """
 
     mode: str = "greedy"
     n: int = 1
     width: int = 4
     beam_switch: float = 0.07
+    draft_tokens: int = 4
+    acceptance_rate: float = 0.7
+    draft_cost: float = 0.05
 
     @property
     def sequences(self) -> int:
-        return {"greedy": 1, "parallel": self.n, "beam": self.width}[self.mode]
+        return {"parallel": self.n, "beam": self.width}.get(self.mode, 1)

@@ -18,6 +18,7 @@ from harness.engine.meter import Meter
 from harness.engine.observer import Observer, StepView
 from harness.engine.plan import Plan
 from harness.engine.scheduler import Scheduler, StaticScheduler
+from harness.engine.speculative import SpeculativeScheduler
 from harness.engine.streams import Streams
 from harness.results.runlog import RunLog
 from workloads.requests import RequestTable
@@ -82,11 +83,17 @@ class Engine:
             raise Unsupported(
                 f"a request of {sampling.sequences} sequences never fits in max_num_seqs={rows}"
             )
+        speculative = sampling.mode == "speculative"
+        if speculative and engine.policy != "continuous":
+            raise Unsupported(
+                f"sampling.mode=speculative runs with engine=continuous, not {engine.policy}"
+            )
         default = DEFAULT_BUDGET_TOKENS if chunked else max(max_len, DEFAULT_BUDGET_TOKENS)
         if engine.policy == "static":
             default = sys.maxsize  # a batch is computed whole: memory alone bounds it
         self._allocator = TimedAllocator(allocator)
-        self._scheduler = SCHEDULERS[engine.policy](
+        policy = SpeculativeScheduler if speculative else SCHEDULERS[engine.policy]
+        self._scheduler = policy(
             self._allocator,
             rows,
             engine.max_num_batched_tokens or default,
@@ -94,7 +101,12 @@ class Engine:
             sampling.mode == "beam",
             Streams(requests, allocator.has_prefix_index),
             swaps,
+            engine.expected_output_tokens,
         )
+        if isinstance(self._scheduler, SpeculativeScheduler):
+            self._scheduler.draft_tokens = sampling.draft_tokens
+            self._scheduler.acceptance_rate = sampling.acceptance_rate
+            self._scheduler.seed = seed
         self._requests, self._sampling, self._seed = requests, sampling, seed
         self._executor = executor
         self._observers = observers

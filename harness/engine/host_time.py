@@ -44,6 +44,12 @@ class TimedAllocator:
         self.host_s += perf_counter() - start
         return grant
 
+    def truncate(self, seq: int, n: int) -> Grant:
+        start = perf_counter()
+        grant = self.inner.truncate(seq, n)
+        self.host_s += perf_counter() - start
+        return grant
+
     def suspend(self, seqs: IntArray, ticket: int) -> Grant | None:
         start = perf_counter()
         grant = self.inner.suspend(seqs, ticket)

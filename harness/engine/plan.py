@@ -54,6 +54,7 @@ class Plan:
     rows: IntArray = field(default_factory=lambda: NO_ROWS)
     started: list[Group] = field(default_factory=list)
     steps: int = 1
+    draft_steps: int = 0  # of a draft model, one after the other, before this step
     preemptions: int = 0
 
     @property

@@ -55,7 +55,7 @@ class Running:
     def latest(self) -> Group:
         return self.groups[next(reversed(self.groups))]
 
-    def sampled(self, at: slice | IntArray, steps: int) -> list[Group]:
+    def sampled(self, at: slice | IntArray, steps: int | IntArray) -> list[Group]:
         """Count `steps` tokens for the sequences at these places; return the groups now done."""
         self.left = self.left.copy()
         self.left[at] -= steps

@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,9 +43,13 @@ class Scheduler:
         beams: bool,
         streams: Streams,
         swaps: bool,
+        expected_output_tokens: int = 0,
     ) -> None:
         self.allocator = allocator
         self._swaps = swaps
+        self._expected_tokens = expected_output_tokens
+        inner = allocator.inner
+        self._pool_tokens = sum(inner.balance()) * inner.geometry.page_tokens
         self.streams = streams
         self.waiting: deque[Group] = deque()
         self.running = Running(max_num_seqs, max_len, beams)
@@ -89,7 +94,7 @@ class Scheduler:
                 if self._fetch(group):
                     continue
                 break
-            prompt = group.prompt(self.streams.of(group))
+            prompt = self._whole(group)
             private = group.prompt_tokens + group.generated - prompt.tokens
             tokens += prompt.tokens + private * group.sequences
             if prefills and tokens > self._budget_tokens:
@@ -108,13 +113,21 @@ class Scheduler:
             self._note_admission(prefills[-1])
         return prefills
 
+    def _whole(self, group: Group) -> Prompt:
+        """Return what the group starts from, and how long it must be able to become."""
+        prompt = group.prompt(self.streams.of(group))
+        if not self._expected_tokens or not len(self.running):
+            return prompt
+        expected = group.prompt_tokens + max(self._expected_tokens, group.generated)
+        return replace(prompt, whole_tokens=min(expected, self._pool_tokens))
+
     def _fetch(self, group: Group) -> bool:
         """Bring a swapped group back if it fits; it decodes in the next step that does."""
         rows = np.array(heapq.nsmallest(group.sequences, self._free_rows), dtype=np.int64)
         grant = self.allocator.resume(rows, group.index)
         if grant is None:
             if not len(self.running):
-                raise NeverFits("the empty pool refused to take it back", group.index)
+                raise NeverFits(f"{self._empty_pool()} refused to take it back", group.index)
             self.starved = True
             return False
         for _ in range(group.sequences):
@@ -138,8 +151,11 @@ class Scheduler:
         except NeverFits as error:
             raise NeverFits(str(error), group.index) from error
         if grant is None and not len(self.running):
-            raise NeverFits("the empty pool refused it", group.index)
+            raise NeverFits(f"{self._empty_pool()} refused it", group.index)
         return grant
+
+    def _empty_pool(self) -> str:
+        return f"the empty pool of {self.allocator.inner.geometry.capacity_tokens} tokens"
 
     def _decode(self, horizon: Horizon) -> Plan | None:
         plan = Plan(self._take_pending())
@@ -229,9 +245,17 @@ class StaticScheduler(Scheduler):
         beams: bool,
         streams: Streams,
         swaps: bool,
+        expected_output_tokens: int = 0,
     ) -> None:
         super().__init__(
-            allocator, max_num_seqs, max_num_batched_tokens, max_len, beams, streams, swaps
+            allocator,
+            max_num_seqs,
+            max_num_batched_tokens,
+            max_len,
+            beams,
+            streams,
+            swaps,
+            expected_output_tokens,
         )
         self._ended: list[Group] = []
         self._padding = NO_ROWS

@@ -19,9 +19,10 @@ class SimulatedExecutor:
 
     skips = True
 
-    def __init__(self, cost: Roofline, allocator: Allocator) -> None:
+    def __init__(self, cost: Roofline, allocator: Allocator, draft_cost: float = 0.0) -> None:
         self._cost = cost
         self._allocator = allocator
+        self._draft_cost = draft_cost
         self._paged = allocator.block_tables
         self._page_tokens = allocator.geometry.page_tokens
 
@@ -56,6 +57,15 @@ class SimulatedExecutor:
         work.decode_seqs, work.decode_context_tokens = len(lengths), int(lengths.sum())
         work.table_bytes = self._table_bytes(rows, longest)
         compute = self._cost.step_s(work)
+        if plan.draft_steps:
+            # The draft model decodes the same sequences, one token after the other.
+            decode = Work(
+                decode_seqs=rows,
+                decode_context_tokens=int(work.prefill_past.sum()) + rows,
+                sampled=rows,
+                paged=self._paged,
+            )
+            compute += plan.draft_steps * self._draft_cost * self._cost.step_s(decode)
         return blocking + max(compute, ahead)
 
     def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> FloatArray:

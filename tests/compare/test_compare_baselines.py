@@ -62,3 +62,22 @@ def test_rewriting_prints_what_changed_and_drops_what_is_gone(tmp_path, capsys):
     main([str(tmp_path / "suite"), str(tmp_path / "held")])
     assert "steps" in capsys.readouterr().out
     assert main([str(tmp_path / "none"), str(tmp_path / "held")]) == 2
+
+
+def test_an_experiment_is_checked_before_it_runs(tmp_path):
+    def run(*options):
+        return subprocess.run(
+            [sys.executable, "-m", "harness", *options, f"hydra.sweep.dir={tmp_path}/suite"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    for options, words in (
+        (("+experiment=cu",), "did you mean ci"),
+        (("+experiment=ci", "kv_tokens=-1"), "kv_tokens must be at least 1"),
+        (("+experiment=ci", "+workload=beam"), "workload"),
+    ):
+        done = run(*options)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert words in done.stderr
+        assert not list(tmp_path.glob("suite/*"))

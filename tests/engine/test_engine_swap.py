@@ -82,3 +82,15 @@ def test_transfers_cost_time_and_small_blocks_cost_more():
 def test_chunked_preempts_by_recomputing_only():
     with pytest.raises(Unsupported, match="recompute"):
         run(allocator("paged"), "swap", policy="chunked")
+
+
+def test_admission_by_expected_length_trades_batch_for_preemptions():
+    eager = run(allocator("paged"), "recompute")
+    careful = run(allocator("paged"), "recompute", expected_output_tokens=60)
+    preempted = [log.timeline["preemptions"].sum() for log in (eager, careful)]
+    assert preempted[1] < preempted[0]
+    assert careful.timeline["batch"].max() < eager.timeline["batch"].max()
+    assert np.isfinite(careful.requests["finish_s"]).all()
+    # An expectation that no pool could meet lets requests in one at a time, not never.
+    one = run(allocator("paged"), "recompute", expected_output_tokens=100_000)
+    assert np.isfinite(one.requests["finish_s"]).all()

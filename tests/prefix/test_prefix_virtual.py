@@ -300,6 +300,53 @@ def test_a_gang_hits_and_shares_the_rest():
     assert real.grow(np.array([1, 2])).copies[:, 2].tolist() == [2]
 
 
+def test_an_ended_sequence_does_not_keep_what_its_gang_still_writes():
+    real = pool(20, 4)
+    real.admit(np.array([0, 1]), Prompt(6, np.arange(6)), Demand(6, 5))
+    real.release(np.array([0]))
+    assert real.pages.count.tolist()[:2] == [1, 2]
+    assert not len(real.grow(np.array([1])).copies)
+
+
+def test_what_is_generated_after_a_fork_is_never_indexed():
+    real = pool(20, 4)
+    admit(real, 0, np.arange(30), tokens=5)
+    real.fork(0, np.array([1]), Demand(5, 20))
+    real.grow(np.array([0, 1]), 8)
+    assert real.lookup(Prompt(30, np.arange(30))) == 4
+
+
+def hit_beside_an_idle_slot() -> Virtual:
+    """Sequence 1 of 13 tokens holds 3 of the 4 page-groups that an idle slot keeps."""
+    real = pool(20, 4)
+    admit(real, 0, np.arange(16))
+    real.release(np.array([0]))
+    assert admit(real, 1, np.arange(13)).cached_tokens == 12
+    assert real.balance() == (4, 1, 15)
+    return real
+
+
+def test_a_roll_back_into_a_shared_page_group_copies_it_and_leaves_it_cached():
+    real = hit_beside_an_idle_slot()
+    real.truncate(1, 6)
+    assert real.balance() == (2, 2, 16)
+    assert real.lookup(Prompt(16, np.arange(16))) == 4  # the second one has lost its key
+    assert real.grow(np.array([1])).copies[:, 2].tolist() == [3]
+    assert real.balance() == (2, 3, 15)
+    real.check()
+
+
+def test_a_beam_step_away_from_a_prefix_leaves_it_cached():
+    real = hit_beside_an_idle_slot()
+    real.fork(1, np.array([2]), Demand(13, 5))
+    real.truncate(2, 8)
+    real.grow(np.array([2]), 8)
+    assert real.balance() == (7, 1, 12)
+    real.reassign(np.array([1, 2]), np.array([2, 2]))
+    assert real.balance() == (4, 3, 13)
+    real.check()
+
+
 def test_no_tokens_known_means_no_index_at_all():
     plain, real = pool(6, 4, "none"), pool(6, 4)
     for allocator in (plain, real):

@@ -1,0 +1,117 @@
+"""A trace of a run that Perfetto and chrome://tracing open: option `harness.trace=chrome`.
+
+One process an allocator. Its tracks: steps with what they computed, counters of memory operations
+and of the batch, and instants for admissions and preemptions. Times are simulated microseconds. The
+format is the JSON of Chrome's Trace Event Format: `X` complete, `C` counter, `i` instant, `M` name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.engine.observer import StepView
+from harness.results.atomic import replacing
+
+TRACE = "trace.json"
+STEPS, EVENTS = 1, 2
+#: steps of pure growth are one slice; beyond this many events the rest is left out
+MOST_EVENTS = 1_000_000
+
+
+@dataclass
+class TraceRecorder:
+    """An observer of one variant; `name_of` gives a request's name from its index."""
+
+    allocator: str
+    process: int
+    name_of: Callable[[int], str]
+    events: list[dict[str, Any]] = field(default_factory=list)
+    _busy: bool = False
+
+    def __post_init__(self) -> None:
+        self.events += [
+            self._name("process_name", 0, self.allocator),
+            self._name("thread_name", STEPS, "steps"),
+            self._name("thread_name", EVENTS, "admissions and preemptions"),
+        ]
+
+    def on_step(self, step: StepView) -> None:
+        """Append the events of a step, or of a stretch of steps run in one go."""
+        if len(self.events) >= MOST_EVENTS:
+            return
+        plan, start_us = step.plan, 1e6 * step.start_s
+        grants = plan.all_grants
+        page_bytes = step.allocator.geometry.bytes_per_token
+        copied = sum(int(grant.copies[:, 2].sum()) for grant in grants if len(grant.copies))
+        memory = {
+            "copied_bytes": copied * page_bytes,
+            "maps": sum(len(grant.maps) + len(grant.ahead_maps) for grant in grants),
+            "unmaps": sum(len(grant.unmaps) for grant in grants),
+        }
+        computed = plan.computed_groups
+        kind = "prefill" if computed and not len(plan.rows) else "mixed" if computed else "decode"
+        self.events.append(
+            {
+                "name": kind if step.steps == 1 else f"{kind} x{step.steps}",
+                "ph": "X",
+                "ts": start_us,
+                "dur": max(0.0, 1e6 * float(step.ends_s[-1]) - start_us),
+                "pid": self.process,
+                "tid": STEPS,
+                "args": {
+                    "first_step": step.first,
+                    "steps": step.steps,
+                    "requests": len(step.running),
+                    "batched_tokens": plan.batched_tokens,
+                    "hit_tokens": plan.hit_tokens,
+                    **memory,
+                },
+            }
+        )
+        for work in (*plan.prefills, *plan.chunks):
+            group = work.group
+            self._instant(f"compute {self.name_of(group.index)}", start_us, group.prompt_tokens)
+        if plan.preemptions:
+            self._instant(f"preempted {plan.preemptions}", start_us, None)
+        self._counter("requests in the batch", start_us, {"requests": len(step.running)})
+        # A counter keeps its value until told otherwise, so quiet steps need none.
+        busy = any(memory.values())
+        if busy or self._busy:
+            self._counter("memory operations", start_us, memory)
+        self._busy = busy
+
+    def _instant(self, name: str, start_us: float, prompt_tokens: int | None) -> None:
+        event: dict[str, Any] = {
+            "name": name, "ph": "i", "s": "t", "ts": start_us, "pid": self.process, "tid": EVENTS,
+        }  # fmt: skip
+        if prompt_tokens is not None:
+            event["args"] = {"prompt_tokens": prompt_tokens}
+        self.events.append(event)
+
+    def _counter(self, name: str, start_us: float, values: dict[str, int]) -> None:
+        self.events.append(
+            {"name": name, "ph": "C", "ts": start_us, "pid": self.process, "args": values}
+        )
+
+    def _name(self, kind: str, thread: int, name: str) -> dict[str, Any]:
+        return {
+            "name": kind, "ph": "M", "pid": self.process, "tid": thread, "args": {"name": name},
+        }  # fmt: skip
+
+
+def write_trace(run_dir: Path, recorders: Sequence[TraceRecorder]) -> Path:
+    """Write `trace.json`, one event a line, and return its path."""
+    path = run_dir / TRACE
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
+        between = ""
+        for recorder in recorders:
+            for event in recorder.events:
+                file.write(between + json.dumps(event, allow_nan=False, separators=(",", ":")))
+                between = ",\n"
+        file.write("\n]}\n")
+    return path

@@ -1,0 +1,95 @@
+"""`python -m harness.compare BASELINE CURRENT [CURRENT ...]`: 0 no regression, 1 some, 2 cannot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from harness.compare.judge import compare_cases
+from harness.compare.load import CompareError, load_cases
+from harness.compare.tolerance import Tolerances
+
+FORMATS = ("table", "markdown", "json", "junit")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare, print, and return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        tolerances = Tolerances(options.tolerance)
+        baseline = load_cases([options.baseline, *options.baseline_repeat])
+        current = load_cases(options.current)
+        comparison = compare_cases(
+            baseline,
+            current,
+            tolerances,
+            measured=options.measured == "auto",
+            strict=options.strict,
+        )
+    except CompareError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = _render(options.format, comparison, options.all)
+    if options.output is None:
+        sys.stdout.write(text)
+        return comparison.exit_status
+    from pathlib import Path
+
+    from harness.results.atomic import write_text
+
+    try:
+        write_text(Path(options.output), text)
+    except OSError as error:
+        print(f"error: {options.output}: cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+    return comparison.exit_status
+
+
+def _render(name: str, comparison: object, everything: bool) -> str:
+    from harness.compare import render
+    from harness.compare.junit import as_junit
+
+    if name == "table":
+        return render.as_table(comparison, everything)
+    if name == "markdown":
+        return render.as_markdown(comparison, everything)
+    return render.as_json(comparison) if name == "json" else as_junit(comparison)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.compare",
+        description="Exit status 0: no regression. 1: a regression. 2: could not compare.",
+        epilog="A path is a summary.json, a run directory, a sweep, or a folder of baselines. Runs "
+        "of one identical configuration are repeats of it. docs/ci.md says what is compared, how.",
+    )
+    parser.add_argument("baseline", metavar="BASELINE")
+    parser.add_argument("current", metavar="CURRENT", nargs="+", help="several are repeats")
+    parser.add_argument(
+        "--baseline-repeat", metavar="PATH", action="append", default=[], help="more of BASELINE"
+    )
+    parser.add_argument(
+        "--tolerance",
+        metavar="METRIC=5%",
+        action="append",
+        default=[],
+        help="how much worse it may get: relative with %%, else in its unit; METRIC may be a "
+        "pattern ('ttft_*=2%%'); the last that matches counts; may be repeated",
+    )
+    parser.add_argument(
+        "--measured",
+        choices=("auto", "ignore"),
+        default="auto",
+        help="metrics measured on a clock: compared where samples allow it, or left out",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="a change without a direction fails too"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="table")
+    parser.add_argument("--all", action="store_true", help="print what is the same, too")
+    parser.add_argument("--output", metavar="FILE", help="write there instead of printing")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Rewrites tracked baselines from a run of the suite, and prints what changed.
+
+    python -m harness.compare.baseline SUITE_DIR results/baselines
+
+A baseline is a summary with nothing in it that changes from machine to machine: exact metrics only,
+to twelve digits, and of the environment only the versions that the numbers could depend on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.compare.conditions import FREE_OPTIONS
+from harness.compare.judge import compare_cases
+from harness.compare.load import Case, CompareError, Number, load_cases
+from harness.compare.render import as_table
+from harness.metrics import BY_NAME
+from harness.results.atomic import write_text
+from harness.results.writer import SCHEMA_VERSION
+
+DIGITS = 12
+
+
+def baseline_text(case: Case) -> str:
+    """The content of a case's baseline file."""
+    summary = {
+        "schema_version": SCHEMA_VERSION,
+        "config": _without_prose(case.config),
+        "environment": _versions(case.environments[0]),
+        "rows": [
+            {
+                "allocator": name,
+                "status": row.status,
+                "reason": row.reason,
+                "metrics": {
+                    metric: _rounded(values[0])
+                    for metric, values in row.metrics.items()
+                    if metric in BY_NAME and BY_NAME[metric].deterministic
+                },
+            }
+            for name, row in case.rows.items()
+        ],
+    }
+    return json.dumps(summary, indent=1, allow_nan=False) + "\n"
+
+
+def rewrite(suite_dir: Path, baselines_dir: Path) -> str:
+    """Replace the baselines by the suite's results; return the text of what changed."""
+    cases = load_cases([suite_dir])
+    held = sorted(baselines_dir.glob("*.json"))
+    before = load_cases([baselines_dir]) if held else []
+    text = as_table(compare_cases(before, cases, measured=False))
+    baselines_dir.mkdir(parents=True, exist_ok=True)
+    names = {f"{case.name.replace('/', '-')}.json": case for case in cases}
+    for name, case in names.items():
+        write_text(baselines_dir / name, baseline_text(case))
+    for path in held:
+        if path.name not in names:
+            path.unlink()
+    return text + f"{len(names)} baselines in {baselines_dir}\n"
+
+
+def _without_prose(config: dict[str, Any]) -> dict[str, Any]:
+    """Texts that describe a workload may be reworded without a new baseline."""
+    prose = {name.partition(".")[2] for name in FREE_OPTIONS if name.startswith("workload.")}
+    workload = config.get("workload")
+    if not isinstance(workload, dict):
+        return config
+    kept = {name: value for name, value in workload.items() if name not in prose}
+    return {**config, "workload": kept}
+
+
+def _versions(environment: dict[str, Any]) -> dict[str, Any]:
+    packages = environment.get("packages")
+    numpy = packages.get("numpy") if isinstance(packages, dict) else None
+    return {"python": environment.get("python"), "packages": {"numpy": numpy}}
+
+
+def _rounded(value: Number) -> Number:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Rewrite, print what changed, return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m harness.compare.baseline")
+    parser.add_argument("suite", metavar="SUITE_DIR", help="sweep directory of +experiment=ci")
+    parser.add_argument("baselines", metavar="BASELINES_DIR")
+    options = parser.parse_args(arguments)
+    try:
+        sys.stdout.write(rewrite(Path(options.suite), Path(options.baselines)))
+    except CompareError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {options.baselines}: cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""What must be alike for two runs to be compared: the configuration, and for clocks the machine.
+
+The allocators' own settings are what is under test, so they may differ; all else may not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+#: sections of the configuration that change no result, or are themselves under test
+FREE_SECTIONS = ("allocators", "harness", "notes", "report")
+#: single options that change no result
+FREE_OPTIONS = ("engine.skip_ahead", "workload.description", "workload.source")
+#: what a number measured on a clock depends on, besides the code
+ENVIRONMENT = (
+    "system",
+    "machine",
+    "cpu_model",
+    "cpu_cores_usable",
+    "implementation",
+    "python",
+    "packages.numpy",
+    "gpu.name",
+)
+ENVIRONMENT_GPU = ("packages.torch", "packages.triton", "gpu.cuda")
+ABSENT = "(absent)"
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted names of every leaf of a nested mapping."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            leaves.update(flat(value, f"{prefix}{name}."))
+        else:
+            leaves[f"{prefix}{name}"] = value
+    return leaves
+
+
+def full_identity(config: Mapping[str, Any]) -> str:
+    """Equal for two configurations that differ in nothing that could change a result."""
+    allocators = config.get("allocators")
+    return json.dumps([conditions(config), allocators], sort_keys=True)
+
+
+def conditions(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that must be equal, by dotted name; of a file only its name counts."""
+    leaves = flat({name: part for name, part in config.items() if name not in FREE_SECTIONS})
+    kept = {name: value for name, value in leaves.items() if name not in FREE_OPTIONS}
+    for name, value in kept.items():
+        if name.rpartition(".")[2] == "path" and isinstance(value, str):
+            kept[name] = PurePath(value).name
+    return kept
+
+
+def config_differences(baseline: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """One text for each option that differs, `name: old -> new`."""
+    return _differences(conditions(baseline), conditions(current))
+
+
+def settings_differences(
+    baseline: Mapping[str, Any], current: Mapping[str, Any], allocator: str
+) -> list[str]:
+    """One text for each of an allocator's own settings that differs."""
+    old, new = (_section(_section(c, "allocators"), allocator) for c in (baseline, current))
+    return _differences(flat(old), flat(new))
+
+
+def environment_differences(environments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One text for each fact that is not the same in all and that a clock depends on."""
+    leaves = [flat(environment) for environment in environments]
+    names = list(ENVIRONMENT)
+    if any(leaf.get("gpu.name") for leaf in leaves):
+        names += ENVIRONMENT_GPU
+    texts = []
+    for name in names:
+        values = list(dict.fromkeys(str(leaf.get(name)) for leaf in leaves))
+        if len(values) > 1:
+            texts.append(f"{name}: {' -> '.join(values)}")
+    return texts
+
+
+def first_few(texts: Sequence[str], at_most: int = 3) -> str:
+    """The first texts in one line, and how many more there are."""
+    more = len(texts) - at_most
+    return "; ".join(texts[:at_most]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    texts = []
+    for name in dict.fromkeys((*old, *new)):
+        before, after = old.get(name, ABSENT), new.get(name, ABSENT)
+        if before != after:
+            texts.append(f"{name}: {before} -> {after}")
+    return texts

@@ -1,0 +1,282 @@
+"""Baseline against current, metric by metric, and the verdict on each.
+
+Exact metrics (memory, counts, simulated time) are compared exactly. Measured ones are called worse
+only if the test finds a difference at a level corrected for the number of tests, and the whole
+interval of the ratio of medians lies beyond the tolerance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal
+
+from harness.compare.conditions import (
+    config_differences,
+    environment_differences,
+    first_few,
+    full_identity,
+    settings_differences,
+)
+from harness.compare.load import Case, Number, Samples
+from harness.compare.statistics import (
+    mann_whitney_p,
+    median_ratio,
+    samples_needed,
+    smallest_p,
+)
+from harness.compare.tolerance import EQUAL, Tolerances
+from harness.metrics import BY_NAME, Metric
+
+Verdict = Literal["same", "better", "worse", "missing", "tolerated", "changed", "unsure", "new"]
+FAILING: tuple[Verdict, ...] = ("worse", "missing")
+#: chance of one false alarm in a whole comparison, shared between its tests
+LEVEL = 0.01
+
+
+@dataclass
+class Finding:
+    """What became of one metric; `metric` is `status` for the row as a whole."""
+
+    case: str
+    allocator: str
+    metric: str
+    verdict: Verdict
+    baseline: Number | str = None
+    current: Number | str = None
+    unit: str = ""
+    direction: str = "none"
+    change: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Comparison:
+    """All findings, what could not be compared, and remarks that decide nothing."""
+
+    findings: list[Finding] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    strict: bool = False
+
+    @property
+    def failures(self) -> list[Finding]:
+        failing = (*FAILING, "changed") if self.strict else FAILING
+        return [finding for finding in self.findings if finding.verdict in failing]
+
+    @property
+    def exit_status(self) -> int:
+        """1 for a regression, which nothing excuses; else 2 if anything could not be compared."""
+        return 1 if self.failures else 2 if self.problems else 0
+
+
+def compare_cases(
+    baseline: list[Case],
+    current: list[Case],
+    tolerances: Tolerances | None = None,
+    *,
+    measured: bool = True,
+    strict: bool = False,
+) -> Comparison:
+    """Judge every metric of every row. `measured=False` leaves those on a clock out."""
+    result = Comparison(strict=strict)
+    pairs, gone, added = _pair(baseline, current)
+    comparable = []
+    for old, new in pairs:
+        differences = config_differences(old.config, new.config)
+        if differences:
+            result.problems.append(f"{old.name}: configuration differs: {first_few(differences)}")
+        else:
+            comparable.append((old, new))
+    tests = _count_tests(comparable) if measured else 0
+    judge = _Judge(tolerances or Tolerances(), LEVEL / max(1, tests), measured)
+    for old, new in comparable:
+        judge.case(old, new, result)
+    for case in gone:
+        for name in case.rows:
+            note = "the case is not there any more"
+            result.findings.append(_row_finding(case, name, "missing", case.rows[name], None, note))
+    for case in added:
+        for name, row in case.rows.items():
+            result.findings.append(_row_finding(case, name, "new", None, row, "no baseline"))
+    return result
+
+
+def _pair(
+    baseline: list[Case], current: list[Case]
+) -> tuple[list[tuple[Case, Case]], list[Case], list[Case]]:
+    """Cases that belong together: by configuration, else by name, else because no other is left."""
+    pairs: list[tuple[Case, Case]] = []
+    old, new = list(baseline), list(current)
+    for key in (lambda case: full_identity(case.config), lambda case: case.name):
+        waiting = {key(case): case for case in new}
+        for case in list(old):
+            partner = waiting.pop(key(case), None)
+            if partner is not None:
+                pairs.append((case, partner))
+                old.remove(case)
+                new.remove(partner)
+    if len(old) == len(new) == 1:
+        pairs.append((old.pop(), new.pop()))
+    order = {id(case): place for place, case in enumerate(baseline)}
+    return sorted(pairs, key=lambda pair: order[id(pair[0])]), old, new
+
+
+def _count_tests(pairs: list[tuple[Case, Case]]) -> int:
+    return sum(
+        1
+        for old, new in pairs
+        for name, row in old.rows.items()
+        for metric in row.metrics
+        if name in new.rows and _is_measured(metric) and metric in new.rows[name].metrics
+    )
+
+
+def _is_measured(metric: str) -> bool:
+    return metric in BY_NAME and not BY_NAME[metric].deterministic
+
+
+class _Judge:
+    def __init__(self, tolerances: Tolerances, level: float, measured: bool) -> None:
+        self._tolerances = tolerances
+        self._level = level
+        self._measured = measured
+
+    def case(self, old: Case, new: Case, result: Comparison) -> None:
+        """Judge every row of a pair of cases that were run under the same conditions."""
+        elsewhere = environment_differences([*old.environments, *new.environments])
+        foreign = False
+        for name, row in old.rows.items():
+            settings = settings_differences(old.config, new.config, name)
+            if settings:
+                text = f"{old.name} / {name}: settings differ: {first_few(settings)}"
+                result.remarks.append(text)
+            other = new.rows.get(name)
+            if other is None:
+                result.findings.append(_row_finding(old, name, "missing", row, None, "no row"))
+                continue
+            status = self._status(old, name, row, other)
+            result.findings.append(status)
+            if not (row.ok and other.ok):
+                continue
+            for metric, values in row.metrics.items():
+                finding = self._metric(old.name, name, metric, values, other, bool(elsewhere))
+                if finding is not None:
+                    result.findings.append(finding)
+                    foreign |= finding.note == ENVIRONMENT_DIFFERS
+        for name, row in new.rows.items():
+            if name not in old.rows:
+                result.findings.append(_row_finding(new, name, "new", None, row, "no baseline"))
+        if foreign:
+            result.problems.append(
+                f"{old.name}: measured metrics: environment differs: {first_few(elsewhere)}"
+            )
+
+    def _status(self, case: Case, name: str, old: Samples, new: Samples) -> Finding:
+        if old.status == new.status:
+            verdict: Verdict = "same"
+        elif old.ok:
+            verdict = "worse"
+        else:
+            verdict = "better" if new.ok else "changed"
+        return _row_finding(case, name, verdict, old, new, new.reason or "")
+
+    def _metric(
+        self, case: str, name: str, metric: str, old: list[Number], other: Samples, elsewhere: bool
+    ) -> Finding | None:
+        known = BY_NAME.get(metric)
+        if known is None or (not known.deterministic and not self._measured):
+            return None
+        finding = Finding(case, name, metric, "same", unit=known.unit, direction=known.direction)
+        new = other.metrics.get(metric)
+        if new is None:
+            finding.verdict, finding.note = "missing", "the metric is not there any more"
+            finding.baseline = old[0]
+            return finding
+        if known.deterministic:
+            return self._exact(finding, known, old, new)
+        return self._clock(finding, known, old, new, elsewhere)
+
+    def _exact(
+        self, finding: Finding, known: Metric, old: list[Number], new: list[Number]
+    ) -> Finding:
+        finding.baseline, finding.current = old[0], new[0]
+        if not all(_equal(value, new[0]) for value in new):
+            finding.verdict, finding.note = "worse", "differs between repeats of one configuration"
+            return finding
+        before, after = old[0], new[0]
+        if _equal(before, after):
+            return finding
+        if before is None or after is None:
+            finding.verdict = "changed"
+            finding.note = "was undefined" if before is None else "is undefined now"
+            return finding
+        finding.change = (after - before) / abs(before) if before else None
+        if known.direction == "none":
+            finding.verdict = "changed"
+            return finding
+        worsening = after - before if known.direction == "lower" else before - after
+        if worsening < 0:
+            finding.verdict = "better"
+        elif self._tolerances.of(known.name).allows(before, worsening):
+            finding.verdict = "tolerated"
+        else:
+            finding.verdict = "worse"
+        return finding
+
+    def _clock(
+        self,
+        finding: Finding,
+        known: Metric,
+        old: list[Number],
+        new: list[Number],
+        elsewhere: bool,
+    ) -> Finding:
+        before = [float(value) for value in old if value is not None]
+        after = [float(value) for value in new if value is not None]
+        finding.baseline = median(before) if before else None
+        finding.current = median(after) if after else None
+        ratio = median_ratio(before, after) if before and after else None
+        if ratio is None:
+            finding.verdict = "same" if before == after else "unsure"
+            return finding
+        finding.change, finding.interval = ratio[0] - 1, (ratio[1], ratio[2])
+        if smallest_p(len(before), len(after)) >= self._level:
+            finding.verdict = "unsure"
+            finding.note = (
+                f"{len(before)} and {len(after)} samples; "
+                f"{samples_needed(self._level)} a side could tell"
+            )
+            return finding
+        if elsewhere:
+            finding.verdict, finding.note = "unsure", ENVIRONMENT_DIFFERS
+            return finding
+        finding.p = mann_whitney_p(before, after)
+        tolerance = self._tolerances.of(known.name)
+        slack = max(tolerance.relative, tolerance.absolute / median(before))
+        low, high = finding.interval
+        upward, downward = low > 1 + slack, high < 1 / (1 + slack)
+        if finding.p < self._level and (upward or downward):
+            finding.verdict = "worse" if upward == (known.direction == "lower") else "better"
+        return finding
+
+
+ENVIRONMENT_DIFFERS = "environment differs"
+
+
+def _equal(a: Number, b: Number) -> bool:
+    if a is None or b is None:
+        return a is b
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    return abs(a - b) <= EQUAL * max(abs(a), abs(b))
+
+
+def _row_finding(
+    case: Case, name: str, verdict: Verdict, old: Samples | None, new: Samples | None, note: str
+) -> Finding:
+    before = None if old is None else old.status
+    after = None if new is None else new.status
+    return Finding(case.name, name, "status", verdict, before, after, note=note)

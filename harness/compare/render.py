@@ -1,0 +1,163 @@
+"""A comparison as a table, as markdown for a pull request, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+
+from harness.compare.judge import Comparison, Finding
+
+WORDS = {
+    "worse": "REGRESSION",
+    "missing": "MISSING",
+    "better": "better",
+    "changed": "changed",
+    "tolerated": "within tolerance",
+    "unsure": "cannot tell",
+    "new": "new",
+    "same": "same",
+}
+#: what is printed unless everything is asked for; most severe first
+SHOWN = ("missing", "worse", "changed", "better", "tolerated", "new")
+HEADERS = ("case", "allocator", "metric", "baseline", "current", "change", "verdict")
+
+
+def shown(comparison: Comparison, everything: bool) -> list[Finding]:
+    """The findings worth a line, most severe first; within that in their own order."""
+    kinds = (*SHOWN, "unsure", "same") if everything else SHOWN
+    return [f for kind in kinds for f in comparison.findings if f.verdict == kind]
+
+
+def as_table(comparison: Comparison, everything: bool = False) -> str:
+    """Aligned columns, then remarks, then one line that says how it ended."""
+    lines = [HEADERS, *(_cells(finding) for finding in shown(comparison, everything))]
+    text = []
+    if len(lines) > 1:
+        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADERS))]
+        right = (3, 4, 5)
+        for line in lines:
+            cells = [
+                cell.rjust(width) if i in right else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            text.append("  ".join(cells).rstrip())
+    text += [f"note: {remark}" for remark in comparison.remarks]
+    text += [f"could not compare: {problem}" for problem in comparison.problems]
+    return "\n".join([*text, conclusion(comparison)]) + "\n"
+
+
+def as_markdown(comparison: Comparison, everything: bool = False) -> str:
+    """The same for a pull request; what is not a regression folds away."""
+    failures = {id(finding) for finding in comparison.failures}
+    found = shown(comparison, everything)
+    mark = {0: "✅", 1: "❌", 2: "⚠️"}[comparison.exit_status]
+    lines = [f"### {mark} KV-cache allocators: {_escape(conclusion(comparison))}", ""]
+    lines += [f"- could not compare: {_escape(problem)}" for problem in comparison.problems]
+    lines += [f"- {_escape(remark)}" for remark in comparison.remarks]
+    if comparison.problems or comparison.remarks:
+        lines.append("")
+    lines += _markdown_table([f for f in found if id(f) in failures])
+    rest = [f for f in found if id(f) not in failures]
+    if rest:
+        lines += ["<details>", f"<summary>{len(rest)} other</summary>", ""]
+        lines += [*_markdown_table(rest), "</details>", ""]
+    return "\n".join(lines)
+
+
+def as_json(comparison: Comparison) -> str:
+    """Every finding, with the verdict of the whole."""
+    content = {
+        "exit_status": comparison.exit_status,
+        "conclusion": conclusion(comparison),
+        "problems": comparison.problems,
+        "remarks": comparison.remarks,
+        "findings": [asdict(finding) for finding in comparison.findings],
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def conclusion(comparison: Comparison) -> str:
+    """One line: how many regressions and where the first is, or that there is none."""
+    counts = Counter(finding.verdict for finding in comparison.findings)
+    kinds = ("better", "changed", "tolerated", "new")
+    parts = [f"{counts[kind]} {WORDS[kind]}" for kind in kinds if counts[kind]]
+    compared = [finding for finding in comparison.findings if finding.verdict != "new"]
+    rows = sum(1 for finding in compared if finding.metric == "status")
+    if comparison.failures:
+        found = shown(comparison, True)
+        failing = {id(finding) for finding in comparison.failures}
+        worst = next(finding for finding in found if id(finding) in failing)
+        number = len(comparison.failures)
+        head = f"{number} regression{'s' * (number > 1)}, first {describe(worst)}"
+    elif comparison.problems:
+        head = "could not compare everything"
+    else:
+        head = f"no regression in {rows} row{'s' * (rows != 1)}"
+    return "; ".join([head, *parts])
+
+
+def describe(finding: Finding) -> str:
+    """`case / allocator: metric before -> after (change)` in one line."""
+    where = f"{finding.case} / {finding.allocator}: {finding.metric}"
+    before, after = value_texts(finding)
+    change = change_text(finding)
+    note = f", {finding.note}" if finding.note else ""
+    unit = f" {finding.unit}" if finding.unit not in ("", "fraction") else ""
+    return f"{where} {before} -> {after}{unit}{f' ({change})' if change else ''}{note}"
+
+
+def value_texts(finding: Finding) -> tuple[str, str]:
+    """Both values in few digits, yet in enough to tell them apart."""
+    texts = ("", "")
+    for digits in (6, 9, 17):
+        texts = (_text(finding.baseline, digits), _text(finding.current, digits))
+        if texts[0] != texts[1] or finding.verdict == "same":
+            break
+    return texts
+
+
+def _text(value: object, digits: int) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def change_text(finding: Finding) -> str:
+    """Relative change, with its interval where it was measured."""
+    if finding.change is None:
+        return ""
+    text = f"{100 * finding.change:+.2f} %"
+    if 0 < abs(finding.change) < 5e-5:
+        text = f"{100 * finding.change:+.1e} %"
+    if finding.interval is not None:
+        low, high = (100 * (end - 1) for end in finding.interval)
+        text += f" [{low:+.0f}, {high:+.0f}]"
+    return text
+
+
+def _cells(finding: Finding) -> tuple[str, ...]:
+    note = f" ({finding.note})" if finding.note else ""
+    return (
+        finding.case,
+        finding.allocator,
+        finding.metric,
+        *value_texts(finding),
+        change_text(finding),
+        WORDS[finding.verdict] + note,
+    )
+
+
+def _markdown_table(findings: list[Finding]) -> list[str]:
+    if not findings:
+        return []
+    lines = ["| " + " | ".join(HEADERS) + " |", "|---|---|---|---:|---:|---:|---|"]
+    lines += ["| " + " | ".join(map(_escape, _cells(finding))) + " |" for finding in findings]
+    return [*lines, ""]
+
+
+def _escape(text: str) -> str:
+    for old, new in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("\n", " ")):
+        text = text.replace(old, new)
+    # Names of options hold underscores, which would become emphasis.
+    return text.replace("_", "\\_").replace("*", "\\*").replace("`", "\\`")

@@ -1,0 +1,179 @@
+"""From run directories to what a report is about: runs, and the options in which they differ."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.compare.conditions import FREE_OPTIONS, flat
+from harness.results.errors import ResultsError
+from harness.results.reader import load_summary, summary_rows
+from harness.results.runlog import Row
+from harness.results.writer import SUMMARY
+
+#: options that say nothing of how a run differs from another
+_SILENT = ("notes", *FREE_OPTIONS)
+#: more options than that are no label: the directory's name is shorter
+_MOST_VARIED = 3
+
+
+class ReportError(Exception):
+    """A report cannot be made; the message is one clear line."""
+
+
+@dataclass
+class Run:
+    """One run directory. `options` are those in which it differs from the report's other runs."""
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    rows: list[Row]
+    options: dict[str, Any] = field(default_factory=dict)
+    command: str | None = None
+
+    @property
+    def ok_rows(self) -> list[Row]:
+        return [row for row in self.rows if row.ok]
+
+    def label(self, headers: dict[str, str]) -> str:
+        """`block_size 16, rate 2`: what tells this run from the others; empty for a lone one."""
+        return ", ".join(
+            str(value) if name == "run" else f"{headers[name]} {value}"
+            for name, value in self.options.items()
+            if name in headers
+        )
+
+    def idealised(self, allocator: str) -> bool:
+        """Whether the allocator reads the output length, which no server knows beforehand."""
+        allocators = self.config.get("allocators")
+        knobs = allocators.get(allocator) if isinstance(allocators, dict) else None
+        return isinstance(knobs, dict) and knobs.get("reservation") in ("oracle", "pow2")
+
+
+@dataclass
+class Collection:
+    """Everything in one report. `headers` maps each varied option to its short name."""
+
+    runs: list[Run]
+    headers: dict[str, str]
+
+    @property
+    def single(self) -> bool:
+        return len(self.runs) == 1
+
+    @property
+    def one_row_each(self) -> bool:
+        """Whether runs can only be compared with each other, for each has one allocator."""
+        return not self.single and all(len(run.rows) <= 1 for run in self.runs)
+
+
+def load_collection(paths: Iterable[str | Path]) -> Collection:
+    """Read every run of the paths; raises ReportError where there is none, or one is unreadable."""
+    paths = [Path(path) for path in paths]
+    runs: list[Run] = []
+    recorded = len(paths) == 1
+    for path in paths:
+        runs += [_read_run(path)] if _is_run(path) else _read_sweep(path)
+    if not recorded or any(run.options is _UNKNOWN for run in runs):
+        _infer_options(runs)
+    names = _varied(runs)
+    if len(runs) > 1 and (not names or (len(names) > _MOST_VARIED and not recorded)):
+        for run in runs:
+            run.options = {"run": run.name}
+        names = ["run"]
+    for run in runs:
+        run.options = {name: run.options.get(name, "") for name in names}
+    return Collection(runs, _short(names))
+
+
+_UNKNOWN: dict[str, Any] = {}
+
+
+def _is_run(path: Path) -> bool:
+    return not path.is_dir() or (path / SUMMARY).exists()
+
+
+def _read_run(path: Path, name: str | None = None) -> Run:
+    try:
+        summary = load_summary(path)
+    except ResultsError as error:
+        raise ReportError(str(error)) from error
+    folder = path if path.is_dir() else path.parent
+    return Run(
+        name or folder.resolve().name,
+        folder,
+        summary["config"],
+        summary["environment"],
+        summary_rows(summary),
+        _UNKNOWN,
+        _command(folder),
+    )
+
+
+def _read_sweep(path: Path) -> list[Run]:
+    from harness.sweep import read_sweep
+
+    jobs: dict[str, dict[str, Any]] = {}
+    failed: dict[str, Row] = {}
+    for entry in read_sweep(path):
+        jobs[entry.job] = entry.overrides
+        if not (path / entry.job / SUMMARY).exists() or entry.row.allocator == "-":
+            failed[entry.job] = entry.row
+    if not jobs:
+        raise ReportError(f"{path}: holds no {SUMMARY} and no run directories")
+    runs = []
+    for job, overrides in jobs.items():
+        if job in failed:
+            run = Run(job, path / job, {}, {}, [failed[job]], command=_command(path / job))
+        else:
+            run = _read_run(path / job, job)
+        run.options = dict(overrides)
+        runs.append(run)
+    return runs
+
+
+def _command(folder: Path) -> str | None:
+    """The command line that Hydra recorded, without the directory it wrote to."""
+    import yaml
+
+    try:
+        lines = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(lines, list):
+        return None
+    return shlex.join(["python", "-m", "harness", *map(str, lines)])
+
+
+def _infer_options(runs: Sequence[Run]) -> None:
+    for run in runs:
+        run.options = {
+            name: value
+            for name, value in flat(run.config).items()
+            if name.partition(".")[0] not in _SILENT and name not in _SILENT
+        }
+
+
+def _varied(runs: Sequence[Run]) -> list[str]:
+    if len(runs) < 2:
+        return []
+    names = list(dict.fromkeys(name for run in runs for name in run.options))
+    return [name for name in names if len({_key(run.options.get(name)) for run in runs}) > 1]
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _short(names: Sequence[str]) -> dict[str, str]:
+    last = [name.rsplit(".", 1)[-1] for name in names]
+    return {
+        name: part if last.count(part) == 1 and part not in ("allocator", "name") else name
+        for name, part in zip(names, last, strict=True)
+    }

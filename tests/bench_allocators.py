@@ -1,0 +1,61 @@
+"""Host time of the allocators' hot calls: `make bench`. Measures; asserts nothing about time."""
+
+import numpy as np
+import pytest
+
+from allocators.base import Demand, Geometry, Prompt
+from allocators.contiguous import Contiguous
+from allocators.paged import Paged
+from allocators.virtual import Virtual
+
+GEOMETRY = Geometry(
+    capacity_tokens=400_000, max_seqs=256, max_len=2048, layers=40, kv_heads=40, head_dim=128
+)
+KINDS = {"contiguous": Contiguous, "paged": Paged, "virtual": Virtual}
+PROMPT, OUTPUT = 200, 300
+
+
+@pytest.fixture(params=KINDS)
+def filled(request):
+    """An allocator with a batch of 128 sequences, and their numbers."""
+    knobs = {"reservation": "oracle"} if request.param == "contiguous" else {}
+    allocator = KINDS[request.param](GEOMETRY, **knobs)
+    seqs = np.arange(128)
+    for seq in seqs:
+        granted = allocator.admit(np.array([seq]), Prompt(PROMPT), Demand(PROMPT, OUTPUT))
+        assert granted is not None
+    return allocator, seqs
+
+
+def test_admit_and_release(benchmark, filled):
+    allocator, _ = filled
+    row = np.array([200])
+
+    def once():
+        allocator.admit(row, Prompt(PROMPT), Demand(PROMPT, OUTPUT))
+        allocator.release(row)
+
+    benchmark(once)
+
+
+def test_grow_a_batch_by_one(benchmark, filled):
+    allocator, seqs = filled
+    # Each round stays within the lengths that the oracle reserved.
+    benchmark.pedantic(lambda: allocator.grow(seqs), rounds=OUTPUT - 1, iterations=1)
+
+
+def test_usage(benchmark, filled):
+    allocator, seqs = filled
+    finals = np.full(len(seqs), PROMPT + OUTPUT - 1)
+    benchmark(lambda: allocator.usage(seqs, finals))
+
+
+def test_fork_and_release(benchmark, filled):
+    allocator, _ = filled
+    children = np.arange(200, 203)
+
+    def once():
+        allocator.fork(0, children, Demand(PROMPT, OUTPUT))
+        allocator.release(children)
+
+    benchmark(once)
