@@ -24,6 +24,10 @@ class Case:
     def args(self):
         return self.q, self.k_cache, self.v_cache, self.layout
 
+    def to(self, device):
+        tensors = (x.to(device) for x in (self.q, self.k_cache, self.v_cache))
+        return Case(*tensors, self.layout, self.queries, self.scale)
+
     def expected(self):
         """The answer in float64, from the numbers as the cache holds them."""
         caches = (self.k_cache.double(), self.v_cache.double())

@@ -22,7 +22,7 @@ def geometry(tokens, page_size="64KiB", sliced=False, layers=2, **over):
     """A shape whose page-group holds `tokens` tokens, not always to the end of the page."""
     heads = 2
     numbers = PAGE_BYTES[page_size] // 4 // tokens // heads // (layers if sliced else 1)
-    over = {"capacity_tokens": 30 * tokens, "max_seqs": 6, "max_len": 6 * tokens - 1} | over
+    over = {"capacity_tokens": 14 * tokens, "max_seqs": 8, "max_len": 6 * tokens - 1} | over
     return Geometry(layers=layers, kv_heads=heads, head_dim=numbers, dtype_bytes=4, **over)
 
 
@@ -55,14 +55,15 @@ ALLOCATORS = {
 
 def tiny():
     return Geometry(
-        capacity_tokens=300, max_seqs=8, max_len=60, layers=2, kv_heads=2, head_dim=8, dtype_bytes=4
+        capacity_tokens=128, max_seqs=8, max_len=60, layers=2, kv_heads=2, head_dim=8, dtype_bytes=4
     )
 
 
-def write_values(backing, layout, values):
-    """Write `values` to the last positions of the only row of `layout`, in every cache."""
-    numbers = torch.as_tensor(np.asarray(values), dtype=torch.float32)
-    slots = new_slots(layout, [len(numbers)])
+def write_values(backing, layout, values, positions=None):
+    """Write `values` to `positions` (default: all) of the only row of `layout`, in every cache."""
+    numbers = torch.as_tensor(np.asarray(values), dtype=torch.float32, device=backing.device)
+    slots = new_slots(layout, layout.lengths)
+    slots = slots if positions is None else slots[positions]
     for layer in range(backing.geometry.layers):
         k, v = backing.keys(layer), backing.values(layer)
         kv = numbers[:, None, None].expand(-1, *k.shape[-2:])
@@ -83,7 +84,7 @@ def read_values(backing, layout):
             value = low - (2 * layer + part) * CACHE_STEP
             assert found is None or torch.equal(value, found), "caches differ"
             found = value
-    return np.split(found.numpy().astype(np.int64), np.cumsum(lengths)[:-1])
+    return np.split(found.cpu().numpy().astype(np.int64), np.cumsum(lengths)[:-1])
 
 
 def expected_bytes(allocator):
@@ -126,11 +127,10 @@ class RealMemory(Memory):
                 break
             layout = self.allocator.layout(np.array([seq]))
             own = self.allocator.addresses(seq).tolist()
-            first = next((i for i, slot in enumerate(own) if slot in left), None)
-            if first is not None:
-                part = [left.pop(slot) for slot in own[first:] if slot in left]
-                assert len(part) == len(own) - first, "a sequence writes its last positions"
-                write_values(self.backing, layout, part)
+            positions = [i for i, slot in enumerate(own) if slot in left]
+            if positions:
+                part = [left.pop(own[i]) for i in positions]
+                write_values(self.backing, layout, part, positions)
         assert not left, "a slot was written that no sequence has"
 
     def resolve(self, layout):

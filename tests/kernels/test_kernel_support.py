@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
+from kernel_cases import make
 
 from allocators.base import Unsupported
 from kernels import BACKENDS, copy_slots, decode, probe, store
-from tests.kernels.kernel_cases import make
 
 NO_GPU = not torch.cuda.is_available()
 

@@ -35,8 +35,9 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "capability"), [*((name, 90) for name in CASES), ("decode_split", 80)]
+)
 def test_kernels_compile_to_machine_code_without_a_gpu(name, capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

@@ -5,6 +5,8 @@ import threading
 import numpy as np
 import pytest
 import torch
+from fake_cuda import FakeCuda, FakeTorchCuda
+from memory_cases import ALLOCATORS, expected_bytes
 
 from allocators.base import Demand, Grant, Prompt, Unsupported
 from kernels.memory import BackingError, OutOfMemory, backing_for
@@ -12,8 +14,6 @@ from kernels.memory.tensors import wrap
 from kernels.memory.virtual import Virtual as Backing
 from kernels.memory.virtual_cuda import CudaDriver, find_bindings, probe_vmm
 from kernels.memory.virtual_shape import VirtualShape
-from tests.kernels.fake_cuda import FakeCuda, FakeTorchCuda
-from tests.kernels.memory_cases import ALLOCATORS, expected_bytes
 
 CUDA = torch.device("cuda", 0)
 

@@ -8,9 +8,9 @@ import os
 import numpy as np
 import pytest
 import torch
+from kernel_cases import close, make
 
 from kernels import copy_slots, decode, load, prefill, probe, store
-from tests.kernels.kernel_cases import close, make
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_kernel_triton.py"
 
@@ -26,7 +26,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_decode(layout):
-    case = make([1, 16, 33, 270], **LAYOUTS[layout])
+    case = make([1, 16, 270], **LAYOUTS[layout])
     close(decode(*case.args, case.scale, backend="triton", out=case.poisoned_out()), case)
 
 
@@ -37,10 +37,10 @@ def test_half_precision(dtype):
 
 
 @pytest.mark.parametrize(
-    ("dim", "heads"), [(80, (6, 2)), (96, (1, 1)), (128, (17, 1)), (256, (2, 2))]
+    ("dim", "heads"), [(80, (6, 2)), (96, (1, 1)), (128, (17, 1)), (256, (1, 1))]
 )
 def test_head_sizes_and_groups(dim, heads):
-    case = make([3, 20], page=7, dim=dim, heads=heads)
+    case = make([3, 18], page=7, dim=dim, heads=heads)
     close(decode(*case.args, case.scale, backend="triton", out=case.poisoned_out()), case)
 
 

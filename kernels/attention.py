@@ -1,0 +1,108 @@
+"""Decode and prefill attention over a layout, through one of the back ends.
+
+Both compute, for a query at position p of its row and the positions j <= p of that row,
+
+    out = sum_j softmax_j(scale * q . k_j) v_j
+
+with grouped queries: query head h reads KV head h // (query_heads / kv_heads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+import torch
+
+from allocators.base import IntArray, Unsupported
+from kernels.rows import Layout, Rows, place
+from kernels.support import probe
+
+MODULES = {
+    "reference": "kernels.reference",
+    "cpu": "kernels.cpu",
+    "triton": "kernels.triton_attention",
+    "flash": "kernels.flash",
+    "sdpa": "kernels.sdpa",
+}
+
+
+def decode(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    layout: Layout | Rows,
+    scale: float,
+    *,
+    backend: str = "reference",
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attend from the last position of each row to the whole row.
+
+    q: [S, query_heads, head_dim]; caches: see `kernels`; returns [S, query_heads, head_dim] (`out`
+    if given).  The KV of the last position must already be stored.  Raises `Unsupported` if the
+    back end cannot, `ValueError` if shapes disagree.  PagedAttention, section 4.1.
+    """
+    rows = place(layout, k_cache)
+    if q.shape[0] != rows.num_rows or rows.max_queries > 1:
+        raise ValueError(f"decode takes one query a row: {q.shape[0]} for {rows.num_rows} rows")
+    module = _check(backend, "decode", q, k_cache, v_cache, rows)
+    return module.decode(q, k_cache, v_cache, rows, scale, _out(q, out))
+
+
+def prefill(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    layout: Layout | Rows,
+    query_lengths: Sequence[int] | IntArray | None,
+    scale: float,
+    *,
+    backend: str = "reference",
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attend causally from the last `query_lengths[i]` positions of each row.
+
+    q: [T, query_heads, head_dim], rows concatenated; `layout.lengths` count past and new tokens, so
+    a prompt computed in chunks (Sarathi-Serve, section 4) is the same call with a past.  The new
+    tokens' KV must already be stored.  Returns [T, query_heads, head_dim].  With `layout` placed
+    before, `query_lengths` is None.  Raises as `decode`.
+    """
+    rows = place(layout, k_cache, query_lengths)
+    module = _check(backend, "prefill", q, k_cache, v_cache, rows)
+    return module.prefill(q, k_cache, v_cache, rows, scale, _out(q, out))
+
+
+def _out(q: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    if out is None:
+        return torch.empty_like(q)
+    if out.shape != q.shape or out.dtype != q.dtype:
+        raise ValueError(f"out is {tuple(out.shape)} {out.dtype}, q {tuple(q.shape)} {q.dtype}")
+    return out
+
+
+def _check(
+    backend: str,
+    mode: str,
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    rows: Rows,
+) -> ModuleType:
+    kv_heads, head_dim = k_cache.shape[-2:]
+    if k_cache.shape != v_cache.shape or k_cache.dtype != v_cache.dtype:
+        raise ValueError("keys and values have different shapes or types")
+    if q.dim() != 3 or q.shape[-1] != head_dim or q.shape[1] % kv_heads:
+        raise ValueError(
+            f"q {tuple(q.shape)} does not fit {kv_heads} KV heads of {head_dim}: it is "
+            "[tokens, query_heads, head_dim] with query_heads a multiple of kv_heads"
+        )
+    if q.dtype != k_cache.dtype or q.device != k_cache.device:
+        raise ValueError(f"q is {q.dtype} on {q.device}, KV {k_cache.dtype} on {k_cache.device}")
+    # Padded ranges are read through a page table, whatever the layout calls itself.
+    page = rows.block_tokens if rows.contiguous or rows.block_tokens else rows.page_tokens
+    support = probe(backend, q.device.type, str(q.dtype), head_dim, page, mode)
+    if not support.ok:
+        raise Unsupported(f"{backend} {mode}: {support.reason}")
+    return import_module(MODULES[backend])

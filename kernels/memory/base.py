@@ -1,0 +1,120 @@
+"""What every backing can do: hold the KV of all layers and execute grants on it."""
+
+from __future__ import annotations
+
+import abc
+from types import TracebackType
+
+import torch
+
+from allocators.base import Geometry, Grant, IntArray
+from kernels.cache import load
+
+
+class BackingError(Exception):
+    """Memory could not do what a grant says; the backing is to be closed."""
+
+
+class OutOfMemory(BackingError):
+    """The machine has not enough memory for this."""
+
+
+class Backing(abc.ABC):
+    """KV of `geometry.layers` layers on `device`; a context manager, `close` is idempotent.
+
+    The tensors of `keys` and `values` are views of memory that `close` gives back: reading them
+    afterwards crashes the process or returns what others have written.
+    """
+
+    def __init__(self, geometry: Geometry, dtype: torch.dtype, device: torch.device) -> None:
+        if dtype.itemsize != geometry.dtype_bytes:
+            raise ValueError(
+                f"{dtype} has {dtype.itemsize} bytes, the geometry {geometry.dtype_bytes}"
+            )
+        if geometry.ranks != 1:
+            raise ValueError(f"real memory is that of one rank, not of {geometry.ranks}")
+        self.geometry, self.dtype, self.device = geometry, dtype, device
+        self.closed = False
+
+    # -- views -------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def keys(self, layer: int) -> torch.Tensor:
+        """Return the key cache of a layer, addressed by the allocator's layout.
+
+        [pages, page_tokens, kv_heads, head_dim] or [slots, kv_heads, head_dim], not a copy.
+        """
+
+    @abc.abstractmethod
+    def values(self, layer: int) -> torch.Tensor:
+        """Return the value cache of a layer; as `keys`."""
+
+    @property
+    @abc.abstractmethod
+    def committed_bytes(self) -> int:
+        """Bytes this backing has told the system to hold."""
+
+    @abc.abstractmethod
+    def resident_bytes(self) -> int:
+        """Bytes the operating system or the device says are held for it (read back, not kept)."""
+
+    # -- grants ------------------------------------------------------------------------------
+    def apply(self, grant: Grant) -> None:
+        """Execute a grant: unmaps, maps, copies; page-groups for the next step are begun."""
+        self.map(grant)
+        self.copy(grant)
+
+    @abc.abstractmethod
+    def map(self, grant: Grant) -> None:
+        """Execute unmaps, then maps, and begin the maps ahead.
+
+        For a grant of `admit`: call this, compute the prompt, then call `copy`.  Raises
+        `BackingError` if the grant contradicts what is mapped, `OutOfMemory`.
+        """
+
+    @abc.abstractmethod
+    def copy(self, grant: Grant) -> None:
+        """Execute the copies in every layer; all sources are read before any write."""
+
+    # -- swapping ----------------------------------------------------------------------------
+    def save(self, slots: IntArray) -> torch.Tensor:
+        """Copy layout slots to host memory, [2 x layers, slots, kv_heads, head_dim].
+
+        The memory is pinned if the cache is on a CUDA device.
+        """
+        caches = self._caches()
+        shape = (len(caches), len(slots), *caches[0].shape[-2:])
+        host = torch.empty(shape, dtype=self.dtype, pin_memory=self.device.type == "cuda")
+        for saved, cache in zip(host, caches, strict=True):
+            saved.copy_(load(cache, slots))
+        return host
+
+    def restore(self, slots: IntArray, saved: torch.Tensor) -> None:
+        """Write what `save` returned to layout slots, in order."""
+        at = torch.as_tensor(slots, dtype=torch.int64, device=self.device)
+        for cache, part in zip(self._caches(), saved, strict=True):
+            page = cache.shape[1]
+            index = (at,) if cache.dim() == 3 else (at // page, at % page)
+            cache[index] = part.to(self.device)
+
+    def _caches(self) -> list[torch.Tensor]:
+        return [
+            cache
+            for layer in range(self.geometry.layers)
+            for cache in (self.keys(layer), self.values(layer))
+        ]
+
+    # -- end ---------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Unmap and free everything; may be called again."""
+
+    def __enter__(self) -> Backing:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

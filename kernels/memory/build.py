@@ -1,0 +1,46 @@
+"""Chooses the backing that an allocator's declarations ask for."""
+
+from __future__ import annotations
+
+import torch
+
+from allocators.base import Allocator
+from kernels.memory.base import Backing
+from kernels.memory.pool import Pool
+from kernels.memory.virtual import Virtual
+from kernels.memory.virtual_shape import VirtualShape
+
+
+def backing_for(
+    allocator: Allocator,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    mode: str = "mapped",
+    packing: str = "padded",
+    handles: str = "on_demand",
+    background: bool = True,
+) -> Backing:
+    """Return real memory for this allocator, on one rank.
+
+    The last four count for policies that map page-groups only: `mode` is "mapped" (explicit maps)
+    or "demand" (CPU: the operating system commits on first touch), `packing` see `VirtualShape`,
+    `handles` "on_demand" (physical memory is held while mapped) or "ahead" (all of it from the
+    start), `background` maps ahead in a thread.  Raises `Unsupported`, `OutOfMemory`.
+    """
+    device, geometry = torch.device(device), allocator.geometry
+    if not allocator.pages_per_group:
+        return Pool(geometry, dtype, device, paged=allocator.block_tables)
+    shape = VirtualShape.of(allocator, packing)
+    if mode == "demand":
+        from kernels.memory.demand import Demand
+
+        return Demand(shape, geometry, dtype, device)
+    if mode != "mapped":
+        raise ValueError(f"mode must be mapped or demand, got {mode!r}")
+    if device.type == "cpu":
+        from kernels.memory.virtual_cpu import CpuDriver as Driver
+    else:
+        from kernels.memory.virtual_cuda import CudaDriver as Driver
+    driver = Driver(shape, device)
+    return Virtual(shape, geometry, dtype, device, driver, handles=handles, background=background)

@@ -1,0 +1,80 @@
+"""The pool of paged and contiguous policies: allocated whole, copied within, never mapped.
+
+Paged: K and V of a layer are (num_pages, page_tokens, kv_heads, head_dim), the shape that
+FlashAttention, FlashInfer and torch's variable-length attention take.  Contiguous: (slots,
+kv_heads, head_dim).
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+
+import torch
+
+from allocators.base import Geometry, Grant
+from kernels.cache import copy_slots
+from kernels.memory import os_memory
+from kernels.memory.base import Backing, BackingError, OutOfMemory
+from kernels.memory.tensors import wrap
+
+
+class Pool(Backing):
+    """All of `geometry.capacity_tokens` in whole pages, or in slots if not `paged`."""
+
+    def __init__(
+        self, geometry: Geometry, dtype: torch.dtype, device: torch.device, *, paged: bool
+    ) -> None:
+        super().__init__(geometry, dtype, device)
+        page = geometry.page_tokens
+        slots = (geometry.capacity_tokens // page, page) if paged else (geometry.capacity_tokens,)
+        shape = (2 * geometry.layers, *slots, geometry.kv_heads, geometry.head_dim)
+        self._bytes = math.prod(shape) * dtype.itemsize
+        self._address = 0
+        if device.type == "cpu":
+            # Populated at once, as a server does: a page that cannot be had is found out now.
+            flags = os_memory.ANONYMOUS | mmap.MAP_POPULATE
+            self._address = os_memory.map_memory(self._bytes, os_memory.READ_WRITE, flags)
+            self._all = wrap(self._address, self._bytes, dtype).view(shape)
+            return
+        try:
+            self._all = torch.empty(shape, dtype=dtype, device=device)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"{self._bytes} bytes of KV: {error}") from error
+
+    # -- views -------------------------------------------------------------------------------
+    def keys(self, layer: int) -> torch.Tensor:
+        return self._all[2 * layer]
+
+    def values(self, layer: int) -> torch.Tensor:
+        return self._all[2 * layer + 1]
+
+    @property
+    def committed_bytes(self) -> int:
+        return 0 if self.closed else self._bytes
+
+    def resident_bytes(self) -> int:
+        """What mincore counts, in whole pages of the operating system; on CUDA, the storage."""
+        if self.closed:
+            return 0
+        if self._address:
+            return os_memory.core_bytes(self._address, self._bytes)
+        return self._all.untyped_storage().nbytes()
+
+    # -- grants ------------------------------------------------------------------------------
+    def map(self, grant: Grant) -> None:
+        if len(grant.maps) or len(grant.unmaps) or len(grant.ahead_maps):
+            raise BackingError("a pool cannot map pages: the grant is for a virtual backing")
+
+    def copy(self, grant: Grant) -> None:
+        if len(grant.copies):
+            copy_slots(self._all.unbind(0), grant.copies)
+
+    # -- end ---------------------------------------------------------------------------------
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        del self._all
+        if self._address:
+            os_memory.unmap_memory(self._address, self._bytes)

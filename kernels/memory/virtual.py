@@ -1,0 +1,192 @@
+"""Virtual ranges into which physical page-groups are mapped on demand (vAttention, section 5).
+
+Which page-group goes where is kept here; how memory is reserved, held and mapped is a driver's
+matter: the operating system's (`virtual_cpu`) or CUDA's (`virtual_cuda`).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from allocators.base import Geometry, Grant, IntArray
+from kernels.cache import copy_slots
+from kernels.memory.base import Backing
+from kernels.memory.page_map import PageMap
+from kernels.memory.virtual_shape import VirtualShape
+
+HANDLES = ("on_demand", "ahead")
+
+
+class Driver(Protocol):
+    """Memory as the system has it.  Page-groups are numbered; a page is (page-group, range)."""
+
+    def reserve(self, size_bytes: int) -> int:
+        """Reserve addresses without memory behind them; return the first."""
+
+    def create(self, page: int) -> None:
+        """Hold the physical memory of a page-group, one page a range."""
+
+    def destroy(self, page: int) -> None:
+        """Give it back; it is mapped nowhere."""
+
+    def map(self, address: int, page: int, index: int) -> None:
+        """Map the page of range number `index` of a page-group at an address of that range."""
+
+    def unmap(self, address: int) -> None:
+        """Take the page at this address away."""
+
+    def fence(self) -> None:
+        """Wait until nothing that runs may still read what is about to be unmapped."""
+
+    def wrap(self, address: int, size_bytes: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return a flat tensor over a reserved range, without a copy."""
+
+    def held_bytes(self) -> int:
+        """Bytes of physical memory held, read back from the system."""
+
+    def close(self) -> None:
+        """Unmap and give back everything, whatever state it is in; may be called again."""
+
+
+class Virtual(Backing):
+    """Executes maps, unmaps and copies on a driver's ranges.
+
+    With `handles="on_demand"` physical memory is held exactly while it is mapped, with "ahead" all
+    of it from the start.  With `background` the maps ahead run in a thread; whatever needs them
+    waits.  After an error the backing is only good for `close`.
+    """
+
+    def __init__(
+        self,
+        shape: VirtualShape,
+        geometry: Geometry,
+        dtype: torch.dtype,
+        device: torch.device,
+        driver: Driver,
+        *,
+        handles: str = "on_demand",
+        background: bool = True,
+    ) -> None:
+        super().__init__(geometry, dtype, device)
+        if handles not in HANDLES:
+            raise ValueError(f"handles must be one of {', '.join(HANDLES)}, got {handles!r}")
+        self.shape, self.driver, self.handles = shape, driver, handles
+        self.page_map = PageMap(shape.rows, shape.columns, shape.num_pages)
+        self._created = np.zeros(shape.num_pages, dtype=bool)
+        self._thread = ThreadPoolExecutor(1, "map-ahead") if background else None
+        self._pending: Future[None] | None = None
+        try:
+            self.addresses = [driver.reserve(shape.range_bytes) for _ in range(shape.num_ranges)]
+            self._ranges = [driver.wrap(a, shape.range_bytes, dtype) for a in self.addresses]
+            if handles == "ahead":
+                self._create(np.arange(shape.num_pages))
+        except BaseException:
+            self.close()
+            raise
+
+    # -- views -------------------------------------------------------------------------------
+    def keys(self, layer: int) -> torch.Tensor:
+        return self.shape.cache(self._ranges, layer, value=False)
+
+    def values(self, layer: int) -> torch.Tensor:
+        return self.shape.cache(self._ranges, layer, value=True)
+
+    @property
+    def committed_bytes(self) -> int:
+        return int(np.count_nonzero(self._created)) * self.shape.group_bytes
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of the page-groups mapped somewhere, each counted once."""
+        return self.page_map.pages_mapped * self.shape.group_bytes
+
+    def resident_bytes(self) -> int:
+        self.wait()
+        return 0 if self.closed else self.driver.held_bytes()
+
+    # -- grants ------------------------------------------------------------------------------
+    def map(self, grant: Grant) -> None:
+        self.wait()
+        if len(grant.unmaps):
+            self.driver.fence()
+        left = []
+        for row, column, page in grant.unmaps.tolist():
+            place = self.page_map.unmap(row, column, page)
+            self._each_range(self.driver.unmap, place)
+            left.append(page)
+        maps, ahead = self._note(grant.maps), self._note(grant.ahead_maps)
+        # A page-group that only moves keeps its memory.
+        self._destroy([page for page in dict.fromkeys(left) if not self.page_map.places[page]])
+        self._execute(maps)
+        if not ahead:
+            return
+        if self._thread is None:
+            self._execute(ahead)
+        else:
+            self._pending = self._thread.submit(self._execute, ahead)
+
+    def copy(self, grant: Grant) -> None:
+        if not len(grant.copies):
+            return
+        source, target, n = grant.copies.T
+        t, shape = self.shape.page_tokens, self.shape
+        virtual = np.column_stack([self._virtual(source), self._virtual(target), n])
+        copy_slots([shape.pages(whole) for whole in self._ranges], virtual)
+        full = virtual[n == t]
+        if shape.packing == "dense" and shape.rest_bytes and len(full):
+            one = np.column_stack([full[:, :2] // t, np.ones(len(full), dtype=np.int64)])
+            copy_slots([shape.rests(whole) for whole in self._ranges], one)
+
+    def wait(self) -> None:
+        """Wait for the maps ahead; an error that they met is raised here."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    # -- pages -------------------------------------------------------------------------------
+    def _note(self, rows: IntArray) -> list[tuple[int, int]]:
+        return [(self.page_map.map(r, c, page), page) for r, c, page in rows.tolist()]
+
+    def _execute(self, maps: list[tuple[int, int]]) -> None:
+        for place, page in maps:
+            if not self._created[page]:
+                self._create([page])
+            self._each_range(self.driver.map, place, page)
+
+    def _each_range(self, call, place: int, page: int | None = None) -> None:  # noqa: ANN001
+        offset = place * self.shape.page_bytes
+        for index, address in enumerate(self.addresses):
+            call(address + offset, *(() if page is None else (page, index)))
+
+    def _create(self, pages: list[int] | IntArray) -> None:
+        for page in pages:
+            self.driver.create(int(page))
+            self._created[page] = True
+
+    def _destroy(self, pages: list[int]) -> None:
+        if self.handles == "ahead":
+            return
+        for page in pages:
+            self._created[page] = False
+            self.driver.destroy(page)
+
+    def _virtual(self, slots: IntArray) -> IntArray:
+        """Translate physical slots into slots of the padded view of the ranges."""
+        t = self.shape.page_tokens
+        return self.page_map.homes(slots // t) * t + slots % t
+
+    # -- end ---------------------------------------------------------------------------------
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        if self._thread is not None:
+            # What the thread met no longer matters; it must only be over before memory goes.
+            self._thread.shutdown(wait=True, cancel_futures=True)
+        self._ranges = []
+        self._created[:] = False
+        self.driver.close()

@@ -1,0 +1,67 @@
+"""Store and copy of slots through Triton; see `cache` for what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import triton
+
+from allocators.base import IntArray
+from kernels.rows import as_pages
+from kernels.triton_kernels import move_slots
+
+#: numbers that one program moves
+BLOCK = 1024
+
+
+def store(
+    k: torch.Tensor,
+    v: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    slots: torch.Tensor,
+) -> None:
+    """Write k and v, [T, kv_heads, head_dim], to `slots` [T]."""
+    each = torch.arange(len(slots), device=slots.device)
+    move(k, each, k_cache, slots)
+    move(v, each, v_cache, slots)
+
+
+def copy_slots(caches: Sequence[torch.Tensor], source: IntArray, target: IntArray) -> None:
+    """Copy source[i] to target[i] in every cache, through a buffer where the two overlap."""
+    device = caches[0].device
+    read, write = torch.as_tensor(source, device=device), torch.as_tensor(target, device=device)
+    if not np.isin(source, target).any():
+        for cache in caches:
+            move(cache, read, cache, write)
+        return
+    each = torch.arange(len(source), device=device)
+    buffer = caches[0].new_empty((len(source), *caches[0].shape[-2:]))
+    for cache in caches:
+        move(cache, read, buffer, each)
+        move(buffer, each, cache, write)
+
+
+def move(
+    source: torch.Tensor,
+    source_slots: torch.Tensor,
+    target: torch.Tensor,
+    target_slots: torch.Tensor,
+) -> None:
+    """Write slots of one cache to slots of another; both may be paged or flat."""
+    if not len(source_slots):
+        return
+    read, write = _paged(source), _paged(target)
+    heads, dim = target.shape[-2:]
+    grid = (len(source_slots), triton.cdiv(heads * dim, BLOCK))
+    move_slots[grid](
+        read, write, source_slots, target_slots, heads * dim, dim,
+        *read.stride()[:3], *write.stride()[:3], read.shape[1], write.shape[1],
+        BLOCK=BLOCK,
+    )  # fmt: skip
+
+
+def _paged(cache: torch.Tensor) -> torch.Tensor:
+    return cache if cache.dim() == 4 else as_pages(cache, None)
