@@ -24,7 +24,8 @@ Options
   engine.max_len=N          longest sequence in tokens (default: the model's context)
   engine.max_num_seqs=N     engine.max_num_batched_tokens=N
   kv_memory_gib=X           size of the KV pool, or kv_tokens=N; default: what the weights leave
-  sampling.mode=MODE        greedy, parallel (sampling.n=N) or beam (sampling.width=K)
+  engine.preemption=P       recompute or swap
+  sampling.mode=MODE        greedy, parallel (sampling.n=N), beam (sampling.width=K), speculative
   workload.num_requests=N   workload.rate=R|inf   workload.path=FILE   workload.format=FORMAT
   workload.too_long=W       error, skip or truncate
   seed=N                    hydra.run.dir=DIR   report=none (no report.html, report.md)
