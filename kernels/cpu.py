@@ -19,6 +19,9 @@ BITS = {torch.float32: None, torch.bfloat16: torch.uint16, torch.float16: torch.
 QUERY_BLOCK = 16
 #: query-key pairs times numbers a head below which waking a thread costs more than it saves
 WORTH_A_THREAD = 1 << 18
+#: pieces of work a thread: a core that is taken for a while (torch's own threads spin after a
+#: product) does fewer of them
+PIECES = 4
 
 
 def prefill(
@@ -55,9 +58,16 @@ def prefill(
         result.numpy(),
     )
     used = min(threads, len(parts), 1 + work * q.shape[1] * q.shape[2] // WORTH_A_THREAD)
-    # Sorted by work and dealt out in turn, so each thread has about the same.
-    others = [pool(threads).submit(run, parts[i::used]) for i in range(1, used)]
-    run(parts[::used])
+    pieces = used * PIECES if used > 1 else 1
+    queue = iter([parts[i::pieces] for i in range(pieces)])
+
+    def work_off() -> None:
+        for piece in queue:
+            if len(piece):
+                run(piece)
+
+    others = [pool(threads).submit(work_off) for _ in range(1, used)]
+    work_off()
     for other in others:
         other.result()
     if not direct:

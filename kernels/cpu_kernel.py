@@ -16,10 +16,15 @@ allocators therefore get the same bits.
 from __future__ import annotations
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
-from numba.extending import overload
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array
 
 CHUNK = 32
+#: how many tokens ahead keys are asked for, and numbers of a cache line (float32)
+AHEAD, LINE = 4, 16
 #: float32 is reordered and fused freely, but infinities stay what they are
 FLAGS = {"reassoc", "contract", "arcp", "nsz", "afn"}
 LOWEST = np.float32(-3.0e38)
@@ -49,6 +54,24 @@ def _from_float16(x):
     sign = np.uint32((bits & np.uint32(0x8000)) << np.uint32(16))
     rest = np.uint32((bits & np.uint32(0x7FFF)) << np.uint32(13))
     return np.uint32(sign | rest).view(np.float32) * FP16_REBIAS
+
+
+@intrinsic
+def prefetch(typing, memory, at):
+    """Ask for the cache line of memory[at] (flat) ahead of its use."""
+
+    def generate(context, builder, signature, arguments):
+        array = make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = builder.gep(array.data, [arguments[1]])
+        bytes_ = ir.IntType(8).as_pointer()
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [bytes_, number, number, number])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = (number(n) for n in (0, 3, 1))
+        builder.call(call, [builder.bitcast(pointer, bytes_), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(memory, types.int64), generate
 
 
 @njit(fastmath=FLAGS)
@@ -180,7 +203,13 @@ def attend(
                 k_at[t] = page * strides[0] + token * strides[1]
                 v_at[t] = page * strides[3] + token * strides[4]
             for t in range(n):
+                # A token's row ends at a page of the system, where the machine's own prefetching
+                # stops; and values, read head by head later on, are no stream at all.
+                ahead = k_at[min(t + AHEAD, n - 1)]
                 for head in range(head_from, head_to):
+                    for i in range(0, dim, LINE):
+                        prefetch(v, v_at[t] + head * strides[5] + i)
+                        prefetch(k, ahead + head * strides[2] + i)
                     key_at = k_at[t] + head * strides[2]
                     key = k[key_at : key_at + dim]
                     for query in range(max(0, chunk + t - position), last - first):

@@ -270,10 +270,11 @@ class StaticScheduler(Scheduler):
         return super().sampled(plan)
 
     def plan(self, horizon: Horizon) -> Plan | None:
-        if len(self.running):
-            return self._decode(horizon)
-        prefills = self._admit()
-        return self._compute(prefills) if prefills else None
+        prefills = [] if len(self.running) else self._admit()
+        if prefills:
+            return self._compute(prefills)
+        # Who was swapped out needs no prefill: the new batch may consist of them alone.
+        return self._decode(horizon) if len(self.running) else None
 
     def _end(self, group: Group) -> None:
         self.streams.forget(group)
