@@ -6,6 +6,7 @@ Sharing survives: a page that several sequences of a gang hold is saved once and
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,47 @@ import numpy as np
 from allocators.base import IntArray
 from allocators.page_table import FreeQueue, PageTable, ceil_div
 from allocators.placement import Extent, FirstFit
+
+
+class HostTier(FreeQueue):
+    """Free host pages, blank ones first, that hold blocks under keys until they are needed.
+
+    Beyond the blank pages it takes those of the blocks that were saved or found least recently.
+    """
+
+    def __init__(self, num_pages: int) -> None:
+        super().__init__(num_pages)
+        self._page_of: OrderedDict[tuple[int, int], int] = OrderedDict()  # least recent first
+
+    def __len__(self) -> int:
+        return self._size + len(self._page_of)
+
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        return key in self._page_of
+
+    def take(self, n: int) -> IntArray:
+        for _ in range(n - self._size):
+            self.give(np.array([self._page_of.popitem(last=False)[1]]))
+        return super().take(n)
+
+    def save(self, key: tuple[int, int]) -> int | None:
+        """Return the page in which to save a block; None if it is there already or none is free."""
+        if key in self._page_of:
+            self._page_of.move_to_end(key)
+            return None
+        if not len(self):
+            return None
+        page = int(self.take(1)[0])
+        self._page_of[key] = page
+        return page
+
+    def claim(self, key: tuple[int, int]) -> int:
+        """Forget a block; its page is nobody else's until it is given back."""
+        return self._page_of.pop(key)
+
+    def pages(self) -> IntArray:
+        blocks = np.array(list(self._page_of.values()), dtype=np.int64)
+        return np.concatenate([self._slice(self._head, self._size), blocks])
 
 
 @dataclass(slots=True)
@@ -27,11 +69,14 @@ class SavedPages:
 
 
 class HostPages:
-    """A bounded host pool of pages as large as those of the device."""
+    """A bounded host pool of pages as large as those of the device.
 
-    def __init__(self, num_pages: int) -> None:
+    `free`, if given, holds all pages and may use those that no suspended sequence has.
+    """
+
+    def __init__(self, num_pages: int, free: FreeQueue | None = None) -> None:
         self.num_pages = num_pages
-        self._free = FreeQueue(num_pages)
+        self._free = FreeQueue(num_pages) if free is None else free
         self._saved: dict[int, SavedPages] = {}
 
     def save(
@@ -74,6 +119,8 @@ class HostPages:
     def check(self) -> None:
         held = sum(len(saved.pages) for saved in self._saved.values())
         assert held + len(self._free) == self.num_pages, "a host page is lost or counted twice"
+        pages = [self._free.pages(), *(saved.pages for saved in self._saved.values())]
+        assert len(np.unique(np.concatenate(pages))) == self.num_pages, "a host page has two uses"
 
 
 class HostExtents:

@@ -25,11 +25,12 @@ from allocators.base import (
     IntArray,
     NeverFits,
     Prompt,
+    Unsupported,
     Usage,
     is_number,
 )
 from allocators.growth import bisect_headroom
-from allocators.host import HostPages
+from allocators.host import HostPages, HostTier
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
 from allocators.prefix.index import PrefixStats
@@ -42,7 +43,8 @@ class Paged(Allocator):
     """Blocks of `block_size` tokens; admission leaves the share `watermark` of them free.
 
     `prefix_index` (none, hash, radix) finds blocks that are already in memory, `eviction` (lru,
-    lfu, fifo, s3fifo) says which cached block gives way first.
+    lfu, fifo, s3fifo) says which cached block gives way first.  With `offload` it is saved in host
+    memory before it does, and found there.
     """
 
     block_tables: ClassVar[bool] = True
@@ -55,12 +57,15 @@ class Paged(Allocator):
         watermark: float = 0.0,
         prefix_index: str = "none",
         eviction: str = "lru",
+        offload: bool = False,
     ) -> None:
         # A bool is an int to Python; `block_size=true` in a YAML is a mistake all the same.
         if type(block_size) is not int or not 1 <= block_size <= 512:
             raise ValueError(f"block_size must be a whole number from 1 to 512, got {block_size!r}")
         if not is_number(watermark) or not 0.0 <= watermark < 1.0:
             raise ValueError(f"watermark must be at least 0 and below 1, got {watermark!r}")
+        if type(offload) is not bool:
+            raise ValueError(f"offload must be true or false, got {offload!r}")
         super().__init__(replace(geometry, page_tokens=block_size))
         num_blocks = geometry.capacity_tokens // block_size
         if num_blocks < 1:
@@ -70,8 +75,12 @@ class Paged(Allocator):
         per_row = -(-geometry.max_len // block_size)
         self.pages = PageTable(geometry.max_seqs, per_row, num_blocks, block_size)
         self.watermark_blocks = int(watermark * num_blocks)
-        self.host = HostPages(geometry.host_tokens // block_size)
-        self.index = attach(self.pages, prefix_index, eviction)
+        host_pages = geometry.host_tokens // block_size
+        tier = HostTier(host_pages) if offload else None
+        self.index = attach(self.pages, prefix_index, eviction, tier)
+        if offload and not host_pages:
+            raise Unsupported("offload needs host memory for one block: raise engine.host_gib")
+        self.host = HostPages(host_pages, tier)
         self.has_prefix_index = prefix_index != "none"
 
     @property
@@ -103,6 +112,8 @@ class Paged(Allocator):
             return None
         parent, first = seqs[:1], int(seqs[0])
         self.index.hold(first, found)
+        fetched = self.index.behind(prompt, found)
+        self.index.claim(prompt, found, fetched)
         hit = np.array([len(found) * t])
         self.pages.extend(parent, self.pages.missing(parent, hit, prompt.tokens - int(hit[0])), hit)
         self.index.admitted(first, prompt, found, alone=gang == 1)
@@ -112,11 +123,13 @@ class Paged(Allocator):
         self.active[seqs] = True
         # The parent goes last and so keeps its partly filled block: there the prompt's KV will be
         # written, and from there the others copy.
-        grant = self.grow(np.roll(seqs, -1), private) if private else EMPTY_GRANT
-        return replace(grant, cached_tokens=int(hit[0])) if len(found) else grant
+        grant = self.grow(np.roll(seqs, -1), private) if private else self.index.moved(EMPTY_GRANT)
+        hits = len(found) + fetched
+        return replace(grant, cached_tokens=hits * t) if hits else grant
 
     def lookup(self, prompt: Prompt) -> int:
-        return len(self.index.find(prompt)) * self.geometry.page_tokens
+        found = self.index.find(prompt)
+        return (len(found) + self.index.behind(prompt, found)) * self.geometry.page_tokens
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
@@ -129,7 +142,7 @@ class Paged(Allocator):
         self.pages.extend(seqs, missing, lengths)
         self.length[seqs] = lengths + n
         self.index.grown(seqs, lengths, lengths + n)
-        return Grant(copies=copies) if len(copies) else EMPTY_GRANT
+        return self.index.moved(Grant(copies=copies) if len(copies) else EMPTY_GRANT)
 
     def headroom(self, seqs: IntArray) -> int:
         lengths = self.length[seqs]
@@ -187,7 +200,7 @@ class Paged(Allocator):
         self.length[seqs], swaps = self.host.restore(ticket, self.pages, seqs)
         self.active[seqs] = True
         self.index.diverged(seqs)  # what it holds is not looked up any more
-        return Grant(swaps_in=swaps)
+        return self.index.moved(Grant(swaps_in=swaps))
 
     # -- views -------------------------------------------------------------------------------
     def layout(self, seqs: IntArray) -> BlockTable:

@@ -7,21 +7,29 @@ import sys
 
 def main() -> None:
     """Check the command line, then hand it to Hydra; bad input is one line and status 2."""
+    try:
+        sys.exit(_run())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         from harness.usage import print_help
 
         print_help()
-        return
-    from harness.preflight import check_command_line, search_path_override
+        return 0
+    from harness.preflight import check, search_path_override
 
     sys.argv[1:] = [*sys.argv[1:], *search_path_override(sys.argv[1:])]
-    problem = check_command_line(sys.argv[1:])
+    problem, pinned = check(sys.argv[1:])
     if problem:
         print(f"error: {problem}" if "\n" not in problem else problem, file=sys.stderr)
-        sys.exit(2)
+        return 2
+    sys.argv[1:] = [*sys.argv[1:], *pinned]
     from harness.job import run_hydra
 
-    sys.exit(run_hydra())
+    return run_hydra()
 
 
 if __name__ == "__main__":

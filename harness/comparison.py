@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from allocators.base import AllocatorError, Unsupported
-from harness.config import Config, make_allocator, make_geometry, make_requests, to_config
+from harness.config import Config, doubts, make_allocator, make_geometry, make_requests, to_config
 from harness.cost.roofline import Roofline
 from harness.cost.shapes import CostError
 from harness.engine.engine import Engine
@@ -25,7 +26,7 @@ from harness.screen import Progress, print_location, print_table
 from harness.summary import summarize
 from workloads.requests import RequestTable
 
-OK, NONE_RAN, INTERRUPTED = 0, 1, 130
+OK, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def prepare(composed: DictConfig) -> tuple[Config, RequestTable]:
@@ -48,9 +49,10 @@ def prepare(composed: DictConfig) -> tuple[Config, RequestTable]:
 def run_comparison(composed: DictConfig, run_dir: Path) -> int:
     """Run every allocator of the configuration, write the run directory, print the table.
 
-    Returns the exit status: 0, 1 when no allocator could run, 130 after Ctrl-C.
+    Returns the exit status: 0, 1 when no allocator could run or one crashed, 130 after Ctrl-C.
     """
     config, requests = prepare(composed)
+    requests.notes.extend(doubts(config))
     for note in requests.notes:
         print(f"note: {note}", file=sys.stderr)
     saved = OmegaConf.to_container(
@@ -85,7 +87,8 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
     print_location(run_dir)
     if interrupted:
         return INTERRUPTED
-    return OK if logs else NONE_RAN
+    crashed = any(row.status == "error" for row in rows)
+    return OK if logs and not crashed else FAILED
 
 
 def _interruptible(
@@ -136,7 +139,9 @@ def run_variant(
         # One variant's fault must not cost the results of the others.
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        return Row(name, "error", f"{type(error).__name__}: {error}"), None
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        return Row(name, "error", f"{type(error).__name__}: {error} ({where})"), None
     log.check()
     return Row(name, metrics=summarize(log)), log
 

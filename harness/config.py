@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError
 
 from allocators.base import Allocator, Geometry
 from harness.cost.shapes import (
@@ -64,8 +65,12 @@ def to_config(composed: DictConfig) -> Config:
     unknown = [str(key) for key in composed if key not in (*fields, "hydra")]
     if unknown:
         raise ConfigError(f"unknown option {unknown[0]}; there are {', '.join(fields)}")
-    own = OmegaConf.masked_copy(composed, fields)
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), own))
+    # Plain data, so that a key which the schema does not have is refused and not carried along.
+    own = OmegaConf.to_container(OmegaConf.masked_copy(composed, fields), resolve=True)
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), own))
+    except ConfigKeyError as error:
+        raise ConfigError(f"unknown option {error.full_key}") from error
     assert isinstance(config, Config)
     _check(config)
     return config
@@ -138,7 +143,8 @@ def make_geometry(config: Config) -> Geometry:
         pool_bytes = int(config.kv_memory_gib * GIB)
     capacity_tokens = config.kv_tokens or pool_bytes // per_token
     host_tokens = 0
-    if config.engine.preemption == "swap":
+    offload = any(knobs.get("offload") for knobs in config.allocators.values())
+    if config.engine.preemption == "swap" or offload:
         host_gib = config.engine.host_gib
         host_tokens = capacity_tokens if host_gib is None else int(host_gib * GIB) // per_token
     return Geometry(
@@ -175,6 +181,29 @@ def make_requests(config: Config, geometry: Geometry) -> RequestTable:
     return requests
 
 
+def doubts(config: Config) -> list[str]:
+    """Return what runs here but would not on a real server, a line each."""
+    found, model, hardware = [], config.model, config.hardware
+    if model.heads % hardware.count:
+        found.append(
+            f"hardware.count={hardware.count} does not divide the {model.heads} heads of "
+            f"{model.name}; real servers refuse that"
+        )
+    if not _pool_is_open(config):
+        geometry = make_geometry(config)
+        try:
+            left = kv_pool_bytes(model, hardware)
+        except CostError:
+            left = 0
+        if geometry.capacity_bytes > left:
+            found.append(
+                f"the KV pool of {geometry.capacity_bytes / GIB:.1f} GiB is more than "
+                f"{hardware.count} x {hardware.name} leaves after the weights "
+                f"({left / GIB:.1f} GiB)"
+            )
+    return found
+
+
 def make_allocator(name: str, knobs: dict[str, Any], geometry: Geometry) -> Allocator:
     """Return the allocator `name`; raises `ConfigError` for a bad knob.
 
@@ -186,4 +215,5 @@ def make_allocator(name: str, knobs: dict[str, Any], geometry: Geometry) -> Allo
     except (ValueError, TypeError) as error:
         raise ConfigError(f"allocators.{name}: {error}") from error
     except (KeyError, ImportError) as error:
-        raise ConfigError(f"allocators.{name}: no allocator class ({error})") from error
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"allocators.{name}: no allocator class ({reason})") from error

@@ -44,7 +44,7 @@ CATEGORY_DEFINITIONS: tuple[tuple[str, Direction, str], ...] = (
     ("reserved", "lower", "held by a running sequence, and used by it later"),
     ("internal", "lower", "held by a running sequence, and never used"),
     ("external", "lower", "free, yet a request waits for memory it cannot get"),
-    ("cached", "none", "prefix blocks kept for reuse, held by no sequence"),
+    ("cached", "none", "blocks and page-groups kept for reuse, held by no sequence"),
     ("idle", "none", "free, and nobody waits for memory"),
 )
 
@@ -207,8 +207,22 @@ METRICS: tuple[Metric, ...] = (
         True,
         "largest size of the block tables and page tables, which the pool does not hold",
     ),
-    Metric("map_calls", "-", "calls", "lower", True, "page maps; undefined without paging"),
-    Metric("unmap_calls", "-", "calls", "lower", True, "page unmaps; undefined without paging"),
+    Metric(
+        "map_calls",
+        "-",
+        "calls",
+        "lower",
+        True,
+        "page-groups mapped; undefined where nothing is mapped",
+    ),
+    Metric(
+        "unmap_calls",
+        "-",
+        "calls",
+        "lower",
+        True,
+        "page-groups unmapped; undefined where nothing is mapped",
+    ),
     Metric("map_s", "-", "s", "lower", True, "simulated time of maps and unmaps; may be undefined"),
     Metric(
         "allocator_us_per_step",

@@ -44,28 +44,39 @@ def _has_conf(package: str) -> bool:
 
 
 def check_command_line(arguments: list[str]) -> str | None:
-    """Return what is wrong with the arguments, or None; a good run directory exists afterwards."""
+    """Return what is wrong with the arguments, or None."""
+    return check(arguments)[0]
+
+
+def check(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Return what is wrong with the arguments, if anything, and overrides to add to them.
+
+    A good run directory exists afterwards; the overrides name it, since the default holds the time
+    to the microsecond and would become another one when Hydra reads it again.
+    """
     parsed = get_args_parser().parse_args(arguments)
     if parsed.hydra_help or parsed.info or parsed.cfg or parsed.shell_completion:
-        return None
+        return None, []
     if parsed.config_path or parsed.config_name or parsed.config_dir:
-        return None  # the user brings a primary configuration of their own
+        return None, []  # the user brings a primary configuration of their own
     try:
         overrides, multirun = _with_experiment(parsed.overrides, parsed.multirun)
         if not any(o.key_or_group == "workload" for o in overrides):
-            return choose_workload()
+            return choose_workload(), []
         for point in _points(overrides, multirun):
             composed = _compose(point)
             prepare(composed)
         hydra = composed.hydra
-        ensure_fresh(hydra.sweep.dir if multirun else hydra.run.dir)
+        key, chosen = ("sweep", hydra.sweep.dir) if multirun else ("run", hydra.run.dir)
+        ensure_fresh(chosen)
     except (ConfigError, ResultsError) as error:
-        return str(error)
+        return str(error), []
     except MissingConfigException as error:
-        return _unknown_option(error)
+        return _unknown_option(error), []
     except (HydraException, OmegaConfBaseException) as error:
-        return _explain(error, parsed.overrides)
-    return None
+        return _explain(error, parsed.overrides), []
+    given = any(o.key_or_group == f"hydra.{key}.dir" for o in overrides)
+    return None, [] if given else [f"hydra.{key}.dir={chosen}"]
 
 
 def _with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], bool]:

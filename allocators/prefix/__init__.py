@@ -7,9 +7,11 @@ are stated in docs/prefix.md.
 from __future__ import annotations
 
 from allocators.base import Unsupported
+from allocators.host import HostTier
 from allocators.page_table import PageTable
 from allocators.prefix.hash_index import HashIndex
 from allocators.prefix.index import NullIndex, PrefixIndex
+from allocators.prefix.offload import OffloadIndex
 from allocators.prefix.orders import FifoOrder, LfuOrder
 from allocators.prefix.pool import LruPool, OrderedPool
 from allocators.prefix.radix_index import RadixIndex
@@ -20,10 +22,13 @@ EVICTIONS = ("lru", "lfu", "fifo", "s3fifo")
 _ORDERS = {"lfu": LfuOrder, "fifo": FifoOrder, "s3fifo": S3FifoOrder}
 
 
-def attach(pages: PageTable, prefix_index: str, eviction: str) -> PrefixIndex:
+def attach(
+    pages: PageTable, prefix_index: str, eviction: str, tier: HostTier | None = None
+) -> PrefixIndex:
     """Return the index `prefix_index` over `pages`, whose free pages it then keeps in order.
 
-    Raises ValueError for an unknown name, Unsupported for a radix index with s3fifo.
+    `tier` is where evicted blocks are saved (None: nowhere).  Raises ValueError for an unknown
+    name, Unsupported for a radix index with s3fifo and for a tier with other than hash and lru.
     """
     for name, value, allowed in (
         ("prefix_index", prefix_index, INDEXES),
@@ -31,6 +36,13 @@ def attach(pages: PageTable, prefix_index: str, eviction: str) -> PrefixIndex:
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    if tier is not None:
+        if (prefix_index, eviction) != ("hash", "lru"):
+            raise Unsupported(
+                f"offload saves evicted blocks one by one in the order of prefix_index=hash with "
+                f"eviction=lru, not of prefix_index={prefix_index} with eviction={eviction}"
+            )
+        return OffloadIndex(pages, tier)
     if prefix_index == "none":
         return NullIndex()
     if prefix_index == "radix":

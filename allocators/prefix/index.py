@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from allocators.base import IntArray, Prompt
+from allocators.base import Grant, IntArray, Prompt
 from allocators.page_table import EMPTY, PageTable
 from allocators.prefix.keys import NO_KEYS, BlockKeys, block_keys
 from allocators.prefix.pool import Pool
@@ -30,6 +30,8 @@ class PrefixStats:
     hit_tokens: int = 0
     keyed_blocks: int = 0  # times that a block got a key
     evictions: int = 0  # times that a cached block lost it to be used for something else
+    offloaded_blocks: int = 0  # times that such a block was saved in host memory first
+    fetched_blocks: int = 0  # hits on a block in host memory
 
 
 class PrefixIndex(abc.ABC):
@@ -45,6 +47,17 @@ class PrefixIndex(abc.ABC):
     @abc.abstractmethod
     def hold(self, row: int, found: IntArray) -> None:
         """Let an empty row start with the pages that `find` returned."""
+
+    def behind(self, prompt: Prompt, found: IntArray) -> int:
+        """Return how many blocks host memory holds behind those found; changes nothing."""
+        return 0
+
+    def claim(self, prompt: Prompt, found: IntArray, blocks: int) -> None:  # noqa: B027
+        """Keep the `blocks` behind those found in host memory until the row has pages for them."""
+
+    def moved(self, grant: Grant) -> Grant:
+        """Return the grant of a call with what the call moves to and from host memory."""
+        return grant
 
     @abc.abstractmethod
     def admitted(self, row: int, prompt: Prompt, found: IntArray, alone: bool) -> None:

@@ -57,6 +57,10 @@ class LruQueue:
         """Return the pages in the order in which they will be taken."""
         return self._entries(self._head, self._tail)[0]
 
+    def first(self, n: int) -> IntArray:
+        """Return the `n` pages that would be taken next."""
+        return self._scan(n)[0]
+
     def _scan(self, n: int) -> tuple[IntArray, int]:
         """Return the first `n` pages and how many entries hold them, holes included."""
         width = n + _SCAN

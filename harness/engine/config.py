@@ -25,7 +25,7 @@ class EngineSpec:
     moves it to host memory of `host_gib` (null: as much as the pool), and recomputes once that is
     full.  `expected_output_tokens`: beside others a request is let in only if that much output
     would fit as well (0: only what it takes at once); fewer preemptions for a smaller batch.  The
-    `chunked` policy, which has a rule of its own, does not read it.
+    `chunked` policy, which has a rule of its own, refuses it.
     """
 
     policy: str = "continuous"
@@ -50,7 +50,7 @@ class SamplingSpec:
     """
 
     mode: str = "greedy"
-    n: int = 1
+    n: int = 4
     width: int = 4
     beam_switch: float = 0.07
     draft_tokens: int = 4

@@ -78,6 +78,8 @@ class Engine:
         swaps = engine.preemption == "swap"
         if chunked and swaps:
             raise Unsupported("engine=chunked preempts by recompute only, as vLLM's V1 scheduler")
+        if chunked and engine.expected_output_tokens:
+            raise Unsupported("engine=chunked does not admit by expected length, see continuous")
         rows = min(engine.max_num_seqs, allocator.geometry.max_seqs)
         if sampling.sequences > rows:
             raise Unsupported(
@@ -141,6 +143,9 @@ class Engine:
         self._totals["wasted_tokens"] = float(self._scheduler.wasted_tokens)
         if self._allocator.inner.has_prefix_index:
             self._totals["evictions"] = float(self._allocator.inner.evictions)
+        if not self._allocator.inner.pages_per_group:
+            for total in ("maps", "unmaps", "map_s"):
+                del self._totals[total]
         capacity = self._allocator.inner.geometry.capacity_bytes
         return RunLog(name, capacity, self._meter.columns(), self._request_columns(), self._totals)
 

@@ -44,6 +44,9 @@ CASES = [
     (["seed=-1"], "seed must be at least 0"),
     (["seed=x"], "seed=x"),
     (["+nonsense=1"], "unknown option nonsense"),
+    (["+workload.nonsense=1"], "unknown option workload.nonsense"),
+    (["+engine.nonsense=1"], "unknown option engine.nonsense"),
+    (["+allocators.x={_target_: no.such.Class}"], "no allocator class"),
     (["allocators.paged.block_size=8,16"], "add -m"),
     (["hydra.run.dir=/dev/null/run"], "/dev/null/run"),
 ]

@@ -165,3 +165,32 @@ def test_no_workload_is_status_2(tmp_path):
     assert done.returncode == 2
     assert "choose a workload" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_default_run_directory_is_the_only_one_made(tmp_path):
+    done = harness(
+        "+workload=uniform", "workload.num_requests=3", "allocator=[paged]", "report=none",
+        "hardware.count=3", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "does not divide the 40 heads" in done.stderr
+    (day,) = (tmp_path / "results" / "runs").iterdir()
+    (run,) = day.iterdir()
+    assert (run / "summary.json").exists()
+
+
+def test_a_crash_of_an_allocator_is_a_row_that_says_where_and_status_1(tmp_path):
+    (tmp_path / "broken.py").write_text(
+        "from allocators.paged import Paged\n\n\nclass Broken(Paged):\n"
+        "    def release(self, seqs):\n        raise ValueError('boom')\n"
+    )
+    done = harness(
+        "+workload=uniform", "workload.num_requests=3", "allocator=[paged]", "report=none",
+        "+allocators.mine={_target_: broken.Broken}", f"hydra.run.dir={tmp_path}/r",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "ValueError: boom (broken.py:6)" in done.stdout
+    assert "Traceback" not in done.stderr
+    rows = json.loads((tmp_path / "r" / "summary.json").read_text())["rows"]
+    assert [row["status"] for row in rows] == ["ok", "error"]

@@ -135,7 +135,8 @@ def test_a_cap_ends_conversations_and_the_smaller_number_counts(
         assert list(getattr(longer, column)[:n]) == list(getattr(table, column))
     # Where a conversation of the uncut workload goes on, it would have been too long.
     plan = build(
-        spec(num_requests=None, num_conversations=4 * at_most if conversations else 4 * requests,
+        # Enough of them, also where a small cap leaves most conversations out.
+        spec(num_requests=None, num_conversations=200 + 4 * (conversations or requests),
              prefix_tokens=prefix), seed,
     )  # fmt: skip
     fits = whole(plan) <= cap
