@@ -247,9 +247,6 @@ class Allocator(abc.ABC):
         """Drop the last `n` slots (speculative roll-back)."""
         raise Unsupported(f"{type(self).__name__} does not support truncate")
 
-    def commit(self, seqs: IntArray) -> None:  # noqa: B027 - a null index has nothing to publish
-        """Note that the KV of these sequences is written: full blocks may now be shared."""
-
     # -- sharing -----------------------------------------------------------------------------
     @abc.abstractmethod
     def fork(self, parent: int, children: IntArray, demand: Demand) -> Grant | None:

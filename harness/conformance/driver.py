@@ -91,8 +91,6 @@ class Driver:
             self.finals[seq] = demand.prompt_tokens + demand.output_tokens - 1
             self.gang[seq] = self._gangs
         self._write_new(seqs, demand.private_tokens)
-        for allocator in (self.allocator, self.twin):
-            allocator.commit(seqs.copy())
         self.verify()
         return True
 

@@ -16,6 +16,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -236,27 +237,8 @@ class Scheduler:
 class StaticScheduler(Scheduler):
     """The `static` policy: ended sequences stay, padded, until the whole batch has ended."""
 
-    def __init__(
-        self,
-        allocator: TimedAllocator,
-        max_num_seqs: int,
-        max_num_batched_tokens: int,
-        max_len: int,
-        beams: bool,
-        streams: Streams,
-        swaps: bool,
-        expected_output_tokens: int = 0,
-    ) -> None:
-        super().__init__(
-            allocator,
-            max_num_seqs,
-            max_num_batched_tokens,
-            max_len,
-            beams,
-            streams,
-            swaps,
-            expected_output_tokens,
-        )
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._ended: list[Group] = []
         self._padding = NO_ROWS
 
