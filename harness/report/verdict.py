@@ -23,6 +23,8 @@ def verdicts(collection: Collection) -> list[str]:
     runs = [run for run in collection.runs if run.ok_rows]
     if not runs:
         reasons = {f"{row.allocator}: {row.reason}" for run in collection.runs for row in run.rows}
+        if any("interrupted" in (row.reason or "") for run in collection.runs for row in run.rows):
+            return ["The run was interrupted before any allocator had ended."]
         return ["No allocator could serve this workload.", *sorted(reasons)[:3]]
     if collection.single:
         return run_verdict(runs[0])
@@ -96,7 +98,8 @@ def _because(best: Row, last: Row) -> str:
     mine, theirs = _live(best), _live(last)
     if mine is not None and theirs is not None and mine > theirs + 0.02:
         causes.append(
-            f"{percent(mine)} of the memory it takes up holds live KV, against {percent(theirs)}"
+            f"{percent(mine)} of the memory that is not idle holds live KV, against "
+            f"{percent(theirs)}"
         )
     saved = best.metrics.get("sharing_saved") or 0.0
     if saved > 0.02:

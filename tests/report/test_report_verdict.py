@@ -56,6 +56,8 @@ def test_one_row_and_none(tmp_path):
     assert "nothing to compare it with" in lone(tmp_path, row("paged", 10))[0]
     failed = lone(tmp_path, Row("paged", "oom", "too small"))
     assert failed == ["No allocator could serve this workload.", "paged: too small"]
+    stopped = lone(tmp_path, Row("paged", "error", "interrupted before it ended"))
+    assert stopped == ["The run was interrupted before any allocator had ended."]
 
 
 def test_a_knob_sweep_names_the_best_setting_and_the_price_of_the_worst(tmp_path):
