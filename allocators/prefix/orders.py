@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from heapq import heapify, heappop, heappush
 
 from allocators.prefix.pool import Order
@@ -15,8 +16,9 @@ class _HeapOrder(Order):
         self._heap: list[tuple[int, ...]] = []
         self._clock = 0
 
+    @abc.abstractmethod
     def _rank(self, page: int) -> tuple[int, ...]:
-        raise NotImplementedError
+        """Return what orders this page among the cached ones; the least gives way first."""
 
     def freed(self, pages: list[int]) -> None:
         for page in pages:
