@@ -51,6 +51,8 @@ class ModelShape:
     qk_norm: bool = False  # RMSNorm on each head's Q and K (Qwen3)
     experts: int = 1
     active_experts: int = 1
+    rope_theta: float = 10000.0  # base of the rotary frequencies; not used with learned positions
+    norm_eps: float = 1e-5  # added to the variance (LayerNorm) or mean square (RMSNorm)
 
 
 @dataclass
