@@ -106,11 +106,16 @@ class Demand:
     reservations may read `output_tokens`; they are idealised baselines (PagedAttention, section
     6.1).  `private_tokens` are slots that each sequence of a gang takes at once beyond the
     common prompt: the diverged part that a preempted gang recomputes.
+
+    `sequences`, if more than are admitted, says that they will become so many by `fork` at the end
+    of the prompt.  Only what is admitted is taken, but it is let in only if the whole gang would
+    fit at present: each sequence `Prompt.whole_tokens` long, the prompt shared as `fork` shares it.
     """
 
     prompt_tokens: int
     output_tokens: int
     private_tokens: int = 0
+    sequences: int = 1
 
 
 def _none(columns: int) -> IntArray:
@@ -250,7 +255,10 @@ class Allocator(abc.ABC):
     # -- sharing -----------------------------------------------------------------------------
     @abc.abstractmethod
     def fork(self, parent: int, children: IntArray, demand: Demand) -> Grant | None:
-        """Start `children` as continuations of what `parent` holds now."""
+        """Start `children` as continuations of what `parent` holds now.
+
+        A policy that reserves makes room in each for `demand.private_tokens` behind that.
+        """
 
     @abc.abstractmethod
     def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:

@@ -84,23 +84,27 @@ class Contiguous(Allocator):
     # -- admission ---------------------------------------------------------------------------
     def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         whole = max(prompt.tokens, prompt.whole_tokens)
-        if not self._place(seqs, self.reserved_slots(whole, demand)):
+        to_come = max(0, demand.sequences - len(seqs))
+        if not self._place(seqs, self.reserved_slots(whole, demand), to_come):
             return None
         self.length[seqs] = prompt.tokens + demand.private_tokens
         self.active[seqs] = True
         return self._copies(np.repeat(seqs[:1], len(seqs) - 1), seqs[1:], prompt.tokens)
 
-    def _place(self, seqs: IntArray, slots: int) -> bool:
-        most = self.placement.most(slots)
-        if len(seqs) > most:
+    def _place(self, seqs: IntArray, slots: int, to_come: int = 0) -> bool:
+        """Give each an extent, if there is room for theirs and for `to_come` more like them."""
+        most, wanted = self.placement.most(slots), len(seqs) + to_come
+        if wanted > most:
             raise NeverFits(
-                f"{len(seqs)} extents of {slots} slots are needed, the pool of "
+                f"{wanted} extents of {slots} slots are needed, the pool of "
                 f"{self.geometry.capacity_tokens} can never give more than {most}"
             )
-        taken = self._take([slots] * len(seqs))
+        taken = self._take([slots] * wanted)
         if taken is None:
             return False
-        for seq, extent in zip(seqs.tolist(), taken, strict=True):
+        for extent in reversed(taken[len(seqs) :]):
+            self.placement.give(extent)
+        for seq, extent in zip(seqs.tolist(), taken[: len(seqs)], strict=True):
             self._hold(seq, extent, slots)
         return True
 

@@ -100,6 +100,9 @@ class Paged(Allocator):
         if private:
             shared = prompt.tokens // t
             blocks = shared + gang * (-(-(prompt.tokens + private) // t) - shared)
+        elif gang < demand.sequences and prompt.whole_tokens > demand.prompt_tokens:
+            shared = demand.prompt_tokens // t
+            blocks = shared + demand.sequences * (blocks - shared)
         if blocks > self.pages.num_pages:
             raise NeverFits(
                 f"{blocks} blocks of {t} tokens are needed, the pool has {self.pages.num_pages}"

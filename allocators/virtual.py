@@ -123,7 +123,7 @@ class Virtual(Allocator):
         shared = 0
         if self.alias and gang > 1:
             shared = prompt.tokens // t if private else whole
-        groups = max(shared + gang * (whole - shared), -(-prompt.whole_tokens // t))
+        groups = max(shared + gang * (whole - shared), self._whole_gang(prompt, demand, gang))
         if groups > self.pages.num_pages:
             raise NeverFits(
                 f"{groups} page-groups of {t} tokens are needed, the pool has "
@@ -145,6 +145,18 @@ class Virtual(Allocator):
             steps.append(Grant(ahead_maps=self.slots.prepare_one()))
         hit = len(found) * t
         return replace(join(steps), cached_tokens=hit) if hit else join(steps)
+
+    def _whole_gang(self, prompt: Prompt, demand: Demand, gang: int) -> int:
+        """Return the page-groups of all that the admitted sequences will be after their fork."""
+        t = self.geometry.page_tokens
+        whole = -(-max(prompt.tokens, prompt.whole_tokens) // t)
+        if gang >= demand.sequences:
+            return -(-prompt.whole_tokens // t)
+        if not self.alias:
+            return demand.sequences * whole
+        diverged = prompt.whole_tokens > demand.prompt_tokens
+        shared = demand.prompt_tokens // t if diverged else whole
+        return shared + demand.sequences * (whole - shared)
 
     def lookup(self, prompt: Prompt) -> int:
         return len(self.index.find(prompt)) * self.geometry.page_tokens

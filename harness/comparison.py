@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from allocators.base import AllocatorError, Unsupported
 from harness.config import Config, doubts, make_allocator, make_geometry, make_requests, to_config
-from harness.cost.roofline import Roofline
-from harness.cost.shapes import CostError
-from harness.engine.engine import Engine
+from harness.cost import CostError, make_cost
+from harness.engine.engine import Engine, Executor
 from harness.engine.observer import Observer
 from harness.errors import ConfigError
 from harness.executors.simulated import SimulatedExecutor
@@ -26,6 +27,9 @@ from harness.screen import Progress, print_location, print_table
 from harness.summary import summarize
 from workloads.requests import RequestTable
 
+if TYPE_CHECKING:
+    from harness.executors.real import RealRun
+
 OK, FAILED, INTERRUPTED = 0, 1, 130
 
 
@@ -35,7 +39,7 @@ def prepare(composed: DictConfig) -> tuple[Config, RequestTable]:
     geometry = make_geometry(config)
     requests = make_requests(config, geometry)
     try:
-        Roofline(config.model, config.hardware, config.cost_model)
+        make_cost(config.model, config.hardware, config.cost_model)
     except CostError as error:
         raise ConfigError(str(error)) from error
     for name, knobs in config.allocators.items():
@@ -52,12 +56,17 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
     Returns the exit status: 0, 1 when no allocator could run or one crashed, 130 after Ctrl-C.
     """
     config, requests = prepare(composed)
+    real = _real_run(config)
     requests.notes.extend(doubts(config))
     for note in requests.notes:
         print(f"note: {note}", file=sys.stderr)
     saved = OmegaConf.to_container(
         OmegaConf.masked_copy(composed, list(Config.__dataclass_fields__)), resolve=True
     )
+    if real is not None:
+        from harness.executors.real import described
+
+        saved.update(described(config.executor, config.model))
     logs: list[RunLog] = []
     recorders = Recorders(config.harness, requests)
     with (
@@ -70,7 +79,8 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
                 row = Row(name, "error", "interrupted before it started")
             else:
                 observers = recorders.observers(name)
-                row, log = _interruptible(interrupts, name, knobs, config, requests, observers)
+                run = partial(run_variant, name, knobs, config, requests, observers, real)
+                row, log = _interruptible(interrupts, name, run)
             writer.add(row, log)
             if log is not None:
                 logs.append(log)
@@ -92,20 +102,24 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
 
 
 def _interruptible(
-    interrupts: Interrupts,
-    name: str,
-    knobs: dict[str, Any],
-    config: Config,
-    requests: RequestTable,
-    observers: Sequence[Observer],
+    interrupts: Interrupts, name: str, run: Callable[[], tuple[Row, RunLog | None]]
 ) -> tuple[Row, RunLog | None]:
     try:
         interrupts.armed = True
-        result = run_variant(name, knobs, config, requests, observers)
+        result = run()
         interrupts.armed = False
         return result
     except KeyboardInterrupt:
         return Row(name, "error", "interrupted before it ended"), None
+
+
+def _real_run(config: Config) -> RealRun | None:
+    """Load the model if it is to be run; raises `ConfigError`."""
+    if config.executor.name != "model":
+        return None
+    from harness.executors.real import RealRun
+
+    return RealRun(config.executor, config.model, config.seed)
 
 
 def run_variant(
@@ -114,23 +128,33 @@ def run_variant(
     config: Config,
     requests: RequestTable,
     observers: Sequence[Observer] = (),
+    real: RealRun | None = None,
 ) -> tuple[Row, RunLog | None]:
     """Serve the requests with one allocator; a failure is a row with a status and a reason."""
     try:
         allocator = make_allocator(name, knobs, make_geometry(config))
-        cost = Roofline(config.model, config.hardware, config.cost_model)
-        engine = Engine(
-            allocator,
-            requests,
-            config.sampling,
-            config.engine,
-            SimulatedExecutor(cost, allocator, config.sampling.draft_cost),
-            config.seed,
-            observers,
-        )
-        with Progress() as progress:
+        with ExitStack() as held:
+            executor: Executor
+            if real is None:
+                cost = make_cost(config.model, config.hardware, config.cost_model)
+                executor = SimulatedExecutor(cost, allocator, config.sampling.draft_cost)
+            else:
+                executor = held.enter_context(real.executor(allocator, requests, config.sampling))
+            engine = Engine(
+                allocator,
+                requests,
+                config.sampling,
+                config.engine,
+                executor,
+                config.seed,
+                observers,
+            )
+            progress = held.enter_context(Progress())
             progress.start(name, len(requests))
             log = engine.run(name, progress.update)
+            digest = None if real is None else executor.histories.digest()
+            if real is not None:
+                log.totals["resident_peak_bytes"] = float(executor.resident_peak_bytes)
     except Unsupported as error:
         return Row(name, "unsupported", str(error)), None
     except AllocatorError as error:
@@ -143,7 +167,7 @@ def run_variant(
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         return Row(name, "error", f"{type(error).__name__}: {error} ({where})"), None
     log.check()
-    return Row(name, metrics=summarize(log)), log
+    return Row(name, metrics=summarize(log), output_digest=digest), log
 
 
 def _with_notes(saved: Any, requests: RequestTable) -> dict[str, Any]:

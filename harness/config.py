@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -19,10 +20,12 @@ from harness.cost.shapes import (
     kv_bytes_per_token,
     kv_heads_per_rank,
     kv_pool_bytes,
+    weight_bytes,
 )
 from harness.cost.spec import CostSpec
 from harness.engine.config import POLICIES, PREEMPTIONS, SAMPLING_MODES, EngineSpec, SamplingSpec
 from harness.errors import ConfigError
+from harness.executors.spec import EXECUTORS, ExecutorSpec
 from harness.recorders import HarnessSpec, check_recording
 from workloads.build import build
 from workloads.errors import WorkloadError
@@ -30,11 +33,6 @@ from workloads.requests import RequestTable
 from workloads.spec import WorkloadSpec
 
 GIB = 2**30
-
-
-@dataclass
-class ExecutorSpec:
-    name: str = "simulated"
 
 
 @dataclass
@@ -73,14 +71,38 @@ def to_config(composed: DictConfig) -> Config:
         raise ConfigError(f"unknown option {error.full_key}") from error
     assert isinstance(config, Config)
     _check(config)
+    if config.executor.name == "model":
+        # Not imported by a simulated run, which needs no torch.
+        from harness.executors.real import settle
+
+        config.model = settle(config.executor, config.model)
+        _check_real(config)
     return config
+
+
+def _check_real(config: Config) -> None:
+    if config.hardware.count != 1:
+        raise ConfigError(
+            f"executor=model runs on one device, got hardware.count={config.hardware.count}"
+        )
+    beams = config.sampling.width if config.sampling.mode == "beam" else 1
+    if beams > config.model.vocab:
+        raise ConfigError(
+            f"sampling.width={beams} beams need as many tokens, {config.model.name} has "
+            f"{config.model.vocab}"
+        )
+    if max_len(config) > config.model.max_context:
+        raise ConfigError(
+            f"engine.max_len={max_len(config)} is beyond the {config.model.max_context} positions "
+            f"of {config.model.name}, which executor=model really computes"
+        )
 
 
 def _check(config: Config) -> None:
     engine, sampling = config.engine, config.sampling
     _one_of("engine.policy", engine.policy, POLICIES)
     _one_of("sampling.mode", sampling.mode, SAMPLING_MODES)
-    _one_of("executor.name", config.executor.name, ("simulated",))
+    _one_of("executor.name", config.executor.name, EXECUTORS)
     for name, value in (
         ("engine.max_num_seqs", engine.max_num_seqs),
         ("engine.max_num_batched_tokens", engine.max_num_batched_tokens),
@@ -97,6 +119,10 @@ def _check(config: Config) -> None:
         value = getattr(sampling, name)
         if not 0.0 <= value <= 1.0:
             raise ConfigError(f"sampling.{name} must be from 0 to 1, got {value}")
+    if not 0.0 <= sampling.temperature < math.inf:
+        raise ConfigError(f"sampling.temperature must be at least 0, got {sampling.temperature}")
+    if not 0.0 < sampling.top_p <= 1.0:
+        raise ConfigError(f"sampling.top_p must be above 0 and at most 1, got {sampling.top_p}")
     _one_of("engine.preemption", engine.preemption, PREEMPTIONS)
     if engine.expected_output_tokens < 0:
         raise ConfigError(
@@ -135,10 +161,7 @@ def make_geometry(config: Config) -> Geometry:
     """Return the pool that the configuration asks for; raises `ConfigError` if there is none."""
     model, ranks = config.model, config.hardware.count
     per_token = kv_bytes_per_token(model, ranks)
-    try:
-        pool_bytes = kv_pool_bytes(model, config.hardware) if _pool_is_open(config) else 0
-    except CostError as error:
-        raise ConfigError(str(error)) from error
+    pool_bytes = _left_for_kv(config) if _pool_is_open(config) else 0
     if config.kv_memory_gib is not None:
         pool_bytes = int(config.kv_memory_gib * GIB)
     capacity_tokens = config.kv_tokens or pool_bytes // per_token
@@ -160,6 +183,17 @@ def make_geometry(config: Config) -> Geometry:
     )
 
 
+def _left_for_kv(config: Config) -> int:
+    if config.executor.name == "model":
+        from harness.executors.real import pool_bytes
+
+        return pool_bytes(config.executor, weight_bytes(config.model))
+    try:
+        return kv_pool_bytes(config.model, config.hardware)
+    except CostError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _pool_is_open(config: Config) -> bool:
     return config.kv_memory_gib is None and config.kv_tokens is None
 
@@ -168,6 +202,7 @@ def make_requests(config: Config, geometry: Geometry) -> RequestTable:
     """Return the requests; raises `ConfigError` if one can fit no allocator at all."""
     try:
         requests = build(config.workload, config.seed)
+        requests = _first(requests, config.executor)
         requests = requests.limit(geometry.max_len, config.workload.too_long)
     except WorkloadError as error:
         raise ConfigError(str(error)) from error
@@ -181,8 +216,22 @@ def make_requests(config: Config, geometry: Geometry) -> RequestTable:
     return requests
 
 
+def _first(requests: RequestTable, executor: ExecutorSpec) -> RequestTable:
+    n = executor.max_requests
+    if executor.name != "model" or n is None or len(requests) <= n:
+        return requests
+    kept = requests.take(np.arange(n))
+    kept.notes.append(
+        f"executor=model serves the first {n} of {len(requests)} requests; "
+        "executor.max_requests=null serves all"
+    )
+    return kept
+
+
 def doubts(config: Config) -> list[str]:
     """Return what runs here but would not on a real server, a line each."""
+    if config.executor.name == "model":
+        return []
     found, model, hardware = [], config.model, config.hardware
     if model.heads % hardware.count:
         found.append(

@@ -1,5 +1,7 @@
-"""What a step and a grant cost: model shapes, hardware, and the roofline built from them."""
+"""What a step and a grant cost: model shapes, hardware, a roofline, or measured tables."""
 
+from harness.cost.build import COST_MODELS, CostModel, make_cost
+from harness.cost.calibrated import Calibrated
 from harness.cost.roofline import Roofline, Work
 from harness.cost.shapes import (
     CostError,
@@ -14,7 +16,10 @@ from harness.cost.shapes import (
 from harness.cost.spec import CostSpec
 
 __all__ = [
+    "COST_MODELS",
+    "Calibrated",
     "CostError",
+    "CostModel",
     "CostSpec",
     "HardwareSpec",
     "ModelShape",
@@ -23,6 +28,7 @@ __all__ = [
     "kv_bytes_per_token",
     "kv_heads_per_rank",
     "kv_pool_bytes",
+    "make_cost",
     "parameter_count",
     "weight_bytes",
 ]

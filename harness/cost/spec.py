@@ -22,9 +22,14 @@ def _unmap_us() -> dict[str, float]:
 
 @dataclass
 class CostSpec:
-    """The constants of `Roofline`.  Efficiencies are shares of the vendor's peak, in (0, 1]."""
+    """The constants of `Roofline`.  Efficiencies are shares of the vendor's peak, in (0, 1].
+
+    With `name: calibrated` none of them counts: everything is read from `file`.
+    """
 
     name: str = "roofline"
+    #: calibrated only: what `python -m harness.calibrate` wrote
+    file: str | None = None
 
     # -- linear layers: (compute^p + memory^p)^(1/p) -------------------------------------------
     #: fitted: aiconfigurator gemm tables, 2048 <= n, k < 65536

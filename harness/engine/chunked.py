@@ -7,7 +7,14 @@ Whoever decodes is only the case of one token to go.
     running, in order    grow; refused: the last of the running is preempted until it fits
     waiting, in order    if none was preempted: while budget, sequences and memory allow
 
-`docs/scheduling.md` states every rule, with what each is for.
+A gang (parallel sampling) is one of the queue, with n rows.  Its first row computes the prompt for
+all and samples the first token of each; in the next step in which it is served the others are
+forked from it, and from then on all compute the same number of tokens a step.
+
+    n rows reserved    [ prompt in pieces, by rows[0] | fork | private tokens, in lockstep  ... ]
+
+It is admitted only if all it has to compute fits at present: its prompt once, and for each sequence
+what that had generated.  `docs/scheduling.md` states every rule, with what each is for.
 """
 
 from __future__ import annotations
@@ -16,18 +23,23 @@ import heapq
 
 import numpy as np
 
-from allocators.base import EMPTY_GRANT, IntArray, Prompt
+from allocators.base import EMPTY_GRANT, Grant, IntArray, NeverFits, Prompt
 from harness.engine.group import Group
 from harness.engine.plan import Chunk, Plan
+from harness.engine.running import NO_ROWS
 from harness.engine.scheduler import Horizon, Scheduler
 
 
 class ChunkedScheduler(Scheduler):
-    """Single sequences only: a gang has no place in a queue of independent sequences."""
+    """Single sequences and gangs of equally many each; beams are refused by the engine."""
+
+    #: places among the running of the plan's rows, and of those that sample
+    _decoding: IntArray = NO_ROWS
+    _sampling: IntArray = NO_ROWS
 
     def decoding_lengths(self, plan: Plan | None = None) -> IntArray:
         lengths = super().decoding_lengths()
-        return lengths if plan is None else lengths[: len(plan.rows)]
+        return lengths if plan is None else lengths[self._decoding]
 
     # -- the step ----------------------------------------------------------------------------
     def plan(self, horizon: Horizon) -> Plan | None:
@@ -45,100 +57,159 @@ class ChunkedScheduler(Scheduler):
             if again is not None:
                 again.preemptions += plan.preemptions
             return again
-        at = self._sampling(plan)
+        at = self._sampling
         first = at[self.running.left[at] == self.running.outputs[at]]
         plan.started = [self.running.groups[i] for i in self.running.owner[first].tolist()]
-        if len(plan.rows) == len(self.running) and not (plan.started or plan.preemptions):
+        if len(plan.rows) == len(self.running.rows) and not (plan.started or plan.preemptions):
             self._go_on(plan, horizon)
         return plan
 
     def _schedule_running(self, plan: Plan) -> int:
-        """Give each running sequence its slots, in order; return what is left of the budget."""
-        budget = self._budget_tokens
+        """Give each running group its slots, in order; return what is left of the budget.
+
+        Nothing is left for others where one of them had to be left out.
+        """
         running = self.running
-        due = running.lengths + 1 - self.allocator.inner.length[running.rows]
-        many = np.flatnonzero(due != 1)
-        decoding = min(int(many[0]) if len(many) else len(due), budget)
-        at = 0
-        while at < decoding:
-            at += self._grow_leading(running.rows[at:decoding], plan)
-            if at < decoding:
-                self._preempt(running.latest(), plan)
-                decoding = min(decoding, len(running.rows))
-        plan.rows = running.rows[:at]
-        budget -= at
+        at = self._decode_leading(plan)
+        budget = self._budget_tokens - at
+        decoding, sampling = [np.arange(at)], [np.arange(at)]
         while at < len(running.rows) and budget:
-            tokens = min(int(due[at]), budget)
-            row = running.rows[at : at + 1]
-            past = int(self.allocator.inner.length[row[0]])
-            grant = self.allocator.grow(row, tokens)
-            if grant is None:
+            group = running.groups[int(running.owner[at])]
+            past = int(self.allocator.inner.length[group.rows[0]])
+            forks = not group.forked and past == group.prompt_tokens
+            if forks and budget >= group.sequences and not self._fork(group, at, plan):
+                self._preempt(running.latest(), plan)
+                continue
+            rows = group.held_rows
+            known = group.prompt_tokens + int(running.outputs[at] - running.left[at])
+            due = (known if group.forked else group.prompt_tokens) - past
+            tokens = min(due, budget // len(rows))
+            if not tokens:
+                budget = 0
+                break
+            if not self._grow(rows, tokens, plan):
                 # Nobody that this step has scheduled: they all stand before the refused one.
                 self._preempt(running.latest(), plan)
                 continue
-            if grant is not EMPTY_GRANT:
-                plan.grants.append(grant)
-            group = running.groups[int(running.owner[at])]
-            plan.chunks.append(Chunk(group, past, tokens, last=tokens == int(due[at])))
-            budget -= tokens
-            at += 1
+            places = at + np.arange(len(rows))
+            if group.forked and due == 1:
+                decoding.append(places)
+                sampling.append(places)
+            else:
+                last = past + tokens == known
+                plan.chunks += [
+                    Chunk(group, past, tokens, last, sequence=i) for i in range(len(rows))
+                ]
+                if last:
+                    sampling.append(places)
+            budget -= len(rows) * tokens
+            at += len(rows)
+        self._decoding, self._sampling = np.concatenate(decoding), np.concatenate(sampling)
+        plan.rows = running.rows[self._decoding]
         return budget
 
-    def _grow_leading(self, rows: IntArray, plan: Plan) -> int:
-        """Grow `rows` by one slot, in order, until one is refused; return how many were grown.
+    def _decode_leading(self, plan: Plan) -> int:
+        """Grow those at the front that only decode, in few calls; return how many sequences."""
+        running = self.running
+        if not len(running):
+            return 0
+        n = next(iter(running.groups.values())).sequences
+        due = running.lengths + 1 - self.allocator.inner.length[running.rows]
+        others = np.flatnonzero((due != 1) | running.unforked)
+        decoding = min(int(others[0]) if len(others) else len(due), self._budget_tokens)
+        decoding -= decoding % n
+        at = 0
+        while at < decoding:
+            at += n * self._grow_groups(running.rows[at:decoding].reshape(-1, n), plan)
+            if at < decoding:
+                self._preempt(running.latest(), plan)
+                decoding = min(decoding, len(running.rows))
+        return at
+
+    def _grow_groups(self, groups: IntArray, plan: Plan) -> int:
+        """Grow groups [groups, rows] by one slot, in order, until one is refused; return how many.
 
         The whole batch in one call if it fits, else its largest leading part by halves.  A policy
-        that serves a batch in order so gives what a call a row would, block numbers included.
+        that serves a batch in order so gives what a call a group would, block numbers included:
+        what is copied on write is copied when a gang first grows, and that is not here.
         """
-        calls = [len(rows)]
-        size = (1 << (len(rows) - 1).bit_length()) >> 1
+        calls = [len(groups)]
+        size = (1 << (len(groups) - 1).bit_length()) >> 1
         while size:
             calls.append(size)
             size //= 2
         done = 0
         for size in calls:
-            done += self._grow_all(rows[done : done + size], plan) if done < len(rows) else 0
-        while done < len(rows) and self._grow_all(rows[done : done + 1], plan):
+            part = groups[done : done + size]
+            if len(part) and self._grow(part.ravel(), 1, plan):
+                done += len(part)
+        while done < len(groups) and self._grow(groups[done], 1, plan):
             done += 1
         return done
 
-    def _grow_all(self, rows: IntArray, plan: Plan) -> int:
-        grant = self.allocator.grow(rows)
-        if grant is None:
-            return 0
-        if grant is not EMPTY_GRANT:
+    def _grow(self, rows: IntArray, n: int, plan: Plan) -> bool:
+        return self._granted(self.allocator.grow(rows, n), plan)
+
+    def _fork(self, group: Group, at: int, plan: Plan) -> bool:
+        """Let all sequences of a gang go on from its first, which holds the prompt."""
+        generated = int(self.running.outputs[at] - self.running.left[at])
+        try:
+            grant = self.allocator.fork(
+                int(group.rows[0]), group.rows[1:], group.demand(private_tokens=generated)
+            )
+        except NeverFits as error:
+            raise NeverFits(str(error), group.index) from error
+        if not self._granted(grant, plan):
+            return False
+        self.running.fork(group, at)
+        return True
+
+    def _granted(self, grant: Grant | None, plan: Plan) -> bool:
+        if grant is not None and grant is not EMPTY_GRANT:
             plan.grants.append(grant)
-        return len(rows)
+        return grant is not None
 
     def _schedule_waiting(self, plan: Plan, budget: int) -> None:
-        while self.waiting and self._free_rows and budget:
+        while self.waiting and len(self._free_rows) >= self.waiting[0].sequences and budget:
             group = self.waiting[0]
+            gang = group.sequences > 1
             known = group.prompt_tokens + group.generated
+            end = group.prompt_tokens if gang else known
             stream = self.streams.of(group)
-            hit = 0 if stream is None else self.allocator.lookup(Prompt(known, stream))
-            tokens = min(known, hit + budget)
-            row = np.array(self._free_rows[:1], dtype=np.int64)
+            hit = 0 if stream is None else self.allocator.lookup(Prompt(end, stream))
+            tokens = min(end, hit + budget)
+            rows = np.array(heapq.nsmallest(group.sequences, self._free_rows), dtype=np.int64)
             prompt = Prompt(tokens, stream, whole_tokens=known)
-            grant = self._ask(group, row, prompt, group.demand(0))
+            grant = self._ask(group, rows[:1], prompt, group.demand(0))
             if grant is None:
                 self.starved = True
                 return
             assert grant.cached_tokens == hit, "the hit is not what it was"
-            heapq.heappop(self._free_rows)
-            group.rows = row
+            for _ in range(group.sequences):
+                heapq.heappop(self._free_rows)
+            group.rows, group.forked = rows, not gang
             self.waiting.popleft()
+            if tokens == known:
+                self._sampling = np.append(self._sampling, len(self.running.rows))
             self.running.add(group)
-            if grant is not EMPTY_GRANT:
-                plan.grants.append(grant)
+            self._granted(grant, plan)
             plan.chunks.append(Chunk(group, hit, tokens - hit, tokens == known, hit_tokens=hit))
             budget -= tokens - hit
-            self.looked_up_tokens += known
+            self.looked_up_tokens += end
             self.wasted_tokens += max(0, group.lost_tokens - hit)
             group.lost_tokens = 0
 
     def _preempt(self, group: Group, plan: Plan) -> None:
-        group.lost_tokens = int(self.allocator.inner.length[group.rows[0]])
+        prompt, length = group.prompt_tokens, int(self.allocator.inner.length[group.rows[0]])
+        shared = min(length, prompt)
+        group.lost_tokens = shared + group.sequences * (length - shared)
+        alone = len(self.running) == 1
         super()._preempt(group, plan)
+        if alone and group.sequences > 1:
+            # Admitted to the empty pool it gets on by one token at least, or never will.
+            if group.refused_alone == group.generated:
+                raise NeverFits(f"{self._empty_pool()} refused all its sequences", group.index)
+            group.refused_alone = group.generated
 
     def _go_on(self, plan: Plan, horizon: Horizon) -> None:
         """Run further steps at once, in which all decode and whoever waits stays refused.
@@ -153,14 +224,8 @@ class ChunkedScheduler(Scheduler):
             assert grant is EMPTY_GRANT, "a quiet step needed an operation on memory"
 
     # -- ends --------------------------------------------------------------------------------
-    def _sampling(self, plan: Plan) -> IntArray:
-        """Return which of the running sample a token; a step schedules a leading run of them."""
-        decoding = len(plan.rows)
-        last = [decoding + i for i, chunk in enumerate(plan.chunks) if chunk.last]
-        return np.concatenate([np.arange(decoding), np.array(last, dtype=np.int64)])
-
     def sampled(self, plan: Plan) -> list[Group]:
-        done = self.running.sampled(self._sampling(plan), plan.steps)
+        done = self.running.sampled(self._sampling, plan.steps)
         for group in done:
             self._end(group)
         return done

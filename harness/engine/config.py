@@ -42,9 +42,11 @@ class EngineSpec:
 class SamplingSpec:
     """How a request becomes sequences.
 
-    `greedy`: one.  `parallel`: `n` samples of one prompt.  `beam`: `width` candidates; at each
-    step a candidate is, with probability `beam_switch`, replaced by a continuation of a candidate
-    drawn at random (itself included), which is how simulated beams coalesce.  `speculative`: one,
+    `greedy`: one.  `parallel`: `n` samples of one prompt, which a real model draws with
+    `temperature` from the likeliest tokens that together hold `top_p`.  `beam`: `width`
+    candidates, of a real model the likeliest; where it is simulated, at each step a candidate is,
+    with probability `beam_switch`, replaced by a continuation of a candidate drawn at random
+    (itself included), which is how simulated beams coalesce.  `speculative`: one,
     with `draft_tokens` guesses a step, each accepted with probability `acceptance_rate` until the
     first that is not; one step of the draft model takes `draft_cost` of a decode step.
     """
@@ -56,6 +58,8 @@ class SamplingSpec:
     draft_tokens: int = 4
     acceptance_rate: float = 0.7
     draft_cost: float = 0.05
+    temperature: float = 1.0
+    top_p: float = 1.0
 
     @property
     def sequences(self) -> int:

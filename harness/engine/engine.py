@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from harness.engine.host_time import TimedAllocator
 from harness.engine.meter import Meter
 from harness.engine.observer import Observer, StepView
 from harness.engine.plan import Plan
+from harness.engine.running import Running
 from harness.engine.scheduler import Scheduler, StaticScheduler
 from harness.engine.speculative import SpeculativeScheduler
 from harness.engine.streams import Streams
@@ -51,6 +52,14 @@ class Executor(Protocol):
         """Return the seconds of `steps` steps of pure growth, without side effects."""
 
 
+@runtime_checkable
+class Samples(Protocol):
+    """An executor that really samples, so that it, and not a draw, chooses how beams go on."""
+
+    def begin(self, running: Running) -> None:
+        """Be told of the running batch before the first step."""
+
+
 class Engine:
     """Runs every request to its end.
 
@@ -67,13 +76,15 @@ class Engine:
         executor: Executor,
         seed: int,
         observers: Sequence[Observer] = (),
+        lineage: Callable[[int, int], IntArray] | None = None,
     ) -> None:
+        """`lineage` (request, beam steps) replaces the drawn beams of a simulated run."""
         max_len = allocator.geometry.max_len
         chunked = engine.policy == "chunked"
-        if chunked and sampling.sequences > 1:
+        if chunked and sampling.mode == "beam":
             raise Unsupported(
-                f"engine=chunked schedules single sequences, sampling.mode={sampling.mode} makes "
-                f"{sampling.sequences} of a request: use engine=continuous"
+                "engine=chunked schedules sequences that only append, sampling.mode=beam replaces "
+                "some at every step: use engine=continuous"
             )
         swaps = engine.preemption == "swap"
         if chunked and swaps:
@@ -93,12 +104,18 @@ class Engine:
         default = DEFAULT_BUDGET_TOKENS if chunked else max(max_len, DEFAULT_BUDGET_TOKENS)
         if engine.policy == "static":
             default = sys.maxsize  # a batch is computed whole: memory alone bounds it
+        budget = engine.max_num_batched_tokens or default
+        if chunked and budget < sampling.sequences:
+            raise Unsupported(
+                f"a request of {sampling.sequences} sequences decodes as many tokens a step, more "
+                f"than max_num_batched_tokens={budget}"
+            )
         self._allocator = TimedAllocator(allocator)
         policy = SpeculativeScheduler if speculative else SCHEDULERS[engine.policy]
         self._scheduler = policy(
             self._allocator,
             rows,
-            engine.max_num_batched_tokens or default,
+            budget,
             max_len,
             sampling.mode == "beam",
             Streams(requests, allocator.has_prefix_index),
@@ -111,6 +128,10 @@ class Engine:
             self._scheduler.seed = seed
         self._requests, self._sampling, self._seed = requests, sampling, seed
         self._executor = executor
+        self._lineage = self._drawn if lineage is None else lineage
+        if isinstance(executor, Samples):
+            executor.begin(self._scheduler.running)
+            self._lineage = self._unchosen
         self._observers = observers
         self._skip = engine.skip_ahead and executor.skips
         self._arrivals = Arrivals(requests)
@@ -146,8 +167,11 @@ class Engine:
         if not self._allocator.inner.pages_per_group:
             for total in ("maps", "unmaps", "map_s"):
                 del self._totals[total]
-        capacity = self._allocator.inner.geometry.capacity_bytes
-        return RunLog(name, capacity, self._meter.columns(), self._request_columns(), self._totals)
+        geometry, timeline = self._allocator.inner.geometry, self._meter.columns()
+        hits = int(timeline["hit_tokens"].sum())
+        self._totals["hit_bytes"] = float(hits * geometry.bytes_per_token)
+        capacity = geometry.capacity_bytes
+        return RunLog(name, capacity, timeline, self._request_columns(), self._totals)
 
     # -- one step ----------------------------------------------------------------------------
     def _arrive(self) -> None:
@@ -155,9 +179,7 @@ class Engine:
             output = int(self._requests.output_tokens[index])
             lineage = None
             if self._sampling.mode == "beam":
-                lineage = beam_lineage(
-                    self._seed, index, output - 1, self._sampling.width, self._sampling.beam_switch
-                )
+                lineage = self._lineage(index, output - 1)
             group = Group(
                 index=index,
                 prompt_tokens=int(self._requests.prompt_tokens[index]),
@@ -168,6 +190,14 @@ class Engine:
             )
             self._groups.append(group)
             self._scheduler.waiting.append(group)
+
+    def _drawn(self, index: int, steps: int) -> IntArray:
+        sampling = self._sampling
+        return beam_lineage(self._seed, index, steps, sampling.width, sampling.beam_switch)
+
+    def _unchosen(self, index: int, steps: int) -> IntArray:
+        """All stay, until the executor writes what it chose."""
+        return np.tile(np.arange(self._sampling.width), (steps, 1))
 
     def _plan(self) -> Plan | None:
         try:

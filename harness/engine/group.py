@@ -30,7 +30,11 @@ class Group:
     generated: int = 0
     preemptions: int = 0
     swapped: bool = False  # its KV waits in host memory
+    reassigned_step: int = -1  # the beam step that was done before it was swapped out
     lost_tokens: int = 0  # computed before its last preemption, until it is admitted again
+    #: its sequences exist; else `rows[0]` computes the prompt for all (`chunked` only)
+    forked: bool = True
+    refused_alone: int = -1  # what it had generated when memory refused it though nobody else ran
     first_scheduled_s: float = NEVER
     first_token_s: float = NEVER
     finish_s: float = NEVER
@@ -39,6 +43,11 @@ class Group:
     def final_slots(self) -> int:
         """Length of each sequence at its end; the last output token is never fed."""
         return self.prompt_tokens + self.output_tokens - 1
+
+    @property
+    def held_rows(self) -> IntArray:
+        """The rows that the allocator knows of."""
+        return self.rows if self.forked else self.rows[:1]
 
     @property
     def common_tokens(self) -> int:
@@ -60,7 +69,7 @@ class Group:
         return Prompt(self.prompt_tokens + self.common_tokens, token_ids)
 
     def demand(self, private_tokens: int) -> Demand:
-        return Demand(self.prompt_tokens, self.output_tokens, private_tokens)
+        return Demand(self.prompt_tokens, self.output_tokens, private_tokens, self.sequences)
 
 
 def beam_lineage(seed: int, request: int, steps: int, width: int, switch: float) -> IntArray:

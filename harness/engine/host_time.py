@@ -38,6 +38,12 @@ class TimedAllocator:
         self.host_s += perf_counter() - start
         return steps
 
+    def fork(self, parent: int, children: IntArray, demand: Demand) -> Grant | None:
+        start = perf_counter()
+        grant = self.inner.fork(parent, children, demand)
+        self.host_s += perf_counter() - start
+        return grant
+
     def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
         start = perf_counter()
         grant = self.inner.reassign(rows, parents)

@@ -29,8 +29,11 @@ class Prefill:
 class Chunk:
     """A piece of one sequence: `new_tokens` behind the `past_tokens` whose KV is there.
 
+    `sequence` is the index of its row in `group.rows`; a forked gang has one piece a row.
     `hit_tokens` of the past were found in the prefix cache when this step admitted the sequence.
-    A token is sampled only where the piece is the `last` of what is known of the sequence.
+    A token is sampled only where the piece is the `last` of what is known of the sequence.  Of a
+    gang that is not forked yet the piece is of the prompt, by `rows[0]`, and its last row of
+    logits gives the first tokens of all sequences.
     """
 
     group: Group
@@ -38,14 +41,23 @@ class Chunk:
     new_tokens: int
     last: bool
     hit_tokens: int = 0
+    sequence: int = 0
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens sampled from it; ask before the step's tokens are counted."""
+        if not self.last:
+            return 0
+        return 1 if self.group.forked else self.group.sequences
 
 
 @dataclass(slots=True)
 class Plan:
     """One step, or `steps` equal ones: prompts or pieces to compute, `rows` that decode.
 
-    `grants` are executed first, in order.  `started` are the groups whose first token this step
-    samples.
+    `grants` are executed first, in order.  Each of `rows` feeds one token, the last that is known
+    of it: the one sampled last or, where all but one token of a single sequence's prompt have been
+    computed, that one.  `started` are the groups whose first token this step samples.
     """
 
     grants: list[Grant]
@@ -60,7 +72,7 @@ class Plan:
     @property
     def computed_groups(self) -> list[Group]:
         """Groups of which the step computes more than the token that they decode."""
-        return [work.group for work in (*self.prefills, *self.chunks)]
+        return list(dict.fromkeys(work.group for work in (*self.prefills, *self.chunks)))
 
     @property
     def all_grants(self) -> list[Grant]:

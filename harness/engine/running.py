@@ -15,28 +15,46 @@ class Running:
 
     Columns, [sequences]: `rows` (allocator sequence numbers), `finals` (lengths in slots at their
     end), `outputs` and `left` (tokens to sample, and those still to come) and `owner` (index of
-    the group).  `parents[row, t]` is the row that row continues at beam step t.
+    the group).  A gang that is not forked yet has one entry, which is marked in `unforked`.
+    `parents[row, t]` is the row that row continues at beam step t.
     """
 
     def __init__(self, max_rows: int, max_len: int, beams: bool) -> None:
         self.groups: dict[int, Group] = {}
         self.rows = self.finals = self.outputs = self.left = self.owner = NO_ROWS
+        self.unforked = np.empty(0, dtype=bool)
         self.parents = np.zeros((max_rows, max_len) if beams else (0, 0), dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.groups)
 
     def add(self, group: Group) -> None:
-        n = len(group.rows)
+        rows = group.held_rows
+        n = len(rows)
         self.groups[group.index] = group
-        self.rows = np.concatenate([self.rows, group.rows])
+        self.rows = np.concatenate([self.rows, rows])
         self.finals = np.concatenate([self.finals, np.full(n, group.final_slots)])
         self.outputs = np.concatenate([self.outputs, np.full(n, group.output_tokens)])
         left = group.output_tokens - group.generated
         self.left = np.concatenate([self.left, np.full(n, left)])
         self.owner = np.concatenate([self.owner, np.full(n, group.index)])
+        self.unforked = np.concatenate([self.unforked, np.full(n, not group.forked)])
         if group.lineage is not None:
             self.parents[group.rows, : len(group.lineage)] = group.rows[group.lineage].T
+            if group.reassigned_step == group.generated - 1 >= 0:
+                # What was saved had gone on from its parents already: not a second time.
+                self.parents[group.rows, group.reassigned_step] = group.rows
+
+    def fork(self, group: Group, at: int) -> None:
+        """Let the sequence at place `at` become all those of its gang, in its place."""
+        counts = np.ones(len(self.rows), dtype=np.int64)
+        counts[at] = group.sequences
+        self.rows, self.finals = np.repeat(self.rows, counts), np.repeat(self.finals, counts)
+        self.outputs, self.left = np.repeat(self.outputs, counts), np.repeat(self.left, counts)
+        self.owner, self.unforked = np.repeat(self.owner, counts), np.repeat(self.unforked, counts)
+        self.rows[at : at + group.sequences] = group.rows
+        self.unforked[at : at + group.sequences] = False
+        group.forked = True
 
     def remove(self, group: Group) -> None:
         """Take a group out; its `generated` is brought up to date."""
@@ -45,7 +63,7 @@ class Running:
         group.generated = group.output_tokens - int(self.left[~keep][0])
         self.rows, self.finals = self.rows[keep], self.finals[keep]
         self.outputs, self.left = self.outputs[keep], self.left[keep]
-        self.owner = self.owner[keep]
+        self.owner, self.unforked = self.owner[keep], self.unforked[keep]
 
     @property
     def lengths(self) -> IntArray:
@@ -62,6 +80,10 @@ class Running:
         if self.left.all():
             return []
         return [self.groups[i] for i in dict.fromkeys(self.owner[self.left == 0].tolist())]
+
+    def note_parents(self, group: Group, step: int) -> None:
+        """Take over what `group.lineage` now says of one beam step."""
+        self.parents[group.rows, step] = group.rows[group.lineage[step]]
 
     def beam_parents(self) -> IntArray:
         """Return the row that each row continues in the step to come, [sequences]."""

@@ -173,7 +173,9 @@ class Scheduler:
                     plan.grants.append(grant)
                 plan.rows, plan.steps = rows, steps
                 return plan
-            self._preempt(self.running.latest(), plan)
+            refused = self.running.latest()
+            self._preempt(refused, plan)
+            refused.reassigned_step = refused.generated - 1
         # The only one that ran was preempted: it is admitted again now, or can never fit.
         self.pending = plan.grants
         again = self.plan(horizon)
@@ -222,7 +224,7 @@ class Scheduler:
         grant = self.allocator.suspend(group.rows, group.index) if swap else None
         group.swapped = grant is not None
         if grant is None:  # the host is full, or nobody asked it
-            grant = self.allocator.release(group.rows)
+            grant = self.allocator.release(group.held_rows)
         if grant is not EMPTY_GRANT:
             grants.append(grant)
         for row in group.rows.tolist():

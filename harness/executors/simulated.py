@@ -51,7 +51,7 @@ class SimulatedExecutor:
             past.append(chunk.past_tokens)
             longest = max(longest, chunk.past_tokens + chunk.new_tokens)
             rows += 1
-            work.sampled += chunk.last
+            work.sampled += chunk.sampled_tokens
         work.prefill_new = np.array(new, dtype=np.int64)
         work.prefill_past = np.array(past, dtype=np.int64)
         work.decode_seqs, work.decode_context_tokens = len(lengths), int(lengths.sum())

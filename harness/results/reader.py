@@ -38,7 +38,7 @@ def load_summary(path: str | Path) -> dict[str, Any]:
 def summary_rows(summary: dict[str, Any]) -> list[Row]:
     """The rows of a loaded summary."""
     return [
-        Row(row["allocator"], row["status"], row["reason"], row["metrics"])
+        Row(row["allocator"], row["status"], row["reason"], row["metrics"], row["output_digest"])
         for row in summary["rows"]
     ]
 
@@ -72,6 +72,9 @@ def _row_problem(row: Any) -> str | None:
         return f"status {row.get('status')!r} is not one of {', '.join(STATUSES)}"
     if not isinstance(row.setdefault("reason", None), str | None):
         return "reason is not text"
+    # Absent from files that were written before any run emitted tokens.
+    if not isinstance(row.setdefault("output_digest", None), str | None):
+        return "output_digest is not text"
     if not isinstance(row.get("metrics"), dict):
         return "metrics is missing or not a dict"
     for name, value in row["metrics"].items():

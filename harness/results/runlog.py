@@ -57,9 +57,9 @@ class RunLog:
         to it. `output_tokens` is per sequence.
     totals: `gap_s` (seconds spent in gaps), `gap_cached_byte_s` (cached bytes integrated over
         them), `allocator_host_s` (measured host seconds inside the allocator), `looked_up_tokens`
-        (of all admissions) and `wasted_tokens` (computed again after a preemption), and where the
-        family has them `evictions` (cached blocks), `maps`, `unmaps` (calls) and `map_s`
-        (simulated seconds they cost).
+        (of all admissions), `hit_bytes` (KV found in the prefix cache) and `wasted_tokens`
+        (computed again after a preemption), and where the family has them `evictions` (cached
+        blocks), `maps`, `unmaps` (calls) and `map_s` (simulated seconds they cost).
     """
 
     allocator: str
@@ -106,12 +106,16 @@ class RunLog:
 
 @dataclass
 class Row:
-    """One line of the result table; `metrics` is empty unless the status is `ok`."""
+    """One line of the result table; `metrics` is empty unless the status is `ok`.
+
+    output_digest: of a real run, a hash of every request's emitted tokens in request order.
+    """
 
     allocator: str
     status: str = "ok"
     reason: str | None = None
     metrics: dict[str, float | int | None] = field(default_factory=dict)
+    output_digest: str | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

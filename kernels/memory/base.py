@@ -35,6 +35,8 @@ class Backing(abc.ABC):
             raise ValueError(f"real memory is that of one rank, not of {geometry.ranks}")
         self.geometry, self.dtype, self.device = geometry, dtype, device
         self.closed = False
+        #: seconds spent in maps and unmaps so far, those in the background included
+        self.mapping_s = 0.0
 
     # -- views -------------------------------------------------------------------------------
     @abc.abstractmethod
@@ -76,6 +78,10 @@ class Backing(abc.ABC):
         """Execute the copies in every layer; all sources are read before any write."""
 
     # -- swapping ----------------------------------------------------------------------------
+    def located(self, slots: IntArray) -> IntArray:
+        """Return where the caches show these physical slots, as a layout would address them."""
+        return slots
+
     def save(self, slots: IntArray) -> torch.Tensor:
         """Copy layout slots to host memory, [2 x layers, slots, kv_heads, head_dim].
 

@@ -6,13 +6,14 @@ matter: the operating system's (`virtual_cpu`) or CUDA's (`virtual_cuda`).
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from allocators.base import Geometry, Grant, IntArray
+from allocators.base import Geometry, Grant, IntArray, Unsupported
 from kernels.cache import copy_slots
 from kernels.memory.base import Backing
 from kernels.memory.page_map import PageMap
@@ -111,6 +112,7 @@ class Virtual(Backing):
     # -- grants ------------------------------------------------------------------------------
     def map(self, grant: Grant) -> None:
         self.wait()
+        began_s = time.perf_counter()
         if len(grant.unmaps):
             self.driver.fence()
         left = []
@@ -122,12 +124,13 @@ class Virtual(Backing):
         # A page-group that only moves keeps its memory.
         self._destroy([page for page in dict.fromkeys(left) if not self.page_map.places[page]])
         self._execute(maps)
+        self.mapping_s += time.perf_counter() - began_s
         if not ahead:
             return
         if self._thread is None:
-            self._execute(ahead)
+            self._map_ahead(ahead)
         else:
-            self._pending = self._thread.submit(self._execute, ahead)
+            self._pending = self._thread.submit(self._map_ahead, ahead)
 
     def copy(self, grant: Grant) -> None:
         if not len(grant.copies):
@@ -147,6 +150,11 @@ class Virtual(Backing):
         if pending is not None:
             pending.result()
 
+    def located(self, slots: IntArray) -> IntArray:
+        if self.shape.packing == "dense" and self.shape.rest_bytes:
+            raise Unsupported("dense packing cannot swap: tokens run over page ends")
+        return self._virtual(slots)
+
     # -- pages -------------------------------------------------------------------------------
     def _note(self, rows: IntArray) -> list[tuple[int, int]]:
         return [(self.page_map.map(r, c, page), page) for r, c, page in rows.tolist()]
@@ -156,6 +164,12 @@ class Virtual(Backing):
             if not self._created[page]:
                 self._create([page])
             self._each_range(self.driver.map, place, page)
+
+    def _map_ahead(self, maps: list[tuple[int, int]]) -> None:
+        # Alone with the count: the next grant waits for this one.
+        began_s = time.perf_counter()
+        self._execute(maps)
+        self.mapping_s += time.perf_counter() - began_s
 
     def _each_range(self, call, place: int, page: int | None = None) -> None:  # noqa: ANN001
         offset = place * self.shape.page_bytes

@@ -1,0 +1,39 @@
+"""Chooses the cost model that a configuration names."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from allocators.base import Allocator, Grant, IntArray
+from harness.cost.calibrated import Calibrated
+from harness.cost.roofline import FloatArray, Roofline, Work
+from harness.cost.shapes import CostError, HardwareSpec, ModelShape
+from harness.cost.spec import CostSpec
+
+COST_MODELS = ("roofline", "calibrated")
+
+
+class CostModel(Protocol):
+    """What the simulated executor asks of a cost model; seconds throughout."""
+
+    def step_s(self, work: Work) -> float:
+        """Return the seconds of one step."""
+
+    def decode_window_s(
+        self, seqs: int, context_tokens: int, steps: int, table_bytes: IntArray | int, paged: bool
+    ) -> FloatArray:
+        """Return [steps] seconds; bitwise those of `step_s` of each step."""
+
+    def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
+        """Return (seconds that block the step, seconds beside it)."""
+
+
+def make_cost(model: ModelShape, hardware: HardwareSpec, cost: CostSpec) -> CostModel:
+    """Return the cost model `cost.name`.  Raises `CostError` in one line."""
+    if cost.name == "roofline":
+        if cost.file:
+            raise CostError("cost_model.file is read by cost_model=calibrated only")
+        return Roofline(model, hardware, cost)
+    if cost.name == "calibrated":
+        return Calibrated.read(model, hardware, cost)
+    raise CostError(f"cost_model.name must be one of {', '.join(COST_MODELS)}, got {cost.name!r}")

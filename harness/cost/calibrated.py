@@ -1,0 +1,193 @@
+"""The calibrated cost model: the same parts as the roofline's, from times measured on one machine.
+
+    linear    every layer without its attention, by tokens of the step (in whole tiles)
+    store     writing the step's keys and values, by tokens, a layer
+    prefill   attention of each prompt piece by (past, new), a layer; a call's floor counts once
+    decode    attention by (batch, mean context), a layer, contiguous or paged
+    sample    output head and choice, by sampled rows
+    table     sending block tables
+    overhead  what the executor does around these, by rows of the step
+
+Only `decode` and `table` change while a batch just decodes.  Both go through `_vary_s`, elementwise
+on an array of steps, so skipping ahead over n steps gives the very bits of n single steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from allocators.base import Allocator, Grant, IntArray, Unsupported
+from harness.cost.calibration import LAYOUTS, MADE_BY, Calibration, load_calibration
+from harness.cost.curves import Curve, FloatArray
+from harness.cost.roofline import Work
+from harness.cost.shapes import CostError, HardwareSpec, ModelShape
+from harness.cost.spec import CostSpec
+
+NEEDS_FILE = f"cost_model=calibrated needs cost_model.file=FILE, made by {MADE_BY}"
+
+
+class Calibrated:
+    """Prices steps and grants by what was measured; all times in seconds."""
+
+    def __init__(self, model: ModelShape, calibration: Calibration, file: str = "the file") -> None:
+        """Raise `CostError` when the calibration is for another model, or is broken."""
+        calibration.check_model(model, file)
+        self.model, self.calibration, self.file = model, calibration, file
+        self._tile = max(1, calibration.row_tile)
+        try:
+            curve = calibration.curve
+            self._linear, self._sample, self._store = (
+                curve("linear"),
+                curve("sample"),
+                curve("store"),
+            )
+            self._overhead, self._table = curve("overhead"), curve("table")
+            self._copy = curve("copy")
+            self._swap_out, self._swap_in = curve("swap_out"), curve("swap_in")
+            # False: contiguous, True: paged
+            self._decode, self._prefill = (
+                {name == "paged": calibration.surface(table, name) for name in LAYOUTS}
+                for table in ("decode", "prefill")
+            )
+            self._calls = {name: calibration.calls(name) for name in ("map", "unmap")}
+        except CostError as error:
+            raise CostError(f"{file}: {error}") from error
+
+    @classmethod
+    def read(cls, model: ModelShape, hardware: HardwareSpec, cost: CostSpec) -> Calibrated:
+        """Read `cost.file`.  Raises `CostError` in one line."""
+        if not cost.file:
+            raise CostError(NEEDS_FILE)
+        if hardware.count != 1:
+            raise CostError(
+                f"a calibration is of one device: hardware.count must be 1, got {hardware.count}"
+            )
+        return cls(model, load_calibration(cost.file), cost.file)
+
+    # -- a step --------------------------------------------------------------------------------
+    def step_s(self, work: Work) -> float:
+        """Return the seconds one step takes; 0 for a step without any token."""
+        pieces = int(np.count_nonzero(work.prefill_new))
+        prefill_tokens = int(work.prefill_new.sum()) if pieces else 0
+        tokens = prefill_tokens + work.decode_seqs
+        if tokens == 0:
+            return 0.0
+        steady = self._steady_s(tokens, work.decode_seqs + pieces, work.sampled)
+        if pieces:
+            steady += self._prefill_s(work.prefill_new, work.prefill_past, work.paged)
+        tables = self._table_s(np.array([work.table_bytes]))
+        if not work.decode_seqs:
+            return float(steady + tables[0])
+        context = np.array([work.decode_context_tokens], dtype=np.float64)
+        return float(self._vary_s(steady, work.decode_seqs, context, tables, work.paged)[0])
+
+    def decode_window_s(
+        self,
+        seqs: int,
+        context_tokens: int,
+        steps: int,
+        table_bytes: IntArray | int,
+        paged: bool,
+    ) -> FloatArray:
+        """Return [steps] seconds of consecutive steps, as `Roofline.decode_window_s`.
+
+        Bitwise equal to `step_s` of each step.
+        """
+        if seqs == 0:
+            return np.zeros(steps)
+        context = (context_tokens + seqs * np.arange(steps, dtype=np.int64)).astype(np.float64)
+        tables = self._table_s(np.broadcast_to(np.asarray(table_bytes), steps))
+        return self._vary_s(self._steady_s(seqs, seqs, seqs), seqs, context, tables, paged)
+
+    def breakdown(self, work: Work) -> dict[str, float]:
+        """Return the seconds of each part; their sum is `step_s` up to rounding."""
+        pieces = int(np.count_nonzero(work.prefill_new))
+        tokens = int(work.prefill_new.sum()) + work.decode_seqs
+        if tokens == 0:
+            return dict.fromkeys(PARTS, 0.0)
+        context = np.array([work.decode_context_tokens], dtype=np.float64)
+        nothing = np.zeros(1)
+        return {
+            "linear": self._linear_s(tokens),
+            "store": self.model.layers * self._store.one(tokens),
+            "prefill": self._prefill_s(work.prefill_new, work.prefill_past, work.paged)
+            if pieces
+            else 0.0,
+            "decode": float(self._vary_s(0.0, work.decode_seqs, context, nothing, work.paged)[0])
+            if work.decode_seqs
+            else 0.0,
+            "sample": self._sample_s(work.sampled),
+            "table": float(self._table_s(np.array([work.table_bytes]))[0]),
+            "overhead": self._overhead.one(work.decode_seqs + pieces),
+        }
+
+    # -- a grant -------------------------------------------------------------------------------
+    def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
+        """Return (seconds that block the step, seconds of background mapping beside it).
+
+        Raises `Unsupported` for maps where none could be measured.
+        """
+        blocking = ahead = 0.0
+        calls, page_bytes = allocator.pages_per_group, allocator.page_bytes
+        if len(grant.unmaps):
+            blocking += calls * len(grant.unmaps) * self._call("unmap").one(page_bytes)
+        if len(grant.maps) or len(grant.ahead_maps):
+            map_s = self._call("map").one(page_bytes)
+            blocking += calls * len(grant.maps) * map_s
+            ahead = calls * len(grant.ahead_maps) * map_s
+        geometry = allocator.geometry
+        slot_bytes = geometry.bytes_per_token / geometry.ranks
+        for rows, curve in (
+            (grant.copies, self._copy),
+            (grant.swaps_out, self._swap_out),
+            (grant.swaps_in, self._swap_in),
+        ):
+            if len(rows):
+                blocking += curve.one(int(rows[:, 2].sum()) * slot_bytes)
+        return blocking, ahead
+
+    def _call(self, name: str) -> Curve:
+        curve, reason = self._calls[name]
+        if curve is None:
+            raise Unsupported(f"{self.file} has no time for a driver's {name}: {reason}")
+        return curve
+
+    # -- parts of a step -----------------------------------------------------------------------
+    def _steady_s(self, tokens: int, rows: int, sampled: int) -> float:
+        """Return what does not depend on the lengths of the sequences."""
+        layers = self.model.layers * self._store.one(tokens)
+        return (
+            self._linear.one(tokens) + layers + self._sample_s(sampled) + self._overhead.one(rows)
+        )
+
+    def _vary_s(
+        self, steady: float, seqs: int, context: FloatArray, tables: FloatArray, paged: bool
+    ) -> FloatArray:
+        """Return steady + decode attention + tables for total contexts [n] of `seqs` rows."""
+        return steady + self.model.layers * self._decode[paged](seqs, context / seqs) + tables
+
+    def _prefill_s(self, new: IntArray, past: IntArray, paged: bool) -> float:
+        """Return the attention of all pieces; all of them go through one call a layer."""
+        surface = self._prefill[paged]
+        floor = float(surface(0, np.ones(1))[0])
+        total = floor
+        for n, before in zip(new.tolist(), past.tolist(), strict=True):
+            if n:
+                total += max(0.0, float(surface(before, np.array([float(n)]))[0]) - floor)
+        return self.model.layers * total
+
+    def _linear_s(self, tokens: int) -> float:
+        return self._linear.one(self._tiled(tokens))
+
+    def _sample_s(self, sampled: int) -> float:
+        return self._sample.one(self._tiled(sampled)) if sampled else 0.0
+
+    def _tiled(self, rows: int) -> int:
+        """Return the rows that a padding decoder computes; a line between tiles would be wrong."""
+        return -(-rows // self._tile) * self._tile
+
+    def _table_s(self, table_bytes: IntArray) -> FloatArray:
+        return np.where(table_bytes > 0, self._table(table_bytes), 0.0)
+
+
+PARTS = ("linear", "store", "prefill", "decode", "sample", "table", "overhead")

@@ -1,0 +1,140 @@
+"""The calibration file: what was measured, on what, for which model; reading, checking, writing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.cost.curves import Curve, Surface
+from harness.cost.shapes import CostError, ModelShape
+
+SCHEMA_VERSION = 1
+KIND = "kv-harness calibration"
+#: fields of a shape on which step times depend; a calibration serves one value of each
+COST_FIELDS = (
+    "family", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "dtype_bytes",
+    "gated_ffn", "learned_positions", "linear_bias", "qkv_bias", "qk_norm", "experts",
+    "active_experts",
+)  # fmt: skip
+#: tables of one amount, with the name of the amount in the file
+CURVES = {
+    "linear": "tokens", "sample": "rows", "store": "tokens", "overhead": "rows",
+    "copy": "bytes", "swap_out": "bytes", "swap_in": "bytes", "table": "bytes",
+}  # fmt: skip
+#: tables of two amounts by layout: one curve of the second for each of the first
+SURFACES = {"decode": ("batch", "context_tokens"), "prefill": ("past_tokens", "new_tokens")}
+LAYOUTS = ("contiguous", "paged")
+#: tables of driver calls; empty, with a reason, where memory cannot be mapped
+CALLS = ("map", "unmap")
+MADE_BY = "python -m harness.calibrate"
+
+
+@dataclass
+class Calibration:
+    """One file, as it is.  Times are in seconds, medians of `repeats` after a warm-up.
+
+    A decoder that pads its batches computes whole tiles of `row_tile` rows (1: it does not pad).
+    """
+
+    model: dict[str, Any]
+    device: str
+    dtype: str
+    backend: str
+    batch_invariant: bool
+    row_tile: int
+    threads: int  # of a CPU's kernels
+    page_tokens: int
+    repeats: int
+    tables: dict[str, Any]
+    command: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    #: simulated against measured step times right after, see harness.calibrate.compare
+    comparison: dict[str, Any] | None = None
+
+    def text(self) -> str:
+        record = {"kind": KIND, "schema_version": SCHEMA_VERSION, **asdict(self)}
+        return json.dumps(record, indent=1) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Replace `path` atomically."""
+        # Imported here: a cost model needs nothing of the results.
+        from harness.results.atomic import write_text
+
+        write_text(path, self.text())
+
+    # -- tables ----------------------------------------------------------------------------------
+    def curve(self, name: str) -> Curve:
+        """Return a table of `CURVES`.  Raises `CostError` if it is not there or makes no sense."""
+        try:
+            table = self.tables[name]
+            return Curve(table[CURVES[name]], table["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CostError(f"calibration table {name!r}: {_reason(error)}") from error
+
+    def surface(self, name: str, layout: str) -> Surface:
+        """Return a table of `SURFACES` for one of `LAYOUTS`.  Raises `CostError`."""
+        outer, inner = SURFACES[name]
+        try:
+            rows = self.tables[name][layout]
+            curves = [Curve(row[inner], row["seconds"]) for row in rows]
+            return Surface([row[outer] for row in rows], curves)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CostError(f"calibration table {name!r}, {layout}: {_reason(error)}") from error
+
+    def calls(self, name: str) -> tuple[Curve | None, str]:
+        """Return (seconds of a driver call by page bytes, "") or (None, why there is none)."""
+        try:
+            table = self.tables[name]
+            if not table["page_bytes"]:
+                return None, str(table["reason"])
+            return Curve(table["page_bytes"], table["seconds"]), ""
+        except (KeyError, TypeError, ValueError) as error:
+            raise CostError(f"calibration table {name!r}: {_reason(error)}") from error
+
+    # -- fit -------------------------------------------------------------------------------------
+    def check_model(self, model: ModelShape, file: str) -> None:
+        """Raise `CostError` that names the first field in which `model` is not the measured one."""
+        wanted = asdict(model)
+        for name in COST_FIELDS:
+            measured = self.model.get(name)
+            if measured == wanted[name]:
+                continue
+            hint = f"; {MADE_BY} makes one for this model"
+            if name == "dtype_bytes":
+                hint = f"; it computed in {self.dtype}: model.dtype_bytes={measured} agrees with it"
+            raise CostError(
+                f"{file} was measured with {name}={measured} and the model has "
+                f"{name}={wanted[name]}{hint}"
+            )
+
+
+def load_calibration(file: str) -> Calibration:
+    """Read a calibration file.  Raises `CostError` in one line."""
+    path = Path(file).expanduser()
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CostError(f"cannot read the calibration {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise CostError(f"{file} is not a calibration: it is not JSON ({error})") from error
+    if not isinstance(record, dict) or record.pop("kind", None) != KIND:
+        raise CostError(f"{file} is not a calibration made by {MADE_BY}")
+    version = record.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise CostError(
+            f"{file} has schema_version {version} and this version reads {SCHEMA_VERSION}; "
+            f"measure again with {MADE_BY}"
+        )
+    try:
+        found = Calibration(**record)
+        if not isinstance(found.model, dict) or not isinstance(found.tables, dict):
+            raise TypeError("model and tables must be objects")
+    except TypeError as error:
+        raise CostError(f"{file} is not a whole calibration: {error}") from error
+    return found
+
+
+def _reason(error: Exception) -> str:
+    return f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,77 @@
+"""Measured times, and what lies between them: piecewise linear, never falling, never negative.
+
+Between two points a line; behind the last one the line through the last two; before the first
+one its value, which is the least that such an operation takes.  Timing noise can make a larger
+piece of work look faster than a smaller one: a point counts at least as much as those before it.
+
+Everything is elementwise on arrays, so that n points at once get the bits of n single points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Curve:
+    """Seconds by one amount."""
+
+    def __init__(self, amounts: Sequence[float], seconds: Sequence[float]) -> None:
+        """Take points with increasing amounts.  Raises `ValueError` for any that make no sense."""
+        x, y = np.array(amounts, dtype=np.float64), np.array(seconds, dtype=np.float64)
+        if x.ndim != 1 or not len(x) or x.shape != y.shape:
+            raise ValueError(f"{x.size} amounts and {y.size} times; expected as many, at least one")
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise ValueError("an amount or a time is not a finite number")
+        if (x < 0).any() or (np.diff(x) <= 0).any():
+            raise ValueError("amounts must be increasing and not negative")
+        if (y < 0).any():
+            raise ValueError("a time is negative")
+        y = np.maximum.accumulate(y)
+        slope = np.diff(y) / np.diff(x)
+        self._x, self._y = x, y
+        self._slope = slope if len(slope) else np.zeros(1)
+
+    def __call__(self, amounts: npt.ArrayLike) -> FloatArray:
+        """Return the seconds of each amount; of the same shape."""
+        x = np.maximum(np.asarray(amounts, dtype=np.float64), self._x[0])
+        at = np.searchsorted(self._x, x, side="right") - 1
+        # The last piece goes on for ever; a point that was measured gives its own bits.
+        piece = np.minimum(at, len(self._slope) - 1)
+        exact = self._y[at] + self._slope[piece] * (x - self._x[at])
+        return np.asarray(exact, dtype=np.float64)
+
+    def one(self, amount: float) -> float:
+        """Return the seconds of one amount."""
+        return float(self(np.array([amount]))[0])
+
+
+class Surface:
+    """Seconds by two amounts: a curve of the inner amount for each measured outer one.
+
+    The curves need not have been measured at the same inner amounts, so that points which do not
+    fit into memory can be left out.
+    """
+
+    def __init__(self, outer: Sequence[float], curves: Sequence[Curve]) -> None:
+        """Take one curve for each of the increasing `outer`.  Raises `ValueError`."""
+        self._outer = Curve(outer, np.zeros(len(outer)))._x
+        if len(curves) != len(self._outer):
+            raise ValueError(f"{len(self._outer)} amounts and {len(curves)} curves")
+        self._curves = list(curves)
+
+    def __call__(self, outer: float, inner: FloatArray) -> FloatArray:
+        """Return the seconds at one outer amount, for each inner amount [n]; shape [n]."""
+        x = self._outer
+        wanted = max(float(outer), float(x[0]))
+        values = np.maximum.accumulate(np.stack([curve(inner) for curve in self._curves]))
+        if len(x) == 1:
+            return values[0]
+        at = int(np.searchsorted(x, wanted, side="right")) - 1
+        low = min(at, len(x) - 2)
+        step = (values[low + 1] - values[low]) * ((wanted - x[at]) / (x[low + 1] - x[low]))
+        return np.asarray(values[at] + step, dtype=np.float64)

@@ -1,0 +1,140 @@
+"""One pass of the decoder over pieces of sequences whose KV lies where the allocator says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+import kernels
+from allocators.base import Allocator, BlockTable, IntArray, Strided
+from kernels.memory import Backing
+from kernels.rows import Layout
+
+if TYPE_CHECKING:
+    from harness.executors.decoder import Decoder
+
+Caches = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer
+#: tokens of each of the two rows on which a warm-up runs
+WARM_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Positions `starts[i]`..`stops[i]` - 1 of sequence `seqs[i]`, and their `tokens` in one row.
+
+    KV of the positions before is in memory; single positions (who decodes) come first.
+    """
+
+    seqs: IntArray
+    starts: IntArray
+    stops: IntArray
+    tokens: IntArray  # [sum of stops - starts]
+
+
+class Forward:
+    """Runs pieces through a decoder, with attention over real memory."""
+
+    def __init__(
+        self, decoder: Decoder, allocator: Allocator, memory: Backing, backend: str
+    ) -> None:
+        self._decoder, self._allocator, self._memory = decoder, allocator, memory
+        self._backend = backend
+        layers = range(allocator.geometry.layers)
+        self._caches = [(memory.keys(i), memory.values(i)) for i in layers]
+
+    def run(self, pieces: Pieces) -> torch.Tensor:
+        """Compute the pieces and store their KV; return the last hidden state of each, [S, H]."""
+        layout = self._allocator.layout(pieces.seqs)
+        # A prompt may be computed before the private tokens behind it, which the layout counts.
+        layout = replace(layout, lengths=pieces.stops)
+        return self._pass(self._caches, layout, pieces)
+
+    def warm_up(self) -> None:
+        """Compile and load what a run needs, on memory of its own: no step is timed cold."""
+        cache = self._caches[0][0]
+        flat = cache.dim() == 3
+        row = WARM_TOKENS if flat else cache.shape[1]
+        n = min(row, WARM_TOKENS)
+        like = cache[: 2 * WARM_TOKENS if flat else 2]
+        keys, values = torch.zeros_like(like), torch.zeros_like(like)
+        stops = np.full(2, n)
+        layout: Layout = Strided(np.array([0, row]), stops)
+        if self._allocator.block_tables:
+            layout = BlockTable(row, np.array([[0], [1]]), stops)
+        for start in (0, n - 1):
+            tokens = np.zeros(2 * (n - start), dtype=np.int64)
+            pieces = Pieces(np.arange(2), np.full(2, start), stops, tokens)
+            self.logits(self._pass([(keys, values)] * len(self._caches), layout, pieces))
+
+    def _pass(self, caches: Caches, layout: Layout, pieces: Pieces) -> torch.Tensor:
+        queries = pieces.stops - pieces.starts
+        ends = np.cumsum(queries)
+        first = np.repeat(pieces.starts - (ends - queries), queries)
+        device = self._memory.device
+        tokens = torch.as_tensor(pieces.tokens, device=device)
+        positions = torch.as_tensor(np.arange(len(pieces.tokens)) + first, device=device)
+        attend = _Attend(self._decoder.scale, self._backend, caches, layout, queries)
+        hidden = self._decoder.hidden(tokens, positions, attend)
+        return hidden[torch.as_tensor(ends - 1, device=device)]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._decoder.logits(hidden)
+
+
+class _Attend:
+    """Stores the new KV of a layer, then attends; what it needs is placed once for all layers.
+
+    All is stored before anything is read, so a piece may read what another of the same pass
+    computes (a prefix that both have, found as soon as it was granted).
+    """
+
+    def __init__(
+        self,
+        scale: float,
+        backend: str,
+        caches: Caches,
+        layout: Layout,
+        queries: IntArray,
+    ) -> None:
+        self._scale, self._backend, self._caches = scale, backend, caches
+        cache = caches[0][0]
+        slots = kernels.new_slots(layout, queries)
+        self._slots = torch.as_tensor(slots, device=cache.device)
+        decoding = len(queries)
+        if backend != "cpu":
+            # Kernels of a GPU have one for single queries; ours on the CPU makes no difference.
+            longer = np.flatnonzero(queries > 1)
+            decoding = int(longer[0]) if len(longer) else len(queries)
+        self._decoding = decoding
+        self._parts = []
+        if decoding:
+            self._parts.append(kernels.place(_rows(layout, 0, decoding), cache, queries[:decoding]))
+        if decoding < len(queries):
+            rest = _rows(layout, decoding, len(queries))
+            self._parts.append(kernels.place(rest, cache, queries[decoding:]))
+
+    def __call__(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor:
+        keys, values = self._caches[layer]
+        kernels.store(k, v, keys, values, self._slots, backend=self._backend)
+        out, at = torch.empty_like(q), 0
+        for rows in self._parts:
+            single = rows.max_queries == 1
+            to = at + rows.num_rows if single else len(q)
+            part = (q[at:to], keys, values, rows)
+            if single:
+                kernels.decode(*part, self._scale, backend=self._backend, out=out[at:to])
+            else:
+                kernels.prefill(*part, None, self._scale, backend=self._backend, out=out[at:to])
+            at = to
+        return out
+
+
+def _rows(layout: Layout, start: int, stop: int) -> Layout:
+    part = {"lengths": layout.lengths[start:stop]}
+    name = "table" if hasattr(layout, "table") else "base"
+    return replace(layout, **part, **{name: getattr(layout, name)[start:stop]})

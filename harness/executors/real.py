@@ -1,0 +1,130 @@
+"""From options to a decoder that serves: what `auto` means here, and what a run is built of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from allocators.base import Allocator
+from harness.cost.shapes import ModelShape
+from harness.engine.config import SamplingSpec
+from harness.errors import ConfigError
+from harness.executors.decoder import build_decoder, shape_of_checkpoint
+from harness.executors.model import ModelExecutor
+from harness.executors.spec import DEVICES, DTYPES, INVARIANCE, MODES, PACKINGS, ExecutorSpec
+from kernels import BACKENDS
+from kernels.memory import backing_for
+from workloads.requests import RequestTable
+
+MIB = 2**20
+#: share of a GPU's free memory that the KV pool may take when nothing else is said; activations,
+#: logits and captured graphs live in the rest
+POOL_SHARE = 0.8
+
+
+def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
+    """Replace `auto` by what it is on this machine; return the shape that will be run.
+
+    The shape is that of the checkpoint if there is one, and its `dtype_bytes` those of the type.
+    Raises `ConfigError`.
+    """
+    for name, allowed in (
+        ("device", DEVICES),
+        ("dtype", DTYPES),
+        ("backend", ("auto", *BACKENDS)),
+        ("batch_invariant", INVARIANCE),
+        ("memory", MODES),
+        ("packing", PACKINGS),
+    ):
+        if getattr(spec, name) not in allowed:
+            raise ConfigError(
+                f"executor.{name} must be one of {', '.join(allowed)}, got {getattr(spec, name)!r}"
+            )
+    if spec.max_requests is not None and spec.max_requests < 1:
+        raise ConfigError(f"executor.max_requests must be at least 1, got {spec.max_requests}")
+    if spec.pool_mib is not None and not 0 < spec.pool_mib < float("inf"):
+        raise ConfigError(f"executor.pool_mib must be a positive number, got {spec.pool_mib}")
+    if spec.weights is not None:
+        model = shape_of_checkpoint(Path(spec.weights))
+    if spec.device == "auto":
+        spec.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("executor.device=cuda, but torch sees no CUDA device here")
+    on_cpu = spec.device == "cpu"
+    if spec.dtype == "auto":
+        spec.dtype = "float32" if on_cpu or model.dtype_bytes == 4 else "bfloat16"
+    if spec.backend == "auto":
+        spec.backend = "cpu" if on_cpu else "triton"
+    if spec.batch_invariant == "auto":
+        spec.batch_invariant = "on" if spec.dtype == "float32" else "off"
+    return ModelShape(**{**asdict(model), "dtype_bytes": getattr(torch, spec.dtype).itemsize})
+
+
+def pool_bytes(spec: ExecutorSpec, weight_bytes: int) -> int:
+    """Return the size of the KV pool where the user gives none."""
+    if spec.pool_mib is not None:
+        return int(spec.pool_mib * MIB)
+    if spec.device == "cpu":
+        raise ConfigError(
+            "executor.pool_mib=null is for a GPU: give it, kv_memory_gib or kv_tokens"
+        )
+    free, _ = torch.cuda.mem_get_info()
+    left = int(free * POOL_SHARE) - weight_bytes
+    if left <= 0:
+        raise ConfigError(
+            f"the weights take {weight_bytes / 2**30:.1f} GiB of the GPU's free "
+            f"{free / 2**30:.1f} GiB: nothing is left for the KV cache"
+        )
+    return left
+
+
+class RealRun:
+    """A decoder, and the memory and executor of each allocator that is run on it."""
+
+    def __init__(self, spec: ExecutorSpec, model: ModelShape, seed: int) -> None:
+        """Load or draw the weights.  `spec` is settled.  Raises `ConfigError`."""
+        self.spec, self.seed = spec, seed
+        self.dtype: torch.dtype = getattr(torch, spec.dtype)
+        try:
+            self.decoder = build_decoder(
+                model,
+                device=spec.device,
+                dtype=self.dtype,
+                seed=seed,
+                weights=Path(spec.weights) if spec.weights else None,
+                batch_invariant=spec.batch_invariant == "on",
+            )
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(f"{model.name}: no memory for the weights: {error}") from error
+
+    def executor(
+        self, allocator: Allocator, requests: RequestTable, sampling: SamplingSpec
+    ) -> ModelExecutor:
+        """Take memory and return an executor, warmed up; closing it gives the memory back.
+
+        Raises `Unsupported`, `kernels.memory.OutOfMemory`.
+        """
+        memory = backing_for(
+            allocator,
+            dtype=self.dtype,
+            device=self.spec.device,
+            mode=self.spec.memory,
+            packing=self.spec.packing,
+        )
+        try:
+            executor = ModelExecutor(
+                self.decoder, allocator, memory, requests, sampling, self.seed, self.spec.backend
+            )
+            executor.warm_up()
+        except BaseException:
+            memory.close()
+            raise
+        return executor
+
+
+def described(spec: ExecutorSpec, model: ModelShape) -> dict[str, Any]:
+    """Return what was really run, for the record of the run."""
+    return {"executor": asdict(spec), "model": asdict(model)}

@@ -1,0 +1,38 @@
+"""Options of the executor, as Hydra knows them; importing this imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXECUTORS = ("simulated", "model")
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+MODES = ("mapped", "demand")
+PACKINGS = ("padded", "dense")
+INVARIANCE = ("auto", "on", "off")
+
+
+@dataclass
+class ExecutorSpec:
+    """`simulated` prices steps; `model` runs a decoder, and the rest are its options.
+
+    `device`, `dtype`, `backend` (of attention) on `auto`: a GPU if torch sees one, in the bytes of
+    `model.dtype_bytes` with the Triton kernels; else the CPU in float32 with the compiled kernel.
+    `weights`: a directory of safetensors with its config.json, from which the model's shape is
+    taken; null: random, drawn with `seed`.  `batch_invariant`: the numbers of a sequence do not
+    depend on what else is in its batch, to the bit (`auto`: in float32); it costs padding.
+    `max_requests`: serve that many requests of the workload (null: all).  `pool_mib`: memory for
+    KV where neither kv_memory_gib nor kv_tokens is given (null: on a GPU what the weights leave).
+    `memory` and `packing` are those of a virtual backing: see docs/kernels.md.
+    """
+
+    name: str = "simulated"
+    device: str = "auto"
+    dtype: str = "auto"
+    backend: str = "auto"
+    weights: str | None = None
+    batch_invariant: str = "auto"
+    max_requests: int | None = None
+    pool_mib: float | None = None
+    memory: str = "mapped"
+    packing: str = "padded"
