@@ -29,7 +29,7 @@ from allocators.base import (
     Usage,
     is_number,
 )
-from allocators.growth import bisect_headroom
+from allocators.growth import bisect_headroom, pages_when_forked
 from allocators.host import HostPages, HostTier
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
@@ -96,13 +96,10 @@ class Paged(Allocator):
     # -- admission ---------------------------------------------------------------------------
     def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         t, gang, private = self.geometry.page_tokens, len(seqs), demand.private_tokens
-        blocks = -(-max(prompt.tokens, prompt.whole_tokens) // t)
+        blocks = pages_when_forked(prompt, demand, gang, t)
         if private:
             shared = prompt.tokens // t
             blocks = shared + gang * (-(-(prompt.tokens + private) // t) - shared)
-        elif gang < demand.sequences and prompt.whole_tokens > demand.prompt_tokens:
-            shared = demand.prompt_tokens // t
-            blocks = shared + demand.sequences * (blocks - shared)
         if blocks > self.pages.num_pages:
             raise NeverFits(
                 f"{blocks} blocks of {t} tokens are needed, the pool has {self.pages.num_pages}"

@@ -34,7 +34,7 @@ from allocators.base import (
     is_number,
 )
 from allocators.grants import join
-from allocators.growth import bisect_headroom
+from allocators.growth import bisect_headroom, pages_when_forked
 from allocators.host import HostPages
 from allocators.page_table import EMPTY, PageTable, ceil_div
 from allocators.prefix.index import PrefixStats
@@ -123,7 +123,8 @@ class Virtual(Allocator):
         shared = 0
         if self.alias and gang > 1:
             shared = prompt.tokens // t if private else whole
-        groups = max(shared + gang * (whole - shared), self._whole_gang(prompt, demand, gang))
+        forked = pages_when_forked(prompt, demand, gang, t, self.alias)
+        groups = max(shared + gang * (whole - shared), forked)
         if groups > self.pages.num_pages:
             raise NeverFits(
                 f"{groups} page-groups of {t} tokens are needed, the pool has "
@@ -145,18 +146,6 @@ class Virtual(Allocator):
             steps.append(Grant(ahead_maps=self.slots.prepare_one()))
         hit = len(found) * t
         return replace(join(steps), cached_tokens=hit) if hit else join(steps)
-
-    def _whole_gang(self, prompt: Prompt, demand: Demand, gang: int) -> int:
-        """Return the page-groups of all that the admitted sequences will be after their fork."""
-        t = self.geometry.page_tokens
-        whole = -(-max(prompt.tokens, prompt.whole_tokens) // t)
-        if gang >= demand.sequences:
-            return -(-prompt.whole_tokens // t)
-        if not self.alias:
-            return demand.sequences * whole
-        diverged = prompt.whole_tokens > demand.prompt_tokens
-        shared = demand.prompt_tokens // t if diverged else whole
-        return shared + demand.sequences * (whole - shared)
 
     def lookup(self, prompt: Prompt) -> int:
         return len(self.index.find(prompt)) * self.geometry.page_tokens

@@ -72,8 +72,7 @@ class TraceRecorder:
                 },
             }
         )
-        for work in (*plan.prefills, *plan.chunks):
-            group = work.group
+        for group in computed:
             self._instant(f"compute {self.name_of(group.index)}", start_us, group.prompt_tokens)
         if plan.preemptions:
             self._instant(f"preempted {plan.preemptions}", start_us, None)

@@ -157,8 +157,8 @@ def run_variant(
                 log.totals["resident_peak_bytes"] = float(executor.resident_peak_bytes)
     except Unsupported as error:
         return Row(name, "unsupported", str(error)), None
-    except AllocatorError as error:
-        return Row(name, "oom", str(error)), None
+    except (AllocatorError, MemoryError) as error:
+        return Row(name, "oom", str(error) or type(error).__name__), None
     except Exception as error:
         # One variant's fault must not cost the results of the others.
         if os.environ.get("HYDRA_FULL_ERROR"):

@@ -20,7 +20,6 @@ from harness.cost.shapes import (
     kv_bytes_per_token,
     kv_heads_per_rank,
     kv_pool_bytes,
-    weight_bytes,
 )
 from harness.cost.spec import CostSpec
 from harness.engine.config import POLICIES, PREEMPTIONS, SAMPLING_MODES, EngineSpec, SamplingSpec
@@ -32,7 +31,7 @@ from workloads.errors import WorkloadError
 from workloads.requests import RequestTable
 from workloads.spec import WorkloadSpec
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 @dataclass
@@ -185,9 +184,11 @@ def make_geometry(config: Config) -> Geometry:
 
 def _left_for_kv(config: Config) -> int:
     if config.executor.name == "model":
-        from harness.executors.real import pool_bytes
-
-        return pool_bytes(config.executor, weight_bytes(config.model))
+        if config.executor.pool_mib is None:
+            raise ConfigError(
+                "executor.pool_mib=null is for a GPU: give it, kv_memory_gib or kv_tokens"
+            )
+        return int(config.executor.pool_mib * MIB)
     try:
         return kv_pool_bytes(config.model, config.hardware)
     except CostError as error:

@@ -151,6 +151,14 @@ METRICS: tuple[Metric, ...] = (
     Metric("preemptions", "-", "count", "lower", True, "requests sent back to the queue"),
     Metric("hit_tokens", "-", "tokens", "higher", True, "prompt tokens found in the prefix cache"),
     Metric(
+        "hit_bytes",
+        "hit_tokens · bytes of one token's KV",
+        "bytes",
+        "higher",
+        True,
+        "bytes of KV that prefix hits did not have to compute or store again",
+    ),
+    Metric(
         "prefix_hit_rate",
         "hit_tokens / Σ q",
         "fraction",
@@ -223,7 +231,7 @@ METRICS: tuple[Metric, ...] = (
         True,
         "page-groups unmapped; undefined where nothing is mapped",
     ),
-    Metric("map_s", "-", "s", "lower", True, "simulated time of maps and unmaps; may be undefined"),
+    Metric("map_s", "-", "s", "lower", True, "time of maps and unmaps; may be undefined"),
     Metric(
         "allocator_us_per_step",
         "-",
@@ -232,9 +240,17 @@ METRICS: tuple[Metric, ...] = (
         False,
         "host time inside the allocator, measured, divided by the steps",
     ),
+    Metric(
+        "resident_peak_bytes",
+        "-",
+        "bytes",
+        "lower",
+        False,
+        "most memory that the system said was resident for KV; of real runs only",
+    ),
     Metric("finished_requests", "#F", "requests", "higher", True, "requests that finished"),
     Metric("steps", "N", "steps", "none", True, "iterations of the engine"),
-    Metric("simulated_s", "T", "s", "lower", True, "end of the last step on the simulated clock"),
+    Metric("makespan_s", "T", "s", "lower", True, "end of the last step"),
 )
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
@@ -249,9 +265,9 @@ def render_markdown() -> str:
         "",
         "One value of each a variant, under `rows[].metrics` of `summary.json`. A metric that is",
         "not defined for a run is `null`: the saturated ones where no request ever waited for",
-        "memory, latencies where no request finished. Times are those of the simulated clock but",
-        "for `allocator_us_per_step`. Percentiles interpolate linearly between the two nearest",
-        "requests.",
+        "memory, latencies where no request finished. Times are those of the simulated clock, with",
+        "`executor=model` of the wall clock; then every metric is measured. Percentiles interpolate",
+        "linearly between the two nearest requests.",
         "",
         "## Symbols",
         "",

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from harness.metrics import BY_NAME
+from harness.outputs import outputs_sentence
 from harness.results.runlog import Row
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ def print_table(
     console.print(_table(rows, leading, columns), crop=False)
     if any(row.ok for row in rows):
         console.print(LEGEND, style="dim", highlight=False)
+    outputs = None if leading else outputs_sentence(rows)
+    if outputs:
+        console.print(f"outputs: {outputs}", markup=False, highlight=False)
     for index, row in enumerate(rows):
         if not row.ok:
             where = " ".join((leading[index] if leading else {}).values())

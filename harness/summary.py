@@ -117,11 +117,13 @@ def _costs(log: RunLog) -> dict[str, Value]:
     host_s = totals.get("allocator_host_s")
     maps, unmaps = totals.get("maps"), totals.get("unmaps")
     hits, looked_up = int(timeline["hit_tokens"].sum()), totals.get("looked_up_tokens", 0.0)
-    swapped = totals.get("swapped_bytes")
+    swapped, hit_bytes = totals.get("swapped_bytes"), totals.get("hit_bytes")
     wasted, evictions = totals.get("wasted_tokens"), totals.get("evictions")
+    resident = totals.get("resident_peak_bytes")
     return {
         "preemptions": int(timeline["preemptions"].sum()),
         "hit_tokens": hits,
+        "hit_bytes": None if hit_bytes is None else int(hit_bytes),
         "prefix_hit_rate": None if evictions is None else _ratio(hits, looked_up),
         "computed_tokens": int(timeline["batched_tokens"].sum()),
         "wasted_tokens": None if wasted is None else int(wasted),
@@ -133,8 +135,9 @@ def _costs(log: RunLog) -> dict[str, Value]:
         "unmap_calls": None if unmaps is None else int(unmaps),
         "map_s": totals.get("map_s"),
         "allocator_us_per_step": None if host_s is None else _ratio(host_s * 1e6, log.steps),
+        "resident_peak_bytes": None if resident is None else int(resident),
         "steps": log.steps,
-        "simulated_s": run_length_s(log),
+        "makespan_s": run_length_s(log),
     }
 
 

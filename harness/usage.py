@@ -21,6 +21,8 @@ Options
   hardware=NAME             {hardware}
   hardware.count=N          GPUs that serve the model together (tensor parallelism)
   engine=NAME               {engines}
+  executor=model            real tokens on real memory, on this CPU or GPU (docs/executor.md)
+  executor.weights=DIR      of a local checkpoint (config.json, *.safetensors); else random
   engine.max_len=N          longest sequence in tokens (default: the model's context)
   engine.max_num_seqs=N     engine.max_num_batched_tokens=N
   kv_memory_gib=X           size of the KV pool, or kv_tokens=N; default: what the weights leave

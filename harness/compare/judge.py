@@ -1,6 +1,7 @@
 """Baseline against current, metric by metric, and the verdict on each.
 
-Exact metrics (memory, counts, simulated time) are compared exactly. Measured ones are called worse
+Exact metrics (memory, counts, simulated time) are compared exactly. Measured ones, which in a real
+run are all but the emitted tokens, are called worse
 only if the test finds a difference at a level corrected for the number of tests, and the whole
 interval of the ratio of medians lies beyond the tolerance.
 """
@@ -130,12 +131,13 @@ def _count_tests(pairs: list[tuple[Case, Case]]) -> int:
         for old, new in pairs
         for name, row in old.rows.items()
         for metric in row.metrics
-        if name in new.rows and _is_measured(metric) and metric in new.rows[name].metrics
+        if name in new.rows and _is_measured(metric, old) and metric in new.rows[name].metrics
     )
 
 
-def _is_measured(metric: str) -> bool:
-    return metric in BY_NAME and not BY_NAME[metric].deterministic
+def _is_measured(metric: str, case: Case) -> bool:
+    """In a real run the clock decides who is batched with whom, and so every count."""
+    return metric in BY_NAME and (case.real or not BY_NAME[metric].deterministic)
 
 
 class _Judge:
@@ -161,8 +163,9 @@ class _Judge:
             result.findings.append(status)
             if not (row.ok and other.ok):
                 continue
+            result.findings += _emitted(old, name, row, other)
             for metric, values in row.metrics.items():
-                finding = self._metric(old.name, name, metric, values, other, bool(elsewhere))
+                finding = self._metric(old, name, metric, values, other, bool(elsewhere))
                 if finding is not None:
                     result.findings.append(finding)
                     foreign |= finding.note == ENVIRONMENT_DIFFERS
@@ -184,18 +187,21 @@ class _Judge:
         return _row_finding(case, name, verdict, old, new, new.reason or "")
 
     def _metric(
-        self, case: str, name: str, metric: str, old: list[Number], other: Samples, elsewhere: bool
+        self, case: Case, name: str, metric: str, old: list[Number], other: Samples, elsewhere: bool
     ) -> Finding | None:
         known = BY_NAME.get(metric)
-        if known is None or (not known.deterministic and not self._measured):
+        measured = _is_measured(metric, case)
+        if known is None or (measured and not self._measured):
             return None
-        finding = Finding(case, name, metric, "same", unit=known.unit, direction=known.direction)
+        finding = Finding(
+            case.name, name, metric, "same", unit=known.unit, direction=known.direction
+        )
         new = other.metrics.get(metric)
         if new is None:
             finding.verdict, finding.note = "missing", "the metric is not there any more"
             finding.baseline = old[0]
             return finding
-        if known.deterministic:
+        if not measured:
             return self._exact(finding, known, old, new)
         return self._clock(finding, known, old, new, elsewhere)
 
@@ -259,8 +265,22 @@ class _Judge:
         low, high = finding.interval
         upward, downward = low > 1 + slack, high < 1 / (1 + slack)
         if finding.p < self._level and (upward or downward):
+            if known.direction == "none":
+                finding.verdict = "changed"
+                return finding
             finding.verdict = "worse" if upward == (known.direction == "lower") else "better"
         return finding
+
+
+def _emitted(case: Case, name: str, old: Samples, new: Samples) -> list[Finding]:
+    """Compare what real runs emitted; which of two answers is the better one nobody here knows."""
+    if not (old.digests and new.digests):
+        return []
+    same = old.digests == new.digests and len(new.digests) == 1
+    before, after = ("; ".join(sorted(digests)) for digests in (old.digests, new.digests))
+    verdict: Verdict = "same" if same else "changed"
+    note = "" if same else "other tokens were emitted"
+    return [Finding(case.name, name, "output_digest", verdict, before, after, note=note)]
 
 
 ENVIRONMENT_DIFFERS = "environment differs"

@@ -25,11 +25,15 @@ class CompareError(Exception):
 
 @dataclass
 class Samples:
-    """One allocator of one case: its status, and each metric's value in every repeat."""
+    """One allocator of one case: its status, and each metric's value in every repeat.
+
+    `digests`: of real runs, what was emitted; more than one if repeats differ.
+    """
 
     status: str
     reason: str | None
     metrics: dict[str, list[Number]] = field(default_factory=dict)
+    digests: set[str] = field(default_factory=set)
 
     @property
     def ok(self) -> bool:
@@ -44,6 +48,12 @@ class Case:
     config: dict[str, Any]
     environments: list[dict[str, Any]]
     rows: dict[str, Samples]
+
+    @property
+    def real(self) -> bool:
+        """Whether a model was run, so that all figures are measured."""
+        executor = self.config.get("executor")
+        return isinstance(executor, dict) and executor.get("name") == "model"
 
     @property
     def repeats(self) -> int:
@@ -105,6 +115,8 @@ def _case(group: list[tuple[str, dict[str, Any]]]) -> Case:
                 # One failed repeat is a failure: the others do not make it whole.
                 held.status, held.reason = row["status"], row["reason"]
                 continue
+            if row["output_digest"]:
+                held.digests.add(row["output_digest"])
             for metric, value in row["metrics"].items():
                 held.metrics.setdefault(metric, []).append(value)
     name, first = group[0]

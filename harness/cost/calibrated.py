@@ -155,10 +155,8 @@ class Calibrated:
     # -- parts of a step -----------------------------------------------------------------------
     def _steady_s(self, tokens: int, rows: int, sampled: int) -> float:
         """Return what does not depend on the lengths of the sequences."""
-        layers = self.model.layers * self._store.one(tokens)
-        return (
-            self._linear.one(tokens) + layers + self._sample_s(sampled) + self._overhead.one(rows)
-        )
+        body = self._linear_s(tokens) + self.model.layers * self._store.one(tokens)
+        return body + self._sample_s(sampled) + self._overhead.one(rows)
 
     def _vary_s(
         self, steady: float, seqs: int, context: FloatArray, tables: FloatArray, paged: bool

@@ -33,7 +33,8 @@ MADE_BY = "python -m harness.calibrate"
 
 @dataclass
 class Calibration:
-    """One file, as it is.  Times are in seconds, medians of `repeats` after a warm-up.
+    """One file, as it is.  Times are in seconds: the `statistic` (median or least) of
+    `repeats` samples after a warm-up.
 
     A decoder that pads its batches computes whole tiles of `row_tile` rows (1: it does not pad).
     """
@@ -47,6 +48,8 @@ class Calibration:
     threads: int  # of a CPU's kernels
     page_tokens: int
     repeats: int
+    statistic: str
+    probe_s: float  # a pass over 64 tokens without attention, to see later whether that has changed
     tables: dict[str, Any]
     command: str = ""
     environment: dict[str, Any] = field(default_factory=dict)

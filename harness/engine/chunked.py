@@ -116,8 +116,8 @@ class ChunkedScheduler(Scheduler):
         n = next(iter(running.groups.values())).sequences
         due = running.lengths + 1 - self.allocator.inner.length[running.rows]
         others = np.flatnonzero((due != 1) | running.unforked)
+        # This cuts no gang in two: one that is forked always finds n tokens of the budget left.
         decoding = min(int(others[0]) if len(others) else len(due), self._budget_tokens)
-        decoding -= decoding % n
         at = 0
         while at < decoding:
             at += n * self._grow_groups(running.rows[at:decoding].reshape(-1, n), plan)

@@ -10,8 +10,9 @@ import torch
 
 import kernels
 from allocators.base import Allocator, BlockTable, IntArray, Strided
+from harness.executors.graphs import Capture, DecodeGraphs, take
 from kernels.memory import Backing
-from kernels.rows import Layout
+from kernels.rows import Layout, Rows
 
 if TYPE_CHECKING:
     from harness.executors.decoder import Decoder
@@ -38,18 +39,30 @@ class Forward:
     """Runs pieces through a decoder, with attention over real memory."""
 
     def __init__(
-        self, decoder: Decoder, allocator: Allocator, memory: Backing, backend: str
+        self,
+        decoder: Decoder,
+        allocator: Allocator,
+        memory: Backing,
+        backend: str,
+        capture: Capture | None = None,
     ) -> None:
+        """With `capture`, passes in which all decode are captured and replayed."""
         self._decoder, self._allocator, self._memory = decoder, allocator, memory
         self._backend = backend
         layers = range(allocator.geometry.layers)
         self._caches = [(memory.keys(i), memory.values(i)) for i in layers]
+        self._graphs = None
+        if capture is not None:
+            max_len = allocator.geometry.max_len
+            self._graphs = DecodeGraphs(self._single, self._caches[0][0], max_len, capture)
 
     def run(self, pieces: Pieces) -> torch.Tensor:
         """Compute the pieces and store their KV; return the last hidden state of each, [S, H]."""
         layout = self._allocator.layout(pieces.seqs)
         # A prompt may be computed before the private tokens behind it, which the layout counts.
         layout = replace(layout, lengths=pieces.stops)
+        if self._graphs is not None and len(pieces.tokens) == len(pieces.seqs):
+            return self._graphs.run(layout, torch.as_tensor(pieces.tokens))
         return self._pass(self._caches, layout, pieces)
 
     def warm_up(self) -> None:
@@ -76,9 +89,18 @@ class Forward:
         device = self._memory.device
         tokens = torch.as_tensor(pieces.tokens, device=device)
         positions = torch.as_tensor(np.arange(len(pieces.tokens)) + first, device=device)
-        attend = _Attend(self._decoder.scale, self._backend, caches, layout, queries)
+        cache = caches[0][0]
+        slots = torch.as_tensor(kernels.new_slots(layout, queries), device=device)
+        parts = _parts(layout, queries, cache, self._backend)
+        attend = _Attend(self._decoder.scale, self._backend, caches, slots, parts)
         hidden = self._decoder.hidden(tokens, positions, attend)
         return hidden[torch.as_tensor(ends - 1, device=device)]
+
+    def _single(
+        self, tokens: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor, rows: Rows
+    ) -> torch.Tensor:
+        attend = _Attend(self._decoder.scale, self._backend, self._caches, slots, [rows])
+        return self._decoder.hidden(tokens, positions, attend)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._decoder.logits(hidden)
@@ -92,36 +114,17 @@ class _Attend:
     """
 
     def __init__(
-        self,
-        scale: float,
-        backend: str,
-        caches: Caches,
-        layout: Layout,
-        queries: IntArray,
+        self, scale: float, backend: str, caches: Caches, slots: torch.Tensor, parts: list[Rows]
     ) -> None:
         self._scale, self._backend, self._caches = scale, backend, caches
-        cache = caches[0][0]
-        slots = kernels.new_slots(layout, queries)
-        self._slots = torch.as_tensor(slots, device=cache.device)
-        decoding = len(queries)
-        if backend != "cpu":
-            # Kernels of a GPU have one for single queries; ours on the CPU makes no difference.
-            longer = np.flatnonzero(queries > 1)
-            decoding = int(longer[0]) if len(longer) else len(queries)
-        self._decoding = decoding
-        self._parts = []
-        if decoding:
-            self._parts.append(kernels.place(_rows(layout, 0, decoding), cache, queries[:decoding]))
-        if decoding < len(queries):
-            rest = _rows(layout, decoding, len(queries))
-            self._parts.append(kernels.place(rest, cache, queries[decoding:]))
+        self._slots, self._parts = slots, parts
 
     def __call__(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
         keys, values = self._caches[layer]
         kernels.store(k, v, keys, values, self._slots, backend=self._backend)
-        out, at = torch.empty_like(q), 0
+        out, at = torch.empty(q.shape, dtype=q.dtype, device=q.device), 0
         for rows in self._parts:
             single = rows.max_queries == 1
             to = at + rows.num_rows if single else len(q)
@@ -134,7 +137,17 @@ class _Attend:
         return out
 
 
-def _rows(layout: Layout, start: int, stop: int) -> Layout:
-    part = {"lengths": layout.lengths[start:stop]}
-    name = "table" if hasattr(layout, "table") else "base"
-    return replace(layout, **part, **{name: getattr(layout, name)[start:stop]})
+def _parts(layout: Layout, queries: IntArray, cache: torch.Tensor, backend: str) -> list[Rows]:
+    """Place who decodes apart from who computes more: a GPU has a kernel for each.
+
+    That of the CPU makes no difference.
+    """
+    longer = np.flatnonzero(queries > 1)
+    decoding = int(longer[0]) if len(longer) else len(queries)
+    if backend == "cpu" or decoding in (0, len(queries)):
+        return [kernels.place(layout, cache, queries)]
+    cut = np.arange(len(queries))
+    return [
+        kernels.place(take(layout, cut[:decoding]), cache, queries[:decoding]),
+        kernels.place(take(layout, cut[decoding:]), cache, queries[decoding:]),
+    ]

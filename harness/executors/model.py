@@ -12,7 +12,6 @@ Time is the wall clock, around exactly this; what the allocator thinks is measur
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -26,9 +25,10 @@ from harness.engine.group import Group
 from harness.engine.plan import Plan, Prefill
 from harness.engine.running import Running
 from harness.executors.forward import Forward, Pieces
+from harness.executors.graphs import Capture
 from harness.executors.histories import Histories
 from harness.executors.sampling import Sampler
-from kernels.memory import Backing
+from kernels.memory import Backing, OutOfMemory
 from kernels.memory.host_space import HostSpace
 from workloads.requests import RequestTable
 
@@ -62,15 +62,16 @@ class ModelExecutor:
         sampling: SamplingSpec,
         seed: int,
         backend: str,
-        clock: Callable[[], float] = time.perf_counter,
+        capture: Capture | None = None,
     ) -> None:
+        """`memory` is this executor's from now on; for `capture` see `graphs`."""
         if sampling.mode == "speculative":
             raise Unsupported(
                 "executor=model has no draft model: sampling.mode=speculative is simulated only"
             )
-        self._allocator, self._memory, self._clock = allocator, memory, clock
+        self._allocator, self._memory = allocator, memory
         self._host = HostSpace(memory)
-        self._forward = Forward(decoder, allocator, memory, backend)
+        self._forward = Forward(decoder, allocator, memory, backend, capture)
         self._sampler = Sampler(sampling, seed)
         self.histories = Histories(requests, decoder.shape.vocab)
         self._running: Running | None = None
@@ -93,7 +94,18 @@ class ModelExecutor:
     # -- the step ----------------------------------------------------------------------------
     def step(self, plan: Plan, lengths: IntArray) -> float:
         """Run one step and return the seconds it took."""
-        began_s = self._clock()
+        began_s = time.perf_counter()
+        try:
+            self._run(plan)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"activations: {error}") from error
+        if self._memory.device.type == "cuda":
+            torch.cuda.synchronize(self._memory.device)
+        seconds = time.perf_counter() - began_s
+        self._watch_memory()
+        return seconds
+
+    def _run(self, plan: Plan) -> None:
         for grant in plan.grants:
             self._move(grant)
             self._memory.copy(grant)
@@ -101,11 +113,6 @@ class ModelExecutor:
             self._prefill(plan.prefills)
         else:
             self._compute_and_sample(self._decoding(plan.rows) + self._chunks(plan))
-        if self._memory.device.type == "cuda":
-            torch.cuda.synchronize(self._memory.device)
-        seconds = self._clock() - began_s
-        self._watch_memory()
-        return seconds
 
     def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> np.ndarray:
         raise AssertionError("real steps are run one by one")

@@ -6,20 +6,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from allocators.base import Allocator
-from harness.cost.shapes import ModelShape
+from harness.cost.shapes import ModelShape, weight_bytes
 from harness.engine.config import SamplingSpec
 from harness.errors import ConfigError
-from harness.executors.decoder import build_decoder, shape_of_checkpoint
+from harness.executors.decoder import build_decoder, check_decodable, shape_of_checkpoint
+from harness.executors.graphs import CudaCapture
 from harness.executors.model import ModelExecutor
 from harness.executors.spec import DEVICES, DTYPES, INVARIANCE, MODES, PACKINGS, ExecutorSpec
 from kernels import BACKENDS
 from kernels.memory import backing_for
 from workloads.requests import RequestTable
 
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 #: share of a GPU's free memory that the KV pool may take when nothing else is said; activations,
 #: logits and captured graphs live in the rest
 POOL_SHARE = 0.8
@@ -49,6 +51,7 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
         raise ConfigError(f"executor.pool_mib must be a positive number, got {spec.pool_mib}")
     if spec.weights is not None:
         model = shape_of_checkpoint(Path(spec.weights))
+    check_decodable(model)
     if spec.device == "auto":
         spec.device = "cuda" if torch.cuda.is_available() else "cpu"
     if spec.device == "cuda" and not torch.cuda.is_available():
@@ -60,23 +63,33 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
         spec.backend = "cpu" if on_cpu else "triton"
     if spec.batch_invariant == "auto":
         spec.batch_invariant = "on" if spec.dtype == "float32" else "off"
-    return ModelShape(**{**asdict(model), "dtype_bytes": getattr(torch, spec.dtype).itemsize})
-
-
-def pool_bytes(spec: ExecutorSpec, weight_bytes: int) -> int:
-    """Return the size of the KV pool where the user gives none."""
-    if spec.pool_mib is not None:
-        return int(spec.pool_mib * MIB)
-    if spec.device == "cpu":
+    model = ModelShape(**{**asdict(model), "dtype_bytes": getattr(torch, spec.dtype).itemsize})
+    needed, free = weight_bytes(model), free_bytes(spec.device)
+    if needed > free:
         raise ConfigError(
-            "executor.pool_mib=null is for a GPU: give it, kv_memory_gib or kv_tokens"
+            f"{model.name} in {spec.dtype} needs {needed / GIB:.1f} GiB for its weights, "
+            f"{spec.device} has {free / GIB:.1f} GiB free"
         )
-    free, _ = torch.cuda.mem_get_info()
-    left = int(free * POOL_SHARE) - weight_bytes
+    if spec.pool_mib is None and not on_cpu:
+        # Settled once: the weights are not loaded yet, and each allocator is to get the same.
+        spec.pool_mib = _left_for_kv(needed, free) / MIB
+    return model
+
+
+def free_bytes(device: str) -> int:
+    """Return the memory that is free on a device, as the system counts it."""
+    if device == "cuda":
+        torch.cuda.empty_cache()  # what a run before this one has given back to torch only
+        return torch.cuda.mem_get_info()[0]
+    return psutil.virtual_memory().available
+
+
+def _left_for_kv(needed: int, free: int) -> float:
+    left = free * POOL_SHARE - needed
     if left <= 0:
         raise ConfigError(
-            f"the weights take {weight_bytes / 2**30:.1f} GiB of the GPU's free "
-            f"{free / 2**30:.1f} GiB: nothing is left for the KV cache"
+            f"the weights take {needed / GIB:.1f} GiB of the GPU's free {free / GIB:.1f} GiB: "
+            "nothing is left for the KV cache"
         )
     return left
 
@@ -116,7 +129,14 @@ class RealRun:
         )
         try:
             executor = ModelExecutor(
-                self.decoder, allocator, memory, requests, sampling, self.seed, self.spec.backend
+                self.decoder,
+                allocator,
+                memory,
+                requests,
+                sampling,
+                self.seed,
+                self.spec.backend,
+                CudaCapture() if self.spec.cuda_graphs and self.spec.device == "cuda" else None,
             )
             executor.warm_up()
         except BaseException:

@@ -21,6 +21,7 @@ class ExecutorSpec:
     `weights`: a directory of safetensors with its config.json, from which the model's shape is
     taken; null: random, drawn with `seed`.  `batch_invariant`: the numbers of a sequence do not
     depend on what else is in its batch, to the bit (`auto`: in float32); it costs padding.
+    `cuda_graphs`: on a GPU, steps in which all decode are captured and replayed.
     `max_requests`: serve that many requests of the workload (null: all).  `pool_mib`: memory for
     KV where neither kv_memory_gib nor kv_tokens is given (null: on a GPU what the weights leave).
     `memory` and `packing` are those of a virtual backing: see docs/kernels.md.
@@ -32,6 +33,7 @@ class ExecutorSpec:
     backend: str = "auto"
     weights: str | None = None
     batch_invariant: str = "auto"
+    cuda_graphs: bool = True
     max_requests: int | None = None
     pool_mib: float | None = None
     memory: str = "mapped"

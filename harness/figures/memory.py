@@ -55,7 +55,7 @@ def draw(rows: Sequence[Row], logs: Mapping[str, RunLog]) -> Figure:
     panels[0].set_xlim(0, end_s)
     panels[0].set_ylim(0, most_bytes / unit_bytes)
     panels[0].yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 3, 4, 5, 8, 10]))
-    panels[columns * (lines - 1)].set_xlabel("simulated time (s)")
+    panels[columns * (lines - 1)].set_xlabel("time (s)")
     for index, axes in enumerate(panels):
         if index >= len(rows):
             axes.set_visible(False)

@@ -37,7 +37,7 @@ def memory_chart(name: str, memory: Memory, end_s: float) -> str:
         drawing.line(x_scale(tick), HEIGHT - BOTTOM, x_scale(tick), HEIGHT - BOTTOM + 4, "axis")
         drawing.text(x_scale(tick), HEIGHT - BOTTOM + 16, f"{tick:g}", anchor="middle")
     drawing.line(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, "axis")
-    drawing.text((LEFT + WIDTH) / 2, HEIGHT - 4, "simulated time (s)", "label", "middle")
+    drawing.text((LEFT + WIDTH) / 2, HEIGHT - 4, "time (s)", "label", "middle")
     if memory.end_s < 0.75 * end_s:
         text = f"done at {number(memory.end_s)} s"
         drawing.text(x_scale(memory.end_s) + 6, (TOP + HEIGHT - BOTTOM) / 2, text, "label")

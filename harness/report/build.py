@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.figures.theme import CATEGORY_COLOURS, allocator_colour, allocator_dashes
 from harness.metrics import CATEGORY_DEFINITIONS
+from harness.outputs import outputs_sentence
 from harness.report import sections
 from harness.report.load import Collection, ReportError, Run, load_collection
 from harness.report.markdown import render_markdown
@@ -180,6 +181,8 @@ def _setup(collection: Collection, run: Run) -> dict[str, Any]:
     packages = run.environment.get("packages")
     gpu = run.environment.get("gpu")
     facts = {
+        "times": run.clock,
+        "outputs": outputs_sentence(run.rows),
         "seed": run.config.get("seed"),
         "commit": git.get("commit") and git["commit"] + (" (modified)" * bool(git.get("dirty"))),
         "requests": run.config.get("num_requests"),

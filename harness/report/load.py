@@ -41,6 +41,15 @@ class Run:
     def ok_rows(self) -> list[Row]:
         return [row for row in self.rows if row.ok]
 
+    @property
+    def clock(self) -> str:
+        """What the times of the run are: simulated, or measured on what."""
+        executor = self.config.get("executor")
+        if not isinstance(executor, dict) or executor.get("name") != "model":
+            return "simulated"
+        settings = (str(executor.get(name)) for name in ("device", "dtype", "backend"))
+        return f"measured ({', '.join(settings)} attention)"
+
     def label(self, headers: dict[str, str]) -> str:
         """`block_size 16, rate 2`: what tells this run from the others; empty for a lone one."""
         return ", ".join(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.figures import FIGURES
 from harness.figures.waste import share_basis
+from harness.outputs import outputs_sentence
 from harness.report.load import Collection, Run
 from harness.report.numbers import Shown, percent
 from harness.report.sections import cost_columns, main_columns, result_lines
@@ -118,6 +119,8 @@ def _setup(collection: Collection, run: Run) -> list[str]:
         lines += [fence, run.command, fence, ""]
     git = run.environment.get("git")
     facts = {
+        "times": run.clock,
+        "outputs:": outputs_sentence(run.rows),
         "seed": run.config.get("seed"),
         "commit": git.get("commit") if isinstance(git, dict) else None,
         "python": run.environment.get("python"),

@@ -68,6 +68,7 @@ MAIN: tuple[Shown, ...] = (
 COSTS: tuple[Shown, ...] = (
     Shown("sharing_saved", "Blocks saved by sharing", "%", 100.0),
     Shown("hit_tokens", "Prefix hits", "tokens"),
+    Shown("hit_bytes", "Saved by prefix hits", "GiB", 2.0**-30),
     Shown("preemptions", "Preemptions", "requests"),
     Shown("copied_bytes", "Copied in the pool", "GiB", 2.0**-30),
     Shown("map_calls", "Page maps", "calls"),

@@ -15,7 +15,7 @@ class BackingError(Exception):
     """Memory could not do what a grant says; the backing is to be closed."""
 
 
-class OutOfMemory(BackingError):
+class OutOfMemory(BackingError, MemoryError):
     """The machine has not enough memory for this."""
 
 

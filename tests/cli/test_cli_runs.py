@@ -25,7 +25,7 @@ PROMISED = [
     "output_tokens_per_s", "total_tokens_per_s",
     *(f"{m}_{q}_s" for m in ("ttft", "tpot", "e2e") for q in ("mean", "p50", "p90", "p99")),
     "normalized_latency_mean_s", "preemptions", "copied_bytes", "metadata_bytes_peak",
-    "allocator_us_per_step", "steps", "simulated_s",
+    "allocator_us_per_step", "steps", "makespan_s",
 ]  # fmt: skip
 
 
@@ -53,7 +53,8 @@ def test_a_run_leaves_what_is_promised(runs):
     default = ["contiguous_max", "contiguous_pow2", "contiguous_oracle", "paged", "virtual"]
     assert [row["allocator"] for row in summary["rows"]] == default
     for row in summary["rows"]:
-        assert set(row) == {"allocator", "status", "reason", "metrics"}
+        assert set(row) == {"allocator", "status", "reason", "metrics", "output_digest"}
+        assert row["output_digest"] is None
         if row["status"] == "ok":
             assert set(PROMISED) <= set(row["metrics"]) == {m.name for m in METRICS}
     timeline = pd.read_parquet(cwd / "a" / "timeline.parquet")

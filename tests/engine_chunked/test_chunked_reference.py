@@ -15,14 +15,15 @@ from harness.engine.engine import Engine, OutOfMemory
 from workloads.requests import RequestTable
 
 COLUMNS = (
-    "running", "waiting", "batched_tokens", "blocks_in_use", "preemptions", "hit_tokens",
-    "saturated",
+    "running", "waiting", "batched_tokens", "blocks_in_use", "logical_blocks", "preemptions",
+    "hit_tokens", "saturated",
 )  # fmt: skip
 
 
 @st.composite
-def cases(draw):
+def cases(draw, gangs):
     """Draw prompts that share beginnings, pools of a few blocks, and budgets of a few tokens."""
+    sequences = draw(st.integers(2, 4)) if gangs else 1
     n = draw(st.integers(1, 9))
     stem = draw(st.lists(st.integers(0, 3), min_size=24, max_size=24))
     prompts = []
@@ -37,16 +38,20 @@ def cases(draw):
     gaps = [0] * n if at_once else draw(st.lists(st.integers(0, 6), min_size=n, max_size=n))
     outputs = draw(st.lists(st.integers(1, 16), min_size=n, max_size=n))
     block = draw(st.integers(1, 5))
-    longest = max(len(p) + o - 1 for p, o in zip(prompts, outputs, strict=True))
+    most = max(
+        len(p) // block + sequences * (-(-(len(p) + o - 1) // block) - len(p) // block)
+        for p, o in zip(prompts, outputs, strict=True)
+    )
     spare = draw(st.integers(-1, 6))
     return {
         "prompts": prompts,
         "outputs": outputs,
         "arrivals": np.cumsum(gaps),
         "block": block,
-        "blocks": max(1, -(-longest // block) + spare),
-        "budget": draw(st.integers(1, 12) | st.integers(12, 60)),
-        "max_seqs": draw(st.integers(1, 9)),
+        "blocks": max(1, most + spare),
+        "budget": draw(st.integers(sequences, 12) | st.integers(12, 60)),
+        "max_seqs": draw(st.integers(sequences, 9 * sequences)),
+        "sequences": sequences,
         "skip": draw(st.booleans()),
     }
 
@@ -63,10 +68,10 @@ class Recorder:
         pages, running = self._allocator.pages, self.engine._scheduler.running
         assert len(lengths) == len(plan.rows)
         assert (self._allocator.length[plan.rows] >= lengths).all()
-        self.tables.append({
-            index: pages.table[row, : pages.count[row]].tolist()
-            for index, row in zip(running.owner.tolist(), running.rows.tolist(), strict=True)
-        })  # fmt: skip
+        tables = {}
+        for index, row in zip(running.owner.tolist(), running.rows.tolist(), strict=True):
+            tables.setdefault(index, []).append(pages.table[row, : pages.count[row]].tolist())
+        self.tables.append(tables)
         return 1.0
 
     def map_s(self, grant):
@@ -94,7 +99,8 @@ def run_engine(case, prefix_index):
         skip_ahead=case["skip"],
     )
     recorder = Recorder(allocator, case["skip"])
-    engine = Engine(allocator, requests, SamplingSpec(), spec, recorder, seed=0)
+    gang = SamplingSpec("parallel", n=case["sequences"]) if case["sequences"] > 1 else None
+    engine = Engine(allocator, requests, gang or SamplingSpec(), spec, recorder, seed=0)
     recorder.engine = engine
     log = engine.run("paged")
     log.check()
@@ -104,7 +110,7 @@ def run_engine(case, prefix_index):
 def compare(case, prefix_index, seen):
     pool = Pool(case["blocks"], case["block"], caching=prefix_index != "none")
     requests = [
-        Request(i, list(prompt), output, int(arrival))
+        Request(i, list(prompt), output, int(arrival), case["sequences"])
         for i, (prompt, output, arrival) in enumerate(
             zip(case["prompts"], case["outputs"], case["arrivals"], strict=True)
         )
@@ -127,6 +133,8 @@ def compare(case, prefix_index, seen):
         assert log.timeline[name].tolist() == [row[name] for row in rows], name
     block_bytes = log.capacity_bytes // case["blocks"]
     assert log.timeline["cached_bytes"].tolist() == [r["cached"] * block_bytes for r in rows]
+    copied = [r["copied_slots"] * block_bytes // case["block"] for r in rows]
+    assert log.timeline["copied_bytes"].tolist() == copied
     if not case["skip"]:
         assert tables == held
     # The order of the free blocks at the end tells which block was taken when, skipped steps too.
@@ -145,20 +153,26 @@ NEEDED = {
     "several preempted in a step", "chunk of a running prompt", "only a piece would fit",
     "steps skipped", "wasted",
 }  # fmt: skip
-NEEDED_WITH_CACHE = NEEDED | {
-    "hit on a referenced block", "hit on a cached block", "hit after a preemption",
-    "hit on its own output", "evictions",
+WITH_CACHE = {
+    "hit on a referenced block", "hit on a cached block", "hit after a preemption", "evictions",
+}  # fmt: skip
+OF_SINGLES = {"hit on its own output"}
+OF_GANGS = {
+    "fork", "fork after a preemption", "a fork left out", "a prompt left out", "copy-on-write",
+    "copy-on-write in a step that preempts", "chunk of a gang's output", "preempted while forked",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("prefix_index", "needed"), [("none", NEEDED), ("hash", NEEDED_WITH_CACHE)]
-)
-def test_every_step_is_that_of_the_model(prefix_index, needed):
+@pytest.mark.parametrize("gangs", [False, True], ids=["singles", "gangs"])
+@pytest.mark.parametrize("prefix_index", ["none", "hash"])
+def test_every_step_is_that_of_the_model(prefix_index, gangs):
+    needed = NEEDED | (OF_GANGS if gangs else set())
+    if prefix_index == "hash":
+        needed = needed | WITH_CACHE | (set() if gangs else OF_SINGLES)
     seen = Counter()
 
     @settings(max_examples=400, deadline=None, derandomize=True, database=None)
-    @given(case=cases())
+    @given(case=cases(gangs))
     def check(case):
         compare(case, prefix_index, seen)
 

@@ -138,6 +138,7 @@ def serve(
     poison=True,
     watch_memory=False,
     seed=5,
+    capture=None,
     **engine,
 ):
     """Serve `table` for real; the KV of a pool is NaN until it is written."""
@@ -150,7 +151,8 @@ def serve(
             memory.keys(layer).fill_(torch.nan)
             memory.values(layer).fill_(torch.nan)
     watcher = Watcher(seen, memory if watch_memory else None)
-    with ModelExecutor(decoder, allocator, memory, table, sampling, seed, backend) as executor:
+    executor = ModelExecutor(decoder, allocator, memory, table, sampling, seed, backend, capture)
+    with executor:
         options = EngineSpec(max_num_seqs=allocator.geometry.max_seqs, **engine)
         serving = Engine(allocator, table, sampling, options, executor, seed, [watcher])
         seen.log = serving.run("real")

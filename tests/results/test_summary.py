@@ -62,6 +62,7 @@ def golden_log() -> RunLog:
         {
             **{"gap_s": 3.0, "gap_cached_byte_s": 50.0, "allocator_host_s": 6e-6, "maps": 3.0},
             **{"looked_up_tokens": 40.0, "wasted_tokens": 6.0, "evictions": 2.0},
+            "hit_bytes": 5.0 * 8,
         },
     )
 
@@ -94,6 +95,7 @@ def test_golden_run():
         "normalized_latency_mean_s": (3 / 1 + 9 / 4) / 2,
         "preemptions": 1,
         "hit_tokens": 5,
+        "hit_bytes": 40,
         "prefix_hit_rate": 5 / 40,
         "computed_tokens": 16,
         "wasted_tokens": 6,
@@ -105,9 +107,10 @@ def test_golden_run():
         "unmap_calls": None,
         "map_s": None,
         "allocator_us_per_step": 2.0,
+        "resident_peak_bytes": None,
         "finished_requests": 2,
         "steps": 3,
-        "simulated_s": 10.0,
+        "makespan_s": 10.0,
     }
     assert list(got) == [metric.name for metric in METRICS] == list(expected)
     assert got == pytest.approx(expected)

@@ -10,9 +10,16 @@ layout.  Nothing is ever downloaded or unpickled.
 
 from __future__ import annotations
 
-from harness.executors.decoder.build import build_decoder
+from harness.executors.decoder.build import build_decoder, check_decodable
 from harness.executors.decoder.checkpoint_config import shape_of_checkpoint
 from harness.executors.decoder.core import Attend, Decoder
 from harness.executors.decoder.errors import DecoderError
 
-__all__ = ["Attend", "Decoder", "DecoderError", "build_decoder", "shape_of_checkpoint"]
+__all__ = [
+    "Attend",
+    "Decoder",
+    "DecoderError",
+    "build_decoder",
+    "check_decodable",
+    "shape_of_checkpoint",
+]

@@ -50,7 +50,7 @@ def build_decoder(
     does not fit the shape or cannot be read.
     """
     device = torch.device(device)
-    _check(shape)
+    check_decodable(shape)
     if weights is None:
         on_device = device.type == "cuda" and parameter_count(shape) > DRAWN_ON_CPU
         source = RandomSource(seed, device if on_device else "cpu")
@@ -60,7 +60,8 @@ def build_decoder(
         return FAMILIES[shape.family](shape, Loader(checkpoint, device, dtype), batch_invariant)
 
 
-def _check(shape: ModelShape) -> None:
+def check_decodable(shape: ModelShape) -> None:
+    """Raise `DecoderError` for a shape that no family here computes."""
     name = shape.name or "the model"
     if shape.family not in FAMILIES:
         raise DecoderError(f"{name}: family is {shape.family!r}; allowed: {', '.join(FAMILIES)}")

@@ -1,0 +1,27 @@
+"""Whether the allocators of a real run emitted the same tokens, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.results.runlog import Row
+
+#: digits of a digest that are shown
+SHORT = len("sha256:") + 12
+
+
+def outputs_sentence(rows: Sequence[Row]) -> str | None:
+    """Say which rows emitted the same tokens; None where no tokens were emitted."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        if row.ok and row.output_digest:
+            groups.setdefault(row.output_digest, []).append(row.allocator)
+    if not groups:
+        return None
+    if len(groups) == 1:
+        digest, names = next(iter(groups.items()))
+        if len(names) == 1:
+            return f"tokens of {names[0]} ({digest[:SHORT]})"
+        return f"the same tokens from all {len(names)} allocators ({digest[:SHORT]})"
+    parts = [f"{', '.join(names)} ({digest[:SHORT]})" for digest, names in groups.items()]
+    return f"the tokens differ: {'; '.join(parts)}"

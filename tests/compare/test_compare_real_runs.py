@@ -1,0 +1,42 @@
+"""Runs of a real model: every figure is measured, the tokens it emitted are compared exactly."""
+
+from compare_runs import ENVIRONMENT, metrics, write
+
+from harness.compare.__main__ import main
+from harness.results import Row
+
+REAL = {"executor.name": "model", "executor.device": "cpu"}
+
+
+def real(path, rate, digest="sha256:aa"):
+    row = Row("paged", metrics=metrics(output_tokens_per_s=rate), output_digest=digest)
+    return write(path, [row], config={"executor": {}, **REAL}, environment=ENVIRONMENT)
+
+
+def compare(capsys, *arguments):
+    status = main([str(argument) for argument in arguments])
+    return status, capsys.readouterr().out
+
+
+def test_a_slower_single_run_is_no_regression(tmp_path, capsys):
+    status, out = compare(capsys, real(tmp_path / "a", 100.0), real(tmp_path / "b", 60.0))
+    assert status == 0
+    assert "no regression" in out
+
+
+def test_many_slower_runs_are_one(tmp_path, capsys):
+    for name, rate in (("a", 100.0), ("b", 60.0)):
+        for i in range(24):
+            real(tmp_path / name / f"r{i:02}", rate + 0.1 * i)
+    status, out = compare(capsys, tmp_path / "a", tmp_path / "b")
+    assert status == 1
+    assert "output_tokens_per_s" in out
+
+
+def test_other_tokens_are_a_change(tmp_path, capsys):
+    a, b = real(tmp_path / "a", 100.0), real(tmp_path / "b", 100.0, "sha256:bb")
+    status, out = compare(capsys, a, b)
+    assert status == 0
+    assert "output_digest" in out
+    assert "other tokens were emitted" in out
+    assert compare(capsys, a, b, "--strict")[0] == 1

@@ -1,0 +1,288 @@
+"""The calibrated cost model: exact where measured, monotone between, and exact skipping."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from calibration_cases import SHAPE, TABLES, made_up
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allocators.base import EMPTY_GRANT, Geometry, Grant, Unsupported
+from allocators.paged import Paged
+from allocators.virtual import Virtual
+from harness.cost import Calibrated, CostError, CostSpec, HardwareSpec, Roofline, Work, make_cost
+from harness.cost.curves import Curve, Surface
+from harness.engine.config import EngineSpec, SamplingSpec
+from harness.engine.engine import Engine
+from harness.executors.simulated import SimulatedExecutor
+from workloads.requests import RequestTable
+
+COST = Calibrated(SHAPE, made_up())
+HARDWARE = HardwareSpec(name="none")
+
+
+def decode(seqs, context, **more):
+    return Work(decode_seqs=seqs, decode_context_tokens=context, sampled=seqs, **more)
+
+
+def prefill(new, past=None, **more):
+    new = np.array(new, dtype=np.int64)
+    past = np.zeros_like(new) if past is None else np.array(past, dtype=np.int64)
+    return Work(prefill_new=new, prefill_past=past, **more)
+
+
+# -- curves ------------------------------------------------------------------------------------
+points = st.lists(
+    st.tuples(st.integers(1, 10**6), st.floats(0, 1e3)), min_size=1, max_size=8,
+    unique_by=lambda point: point[0],
+).map(sorted)  # fmt: skip
+
+
+@given(points, st.lists(st.integers(0, 2 * 10**6), min_size=2, max_size=20).map(sorted))
+def test_a_curve_never_falls_and_is_never_negative(measured, asked):
+    amounts, seconds = zip(*measured, strict=True)
+    values = Curve(amounts, seconds)(np.array(asked))
+    assert (values >= 0).all()
+    assert (np.diff(values) >= -1e-9 * values[-1]).all()
+
+
+@given(points)
+def test_a_curve_gives_back_what_was_measured(measured):
+    amounts, seconds = zip(*measured, strict=True)
+    rising = np.maximum.accumulate(seconds)
+    assert Curve(amounts, rising)(np.array(amounts)).tobytes() == rising.tobytes()
+
+
+def test_between_behind_and_before_the_points_of_a_curve():
+    curve = Curve([10, 20, 40], [1.0, 3.0, 4.0])
+    assert curve(np.array([15, 30, 60, 1])).tolist() == [2.0, 3.5, 5.0, 1.0]
+
+
+def test_a_slower_smaller_piece_counts_for_the_larger_ones_too():
+    assert Curve([1, 2, 3], [1.0, 5.0, 4.0])(np.array([3, 4])).tolist() == [5.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("amounts", "seconds"),
+    [([], []), ([1, 2], [1.0]), ([2, 1], [1.0, 2.0]), ([1, 1], [1.0, 2.0]), ([1], [-1.0]),
+     ([1], [float("nan")]), ([-1], [1.0])],
+)  # fmt: skip
+def test_a_curve_refuses_what_makes_no_sense(amounts, seconds):
+    with pytest.raises(ValueError):
+        Curve(amounts, seconds)
+
+
+def test_a_surface_is_exact_at_its_points_and_linear_between():
+    surface = Surface([1, 5], [Curve([0, 10], [1.0, 2.0]), Curve([0, 10, 20], [3.0, 6.0, 7.0])])
+    inner = np.array([0.0, 10.0])
+    assert surface(1, inner).tolist() == [1.0, 2.0]
+    assert surface(5, inner).tolist() == [3.0, 6.0]
+    assert surface(3, inner).tolist() == [2.0, 4.0]
+    assert surface(9, inner).tolist() == [5.0, 10.0]
+
+
+@given(
+    st.integers(1, 40), st.integers(0, 60), st.integers(0, 1000), st.integers(0, 500),
+    st.booleans(),
+)  # fmt: skip
+def test_more_decoding_is_never_faster(seqs, extra, context, more, paged):
+    less = COST.step_s(decode(seqs, seqs * context, paged=paged))
+    longer = COST.step_s(decode(seqs, seqs * (context + more), paged=paged))
+    wider = COST.step_s(decode(seqs + extra, (seqs + extra) * context, paged=paged))
+    assert min(longer, wider) >= less * (1 - 1e-12)
+
+
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=4), st.integers(0, 200),
+    st.integers(0, 100), st.booleans(),
+)  # fmt: skip
+def test_more_prompt_is_never_faster(new, past, extra, paged):
+    pasts = [past] * len(new)
+    less = COST.step_s(prefill(new, pasts, paged=paged)) * (1 - 1e-12)
+    assert COST.step_s(prefill([new[0] + extra, *new[1:]], pasts, paged=paged)) >= less
+    assert COST.step_s(prefill(new, [past + extra] * len(new), paged=paged)) >= less
+    assert COST.step_s(prefill([*new, 1], [*pasts, 0], paged=paged)) >= less
+
+
+# -- a step, worked out by hand ----------------------------------------------------------------
+def test_a_decode_step_adds_up():
+    # 4 rows are one tile of 16; 4 rows of 100 tokens were measured; overhead lies at 3/7.
+    expected = 1.0 + 2 * (0.01 + 0.04 * 3 / 63) + 2 * 12e-3 + 0.2 + (0.1 + 0.2 * 3 / 7)
+    assert COST.step_s(decode(4, 400)) == pytest.approx(expected)
+    paged = expected + 2 * 12e-3 * 0.7 + 1e-3
+    assert COST.step_s(decode(4, 400, paged=True, table_bytes=4096)) == pytest.approx(paged)
+
+
+def test_a_prefill_counts_the_floor_of_its_one_call_once():
+    parts = COST.breakdown(prefill([10, 100, 0], [0, 50, 7]))
+    assert parts["prefill"] == pytest.approx(2 * (1e-3 + (5e-3 - 1e-3) + (51 * 0.3 - 1e-3)))
+    assert parts["linear"] == pytest.approx(2.5 + 48 / 32)  # 110 tokens are 112 rows
+
+
+def test_a_padding_decoder_is_charged_whole_tiles():
+    linear = [COST.breakdown(decode(n, n))["linear"] for n in (1, 16, 17, 32)]
+    assert linear == [1.0, 1.0, 1.5, 1.5]
+    plain = Calibrated(SHAPE, replace(made_up(), row_tile=1))
+    assert plain.breakdown(decode(24, 24))["linear"] == 1.25
+
+
+@given(st.integers(0, 30), st.integers(0, 5000), st.lists(st.integers(0, 200), max_size=3))
+def test_the_parts_sum_to_the_step(seqs, context, new):
+    work = prefill(new, sampled=seqs, table_bytes=100 * seqs)
+    work.decode_seqs, work.decode_context_tokens = seqs, context if seqs else 0
+    assert sum(COST.breakdown(work).values()) == pytest.approx(COST.step_s(work), rel=1e-12)
+
+
+# -- skipping ahead ----------------------------------------------------------------------------
+@given(
+    st.integers(0, 40), st.integers(0, 10**5), st.integers(0, 40),
+    st.one_of(st.integers(0, 10**5), st.lists(st.integers(0, 10**5), min_size=40, max_size=40)),
+    st.booleans(),
+)  # fmt: skip
+def test_a_window_is_bitwise_its_single_steps(seqs, context, steps, sent, paged):
+    table_bytes = np.array(sent[:steps], dtype=np.int64) if isinstance(sent, list) else sent
+    window = COST.decode_window_s(seqs, context, steps, table_bytes, paged)
+    each = np.broadcast_to(table_bytes, steps).tolist()
+    single = [
+        COST.step_s(decode(seqs, context + j * seqs, table_bytes=each[j], paged=paged))
+        for j in range(steps)
+    ]
+    assert window.tobytes() == np.array(single, dtype=np.float64).tobytes()
+
+
+@pytest.mark.parametrize("family", [Paged, Virtual])
+def test_a_simulated_run_is_the_same_whether_it_skips_or_not(family):
+    n, rng = 30, np.random.default_rng(0)
+    requests = RequestTable(np.zeros(n), rng.integers(1, 100, n), rng.integers(20, 60, n))
+    pool = Geometry(
+        # a page of 64 KiB holds 512 tokens of one tensor
+        capacity_tokens=6 * 512 if family is Virtual else 1024, max_seqs=16, max_len=256,
+        layers=2, kv_heads=2, head_dim=16, dtype_bytes=4,
+    )  # fmt: skip
+    finished = []
+    for skip in (True, False):
+        allocator = Virtual(pool, page_size="64KiB") if family is Virtual else family(pool)
+        engine = Engine(
+            allocator, requests, SamplingSpec(), EngineSpec(max_num_seqs=16, skip_ahead=skip),
+            SimulatedExecutor(COST, allocator), 0,
+        )  # fmt: skip
+        finished.append(engine.run("run").requests["finish_s"])
+    assert finished[0].tobytes() == finished[1].tobytes()
+    assert (finished[0] > 0).all()
+
+
+# -- grants ------------------------------------------------------------------------------------
+def allocator(page_bytes=65536):
+    shape = Geometry(1000, 8, 1000, layers=2, kv_heads=2, head_dim=16, dtype_bytes=4)
+    return SimpleNamespace(geometry=shape, pages_per_group=4, page_bytes=page_bytes)
+
+
+def rows(n, slots=1):
+    return np.array([[0, 0, slots]] * n, dtype=np.int64)
+
+
+def test_a_grant_is_charged_by_its_calls_and_bytes():
+    grant = Grant(maps=rows(3), unmaps=rows(2), ahead_maps=rows(1))
+    assert COST.grant_s(grant, allocator()) == pytest.approx((12e-3 + 16e-3, 4e-3))
+    assert COST.grant_s(Grant(maps=rows(1)), allocator(2097152))[0] == pytest.approx(20e-3)
+    # a slot is 512 bytes
+    assert COST.grant_s(Grant(copies=rows(2, 2)), allocator())[0] == pytest.approx(1e-2 + 2e-2 / 3)
+    both = Grant(swaps_out=rows(1, 8), swaps_in=rows(1, 2))
+    assert COST.grant_s(both, allocator())[0] == pytest.approx(5e-2 + 3e-2)
+    assert COST.grant_s(EMPTY_GRANT, allocator()) == (0.0, 0.0)
+
+
+def test_where_nothing_could_be_mapped_maps_are_unsupported_and_copies_are_not():
+    none = {"page_bytes": [], "seconds": [], "reason": "cuda-bindings is not installed"}
+    cost = Calibrated(SHAPE, made_up(map=none, unmap=none), "cal.json")
+    with pytest.raises(Unsupported, match=r"cal.json .* map: cuda-bindings is not installed"):
+        cost.grant_s(Grant(maps=rows(1)), allocator())
+    assert cost.grant_s(Grant(copies=rows(1, 2)), allocator())[0] == 1e-2
+
+
+# -- the file ----------------------------------------------------------------------------------
+def read(path, shape=SHAPE, hardware=HARDWARE):
+    return make_cost(shape, hardware, CostSpec(name="calibrated", file=str(path)))
+
+
+def test_a_file_that_was_written_gives_the_same_times(tmp_path):
+    made_up().write(tmp_path / "c.json")
+    work = decode(7, 900, paged=True)
+    assert read(tmp_path / "c.json").step_s(work) == COST.step_s(work)
+
+
+def test_fields_that_cost_nothing_may_differ(tmp_path):
+    made_up().write(tmp_path / "c.json")
+    other = replace(SHAPE, name="other", max_context=4096, tied_embeddings=False)
+    assert read(tmp_path / "c.json", other).step_s(decode(1, 1)) == COST.step_s(decode(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"layers": 3}, "layers=2 and the model has layers=3; python -m harness.calibrate"),
+     ({"dtype_bytes": 2}, "it computed in float32: model.dtype_bytes=4 agrees"),
+     ({"ffn": 97}, "ffn=96 and the model has ffn=97")],
+)  # fmt: skip
+def test_another_model_is_refused_by_the_field_that_differs(tmp_path, change, message):
+    made_up().write(tmp_path / "c.json")
+    with pytest.raises(CostError, match=message):
+        read(tmp_path / "c.json", replace(SHAPE, **change))
+
+
+def broken(tmp_path, change):
+    path = tmp_path / "c.json"
+    record = json.loads(made_up().text())
+    change(record)
+    path.write_text(json.dumps(record))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(lambda r: r.update(schema_version=99), "schema_version 99 and this version reads 1"),
+     (lambda r: r.update(kind="diary"), "is not a calibration made by"),
+     (lambda r: r.pop("tables"), "not a whole calibration"),
+     (lambda r: r.update(surprise=1), "not a whole calibration"),
+     (lambda r: r["tables"].pop("copy"), "'copy': no 'copy'"),
+     (lambda r: r["tables"]["linear"].update(seconds=[1.0]), "'linear': 3 amounts and 1 times"),
+     (lambda r: r["tables"]["decode"].update(paged=[]), "'decode', paged: 0 amounts"),
+     (lambda r: r["tables"]["map"].pop("page_bytes"), "'map': no 'page_bytes'")],
+)  # fmt: skip
+def test_a_broken_file_is_refused_in_one_line(tmp_path, change, message):
+    with pytest.raises(CostError, match=message) as refused:
+        read(broken(tmp_path, change))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_missing_or_no_json_or_not_given(tmp_path):
+    with pytest.raises(CostError, match=r"cannot read the calibration .*no.json: No such file"):
+        read(tmp_path / "no.json")
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(CostError, match="is not a calibration: it is not JSON"):
+        read(tmp_path / "c.json")
+    with pytest.raises(CostError, match=r"needs cost_model.file=FILE, made by python -m"):
+        make_cost(SHAPE, HARDWARE, CostSpec(name="calibrated"))
+
+
+def test_one_device_and_one_of_two_models():
+    with pytest.raises(CostError, match=r"hardware.count must be 1, got 2"):
+        read("any", hardware=HardwareSpec(count=2))
+    with pytest.raises(CostError, match="must be one of roofline, calibrated, got 'guess'"):
+        make_cost(SHAPE, HARDWARE, CostSpec(name="guess"))
+    with pytest.raises(CostError, match=r"cost_model.file is read by cost_model=calibrated only"):
+        make_cost(SHAPE, HARDWARE, CostSpec(file="x"))
+
+
+def test_the_roofline_is_what_it_was():
+    hardware = HardwareSpec(
+        "h", memory_gb=1, bandwidth_gb_s=100, tflops=1, pcie_gb_s=10, interconnect_gb_s=10
+    )
+    made, plain = make_cost(SHAPE, hardware, CostSpec()), Roofline(SHAPE, hardware, CostSpec())
+    assert made.step_s(decode(3, 30)) == plain.step_s(decode(3, 30))
+
+
+def test_the_tables_here_are_all_there_are():
+    assert set(TABLES) == set(made_up().tables)
