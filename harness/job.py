@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -13,17 +14,20 @@ from omegaconf import DictConfig
 from harness.comparison import INTERRUPTED, run_comparison
 from harness.errors import ConfigError
 from harness.results import ResultsError
+from harness.sweep import combine
 
 
 def run_hydra() -> int:
     """Run the command line in `sys.argv`; return the exit status of the worst job."""
     statuses: list[int] = []
+    sweeps: set[Path] = set()
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
     def job(composed: DictConfig) -> None:
         settings = HydraConfig.get()
         if settings.mode == RunMode.MULTIRUN:
             print(f"\n{' '.join(settings.overrides.task)}")
+            sweeps.add(Path(settings.sweep.dir))
         try:
             statuses.append(run_comparison(composed, Path(settings.runtime.output_dir)))
         except (ConfigError, ResultsError) as error:
@@ -35,5 +39,8 @@ def run_hydra() -> int:
     try:
         job()
     except KeyboardInterrupt:
+        for sweep_dir in sweeps:  # what has finished is worth a table too
+            with suppress(ResultsError):
+                combine(sweep_dir)
         return INTERRUPTED
     return max(statuses, default=0)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -14,6 +16,8 @@ from typing import Any
 FREE_SECTIONS = ("allocators", "harness", "notes", "report")
 #: single options that change no result
 FREE_OPTIONS = ("engine.skip_ahead", "workload.description", "workload.source")
+#: options that only a real model reads
+REAL_OPTIONS = ("model.rope_theta", "model.norm_eps", "sampling.temperature", "sampling.top_p")
 #: what a number measured on a clock depends on, besides the code
 ENVIRONMENT = (
     "system",
@@ -47,13 +51,35 @@ def full_identity(config: Mapping[str, Any]) -> str:
 
 
 def conditions(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that must be equal, by dotted name; of a file only its name counts."""
-    leaves = flat({name: part for name, part in config.items() if name not in FREE_SECTIONS})
+    """The options that must be equal, by dotted name; of a file only its name counts.
+
+    An option that a run does not name is younger than the run, and stands at its default: defaults
+    are chosen so that they change nothing.
+    """
+    leaves = {**_defaults(), **_leaves(config)}
     kept = {name: value for name, value in leaves.items() if name not in FREE_OPTIONS}
+    if kept.get("executor.name") != "model":
+        kept = {name: value for name, value in kept.items() if not _only_real(name)}
     for name, value in kept.items():
         if name.rpartition(".")[2] == "path" and isinstance(value, str):
             kept[name] = PurePath(value).name
     return kept
+
+
+def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
+    return flat({name: part for name, part in config.items() if name not in FREE_SECTIONS})
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> dict[str, Any]:
+    from harness.config import Config  # not with the module: it brings all of Hydra
+
+    return _leaves(asdict(Config()))
+
+
+def _only_real(name: str) -> bool:
+    executor = name.startswith("executor.") and name != "executor.name"
+    return executor or name in REAL_OPTIONS
 
 
 def config_differences(baseline: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

@@ -148,6 +148,27 @@ def test_ctrl_c_keeps_the_finished_variants(tmp_path):
     assert set(pd.read_parquet(tmp_path / "r" / "timeline.parquet")["allocator"]) == {"paged"}
 
 
+def test_ctrl_c_in_a_sweep_keeps_a_table_of_the_finished_jobs(tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "harness", "-m", "+workload=sharegpt", "report=none",
+            "workload.num_requests=20,4000", "allocator=[paged,contiguous_grow]",
+            f"hydra.sweep.dir={tmp_path}/s",
+        ],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for _ in range(600):
+        if (tmp_path / "s" / "1" / "summary.json").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    table = pd.read_csv(tmp_path / "s" / "sweep.csv")
+    assert table["status"].tolist() == ["ok", "ok", "ok", "error"]
+    assert "interrupted" in table["reason"].iloc[-1]
+
+
 def test_a_variant_that_cannot_run_is_a_row_with_a_reason(tmp_path):
     done = harness(
         "+workload=uniform", "workload.num_requests=5", "kv_tokens=1900", "engine.max_len=2048",

@@ -56,6 +56,16 @@ def test_regression_is_named_with_metric_allocator_and_workload(base, tmp_path, 
     assert last == "1 regression, first beam / paged: token_share 0.5 -> 0.25 (-50.00 %)"
 
 
+def test_an_option_that_an_older_run_does_not_know_stands_at_its_default(base, tmp_path, capsys):
+    row = Row("paged", metrics=metrics())
+    new = write(tmp_path / "new", [row], config={"engine.preemption": "recompute"})
+    assert run(capsys, base, new)[0] == 0
+    other = write(tmp_path / "other", [row], config={"engine.preemption": "swap"})
+    status, out, _ = run(capsys, base, other)
+    assert status == 2
+    assert "engine.preemption: recompute -> swap" in out
+
+
 def test_a_missing_row_is_a_regression_and_a_new_one_is_not(base, tmp_path, capsys):
     both = write(
         tmp_path / "new", [Row("paged", metrics=metrics()), Row("mine", metrics=metrics())]
