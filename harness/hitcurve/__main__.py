@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -41,6 +42,9 @@ def _out_dir(options: Options) -> Path:
     # Asked now, so that a mistake does not show only after minutes of simulation.
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out} is a file; expected a directory")
+    nearest = next(each for each in (out, *out.absolute().parents) if each.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"out={out}: {nearest} cannot be written")
     return out
 
 

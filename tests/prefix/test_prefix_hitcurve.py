@@ -286,3 +286,12 @@ def test_a_trace_without_identities_is_refused(tmp_path, capsys):
     path.write_text("num_prefill_tokens,num_decode_tokens\n10,2\n")
     assert main([f"workload.path={path}"]) == 2
     assert "neither hash_ids nor token ids" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_anything_is_computed(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr("harness.hitcurve.__main__._run", lambda options, out: 0)
+    assert main([f"workload.path={MOONCAKE}", f"out={tmp_path}/a/b"]) == 2
+    assert f"{tmp_path} cannot be written" in capsys.readouterr().err
