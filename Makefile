@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 DEMO ?= +workload=beam
 
-.PHONY: demo test lint format bench baseline gallery clean
+.PHONY: demo test lint format bench baseline gallery measure clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m harness $(DEMO)
@@ -35,6 +35,11 @@ baseline: $(VENV)/ready
 # Needs Chromium: runs three comparisons and takes pictures of their reports.
 gallery: $(VENV)/ready
 	$(BIN)/python -m harness.report.gallery docs/gallery
+
+# Needs a GPU: all that wants one, in ten minutes, with records; see docs/gpu.md.
+# Without one: make measure MEASURE='device=cpu quick=true'
+measure: $(VENV)/ready
+	$(BIN)/python -m harness.measure $(MEASURE)
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3"; exit 2; }

@@ -23,6 +23,7 @@ Options
   engine=NAME               {engines}
   executor=model            real tokens on real memory, on this CPU or GPU (docs/executor.md)
   executor.weights=DIR      of a local checkpoint (config.json, *.safetensors); else random
+  cost_model=calibrated     times measured on your machine: cost_model.file=FILE (docs/cost.md)
   engine.max_len=N          longest sequence in tokens (default: the model's context)
   engine.max_num_seqs=N     engine.max_num_batched_tokens=N
   kv_memory_gib=X           size of the KV pool, or kv_tokens=N; default: what the weights leave

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         options = parse(given)
-        return _run(options, f"python -m harness.calibrate {shlex.join(given)}".strip())
+        return _run(options, _command(given))
     except (ConfigError, CostError) as error:
         # The executor names its own options; here they stand without their group.
         print(f"error: {str(error).replace('executor.', '')}", file=sys.stderr)
@@ -73,12 +73,11 @@ def _run(options: Options, command: str) -> int:
         found = compare(
             real,
             Calibrated(shape, calibration, options.calibration or str(out)),
-            calibration.page_tokens,
             runs=options.runs,
             requests=options.requests,
             say=_say,
         )
-        print(f"\nSimulated against measured steps, {options.runs} runs\n")
+        print(f"\nSimulated against measured steps, {calibration.statistic} of {options.runs}\n")
         print(output.errors(found))
         if out is not None:
             calibration.comparison = found.record()
@@ -92,16 +91,23 @@ def _run(options: Options, command: str) -> int:
     return 0
 
 
+def _command(given: list[str]) -> str:
+    """Return the command without the folders of this machine: the file may be handed on."""
+    named = [f"out={Path(x[4:]).name}" if x.startswith("out=") else x for x in given]
+    return f"python -m harness.calibrate {shlex.join(named)}".strip()
+
+
 def _measure(options: Options, real: RealRun, command: str) -> Calibration:
     from allocators.base import Unsupported
     from harness.calibrate.grids import FULL, QUICK
     from harness.calibrate.measure import measure
-    from harness.calibrate.serving import add_overhead
+    from harness.calibrate.serving import Overhead
     from harness.results import describe_environment
     from kernels.memory import OutOfMemory
 
     grid = QUICK if options.quick else FULL
     assert options.repeats
+    overhead = Overhead(real, grid.served, options.page_tokens)
     try:
         calibration = measure(
             real.decoder,
@@ -109,10 +115,11 @@ def _measure(options: Options, real: RealRun, command: str) -> Calibration:
             backend=real.spec.backend,
             page_tokens=options.page_tokens,
             repeats=options.repeats,
+            statistic=options.statistic,
             say=_say,
+            between=overhead.take,
         )
-        _say("serving for the overhead of a step")
-        calibration = add_overhead(calibration, real, grid.rows, 1 if options.quick else 3)
+        calibration = overhead.added(calibration)
     except (Unsupported, OutOfMemory) as error:
         raise ConfigError(str(error)) from error
     calibration.command, calibration.environment = command, describe_environment()

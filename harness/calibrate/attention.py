@@ -1,104 +1,150 @@
-"""Times of attention and of writing KV, one layer of a pass through all of them.
+"""Times inside a step: attention, writing of KV, and the layers around them.
 
-A step goes through the caches of all layers with rows that it has placed once; so does a sample
-here, and its time is divided by the layers.
+Each is timed where it runs, between the others, because it is slower there than by itself: what the
+linear layers have read is out of the caches when attention comes, and the other way round.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from allocators.base import BlockTable, IntArray, Strided
-from harness.calibrate.bench import Bench, Point
-from harness.calibrate.grids import Grid, up_to
+from harness.calibrate.bench import Bench, Laps, Point
+from harness.calibrate.grids import Grid, tiles, up_to
 from harness.cost.calibration import LAYOUTS
-from harness.cost.shapes import ModelShape
-from kernels import decode, place, prefill, store
+from kernels import decode, new_slots, place, prefill, store
 from kernels.memory import Backing
 
+if TYPE_CHECKING:
+    from harness.executors.decoder import Decoder
+
 Table = dict[str, Any]
+#: a longer prompt piece is computed for one layer, by itself: it fills the caches alone
+LONG_PIECE = 512
+#: tokens of a prompt piece where layers are measured
+PIECE = 128
 
 
-class KernelBench:
-    """Adds points of `decode`, `prefill` and `store` to a bench; `memory` is a paged pool."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Seconds of one pass: of all layers without attention, and of one layer's KV and attention."""
+
+    linear_s: float
+    store_s: float
+    attend_s: float
+
+
+class StepBench:
+    """Adds the parts of steps to a bench; `memory` is a paged pool of all layers."""
 
     def __init__(
-        self, bench: Bench, grid: Grid, model: ModelShape, memory: Backing, backend: str
+        self, bench: Bench, grid: Grid, decoder: Decoder, memory: Backing, backend: str
     ) -> None:
-        self._bench, self._grid, self._model, self._backend = bench, grid, model, backend
-        geometry = memory.geometry
+        self._bench, self._grid, self._decoder, self._backend = bench, grid, decoder, backend
+        self._model, geometry = decoder.shape, memory.geometry
         self._page, self._slots = geometry.page_tokens, geometry.capacity_tokens
-        layers = range(model.layers)
-        paged = [(memory.keys(i), memory.values(i)) for i in layers]
+        paged = [(memory.keys(i), memory.values(i)) for i in range(self._model.layers)]
         flat = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in paged]
         self._caches = {"paged": paged, "contiguous": flat}
-        most = max(grid.new[-1], grid.rows[-1], grid.tokens[-1])
-        generator = torch.Generator().manual_seed(0)
-
-        def numbers(heads: int) -> torch.Tensor:
-            shape = (most, heads, model.head_dim)
-            return torch.randn(shape, generator=generator).to(memory.device, memory.dtype)
-
-        self._q, self._kv = numbers(model.heads), numbers(model.kv_heads)
         for k, v in paged:
             k.normal_()
             v.normal_()
         self._order = np.random.default_rng(0).permutation(self._slots // self._page)
 
+    def layers(self) -> tuple[Table, Table]:
+        """All layers but attention, and one layer's writes, of steps of so many tokens."""
+        tokens = [
+            n for n in tiles(self._grid.tokens, self._decoder.batching.tile) if self._fits(1, n)
+        ]
+        linear, stores = [], []
+        for n in tokens:
+            lengths = np.full(-(-n // PIECE), PIECE)
+            lengths[-1] -= lengths.sum() - n
+            take = self._pass("paged", prefill, lengths, lengths)
+            linear.append(self._bench.add(lambda take=take: take().linear_s))
+            stores.append(self._bench.add(lambda take=take: take().store_s))
+        return {"tokens": tokens, "seconds": linear}, {"tokens": tokens, "seconds": stores}
+
     def decode(self) -> Table:
-        """Attention of `batch` rows of one new token and `context_tokens` in all."""
+        """Attention of `batch` rows of one new token and `context_tokens` in all, one layer."""
         return {name: [self._decode(name, b) for b in self._grid.rows] for name in LAYOUTS}
 
     def prefill(self) -> Table:
-        """Attention of one prompt piece of `new_tokens` behind `past_tokens`."""
+        """Attention of one prompt piece of `new_tokens` behind `past_tokens`, one layer."""
         pasts = [n for n in self._grid.past if n < self._model.max_context]
         found = {name: [self._prefill(name, past) for past in pasts] for name in LAYOUTS}
         return {name: [row for row in rows if row["new_tokens"]] for name, rows in found.items()}
 
-    def store(self) -> Table:
-        """Writing the keys and values of `tokens` new tokens."""
-        tokens = [n for n in self._grid.tokens if n <= self._slots]
-        return {"tokens": tokens, "seconds": [self._store(n) for n in tokens]}
-
     # -- points ----------------------------------------------------------------------------------
     def _decode(self, name: str, batch: int) -> Table:
-        contexts = [c for c in self._contexts(self._grid.context) if self._fits(batch, c)]
+        amounts = up_to(self._grid.context, self._model.max_context)
+        contexts = [c for c in amounts if self._fits(batch, c)]
         # At least one context, however small the memory: a row of the table is never empty.
         contexts = contexts or [max(1, self._slots // batch // self._page * self._page)]
-        points = [self._attend(name, decode, np.full(batch, c), None) for c in contexts]
+        ones = np.ones(batch, dtype=np.int64)
+        points = [self._attention(name, decode, c * ones, ones) for c in contexts]
         return {"batch": batch, "context_tokens": contexts, "seconds": points}
 
     def _prefill(self, name: str, past: int) -> Table:
-        longest = self._model.max_context
-        new = [n for n in up_to(self._grid.new, longest) if self._fits(1, past + n)]
-        points = [self._attend(name, prefill, np.array([past + n]), np.array([n])) for n in new]
+        amounts = up_to(self._grid.new, self._model.max_context)
+        new = [n for n in amounts if self._fits(1, past + n)]
+        points = [self._attention(name, prefill, np.array([past + n]), np.array([n])) for n in new]
         return {"past_tokens": past, "new_tokens": new, "seconds": points}
 
-    def _attend(self, name: str, kernel: Any, lengths: IntArray, queries: IntArray | None) -> Point:
-        caches, scale = self._caches[name], self._model.head_dim**-0.5
-        rows = place(self._layout(name, lengths), caches[0][0], queries)
-        q = self._q[: len(lengths) if queries is None else int(queries.sum())]
-        more = () if queries is None else (None,)
+    def _attention(
+        self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
+    ) -> Point:
+        if queries.max() < LONG_PIECE:
+            take = self._pass(name, kernel, lengths, queries)
+            return self._bench.add(lambda: take().attend_s)
+        k, v = self._caches[name][0]
+        rows = place(self._layout(name, lengths), k, queries)
+        size = (int(queries.sum()), self._model.heads, self._model.head_dim)
+        q = torch.randn(size).to(k.device, k.dtype)
+        scale = self._decoder.scale
+        return self._bench.call(lambda: kernel(q, k, v, rows, None, scale, backend=self._backend))
 
-        def work() -> None:
-            for k, v in caches:
-                kernel(q, k, v, rows, *more, scale, backend=self._backend)
+    def _pass(
+        self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
+    ) -> Callable[[], Parts]:
+        """Return what runs one pass of the decoder and takes the times of its parts."""
+        caches, device = self._caches[name], self._bench.device
+        layout = self._layout(name, lengths)
+        rows = place(layout, caches[0][0], queries)
+        slots = torch.as_tensor(new_slots(layout, queries), device=device)
+        tokens = torch.arange(int(queries.sum()), device=device) % self._model.vocab
+        positions = torch.arange(len(tokens), device=device) % self._model.max_context
+        more = (None,) if kernel is prefill else ()
+        scale, backend = self._decoder.scale, self._backend
 
-        return self._bench.call(work, len(caches))
+        def take() -> Parts:
+            laps = Laps(device)
 
-    def _store(self, tokens: int) -> Point:
-        caches, new = self._caches["paged"], self._kv[:tokens]
-        at = self._order[np.arange(tokens) // self._page % len(self._order)] * self._page
-        slots = torch.as_tensor(at + np.arange(tokens) % self._page, device=new.device)
+            def attend(
+                layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+            ) -> torch.Tensor:
+                laps.mark()
+                store(k, v, *caches[layer], slots, backend=backend)
+                laps.mark()
+                out = kernel(q, *caches[layer], rows, *more, scale, backend=backend)
+                laps.mark()
+                return out
 
-        def work() -> None:
-            for k, v in caches:
-                store(new, new, k, v, slots, backend=self._backend)
+            self._bench.synchronize()
+            laps.mark()
+            self._decoder.hidden(tokens, positions, attend)
+            laps.mark()
+            # From the start on: layers, store, attention, layers, store, attention, .., layers.
+            seconds = np.array(laps.seconds())
+            n = len(caches)
+            return Parts(seconds[::3].sum(), seconds[1::3].sum() / n, seconds[2::3].sum() / n)
 
-        return self._bench.call(work, len(caches))
+        return take
 
     # -- layouts ---------------------------------------------------------------------------------
     def _layout(self, name: str, lengths: IntArray) -> BlockTable | Strided:
@@ -111,9 +157,6 @@ class KernelBench:
         for row, (start, n) in enumerate(zip(first.tolist(), pages.tolist(), strict=True)):
             table[row, :n] = self._order[start : start + n]
         return BlockTable(self._page, table, lengths)
-
-    def _contexts(self, amounts: tuple[int, ...]) -> list[int]:
-        return up_to(amounts, self._model.max_context)
 
     def _fits(self, rows: int, length: int) -> bool:
         return rows * -(-length // self._page) * self._page <= self._slots

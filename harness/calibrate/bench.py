@@ -1,14 +1,14 @@
-"""Takes times: many points, in rounds, the median of each.
+"""Takes times: many points, in rounds, the median (or the least) of each.
 
-Rounds, not one point after the other: on a machine that others use too, a slow minute then falls
-on every point a little and on none wholly, and the median leaves it out.
+Rounds, not one point after the other: on a machine that others use too, a slow second then falls
+on a sample of many points and not on all samples of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from statistics import median
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
@@ -26,9 +26,29 @@ class Point:
     sample: Callable[[], float]
     taken: list[float] = field(default_factory=list)
 
-    @property
-    def seconds(self) -> float:
-        return median(self.taken)
+
+class Laps:
+    """Marks in a stretch of work, on the device's own clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[Any] = []
+
+    def mark(self) -> None:
+        """Note that all work so far has been asked for."""
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._marks.append(event)
+        else:
+            self._marks.append(perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Return the seconds from each mark to the next; waits for the device."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+            return [a.elapsed_time(b) * 1e-3 for a, b in pairwise(self._marks)]
+        return [b - a for a, b in pairwise(self._marks)]
 
 
 class Bench:

@@ -1,14 +1,15 @@
 """Simulated against measured step times, on small serving runs of every kind of step.
 
 The runs are served for real, a few times; plans do not depend on the clock, so a step is the same
-step each time, and its measured time is the median.  Errors are |simulated - measured| / measured.
+step each time, and its measured time is the calibration's statistic of them.  Errors are
+|simulated - measured| / measured.  Before each run the calibration's probe is timed again: what
+the machine itself has changed by since is no error of the cost model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,12 @@ from allocators.base import AllocatorError
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
+from harness.calibrate.bench import Bench
+from harness.calibrate.layers import probe
 from harness.calibrate.serving import Case, Step, serve
-from harness.cost.build import CostModel
+from harness.calibrate.statistics import STATISTICS
+from harness.cost.calibrated import Calibrated
+from harness.cost.calibration import Calibration
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.executors.real import RealRun
 from workloads.build import build
@@ -50,11 +55,15 @@ class Error:
 
 @dataclass
 class Comparison:
-    """Errors by kind of step and by run, and the runs that this device cannot do."""
+    """Errors by kind of step and by run, and the runs that this device cannot do.
+
+    `machine` are times of the calibration's probe between the runs, over what it took then.
+    """
 
     by_kind: list[Error]
     by_run: list[Error]
     skipped: dict[str, str]
+    machine: list[float]
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,24 +94,29 @@ def cases(page_tokens: int, requests: int) -> Iterator[Case]:
 
 def compare(
     real: RealRun,
-    cost: CostModel,
-    page_tokens: int,
+    cost: Calibrated,
     *,
     runs: int,
     requests: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Serve every case `runs` times and return the errors.  `say` is told of the progress."""
-    found: dict[str, list[Step]] = {}
+    calibration = cost.calibration
+    served: dict[str, list[list[Step]]] = {}
     skipped: dict[str, str] = {}
-    for case in cases(page_tokens, requests):
-        try:
-            found[case.name] = _middle([serve(case, real, cost) for _ in range(runs)])
-            say(f"served {case.name}: {len(found[case.name])} steps, {runs} times")
-        except AllocatorError as error:
-            skipped[case.name] = str(error)
-            say(f"skipped {case.name}: {error}")
-    return Comparison(_by_kind(found), [Error.of(*item) for item in found.items()], skipped)
+    machine = []
+    for number in range(runs):  # in rounds, as the measurements
+        for case in cases(calibration.page_tokens, requests):
+            machine.append(_machine(real, calibration))
+            try:
+                served.setdefault(case.name, []).append(serve(case, real, cost))
+            except AllocatorError as error:
+                skipped[case.name] = str(error)
+        say(f"served {len(served)} runs: round {number + 1} of {runs}")
+    pick = STATISTICS[calibration.statistic]
+    found = {name: _merged(same, pick) for name, same in served.items() if name not in skipped}
+    by_run = [Error.of(*item) for item in found.items()]
+    return Comparison(_by_kind(found), by_run, skipped, machine)
 
 
 def _by_kind(found: dict[str, list[Step]]) -> list[Error]:
@@ -113,11 +127,20 @@ def _by_kind(found: dict[str, list[Step]]) -> list[Error]:
     return [Error.of(name, group) for name, group in groups.items() if group]
 
 
-def _middle(runs: list[list[Step]]) -> list[Step]:
-    """Return the steps with the median of their times over runs that took the same steps."""
+def _machine(real: RealRun, calibration: Calibration) -> float:
+    """Return what the calibration's probe takes now, over what it took then."""
+    bench = Bench(real.decoder.device)
+    point = probe(bench, real.decoder)
+    for _ in bench.run(9):
+        pass
+    return STATISTICS[calibration.statistic](point.taken) / calibration.probe_s
+
+
+def _merged(runs: list[list[Step]], pick: Callable[[Iterable[float]], float]) -> list[Step]:
+    """Return the steps, each with one time of those it took in runs of the same steps."""
     assert len({tuple((s.kind, s.moves, s.rows) for s in run) for run in runs}) == 1
     return [
-        replace(same[0], measured_s=median(step.measured_s for step in same))
+        replace(same[0], measured_s=pick(step.measured_s for step in same))
         for same in zip(*runs, strict=True)
     ]
 

@@ -12,7 +12,8 @@ class Grid:
     """Amounts in tokens, rows and bytes."""
 
     tokens: tuple[int, ...]  # of a step: linear layers, stores
-    rows: tuple[int, ...]  # of a step: sampling, overhead; the batches of decode
+    rows: tuple[int, ...]  # of a step: sampling; the batches of decode
+    served: tuple[int, ...]  # of a step of the runs that measure the overhead
     context: tuple[int, ...]  # of decode
     new: tuple[int, ...]  # of a prompt piece; attention grows as its square, so closer together
     past: tuple[int, ...]
@@ -24,21 +25,28 @@ class Grid:
 FULL = Grid(
     tokens=(1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048),
     rows=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    served=(1, 4, 16, 64, 128),
     context=(16, 128, 512, 1024, 2048, 8192, 32768),
-    new=(1, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048),
-    past=(0, 128, 512, 2048, 8192),
+    new=(1, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 2048),
+    past=(0, 512, 2048, 8192),
     moved=(1, 16, 64, 256, 1024),
     table=(4, 1024, 16 * 1024, 256 * 1024),
 )
 QUICK = Grid(
     tokens=(1, 4, 16, 64, 256, 1024),
     rows=(1, 4, 16, 64),
+    served=(1, 16, 64),
     context=(16, 256, 1024),
     new=(1, 32, 128, 256, 512, 1024),
     past=(0, 512),
     moved=(1, 64, 512),
     table=(4, 16 * 1024),
 )
+
+
+def tiles(amounts: tuple[int, ...], tile: int) -> list[int]:
+    """Return the amounts in whole tiles: what lies between costs as much as the next."""
+    return sorted({-(-n // tile) * tile for n in amounts})
 
 
 def up_to(amounts: tuple[int, ...], most: int) -> list[int]:

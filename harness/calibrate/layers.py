@@ -1,4 +1,4 @@
-"""Times of a decoder's layers without their attention, and of its output head."""
+"""Times of a decoder's output head, and one number that stands for the machine's pace."""
 
 from __future__ import annotations
 
@@ -8,31 +8,26 @@ import numpy as np
 import torch
 
 from harness.calibrate.bench import Bench, Point
-from harness.calibrate.grids import Grid
+from harness.calibrate.grids import tiles
 
 if TYPE_CHECKING:
     from harness.executors.decoder import Decoder
 
 Table = dict[str, Any]
+PROBE_TOKENS = 64
 
 
-def linear(bench: Bench, grid: Grid, decoder: Decoder) -> Table:
-    """All layers over `tokens` tokens of a step, with an attention that does nothing."""
+def probe(bench: Bench, decoder: Decoder) -> Point:
+    """All layers over 64 tokens without attention: to ask later whether the machine is as fast."""
     shape = decoder.shape
-
-    def point(tokens: int) -> Point:
-        ids = torch.arange(tokens, device=bench.device) % shape.vocab
-        at = torch.arange(tokens, device=bench.device) % shape.max_context
-        out = torch.zeros(tokens, shape.heads, shape.head_dim, device=bench.device).to(
-            decoder.dtype
-        )
-        return bench.call(lambda: decoder.hidden(ids, at, lambda layer, q, k, v: out))
-
-    tokens = _tiles(grid.tokens, decoder.batching.tile)
-    return {"tokens": tokens, "seconds": [point(n) for n in tokens]}
+    ids = torch.arange(PROBE_TOKENS, device=bench.device)
+    size = (PROBE_TOKENS, shape.heads, shape.head_dim)
+    out = torch.zeros(size, dtype=decoder.dtype, device=bench.device)
+    tokens, positions = ids % shape.vocab, ids % shape.max_context
+    return bench.call(lambda: decoder.hidden(tokens, positions, lambda layer, q, k, v: out))
 
 
-def sample(bench: Bench, grid: Grid, decoder: Decoder) -> Table:
+def sample(bench: Bench, amounts: tuple[int, ...], decoder: Decoder) -> Table:
     """The output head over `rows` rows, and the likeliest token of each, brought to the host."""
 
     def point(rows: int) -> Point:
@@ -40,10 +35,5 @@ def sample(bench: Bench, grid: Grid, decoder: Decoder) -> Table:
         hidden = torch.as_tensor(numbers, device=bench.device).to(decoder.dtype)
         return bench.call(lambda: decoder.logits(hidden).argmax(dim=-1).cpu())
 
-    rows = _tiles(grid.rows, decoder.batching.tile)
+    rows = tiles(amounts, decoder.batching.tile)
     return {"rows": rows, "seconds": [point(n) for n in rows]}
-
-
-def _tiles(amounts: tuple[int, ...], tile: int) -> list[int]:
-    """Return the amounts in whole tiles: what lies between costs as much as the next."""
-    return sorted({-(-n // tile) * tile for n in amounts})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,10 @@ import torch
 
 from allocators.base import Geometry
 from harness.calibrate import layers, memory
-from harness.calibrate.attention import KernelBench
+from harness.calibrate.attention import StepBench
 from harness.calibrate.bench import Bench, Point
 from harness.calibrate.grids import MIB, Grid
+from harness.calibrate.statistics import STATISTICS
 from harness.cost.calibration import Calibration
 from harness.cost.shapes import ModelShape, kv_bytes_per_token
 from kernels.memory.pool import Pool
@@ -32,30 +33,34 @@ def measure(
     backend: str,
     page_tokens: int,
     repeats: int,
+    statistic: str = "median",
     pool_bytes: int | None = None,
     say: Callable[[str], None] = lambda line: None,
+    between: Callable[[], None] = lambda: None,
 ) -> Calibration:
     """Return the calibration of `decoder` on its device, without the table of overheads.
 
     `pool_bytes` bounds the KV cache that is measured; batches and contexts that do not fit are
-    left out.  `say` is told of the progress.
+    left out.  `say` is told of the progress; `between` is called after each round.
     """
     model, device = decoder.shape, decoder.device
     bench = Bench(device)
     geometry = _geometry(model, page_tokens, pool_bytes or _pool_bytes(device), grid)
     with ExitStack() as stack:
         pool = stack.enter_context(Pool(geometry, decoder.dtype, device, paged=True))
-        kernels = KernelBench(bench, grid, model, pool, backend)
+        step = StepBench(bench, grid, decoder, pool, backend)
+        linear, store = step.layers()
         swap_out, swap_in = memory.swaps(bench, grid, pool)
         maps, unmaps, mapped = memory.calls(bench, grid, geometry, decoder.dtype)
         for backing in mapped:
             stack.enter_context(backing)
+        pace = layers.probe(bench, decoder)
         tables: dict[str, Any] = {
-            "linear": layers.linear(bench, grid, decoder),
-            "store": kernels.store(),
-            "prefill": kernels.prefill(),
-            "decode": kernels.decode(),
-            "sample": layers.sample(bench, grid, decoder),
+            "linear": linear,
+            "store": store,
+            "prefill": step.prefill(),
+            "decode": step.decode(),
+            "sample": layers.sample(bench, grid.rows, decoder),
             "table": memory.tables(bench, grid),
             "copy": memory.copies(bench, grid, pool),
             "swap_out": swap_out,
@@ -66,7 +71,9 @@ def measure(
         for number in bench.run(repeats):
             what = f"round {number} of {repeats}" if number else "warm-up"
             say(f"{len(bench.points)} times: {what}")
-        seconds = _seconds(tables)
+            between()
+        pick = STATISTICS[statistic]
+        seconds, probe_s = _seconds(tables, pick), pick(pace.taken)
     return Calibration(
         model=asdict(model),
         device=device.type,
@@ -77,17 +84,19 @@ def measure(
         threads=torch.get_num_threads(),
         page_tokens=page_tokens,
         repeats=repeats,
+        statistic=statistic,
+        probe_s=probe_s,
         tables=seconds,
     )
 
 
-def _seconds(value: Any) -> Any:
-    """Replace every point by its median."""
+def _seconds(value: Any, pick: Callable[[Iterable[float]], float]) -> Any:
+    """Replace every point by one number."""
     if isinstance(value, Point):
-        return value.seconds
+        return pick(value.taken)
     if isinstance(value, dict):
-        return {key: _seconds(inner) for key, inner in value.items()}
-    return [_seconds(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _seconds(inner, pick) for key, inner in value.items()}
+    return [_seconds(inner, pick) for inner in value] if isinstance(value, list) else value
 
 
 def _geometry(model: ModelShape, page_tokens: int, pool_bytes: int, grid: Grid) -> Geometry:

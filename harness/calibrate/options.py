@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from harness.calibrate.statistics import STATISTICS
 from harness.cost.shapes import ModelShape
 from harness.errors import ConfigError
 from harness.executors.spec import ExecutorSpec
@@ -22,7 +23,7 @@ file what each of their steps should take, and reports the error.
   calibration=FILE        measure nothing: compare with this file
   compare=true            false: measure only
   requests=24             of each run compared
-  runs=3                  how often each is served; the median of a step counts
+  runs=3                  how often each is served
   device=auto             cpu, cuda or auto
   dtype=auto              float32, float16 or bfloat16; as executor.dtype
   backend=auto            the attention back end; as executor.backend
@@ -31,7 +32,9 @@ file what each of their steps should take, and reports the error.
                           that others use too gives steadier times; the same holds for what is
                           simulated: a real run then needs OMP_NUM_THREADS=N
   page_tokens=16          tokens of a page of the paged layout
-  repeats=7               samples of each time; their median counts
+  repeats=9               samples of each time
+  statistic=median        what counts of several times: median, or least: what the machine does
+                          undisturbed, for one that others use too
   quick=false             true: a coarser grid, repeats=3 requests=8 runs=1
 """
 
@@ -49,6 +52,7 @@ class Options:
     threads: int | None = None
     page_tokens: int = 16
     repeats: int | None = None
+    statistic: str = "median"
     requests: int | None = None
     runs: int | None = None
     quick: bool = False
@@ -83,7 +87,11 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _checked(options: Options) -> Options:
-    for name, default, quick in (("repeats", 7, 3), ("requests", 24, 8), ("runs", 3, 1)):
+    if options.statistic not in STATISTICS:
+        raise ConfigError(
+            f"statistic must be one of {', '.join(STATISTICS)}, got {options.statistic!r}"
+        )
+    for name, default, quick in (("repeats", 9, 3), ("requests", 24, 8), ("runs", 3, 1)):
         if getattr(options, name) is None:
             setattr(options, name, quick if options.quick else default)
     for name, most in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 
@@ -40,6 +41,12 @@ def errors(found: Comparison) -> str:
     """Return the errors as two tables, by kind of step and by run."""
     parts = [table([HEAD, *map(_row, found.by_kind)])]
     parts.append(table([("run", *HEAD[1:]), *map(_row, found.by_run)]))
+    now = sorted(found.machine)
+    if now:
+        parts.append(
+            f"The machine itself: its probe took {median(now):.2f} of the calibrated time between "
+            f"these runs ({now[0]:.2f} to {now[-1]:.2f})"
+        )
     parts.extend(f"not run: {name}: {reason}" for name, reason in found.skipped.items())
     return "\n\n".join(parts)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from statistics import median
 
 import numpy as np
 
 from allocators.base import Allocator, Geometry, Grant, IntArray
 from allocators.paged import Paged
+from harness.calibrate.statistics import STATISTICS
 from harness.cost.build import CostModel
 from harness.cost.calibrated import Calibrated
 from harness.cost.calibration import Calibration
-from harness.cost.roofline import FloatArray
+from harness.cost.roofline import FloatArray, Work
 from harness.cost.shapes import ModelShape
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
@@ -116,10 +118,11 @@ def geometry_of(case: Case, model: ModelShape) -> Geometry:
 
 # -- the overhead ------------------------------------------------------------------------------
 #: decode steps at each number of rows
-STEPS_EACH = 8
+STEPS_EACH = 6
+PROMPT_TOKENS = 16
 
 
-def staircase(rows: tuple[int, ...], prompt_tokens: int = 16) -> RequestTable:
+def staircase(rows: tuple[int, ...]) -> RequestTable:
     """Return requests that decode `STEPS_EACH` steps together at each number of `rows`."""
     outputs = np.empty(rows[-1], dtype=np.int64)
     ending = [*reversed(rows), 0]
@@ -128,39 +131,62 @@ def staircase(rows: tuple[int, ...], prompt_tokens: int = 16) -> RequestTable:
         outputs[left:running] = 1 + STEPS_EACH * (stage + 1)
     return RequestTable(
         arrival_s=np.zeros(len(outputs)),
-        prompt_tokens=np.full(len(outputs), prompt_tokens),
+        prompt_tokens=np.full(len(outputs), PROMPT_TOKENS),
         output_tokens=outputs,
     )
 
 
-def add_overhead(
-    calibration: Calibration, real: RealRun, rows: tuple[int, ...], runs: int
-) -> Calibration:
-    """Return the calibration with its table of overheads, from serving runs made for it.
+class Overhead:
+    """The overhead of a step by its rows, from serving runs made for it.
 
-    The overhead at n rows is the median, over decode steps of n rows, of what a step took beyond
-    the parts that were measured: scheduling pieces, placing rows, noting tokens, and how kernels
-    that follow one another get in each other's way.
+    At n rows it is what decode steps of n rows took beyond the parts that were measured: scheduling
+    pieces, placing rows, noting tokens, and how kernels that follow one another get in each
+    other's way.  `take` is called between the rounds of the other measurements, so that a slow
+    second of the machine falls on both.
     """
-    nothing = replace(calibration, tables={**calibration.tables, "overhead": _table([1], [0.0])})
-    case = Case(
-        "overhead",
-        lambda geometry: Paged(geometry, block_size=calibration.page_tokens),
-        staircase(rows),
-        capacity_tokens=rows[-1] * (16 + 2 * STEPS_EACH * len(rows) + calibration.page_tokens),
-        engine=EngineSpec(max_num_seqs=rows[-1]),
-    )
-    beyond: dict[int, list[float]] = {n: [] for n in rows}
-    cost = Calibrated(real.decoder.shape, nothing)
-    for _ in range(runs):
-        for step in serve(case, real, cost):
+
+    def __init__(self, real: RealRun, rows: tuple[int, ...], page_tokens: int) -> None:
+        self._real, self._rows = real, rows
+        longest = PROMPT_TOKENS + 1 + STEPS_EACH * len(rows) + page_tokens
+        self._case = Case(
+            "overhead",
+            lambda geometry: Paged(geometry, block_size=page_tokens),
+            staircase(rows),
+            capacity_tokens=rows[-1] * longest,
+            engine=EngineSpec(max_num_seqs=rows[-1]),
+        )
+        self._taken: list[list[Step]] = []
+
+    def take(self) -> None:
+        """Serve once and keep what the steps took."""
+        self._taken.append(serve(self._case, self._real, Free()))
+
+    def added(self, calibration: Calibration) -> Calibration:
+        """Return the calibration with its table of overheads."""
+        free = {"rows": [1], "seconds": [0.0]}
+        parts = replace(calibration, tables={**calibration.tables, "overhead": free})
+        priced = serve(self._case, self._real, Calibrated(self._real.decoder.shape, parts))
+        pick = STATISTICS[calibration.statistic]
+        beyond: dict[int, list[float]] = {n: [] for n in self._rows}
+        for step, *taken in zip(priced, *self._taken, strict=True):
             if step.kind == "decode":
-                beyond[step.rows].append(step.measured_s - step.simulated_s)
-    seconds = [max(0.0, float(np.median(beyond[n]))) for n in rows]
-    return replace(
-        calibration, tables={**calibration.tables, "overhead": _table(list(rows), seconds)}
-    )
+                took_s = pick(one.measured_s for one in taken)
+                beyond[step.rows].append(took_s - step.simulated_s)
+        seconds = [max(0.0, median(beyond[n])) for n in self._rows]
+        overhead = {"rows": list(self._rows), "seconds": seconds}
+        return replace(calibration, tables={**calibration.tables, "overhead": overhead})
 
 
-def _table(rows: list[int], seconds: list[float]) -> dict[str, list[float] | list[int]]:
-    return {"rows": rows, "seconds": seconds}
+class Free:
+    """A cost model for which nothing takes time."""
+
+    def step_s(self, work: Work) -> float:
+        return 0.0
+
+    def decode_window_s(
+        self, seqs: int, context_tokens: int, steps: int, table_bytes: IntArray | int, paged: bool
+    ) -> FloatArray:
+        return np.zeros(steps)
+
+    def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
+        return 0.0, 0.0

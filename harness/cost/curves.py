@@ -59,7 +59,7 @@ class Surface:
 
     def __init__(self, outer: Sequence[float], curves: Sequence[Curve]) -> None:
         """Take one curve for each of the increasing `outer`.  Raises `ValueError`."""
-        self._outer = Curve(outer, np.zeros(len(outer)))._x
+        self._outer = Curve(outer, [0.0] * len(outer))._x
         if len(curves) != len(self._outer):
             raise ValueError(f"{len(self._outer)} amounts and {len(curves)} curves")
         self._curves = list(curves)

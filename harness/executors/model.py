@@ -106,6 +106,7 @@ class ModelExecutor:
         return seconds
 
     def _run(self, plan: Plan) -> None:
+        self._memory.wait()
         for grant in plan.grants:
             self._move(grant)
             self._memory.copy(grant)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from allocators.base import NO_COPIES, NO_SWAPS, Allocator, Grant, IntArray
-from harness.cost.roofline import FloatArray, Roofline, Work
+from harness.cost import CostModel, Work
+from harness.cost.roofline import FloatArray
 from harness.engine.plan import Plan
 
 #: bytes of one block-table entry on the device (a 32-bit block number)
@@ -19,7 +20,7 @@ class SimulatedExecutor:
 
     skips = True
 
-    def __init__(self, cost: Roofline, allocator: Allocator, draft_cost: float = 0.0) -> None:
+    def __init__(self, cost: CostModel, allocator: Allocator, draft_cost: float = 0.0) -> None:
         self._cost = cost
         self._allocator = allocator
         self._draft_cost = draft_cost

@@ -73,6 +73,9 @@ class Backing(abc.ABC):
         `BackingError` if the grant contradicts what is mapped, `OutOfMemory`.
         """
 
+    def wait(self) -> None:  # noqa: B027 - most have nothing to wait for
+        """Wait for the maps ahead; comes before the step that they were made for."""
+
     @abc.abstractmethod
     def copy(self, grant: Grant) -> None:
         """Execute the copies in every layer; all sources are read before any write."""

@@ -1,5 +1,10 @@
 """A simulated and a real run of the same requests take the same decisions, step for step."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +139,13 @@ def test_memory_is_given_back_when_a_map_fails(error):
         engine.run("failing")
     assert memory.closed
     assert memory.resident_bytes() == 0
+
+
+def test_a_step_waits_for_what_is_mapped_in_the_background():
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join([str(tests), str(tests.parent)])
+    run = subprocess.run(
+        [sys.executable, str(tests / "executors" / "slow_maps.py")],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "late maps were waited for" in run.stdout, f"status {run.returncode}: {run.stderr}"
