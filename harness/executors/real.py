@@ -16,7 +16,15 @@ from harness.errors import ConfigError
 from harness.executors.decoder import build_decoder, check_decodable, shape_of_checkpoint
 from harness.executors.graphs import CudaCapture
 from harness.executors.model import ModelExecutor
-from harness.executors.spec import DEVICES, DTYPES, INVARIANCE, MODES, PACKINGS, ExecutorSpec
+from harness.executors.spec import (
+    DEVICES,
+    DTYPES,
+    HANDLES,
+    INVARIANCE,
+    MODES,
+    PACKINGS,
+    ExecutorSpec,
+)
 from kernels import BACKENDS
 from kernels.memory import backing_for
 from workloads.requests import RequestTable
@@ -40,6 +48,7 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
         ("batch_invariant", INVARIANCE),
         ("memory", MODES),
         ("packing", PACKINGS),
+        ("handles", HANDLES),
     ):
         if getattr(spec, name) not in allowed:
             raise ConfigError(
@@ -61,6 +70,8 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
         spec.dtype = "float32" if on_cpu or model.dtype_bytes == 4 else "bfloat16"
     if spec.backend == "auto":
         spec.backend = "cpu" if on_cpu else "triton"
+    if spec.handles == "auto":
+        spec.handles = "on_demand" if on_cpu else "ahead"
     if spec.batch_invariant == "auto":
         spec.batch_invariant = "on" if spec.dtype == "float32" else "off"
     model = ModelShape(**{**asdict(model), "dtype_bytes": getattr(torch, spec.dtype).itemsize})
@@ -126,6 +137,7 @@ class RealRun:
             device=self.spec.device,
             mode=self.spec.memory,
             packing=self.spec.packing,
+            handles=self.spec.handles,
         )
         try:
             executor = ModelExecutor(

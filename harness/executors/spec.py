@@ -9,6 +9,7 @@ DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODES = ("mapped", "demand")
 PACKINGS = ("padded", "dense")
+HANDLES = ("auto", "on_demand", "ahead")
 INVARIANCE = ("auto", "on", "off")
 
 
@@ -24,7 +25,8 @@ class ExecutorSpec:
     `cuda_graphs`: on a GPU, steps in which all decode are captured and replayed.
     `max_requests`: serve that many requests of the workload (null: all).  `pool_mib`: memory for
     KV where neither kv_memory_gib nor kv_tokens is given (null: on a GPU what the weights leave).
-    `memory` and `packing` are those of a virtual backing: see docs/kernels.md.
+    `memory`, `packing` and `handles` are those of a virtual backing, see docs/kernels.md; `auto`:
+    on demand on a CPU, ahead on a GPU, as vAttention.
     """
 
     name: str = "simulated"
@@ -38,3 +40,4 @@ class ExecutorSpec:
     pool_mib: float | None = None
     memory: str = "mapped"
     packing: str = "padded"
+    handles: str = "auto"
