@@ -50,15 +50,14 @@ class Histories:
     def piece(self, group: Group, sequence: int, start: int, stop: int) -> IntArray:
         """Return the tokens at positions `start`..`stop` - 1 of one sequence of a group."""
         prompt = self.prompt(group.index)
-        if stop <= len(prompt):
+        asked = len(prompt)
+        if stop <= asked:
             return prompt[start:stop]
-        generated = self._outputs[group.index][sequence, : stop - len(prompt)]
-        assert stop <= len(prompt) + self._emitted[group.index], "a token that nobody sampled"
-        return np.concatenate([prompt, generated])[start:stop]
-
-    def last(self, group: Group, sequence: int) -> int:
-        """Return the token that a sequence feeds next."""
-        return int(self._outputs[group.index][sequence, self._emitted[group.index] - 1])
+        assert stop <= asked + self._emitted[group.index], "a token that nobody sampled"
+        generated = self._outputs[group.index][sequence]
+        if start >= asked:
+            return generated[start - asked : stop - asked]
+        return np.concatenate([prompt[start:], generated[: stop - asked]])
 
     def digest(self) -> str:
         """Return a hash of every request's emitted tokens, in the order of the requests."""

@@ -106,10 +106,13 @@ class ModelExecutor:
         return seconds
 
     def _run(self, plan: Plan) -> None:
-        self._memory.wait()
+        self._memory.wait()  # for what the last step had mapped for this one
         for grant in plan.grants:
             self._move(grant)
             self._memory.copy(grant)
+        if plan.chunks:
+            # A piece may have been admitted without a grant, to pages that one of these maps ahead.
+            self._memory.wait()
         if plan.prefills:
             self._prefill(plan.prefills)
         else:
@@ -211,7 +214,11 @@ class ModelExecutor:
 
     # -- memory ------------------------------------------------------------------------------
     def _move(self, grant: Grant) -> None:
-        """Execute all of a grant but its copies."""
+        """Execute all of a grant but its copies.
+
+        It may use what a grant before it in the same step maps ahead (a slot that is kept ready).
+        """
+        self._memory.wait()
         self._host.save(grant)
         if len(grant.maps) or len(grant.unmaps) or len(grant.ahead_maps):
             self._memory.map(grant)

@@ -21,8 +21,13 @@ def slow(self, maps):
 
 
 Virtual._map_ahead = slow
-table = requests(6, longest=(40, 40))
-seen = serve(virtual(800, layout="sliced"), table)
-assert late, "nothing was mapped ahead"
-assert seen.digest == serve(contiguous(2000, reservation="grow"), table).digest
+for n, longest, tokens in ((10, (32, 32), 800), (2, (8, 8), 32)):
+    # In the small pool the second request is let in without a grant, into the page-group that the
+    # first one's grant maps ahead.
+    table = requests(n, longest=longest)
+    expected = serve(contiguous(2000, reservation="grow"), table).digest
+    for engine in ({"policy": "continuous"}, {"policy": "chunked", "max_num_batched_tokens": 60}):
+        late = 0
+        assert serve(virtual(tokens, layout="sliced"), table, **engine).digest == expected
+        assert late, "nothing was mapped ahead"
 print("late maps were waited for")

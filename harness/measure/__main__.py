@@ -1,0 +1,98 @@
+"""`python -m harness.measure [OPTION=VALUE ...]` and `python -m harness.measure report DIR`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from harness.errors import ConfigError
+from harness.measure.options import USAGE, Options, parse
+
+OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status.
+
+    0: every step is complete, skipped or not possible here; 1: one failed or was cut short;
+    2, after one line, for input that is wrong; 130 after Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(given):
+        print(USAGE, end="")
+        return OK
+    try:
+        if given[:1] == ["report"]:
+            return _report(given[1:])
+        return _measure(parse(given), f"python -m harness.measure {shlex.join(given)}".strip())
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG
+    except OSError as error:
+        print(f"error: cannot write the records: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _report(arguments: Sequence[str]) -> int:
+    from harness.measure.report import write_report
+
+    if len(arguments) != 1:
+        raise ConfigError("report takes one directory: python -m harness.measure report DIR")
+    directory = Path(arguments[0]).expanduser()
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} is not a directory")
+    print(f"Written: {write_report(directory)}")
+    return OK
+
+
+def _measure(options: Options, command: str) -> int:
+    import torch
+
+    from harness.measure.environment import describe
+    from harness.measure.report import write_report
+    from harness.measure.runner import run_steps
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device=cuda, but torch sees no CUDA device; device=cpu quick=true tries the rest"
+        )
+    device = torch.device("cuda", 0) if options.device == "cuda" else torch.device("cpu")
+    environment = describe(device, options.commit)
+    out = _out(options, environment["accelerator"])
+    out.mkdir(parents=True, exist_ok=True)
+    interrupted, found = False, {}
+    try:
+        found = run_steps(options, out, device, command, environment, _say)
+    except KeyboardInterrupt:
+        interrupted = True
+    print(f"Records in {out}; tables in {write_report(out)}")
+    if interrupted:
+        return INTERRUPTED
+    return FAILED if {"failed", "partial"} & set(found.values()) else OK
+
+
+def _out(options: Options, accelerator: dict | None) -> Path:
+    """Return the directory of the records."""
+    if options.out:
+        out = Path(options.out).expanduser()
+    elif accelerator is None:
+        # What a CPU gives proves the chain and is no measurement: it is not among the tracked.
+        out = Path(f"results/runs/measure-{datetime.now():%Y%m%d-%H%M%S}")
+    else:
+        name = re.sub(r"[^a-z0-9]+", "-", accelerator["name"].lower()).strip("-")
+        out = Path(f"results/measured/{datetime.now():%Y-%m-%d}-{name}")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out={out} is a file; expected a directory")
+    return out.absolute()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

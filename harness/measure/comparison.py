@@ -1,0 +1,108 @@
+"""The step `comparison`: the default allocators on OPT-13B shapes, by the public command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+from harness.measure.job import Job, one_line
+from harness.measure.subprocesses import last_line, release, run_command, without_paths
+
+#: the issue's comparison: its model, KV pool and workload; weights are random
+MODEL, KV_GIB, WORKLOAD = "opt-13b", 12, "sharegpt"
+#: with device=cpu: what shows that the command works, in seconds
+CPU_REQUESTS = 2
+#: if a trial cannot tell how many fit
+FALLBACK_REQUESTS = 40
+#: of a row of summary.json, beside status, reason and digest
+METRICS = (
+    "token_share", "mean_batch", "peak_batch", "requests_per_s", "output_tokens_per_s",
+    "ttft_p50_s", "normalized_latency_mean_s", "preemptions", "steps", "finished_requests",
+    "resident_peak_bytes", "map_s", "allocator_us_per_step",
+)  # fmt: skip
+#: files of a run that are kept, beside its summary, up to this size
+KEPT_BYTES = 2**20
+
+
+def run(job: Job) -> None:
+    """Run the comparison and keep its summary."""
+    if job.device.type == "cpu":
+        requests, model = job.options.requests or CPU_REQUESTS, "llama-tiny"
+        memory = ["executor.pool_mib=256"]
+    else:
+        requests, model, memory = _how_many(job), MODEL, [f"kv_memory_gib={KV_GIB}"]
+    compare(job, [f"+workload={WORKLOAD}", f"model={model}", *memory], requests)
+
+
+def compare(job: Job, options: list[str], requests: int | None) -> None:
+    """Run `python -m harness` with these options within the step's time; fill `results`.
+
+    Raises `RuntimeError` if no row came of it.
+    """
+    directory = job.out / job.step
+    shutil.rmtree(directory, ignore_errors=True)
+    arguments = ["-m", "harness", *options, "executor=model", f"executor.device={job.device.type}"]
+    if requests is not None:
+        arguments.append(f"executor.max_requests={requests}")
+    arguments += ["report=none", f"hydra.run.dir={directory}"]
+    release(job.device)
+    done = run_command(arguments, job.left_s())
+    without_paths(done, job.out)
+    job.results["run"] = done
+    job.save()
+    summary = directory / "summary.json"
+    if not summary.is_file():
+        raise RuntimeError(f"the comparison wrote nothing: {last_line(done)}")
+    found = json.loads(summary.read_text(encoding="utf-8"))
+    job.results["config"] = {
+        key: found["config"].get(key)
+        for key in ("executor", "model", "kv_memory_gib", "kv_tokens", "num_requests", "seed")
+    }
+    job.results["rows"] = [_row(row) for row in found["rows"]]
+    digests = {row["output_digest"] for row in job.results["rows"] if row["status"] == "ok"}
+    job.results["same_outputs"] = len(digests) == 1
+    _trim(job)
+    job.save()
+    broken = [row for row in job.results["rows"] if row["status"] == "error"]
+    if done["timed_out"]:
+        job.results.setdefault("left_out", []).append("what the comparison was interrupted in")
+    elif broken:
+        raise RuntimeError(f"{broken[0]['allocator']}: {broken[0]['reason']}")
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    metrics = row.get("metrics") or {}
+    return {
+        "allocator": row["allocator"],
+        "status": row["status"],
+        "reason": row.get("reason"),
+        "output_digest": row.get("output_digest"),
+        **{name: metrics.get(name) for name in METRICS},
+    }
+
+
+def _trim(job: Job) -> None:
+    """Keep the summary and what is small; pictures can be drawn again from it."""
+    directory = job.out / job.step
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "summary.json" and path.stat().st_size > KEPT_BYTES:
+            path.unlink()
+
+
+def _how_many(job: Job) -> int:
+    """Return how many requests the comparison serves."""
+    if job.options.requests is not None:
+        return job.options.requests
+    from harness.measure.sizing import fitting_requests
+
+    try:
+        found = fitting_requests(job, MODEL, KV_GIB, WORKLOAD)
+    except Exception as error:
+        # The trial only chooses a number; the comparison itself shows what is wrong.
+        found = {"requests": FALLBACK_REQUESTS, "reason": f"no trial: {one_line(error)}"}
+    job.results["sizing"] = found
+    job.save()
+    return int(found["requests"])

@@ -1,0 +1,97 @@
+"""The options of the command, typed, and their checks; importing this imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from harness.errors import ConfigError
+
+STEPS = ("environment", "kernels", "vmm", "identity", "comparison", "beam", "calibrate")
+DEVICES = ("cuda", "cpu")
+
+USAGE = f"""\
+usage: python -m harness.measure [OPTION=VALUE ...]
+       python -m harness.measure report DIR
+
+Measures everything that wants a GPU, one step after the other, and writes a record of each as soon
+as there is something to keep: an interruption loses nothing. The second form writes the tables of
+records anew (DIR/README.md); the first does so at its end.
+
+  out=DIR            where records go; results/measured/DATE-GPU (on a CPU results/runs/measure-..)
+  only=STEP,...      of {", ".join(STEPS)}
+  limit_s=570        seconds for all; a step that would start too late is recorded as skipped
+  device=cuda        cuda, or cpu: proves the chain without a GPU
+  quick=false        true: tiny sizes
+  requests=N         of the comparison; as many as fit the time, by a trial of a few steps
+  isolate=true       each step in a process of its own: a fault on the device, or a kernel that
+                     never ends, then costs one step (false with device=cpu)
+  commit=SHA         what is measured, where the checkout came without its history
+"""
+
+
+@dataclass
+class Options:
+    out: str | None = None
+    only: Any = None
+    limit_s: float = 570.0
+    device: str = "cuda"
+    quick: bool = False
+    requests: int | None = None
+    isolate: bool | None = None
+    commit: str | None = None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps asked for, in the order in which they run."""
+        return STEPS if self.only is None else tuple(s for s in STEPS if s in self.only)
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Return the options of a command line.  Raises `ConfigError` of one line for any mistake."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    known = [field.name for field in fields(Options)]
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{argument!r} is not OPTION=VALUE; --help lists the options")
+        if name not in known:
+            raise ConfigError(f"unknown option {name}; there are {', '.join(known)}")
+        if not value.strip():
+            raise ConfigError(f"{name}= has no value; --help lists the options")
+    try:
+        given = OmegaConf.from_dotlist(list(arguments))
+        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
+    except YAMLError as error:
+        raise ConfigError(
+            f"an option's value cannot be read: {' '.join(str(error).split())}"
+        ) from None
+    except OmegaConfBaseException as error:
+        reason = str(error).split("\n")[0]
+        where = getattr(error, "full_key", None)
+        raise ConfigError(f"{where}: {reason}" if where else reason) from None
+    assert isinstance(options, Options)
+    return _checked(options)
+
+
+def _checked(options: Options) -> Options:
+    if options.only is not None:
+        names = options.only if isinstance(options.only, list) else str(options.only).split(",")
+        options.only = [str(name).strip() for name in names]
+        wrong = [name for name in options.only if name not in STEPS]
+        if wrong or not options.only:
+            raise ConfigError(f"only must name steps of {', '.join(STEPS)}, got {wrong}")
+    if options.device not in DEVICES:
+        raise ConfigError(f"device must be one of {', '.join(DEVICES)}, got {options.device!r}")
+    if not 0 < options.limit_s < math.inf:
+        raise ConfigError(f"limit_s must be a positive number, got {options.limit_s}")
+    if options.isolate is None:
+        options.isolate = options.device == "cuda"
+    if options.requests is not None and options.requests < 1:
+        raise ConfigError(f"requests must be at least 1, got {options.requests}")
+    return options

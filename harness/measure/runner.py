@@ -1,0 +1,136 @@
+"""Runs steps one after the other within the time given; the failure of one stops no other."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.measure.job import Job, Unmeasurable, one_line
+from harness.measure.options import STEPS, Options
+from harness.measure.subprocesses import GRACE_S, last_line, run_command
+from harness.results.atomic import write_text
+
+if TYPE_CHECKING:
+    import torch
+
+#: seconds that a process of its own takes before its step begins, and after it
+START_S = 12.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """`run(job)` of `module`; it is not begun with less than `least_s` seconds left, and gets at
+    most `share` of what is left after the least that later steps need."""
+
+    module: str
+    least_s: float
+    share: float
+
+    def load(self) -> Callable[[Job], None]:
+        return import_module(f"harness.measure.{self.module}").run
+
+
+PLAN: dict[str, Step] = {
+    "environment": Step("environment", 3, 1.0),
+    "kernels": Step("kernels", 20, 0.35),
+    "vmm": Step("vmm", 8, 0.2),
+    "identity": Step("identity", 20, 0.4),
+    "comparison": Step("comparison", 60, 0.8),
+    "beam": Step("beam", 25, 0.6),
+    "calibrate": Step("calibrate", 25, 1.0),
+}
+assert tuple(PLAN) == STEPS
+
+
+def run_steps(
+    options: Options,
+    out: Path,
+    device: torch.device,
+    command: str,
+    environment: dict[str, Any],
+    say: Callable[[str], None],
+    *,
+    plan: Mapping[str, Step] = PLAN,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, str]:
+    """Run the steps asked for, each leaving its record in `out`; return the status of each.
+
+    Raises what is not an error of a step: KeyboardInterrupt, after the record was written.
+    """
+    deadline_s = clock() + options.limit_s
+    # Tiny sizes need a fraction of the time.
+    scale = 0.1 if options.quick else 1.0
+    names = [name for name in plan if name in options.steps]
+    found: dict[str, str] = {}
+    for at, name in enumerate(names):
+        left_s = deadline_s - clock()
+        start_s = START_S if options.isolate else 0.0
+        later_s = sum(plan[other].least_s * scale + start_s for other in names[at + 1 :])
+        least_s = plan[name].least_s * scale + start_s
+        share = plan[name].share if at + 1 < len(names) else 1.0
+        limit_s = max(least_s, share * (left_s - later_s))
+        job = Job(name, options, out, device, command, environment, limit_s, say, clock)
+        if left_s < least_s:
+            if job.path.exists():
+                say(f"{name}: skipped, {left_s:.0f} s were left; an earlier record is kept")
+                found[name] = "skipped"
+                continue
+            job.end("skipped", f"{max(left_s, 0):.0f} s were left, it needs {least_s:.0f} s")
+        else:
+            say(f"{name}: begins, at most {limit_s:.0f} s")
+            if options.isolate:
+                _run_apart(job)
+            else:
+                _run(job, plan[name])
+        found[name] = job.status
+        say(f"{name}: {job.status}{f' ({job.reason})' if job.reason else ''}")
+    return found
+
+
+def _run_apart(job: Job) -> None:
+    """Run the step by a command of its own, which writes the record."""
+    options = job.options
+    arguments = [
+        *("-m", "harness.measure", f"only={job.step}", f"device={options.device}"),
+        *(f"out={job.out}", f"limit_s={job.limit_s - START_S:.1f}"),
+        *("isolate=false", f"quick={str(options.quick).lower()}"),
+    ]
+    given = {"requests": options.requests, "commit": options.commit}
+    arguments += [f"{key}={value}" for key, value in given.items() if value is not None]
+    job.path.unlink(missing_ok=True)
+    done = run_command(arguments, job.limit_s + GRACE_S)
+    if not job.path.exists():
+        job.end("failed", f"its process wrote nothing: {last_line(done)}")
+        return
+    record = json.loads(job.path.read_text(encoding="utf-8"))
+    job.status, job.reason = record["status"], record["reason"] or ""
+    if done["exit_status"] < 0 or (done["timed_out"] and job.status == "partial"):
+        # It could not say so itself.
+        record["reason"] = job.reason = f"ended from outside after {done['seconds']:.0f} s"
+        write_text(job.path, json.dumps(record, indent=1) + "\n")
+
+
+def _run(job: Job, step: Step) -> None:
+    job.save()
+    try:
+        step.load()(job)
+    except Unmeasurable as error:
+        job.end("unsupported", " ".join(str(error).split()))
+    except KeyboardInterrupt:
+        job.end("partial", "interrupted")
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        job.end("failed", f"{one_line(error)} ({Path(frame.filename).name}:{frame.lineno})")
+    else:
+        left_out = len(job.results.get("left_out", ()))
+        if left_out:
+            job.end("partial", f"no time for {left_out} of its measurements; see left_out")
+        else:
+            job.end("ok")

@@ -1,0 +1,101 @@
+"""Other commands of the harness, run as a user would run them, but not longer than a step may."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+#: seconds that a command has to write what it holds, once it was interrupted
+GRACE_S = 15.0
+#: characters of its output that are kept
+KEPT_CHARS = 6000
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def release(device: torch.device) -> None:
+    """Give the device's memory back to the system: another process is to have it."""
+    gc.collect()
+    if device.type == "cuda":
+        # After a fault on the device this fails too; the other process is none the worse for it.
+        with suppress(RuntimeError):
+            torch.cuda.empty_cache()
+
+
+def run_command(arguments: list[str], limit_s: float) -> dict[str, Any]:
+    """Run `python ARGUMENTS`; return the command, its status, seconds and the end of its output.
+
+    It is interrupted (as by Ctrl-C) so early that it ends within `limit_s`: whatever it has by
+    then, it writes.  `timed_out` says that this happened.
+    """
+    environment = dict(os.environ)
+    # Where the project is used from a checkout and not installed.
+    paths = [str(ROOT), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    began_s = perf_counter()
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+        env=environment,
+    ) as process:
+        try:
+            output, timed_out = _wait(process, limit_s)
+        except BaseException:
+            # It may end what it writes, and is not left behind.
+            _end(process)
+            raise
+    return {
+        "command": shlex.join(["python", *arguments]),
+        "exit_status": process.returncode,
+        "timed_out": timed_out,
+        "seconds": round(perf_counter() - began_s, 3),
+        "output": output[-KEPT_CHARS:],
+    }
+
+
+def _wait(process: subprocess.Popen[str], limit_s: float) -> tuple[str, bool]:
+    grace_s = min(GRACE_S, limit_s / 4)
+    try:
+        return process.communicate(timeout=max(0.1, limit_s - grace_s))[0], False
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    try:
+        return process.communicate(timeout=max(1.0, grace_s))[0], True
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()[0], True
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    # Ctrl-C in a terminal has reached it too, and a second one would cut short what it writes.
+    for last in (signal.SIGINT, signal.SIGKILL):
+        try:
+            process.wait(GRACE_S / 3)
+            return
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.send_signal(last)
+
+
+def last_line(found: dict[str, Any]) -> str:
+    """Return the last line that a command printed."""
+    lines = str(found["output"]).strip().splitlines()
+    return lines[-1] if lines else "it printed nothing"
+
+
+def without_paths(found: dict[str, Any], out: Path) -> None:
+    """Call the directory of the records OUT: a record names no place of whoever made it."""
+    for key in ("command", "output"):
+        found[key] = str(found[key]).replace(str(out), "OUT")
