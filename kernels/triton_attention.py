@@ -56,10 +56,10 @@ def decode(
         num_stages=STAGES,
     )  # fmt: skip
     triton_kernels.decode_reduce[(count, heads)](
-        peaks, totals, parts, out, *out.stride()[:2], splits,
+        peaks, totals, parts, out, rows.lengths, *out.stride()[:2], splits,
         DIM=dim,
         DIM_PAD=dim_pad,
-        SPLITS_PAD=triton.next_power_of_2(splits),
+        SPLIT=SPLIT_TOKENS,
     )  # fmt: skip
     return out
 

@@ -65,6 +65,8 @@ def decode_split(
     """
     row, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths + row)
+    if split * SPLIT >= length:
+        return
     first = tl.load(offset + row)
     g, d = tl.arange(0, GROUP_PAD), tl.arange(0, DIM_PAD)
     head = kv_head * GROUP + g
@@ -96,20 +98,27 @@ def decode_split(
 
 @triton.jit
 def decode_reduce(
-    peaks, totals, parts, out, out_row, out_head, splits,
-    DIM: tl.constexpr, DIM_PAD: tl.constexpr, SPLITS_PAD: tl.constexpr,
+    peaks, totals, parts, out, lengths, out_row, out_head, splits,
+    DIM: tl.constexpr, DIM_PAD: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """Join the splits of one query head.  Grid (rows, query_heads)."""
+    """Join the splits of one query head, one after the other.  Grid (rows, query_heads).
+
+    A sum over all splits at once would be grouped by how many the longest row of the batch has.
+    """
     row, head = tl.program_id(0), tl.program_id(1)
     at = (row.to(tl.int64) * tl.num_programs(1) + head) * splits
-    s, d = tl.arange(0, SPLITS_PAD), tl.arange(0, DIM_PAD)
-    peak = tl.load(peaks + at + s, mask=s < splits, other=float("-inf"))
-    total = tl.load(totals + at + s, mask=s < splits, other=0.0)
-    weight = tl.exp2(peak - tl.max(peak, 0))
-    use = (s < splits)[:, None] & (d < DIM)[None, :]
-    part = tl.load(parts + (at + s)[:, None] * DIM + d[None, :], mask=use, other=0.0)
-    joined = tl.sum(part * weight[:, None], 0) / tl.sum(total * weight, 0)
-    tl.store(out + row.to(tl.int64) * out_row + head * out_head + d, joined, mask=d < DIM)
+    used = tl.cdiv(tl.load(lengths + row), SPLIT)
+    d = tl.arange(0, DIM_PAD)
+    peak = tl.load(peaks + at)
+    for s in range(1, used):
+        peak = tl.maximum(peak, tl.load(peaks + at + s))
+    acc = tl.zeros([DIM_PAD], tl.float32)
+    total = 0.0
+    for s in range(0, used):
+        weight = tl.exp2(tl.load(peaks + at + s) - peak)
+        total += tl.load(totals + at + s) * weight
+        acc += tl.load(parts + (at + s) * DIM + d, mask=d < DIM, other=0.0) * weight
+    tl.store(out + row.to(tl.int64) * out_row + head * out_head + d, acc / total, mask=d < DIM)
 
 
 @triton.jit

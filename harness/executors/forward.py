@@ -10,14 +10,13 @@ import torch
 
 import kernels
 from allocators.base import Allocator, BlockTable, IntArray, Strided
-from harness.executors.graphs import Capture, DecodeGraphs, take
+from harness.executors.graphs import Caches, Capture, DecodeGraphs, scratch_like, take
 from kernels.memory import Backing
 from kernels.rows import Layout, Rows
 
 if TYPE_CHECKING:
     from harness.executors.decoder import Decoder
 
-Caches = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer
 #: tokens of each of the two rows on which a warm-up runs
 WARM_TOKENS = 16
 
@@ -44,17 +43,25 @@ class Forward:
         allocator: Allocator,
         memory: Backing,
         backend: str,
+        *,
+        single: bool = False,
         capture: Capture | None = None,
     ) -> None:
-        """With `capture`, passes in which all decode are captured and replayed."""
+        """With `capture`, passes in which all decode are captured and replayed.
+
+        `single`: each token attends by itself, as in decoding, for a back end whose prefill adds in
+        another order; a recomputed sequence then has the same bits.
+        """
         self._decoder, self._allocator, self._memory = decoder, allocator, memory
-        self._backend = backend
+        self._backend, self._single = backend, single
         layers = range(allocator.geometry.layers)
         self._caches = [(memory.keys(i), memory.values(i)) for i in layers]
+        self._scratch = scratch_like(self._caches, 2 * WARM_TOKENS)
         self._graphs = None
         if capture is not None:
-            max_len = allocator.geometry.max_len
-            self._graphs = DecodeGraphs(self._single, self._caches[0][0], max_len, capture)
+            self._graphs = DecodeGraphs(
+                self._replayed, self._caches, self._scratch, allocator.geometry, capture
+            )
 
     def run(self, pieces: Pieces) -> torch.Tensor:
         """Compute the pieces and store their KV; return the last hidden state of each, [S, H]."""
@@ -66,13 +73,10 @@ class Forward:
         return self._pass(self._caches, layout, pieces)
 
     def warm_up(self) -> None:
-        """Compile and load what a run needs, on memory of its own: no step is timed cold."""
-        cache = self._caches[0][0]
-        flat = cache.dim() == 3
-        row = WARM_TOKENS if flat else cache.shape[1]
+        """Compile, load and capture what a run needs: no step is timed cold."""
+        cache = self._scratch[0][0]
+        row = WARM_TOKENS if cache.dim() == 3 else cache.shape[1]
         n = min(row, WARM_TOKENS)
-        like = cache[: 2 * WARM_TOKENS if flat else 2]
-        keys, values = torch.zeros_like(like), torch.zeros_like(like)
         stops = np.full(2, n)
         layout: Layout = Strided(np.array([0, row]), stops)
         if self._allocator.block_tables:
@@ -80,7 +84,13 @@ class Forward:
         for start in (0, n - 1):
             tokens = np.zeros(2 * (n - start), dtype=np.int64)
             pieces = Pieces(np.arange(2), np.full(2, start), stops, tokens)
-            self.logits(self._pass([(keys, values)] * len(self._caches), layout, pieces))
+            self.logits(self._pass(self._scratch, layout, pieces))
+        if self._graphs is not None:
+            self._graphs.prepare(layout)
+
+    def close(self) -> None:
+        """Let go of the memory's views."""
+        self._caches, self._graphs = [], None
 
     def _pass(self, caches: Caches, layout: Layout, pieces: Pieces) -> torch.Tensor:
         queries = pieces.stops - pieces.starts
@@ -91,15 +101,27 @@ class Forward:
         positions = torch.as_tensor(np.arange(len(pieces.tokens)) + first, device=device)
         cache = caches[0][0]
         slots = torch.as_tensor(kernels.new_slots(layout, queries), device=device)
+        if self._single:
+            # Every token a row of its own, as long as what it may see.
+            layout = replace(
+                take(layout, np.repeat(np.arange(len(queries)), queries)),
+                lengths=np.arange(len(pieces.tokens)) + first + 1,
+            )
+            queries = np.ones(len(pieces.tokens), dtype=np.int64)
         parts = _parts(layout, queries, cache, self._backend)
         attend = _Attend(self._decoder.scale, self._backend, caches, slots, parts)
         hidden = self._decoder.hidden(tokens, positions, attend)
         return hidden[torch.as_tensor(ends - 1, device=device)]
 
-    def _single(
-        self, tokens: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor, rows: Rows
+    def _replayed(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        slots: torch.Tensor,
+        rows: Rows,
+        caches: Caches,
     ) -> torch.Tensor:
-        attend = _Attend(self._decoder.scale, self._backend, self._caches, slots, [rows])
+        attend = _Attend(self._decoder.scale, self._backend, caches, slots, [rows])
         return self._decoder.hidden(tokens, positions, attend)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

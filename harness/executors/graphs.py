@@ -2,8 +2,12 @@
 
 A CUDA graph replays the same kernels on the same addresses.  So the inputs of a decoding pass
 (tokens, positions, slots, and where each row's KV lies) are copied into buffers of a fixed size,
-one set for each power of two of rows and of longest length, and the pass over them is captured
-once.  Rows that fill a batch up repeat its last row: they write the same numbers to the same slot.
+and the pass over them is captured once for each size: a power of two of rows, and a longest length
+of 1,024, 4,096 and so on.  Rows that fill a batch up repeat its last row: they write the same
+numbers to the same slot.
+
+Capturing runs nothing, so it can be done before there is any KV; the kernels are compiled by a pass
+over scratch memory of the same strides.
 """
 
 from __future__ import annotations
@@ -16,12 +20,15 @@ import numpy as np
 import torch
 
 import kernels
+from allocators.base import Geometry
 from kernels.rows import Layout, Rows, as_pages
 
-#: the shortest length for which a graph is captured; below it, nothing is won by another one
-LEAST_LENGTH = 256
+#: the first of the lengths for which graphs are captured, and from each to the next
+LEAST_LENGTH, LENGTH_FACTOR = 1024, 4
 
-Pass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Rows], torch.Tensor]
+Caches = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer
+#: computes tokens, positions, slots and rows of a batch over caches
+Pass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Rows, Caches], torch.Tensor]
 
 
 class Captured(Protocol):
@@ -29,9 +36,14 @@ class Captured(Protocol):
 
 
 class Capture(Protocol):
-    """Records what `work` does to buffers; returns it with the tensor that it gave."""
+    """Records what `work` does, without doing it; returns that and the tensor it will fill.
 
-    def __call__(self, work: Callable[[], torch.Tensor]) -> tuple[Captured, torch.Tensor]: ...
+    `warm_up` does the same on memory that may be written.
+    """
+
+    def __call__(
+        self, work: Callable[[], torch.Tensor], warm_up: Callable[[], torch.Tensor]
+    ) -> tuple[Captured, torch.Tensor]: ...
 
 
 class CudaCapture:
@@ -40,16 +52,18 @@ class CudaCapture:
     def __init__(self) -> None:
         self._pool = None
 
-    def __call__(self, work: Callable[[], torch.Tensor]) -> tuple[Captured, torch.Tensor]:
+    def __call__(
+        self, work: Callable[[], torch.Tensor], warm_up: Callable[[], torch.Tensor]
+    ) -> tuple[Captured, torch.Tensor]:
         # Before a capture everything has to be compiled and every library set up.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            work()
-            work()
+            warm_up()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Only what this thread does is captured: another one may be mapping memory.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             out = work()
         self._pool = graph.pool()
         return graph, out
@@ -70,11 +84,24 @@ class _Entry:
 class DecodeGraphs:
     """Runs decoding passes by replaying what was captured for their size."""
 
-    def __init__(self, work: Pass, cache: torch.Tensor, max_len: int, capture: Capture) -> None:
-        """`work` computes tokens, positions, slots and rows of a batch; `cache` is any layer's."""
-        self._work, self._cache, self._capture = work, cache, capture
-        self._max_len = max_len
+    def __init__(
+        self, work: Pass, caches: Caches, scratch: Caches, geometry: Geometry, capture: Capture
+    ) -> None:
+        """`scratch`: two pages (or some slots) of memory with the strides of `caches`."""
+        self._work, self._caches, self._scratch = work, caches, scratch
+        self._geometry, self._capture = geometry, capture
         self._entries: dict[tuple[int, int], _Entry] = {}
+
+    def prepare(self, layout: Layout) -> None:
+        """Capture every size that may come; `layout` is any of the kind that will."""
+        sizes = [1 << n for n in range(_power(self._geometry.max_seqs) + 1)]
+        longest = LEAST_LENGTH
+        while True:
+            for size in reversed(sizes):  # the largest first: the others fit into its memory
+                self._entry(size, longest, layout)
+            if longest >= self._geometry.max_len:
+                return
+            longest *= LENGTH_FACTOR
 
     def run(self, layout: Layout, tokens: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states, [S, hidden], valid until the next run of this size.
@@ -82,72 +109,81 @@ class DecodeGraphs:
         layout: one row a sequence, the new token counted; tokens: int64 [S] on the CPU.
         """
         count = len(layout.lengths)
-        size = _power_of_two(count)
-        longest = _power_of_two(max(LEAST_LENGTH, int(layout.lengths.max())))
+        size, longest = 1 << _power(count), LEAST_LENGTH
+        while longest < layout.lengths.max():
+            longest *= LENGTH_FACTOR
         filled = np.minimum(np.arange(size), count - 1)
         layout = take(layout, filled)
-        rows = kernels.place(layout, self._cache)
-        ones = np.ones(size, dtype=np.int64)
-        slots = torch.as_tensor(kernels.new_slots(layout, ones))
-        positions = torch.as_tensor(np.asarray(layout.lengths, dtype=np.int64) - 1)
-        tokens = tokens[torch.as_tensor(filled)]
-        entry = self._entries.get((size, longest))
-        if entry is None:
-            entry = self._make(rows, tokens, positions, slots, longest)
-            self._entries[size, longest] = entry
-        else:
-            self._fill(entry, rows, tokens, positions, slots)
-        entry.graph.replay()
-        return entry.out[:count]
-
-    def _make(
-        self,
-        rows: Rows,
-        tokens: torch.Tensor,
-        positions: torch.Tensor,
-        slots: torch.Tensor,
-        longest: int,
-    ) -> _Entry:
-        device = self._cache.device
-        # As many columns as the longest row may need; a row in one long page needs no second.
-        pages = as_pages(self._cache, rows.page_tokens).shape[0]
-        columns = 1 if pages == 1 else min(-(-longest // rows.page_tokens) + 1, pages)
-        table = rows.table.new_zeros((rows.num_rows, columns))
-        table[:, : rows.table.shape[1]] = rows.table
-        static = replace(
-            rows,
-            table=table,
-            max_length=min(longest, self._max_len),
-            # It may hold now and not later, unless nothing can run over the end of a page.
-            contiguous=pages == 1,
-            derived={},
-        )
-        inputs = [t.to(device).clone() for t in (tokens, positions, slots)]
-
-        def work() -> torch.Tensor:
-            static.derived.clear()
-            return self._work(*inputs, static)
-
-        graph, out = self._capture(work)
-        return _Entry(*inputs, rows=static, graph=graph, out=out)
-
-    @staticmethod
-    def _fill(
-        entry: _Entry,
-        rows: Rows,
-        tokens: torch.Tensor,
-        positions: torch.Tensor,
-        slots: torch.Tensor,
-    ) -> None:
+        entry = self._entry(size, longest, layout)
+        rows = kernels.place(layout, self._caches[0][0])
+        slots = kernels.new_slots(layout, np.ones(size, dtype=np.int64))
+        width = rows.table.shape[1]
         for held, new in (
-            (entry.tokens, tokens),
-            (entry.positions, positions),
-            (entry.slots, slots),
-            (entry.rows.table[:, : rows.table.shape[1]], rows.table),
+            (entry.tokens, tokens[torch.as_tensor(filled)]),
+            (entry.positions, torch.as_tensor(np.asarray(layout.lengths, dtype=np.int64) - 1)),
+            (entry.slots, torch.as_tensor(slots)),
+            (entry.rows.table[:, :width], rows.table),
             (entry.rows.offset, rows.offset),
             (entry.rows.lengths, rows.lengths),
         ):
             held.copy_(new)
+        entry.graph.replay()
+        return entry.out[:count]
+
+    def _entry(self, size: int, longest: int, layout: Layout) -> _Entry:
+        found = self._entries.get((size, longest))
+        if found is None:
+            found = self._entries[size, longest] = self._make(size, longest, layout)
+        return found
+
+    def _make(self, size: int, longest: int, layout: Layout) -> _Entry:
+        cache = self._caches[0][0]
+        # All rows are the first token of the first page: what scratch memory has, too.
+        name = "table" if hasattr(layout, "table") else "base"
+        zeros = np.zeros((size, 1) if name == "table" else size, dtype=np.int64)
+        ones = np.ones(size, dtype=np.int64)
+        layout = replace(layout, lengths=ones, **{name: zeros})
+        rows = kernels.place(layout, cache)
+        # As many columns as the longest row may need; a row in one long page needs no second.
+        pages = as_pages(cache, rows.page_tokens if rows.block_tokens else None).shape[0]
+        columns = 1 if pages == 1 else min(-(-longest // rows.page_tokens) + 1, pages)
+        rows = replace(
+            rows,
+            table=rows.table.new_zeros((size, columns)),
+            max_length=min(longest, self._geometry.max_len),
+            # It may hold now and not later, unless nothing can run over the end of a page.
+            contiguous=pages == 1,
+            derived={},
+        )
+        tokens, positions, slots = (torch.zeros_like(rows.offset) for _ in range(3))
+
+        # One long page is shorter there.
+        page = kernels.place(layout, self._scratch[0][0]).page_tokens
+        scratch_rows = replace(rows, page_tokens=page, derived={})
+
+        def work() -> torch.Tensor:
+            rows.derived.clear()
+            return self._work(tokens, positions, slots, rows, self._caches)
+
+        def warm_up() -> torch.Tensor:
+            return self._work(tokens, positions, slots, scratch_rows, self._scratch)
+
+        graph, out = self._capture(work, warm_up)
+        return _Entry(tokens, positions, slots, rows=rows, graph=graph, out=out)
+
+
+def scratch_like(caches: Caches, slots: int) -> Caches:
+    """Return memory for two pages, or for `slots` of a flat cache, strided as `caches` are.
+
+    All layers share it.  Numbers are 0.
+    """
+    one = caches[0][0]
+    size = (slots if one.dim() == 3 else 2, *one.shape[1:])
+    keys, values = (
+        torch.empty_strided(size, one.stride(), dtype=one.dtype, device=one.device).zero_()
+        for _ in range(2)
+    )
+    return [(keys, values)] * len(caches)
 
 
 def take(layout: Layout, at: np.ndarray) -> Layout:
@@ -157,5 +193,6 @@ def take(layout: Layout, at: np.ndarray) -> Layout:
     return replace(layout, **part)
 
 
-def _power_of_two(n: int) -> int:
-    return 1 << max(0, n - 1).bit_length()
+def _power(n: int) -> int:
+    """Return the exponent of the least power of two that is at least `n`."""
+    return max(0, n - 1).bit_length()

@@ -62,16 +62,18 @@ class ModelExecutor:
         sampling: SamplingSpec,
         seed: int,
         backend: str,
+        *,
+        single: bool = False,
         capture: Capture | None = None,
     ) -> None:
-        """`memory` is this executor's from now on; for `capture` see `graphs`."""
+        """`memory` is this executor's from now on; for the last two see `Forward`."""
         if sampling.mode == "speculative":
             raise Unsupported(
                 "executor=model has no draft model: sampling.mode=speculative is simulated only"
             )
         self._allocator, self._memory = allocator, memory
         self._host = HostSpace(memory)
-        self._forward = Forward(decoder, allocator, memory, backend, capture)
+        self._forward = Forward(decoder, allocator, memory, backend, single=single, capture=capture)
         self._sampler = Sampler(sampling, seed)
         self.histories = Histories(requests, decoder.shape.vocab)
         self._running: Running | None = None
@@ -84,8 +86,13 @@ class ModelExecutor:
         self._running = running
 
     def warm_up(self) -> None:
-        """Compile and load what the first steps would otherwise wait for."""
+        """Compile, load and capture what the first steps would otherwise wait for."""
         self._forward.warm_up()
+        self._memory.rebase()
+
+    @property
+    def memory(self) -> Backing:
+        return self._memory
 
     def beam_scores(self, request: int) -> list[float]:
         """Return the log-probability of each beam of a request, the best first."""
@@ -233,6 +240,7 @@ class ModelExecutor:
 
     # -- end ---------------------------------------------------------------------------------
     def close(self) -> None:
+        self._forward.close()  # its views of the memory, or the memory would stay
         self._memory.close()
 
     def __enter__(self) -> Self:

@@ -148,13 +148,21 @@ class RealRun:
                 sampling,
                 self.seed,
                 self.spec.backend,
-                CudaCapture() if self.spec.cuda_graphs and self.spec.device == "cuda" else None,
+                # Triton's prefill and decode round differently; the cpu kernel's do not.
+                single=self.spec.batch_invariant == "on" and self.spec.backend == "triton",
+                capture=self._capture(),
             )
             executor.warm_up()
         except BaseException:
             memory.close()
             raise
         return executor
+
+    def _capture(self) -> CudaCapture | None:
+        # The others wait for the device within a pass, which a capture cannot.
+        if self.spec.cuda_graphs and self.spec.device == "cuda" and self.spec.backend == "triton":
+            return CudaCapture()
+        return None
 
 
 def described(spec: ExecutorSpec, model: ModelShape) -> dict[str, Any]:

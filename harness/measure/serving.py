@@ -90,7 +90,7 @@ def serve(
     """Serve `requests`; a pool's memory is NaN until it is written."""
     served = Served()
     with real.executor(allocator, requests, SAMPLING[mode]) as executor:
-        memory = executor._memory
+        memory = executor.memory
         if not allocator.pages_per_group:
             for layer in range(allocator.geometry.layers):
                 memory.keys(layer).fill_(torch.nan)

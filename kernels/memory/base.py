@@ -59,6 +59,9 @@ class Backing(abc.ABC):
     def resident_bytes(self) -> int:
         """Bytes the operating system or the device says are held for it (read back, not kept)."""
 
+    def rebase(self) -> None:  # noqa: B027 - most count what is theirs alone
+        """Count `resident_bytes` from here on: what libraries have taken by now is not ours."""
+
     # -- grants ------------------------------------------------------------------------------
     def apply(self, grant: Grant) -> None:
         """Execute a grant: unmaps, maps, copies; page-groups for the next step are begun."""
@@ -93,8 +96,9 @@ class Backing(abc.ABC):
         caches = self._caches()
         shape = (len(caches), len(slots), *caches[0].shape[-2:])
         host = torch.empty(shape, dtype=self.dtype, pin_memory=self.device.type == "cuda")
+        at = torch.as_tensor(slots, dtype=torch.int64, device=self.device)
         for saved, cache in zip(host, caches, strict=True):
-            saved.copy_(load(cache, slots))
+            saved.copy_(load(cache, at))
         return host
 
     def restore(self, slots: IntArray, saved: torch.Tensor) -> None:

@@ -52,6 +52,9 @@ class DemandDriver:
     def unmap(self, address: int) -> None:
         os_memory.advise(address, self._shape.page_bytes, mmap.MADV_DONTNEED)
 
+    def rebase(self) -> None:
+        """The ranges hold nothing but our pages."""
+
     def fence(self) -> None:
         """Kernels of the CPU have returned by now."""
 

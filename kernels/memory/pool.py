@@ -78,3 +78,6 @@ class Pool(Backing):
         del self._all
         if self._address:
             os_memory.unmap_memory(self._address, self._bytes)
+        elif self.device.type == "cuda":
+            # Else torch keeps it, and the driver has none for the virtual backing that comes next.
+            torch.cuda.empty_cache()

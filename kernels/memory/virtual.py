@@ -40,6 +40,9 @@ class Driver(Protocol):
     def unmap(self, address: int) -> None:
         """Take the page at this address away."""
 
+    def rebase(self) -> None:
+        """What the system holds beside our pages at present is not ours."""
+
     def fence(self) -> None:
         """Wait until nothing that runs may still read what is about to be unmapped."""
 
@@ -108,6 +111,10 @@ class Virtual(Backing):
     def resident_bytes(self) -> int:
         self.wait()
         return 0 if self.closed else self.driver.held_bytes()
+
+    def rebase(self) -> None:
+        self.wait()
+        self.driver.rebase()
 
     # -- grants ------------------------------------------------------------------------------
     def map(self, grant: Grant) -> None:

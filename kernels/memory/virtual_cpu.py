@@ -63,6 +63,9 @@ class CpuDriver:
         flags = RESERVED | os_memory.MAP_FIXED
         os_memory.map_memory(self._shape.page_bytes, os_memory.NO_ACCESS, flags, at=address)
 
+    def rebase(self) -> None:
+        """The memfd holds nothing but our pages."""
+
     def fence(self) -> None:
         """Kernels of the CPU have returned by now."""
 

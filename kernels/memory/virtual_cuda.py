@@ -120,6 +120,9 @@ class CudaDriver:
         with self._lock:
             self._mapped.discard(address)
 
+    def rebase(self) -> None:
+        self._free_before = self._free_bytes() + self.handle_bytes
+
     def fence(self) -> None:
         """Wait for the device: what is unmapped under a running kernel is a fault in it."""
         self._torch.synchronize(self._index)

@@ -139,6 +139,8 @@ def serve(
     watch_memory=False,
     seed=5,
     capture=None,
+    single=False,
+    warm_up=False,
     **engine,
 ):
     """Serve `table` for real; the KV of a pool is NaN until it is written."""
@@ -151,7 +153,11 @@ def serve(
             memory.keys(layer).fill_(torch.nan)
             memory.values(layer).fill_(torch.nan)
     watcher = Watcher(seen, memory if watch_memory else None)
-    executor = ModelExecutor(decoder, allocator, memory, table, sampling, seed, backend, capture)
+    executor = ModelExecutor(
+        decoder, allocator, memory, table, sampling, seed, backend, single=single, capture=capture
+    )
+    if warm_up:
+        executor.warm_up()
     with executor:
         options = EngineSpec(max_num_seqs=allocator.geometry.max_seqs, **engine)
         serving = Engine(allocator, table, sampling, options, executor, seed, [watcher])

@@ -4,6 +4,7 @@ Shapes are small: the interpreter takes about a second for what a GPU does in mi
 """
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,14 @@ def test_results_do_not_depend_on_the_layout_or_the_batch():
     alone = make([40, 270], page=9)
     out = decode(*flat.args, flat.scale, backend="triton")
     assert torch.equal(out, decode(*alone.args, alone.scale, backend="triton"))
+
+
+def test_a_row_does_not_depend_on_a_longer_one_beside_it():
+    case = make([270, 1100], page=9)
+    q, k, v, layout = case.args
+    both = decode(q, k, v, layout, case.scale, backend="triton")
+    first = replace(layout, table=layout.table[:1], lengths=layout.lengths[:1])
+    assert torch.equal(decode(q[:1], k, v, first, case.scale, backend="triton"), both[:1])
 
 
 def test_store_and_copies():
