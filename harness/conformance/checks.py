@@ -12,6 +12,8 @@ from allocators.base import Allocator, Grant, IntArray, Usage
 from harness.conformance.memory import Memory, require
 
 CATEGORIES = ("token", "reserved", "internal", "round_up", "cached", "free")
+#: what a grant may ask of memory
+OPERATIONS = ("copies", "maps", "unmaps", "ahead_maps", "swaps_out", "swaps_in")
 NOBODY: IntArray = np.empty(0, dtype=np.int64)
 
 
@@ -38,7 +40,7 @@ def equal_grants(a: Grant, b: Grant) -> bool:
 
 
 def is_quiet(grant: Grant) -> bool:
-    return not any(len(x) for x in (grant.copies, grant.maps, grant.unmaps, grant.ahead_maps))
+    return not any(len(getattr(grant, name)) for name in OPERATIONS)
 
 
 def conservation(allocator: Allocator, capacity: int, memory: Memory) -> None:
@@ -74,8 +76,10 @@ def usage_adds_up(allocator: Allocator, seqs: IntArray, finals: IntArray) -> Non
     require(split["token"] == expected, "usage", f"{split['token']} token bytes, not {expected}")
 
 
-def idle_usage(allocator: Allocator) -> None:
-    """When nobody lives all memory is free or declared as cached."""
+def nothing_is_held(allocator: Allocator) -> None:
+    """When nobody lives no unit is active, and all memory is free or declared as cached."""
+    active, _, _ = allocator.balance()
+    require(active == 0, "total release", f"{active} units are active and nobody lives")
     usage = allocator.usage(NOBODY, NOBODY)
     left = int(usage.free[0] + usage.cached[0])
     require(

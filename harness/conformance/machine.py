@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from hypothesis import event, note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from allocators.base import IntArray
 from harness.conformance.driver import Driver, Make
 from harness.conformance.memory import require
-from harness.conformance.schedule import OPERATIONS, Draw
+from harness.conformance.schedule import OPERATIONS, Draw, applies
 
 
 def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachine]:
@@ -39,6 +39,11 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
         @rule(data=st.data())
         def admit(self, data: st.DataObject) -> None:
             self._do("admit", data)
+
+        @precondition(lambda self: applies("visit", self.driver))
+        @rule(data=st.data())
+        def visit(self, data: st.DataObject) -> None:
+            self._do("visit", data)
 
         @rule(data=st.data())
         def grow(self, data: st.DataObject) -> None:
@@ -75,6 +80,16 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
         @rule(data=st.data())
         def release(self, data: st.DataObject) -> None:
             self._do("release", data)
+
+        @precondition(lambda self: applies("suspend", self.driver))
+        @rule(data=st.data())
+        def suspend(self, data: st.DataObject) -> None:
+            self._do("suspend", data)
+
+        @precondition(lambda self: applies("resume", self.driver))
+        @rule(data=st.data())
+        def resume(self, data: st.DataObject) -> None:
+            self._do("resume", data)
 
         def teardown(self) -> None:
             # After a violation the end of the story would only hide what went wrong first.

@@ -4,6 +4,9 @@ Every token that is written gets a value of its own, so a slot that two sequence
 is missing or too short, and a stale mapping all show as a wrong value at some position.  Tokens of
 known ids get a value that stands for their whole prefix, as their KV does: a prefix hit is honest
 if the slots it names already hold those values.
+
+Host memory is a second array, which only swaps write and read.  A page-group that is mapped
+nowhere after a grant's maps loses what it held.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ class Memory:
         self.geometry = allocator.geometry
         self.maps_pages = allocator.pages_per_group > 0
         self.values: IntArray = np.full(self.geometry.capacity_tokens, -1, dtype=np.int64)
+        self.host: IntArray = np.full(self.geometry.host_tokens, -1, dtype=np.int64)
         self.mapped: dict[tuple[int, int], int] = {}
         self._next_value = 0
         self._prefixes: dict[tuple[int, ...], int] = {}
@@ -56,15 +60,49 @@ class Memory:
 
     # -- grants ------------------------------------------------------------------------------
     def map(self, grant: Grant) -> None:
-        """Execute unmaps, then maps."""
-        for slot, vpage, page in grant.unmaps.tolist():
+        """Execute swaps out, unmaps, maps, then swaps in."""
+        device, host = self._swapped(grant.swaps_out, "swap out")
+        require(len(np.unique(host)) == len(host), "swaps", "two swaps out write one host slot")
+        self.host[host] = self.values[device]
+        self._unmap(grant.unmaps)
+        self._map(grant.maps)
+        self._lose(grant)
+        device, host = self._swapped(grant.swaps_in, "swap in")
+        require(len(np.unique(device)) == len(device), "swaps", "two swaps in write one slot")
+        self.values[device] = self.host[host]
+
+    def _swapped(self, rows: IntArray, what: str) -> tuple[IntArray, IntArray]:
+        """Return the device slot and the host slot of each slot that is moved."""
+        if not len(rows):
+            return rows[:, 0], rows[:, 1]
+        device, host, n = rows.T
+        require(bool((n > 0).all()), "swaps", f"a {what} of no slots")
+        device, host = _each(device, n), _each(host, n)
+        self.check_slots(device)
+        inside = bool(((host >= 0) & (host < len(self.host))).all())
+        require(inside, "swaps", f"a {what} beyond the {len(self.host)} slots of host memory")
+        if self.maps_pages:
+            pages = set((device // self.geometry.page_tokens).tolist())
+            lost = pages.difference(self.mapped.values())
+            require(not lost, "mapping", f"a {what} at {sorted(lost)}, which are mapped nowhere")
+        return device, host
+
+    def _unmap(self, rows: IntArray) -> None:
+        for slot, vpage, page in rows.tolist():
             held = self.mapped.pop((slot, vpage), None)
             require(
                 held == page,
                 "mapping",
                 f"unmap of page {page} at {(slot, vpage)}, where {held} is mapped",
             )
-        self._map(grant.maps)
+
+    def _lose(self, grant: Grant) -> None:
+        """Forget the page-groups that are mapped nowhere now; one that only moves keeps its own."""
+        gone, t = set(grant.unmaps[:, 2].tolist()), self.geometry.page_tokens
+        if gone:
+            gone.difference_update(self.mapped.values(), grant.ahead_maps[:, 2].tolist())
+        for page in gone:
+            self.values[page * t : (page + 1) * t] = -1
 
     def _map(self, rows: IntArray) -> None:
         for slot, vpage, page in rows.tolist():
@@ -77,8 +115,7 @@ class Memory:
         if len(grant.copies):
             src, dst, n = grant.copies.T
             require(bool((n > 0).all()), "copies", "a copy of no slots")
-            each = np.concatenate([np.arange(k) for k in n])
-            read, written = np.repeat(src, n) + each, np.repeat(dst, n) + each
+            read, written = _each(src, n), _each(dst, n)
             self.check_slots(read)
             self.check_slots(written)
             once = len(np.unique(written)) == len(written)
@@ -114,3 +151,8 @@ class Memory:
             require(page is not None, "mapping", f"{(slot, vpage)} is in use but not mapped")
             pages.append(page)
         return np.array(pages, dtype=np.int64)[virtual // t] * t + virtual % t
+
+
+def _each(starts: IntArray, counts: IntArray) -> IntArray:
+    """Return the `counts[i]` slots from `starts[i]` on, one row after the other."""
+    return np.repeat(starts, counts) + np.concatenate([np.arange(n) for n in counts])

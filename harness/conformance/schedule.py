@@ -12,6 +12,11 @@ from harness.conformance.driver import Driver, Make
 #: draw(low, high) returns a whole number from low to high, both included
 Draw = Callable[[int, int], int]
 
+#: how many prompts come again and again, token by token alike
+PROMPTS = 8
+#: a ticket is any number the caller likes, and not a small one
+TICKET_STEP = 1000
+
 
 def drive(make: Make, seed: int, steps: int) -> Driver:
     """Run `steps` seeded operations under memory pressure; return the driver with its counts.
@@ -24,17 +29,24 @@ def drive(make: Make, seed: int, steps: int) -> Driver:
         return int(rng.integers(low, high, endpoint=True))
 
     driver = Driver(make)
-    names = list(WEIGHTS)
-    odds = np.array(list(WEIGHTS.values())) / sum(WEIGHTS.values())
     try:
         for _ in range(steps):
-            OPERATIONS[names[rng.choice(len(names), p=odds)]](driver, draw)
+            weights = {name: n for name, n in WEIGHTS.items() if applies(name, driver)}
+            odds = np.array(list(weights.values())) / sum(weights.values())
+            OPERATIONS[list(weights)[rng.choice(len(odds), p=odds)]](driver, draw)
         driver.release_all()
     except Exception as error:
         last = max(0, len(driver.history) - 8)
         error.add_note("\n".join([f"seed {seed}, calls from {last} on:", *driver.story(last)]))
         raise
     return driver
+
+
+def applies(name: str, driver: Driver) -> bool:
+    """Say whether an operation can do anything now, so that no step is spent on it in vain."""
+    if name == "visit":
+        return driver.allocator.has_prefix_index
+    return driver.swaps if name == "suspend" else bool(driver.tickets) or name != "resume"
 
 
 def admit(driver: Driver, draw: Draw) -> None:
@@ -50,12 +62,22 @@ def admit(driver: Driver, draw: Draw) -> None:
     common = draw(0, output - 1) if not draw(0, 3) else 0
     private = draw(0, output - 1 - common) if size > 1 and draw(0, 1) else 0
     ids = None
-    if draw(0, 1):
+    if draw(0, 3 if driver.allocator.has_prefix_index else 1):
         # Few first tokens and a long common run, so that prompts share prefixes.
         ids = np.full(prompt + common, draw(0, 1), dtype=np.int64)
         ids[draw(0, len(ids) - 1) :] = draw(2, 3)
     demand = Demand(prompt, output, private)
     driver.admit(seqs, Prompt(prompt + common, ids), demand)
+
+
+def visit(driver: Driver, draw: Draw) -> None:
+    """Admit and end one of a few prompts, more than fit: it leaves what a prefix cache keeps."""
+    if driver.idle and driver.allocator.has_prefix_index:
+        seqs = np.array(driver.idle[:1])
+        tokens = draw(1, max(1, driver.geometry.max_len * 2 // 3))
+        prompt = Prompt(tokens, np.full(tokens, draw(4, 3 + PROMPTS)))
+        if driver.admit(seqs, prompt, Demand(tokens, 1)):
+            driver.release(seqs)
 
 
 def _batch(driver: Driver, draw: Draw) -> IntArray:
@@ -110,19 +132,44 @@ def truncate(driver: Driver, draw: Draw) -> None:
         driver.truncate(seq, draw(1, len(driver.tokens[seq]) - 1))
 
 
-def release(driver: Driver, draw: Draw) -> None:
-    """End one gang, or one sequence of it."""
+def _leaving(driver: Driver, draw: Draw) -> IntArray:
+    """One gang, or one sequence of it."""
     live = driver.live
-    if len(live):
-        seq = int(live[draw(0, len(live) - 1)])
-        gang = [s for s in live.tolist() if driver.gang[s] == driver.gang[seq]]
-        driver.release(np.array(gang if draw(0, 1) else [seq]))
+    seq = int(live[draw(0, len(live) - 1)])
+    gang = [s for s in live.tolist() if driver.gang[s] == driver.gang[seq]]
+    return np.array(gang[:: draw(0, 1) * 2 - 1] if draw(0, 1) else [seq])
+
+
+def release(driver: Driver, draw: Draw) -> None:
+    if len(driver.tokens):
+        driver.release(_leaving(driver, draw))
+
+
+def suspend(driver: Driver, draw: Draw) -> None:
+    """The ticket is one that was not used yet, or is not in use any more."""
+    if driver.swaps and len(driver.tokens):
+        tickets = (TICKET_STEP * i for i in range(len(driver.tickets) + 1))
+        ticket = next(number for number in tickets if number not in driver.tickets)
+        driver.suspend(_leaving(driver, draw), ticket)
+
+
+def resume(driver: Driver, draw: Draw) -> None:
+    tickets, idle = list(driver.tickets), driver.idle
+    if tickets:
+        ticket = tickets[draw(0, len(tickets) - 1)]
+        size = len(driver.tickets[ticket].tokens)
+        if size <= len(idle):
+            first = draw(0, len(idle) - size)
+            seqs = idle[first : first + size][:: draw(0, 1) * 2 - 1]
+            driver.resume(np.array(seqs, dtype=np.int64), ticket)
 
 
 OPERATIONS: dict[str, Callable[[Driver, Draw], None]] = {
-    f.__name__: f for f in (admit, grow, probe, fork, reassign, truncate, release)
+    f.__name__: f
+    for f in (admit, visit, grow, probe, fork, reassign, truncate, release, suspend, resume)
 }
 #: how often the seeded schedule takes each operation; admissions outweigh releases: pressure
 WEIGHTS = {
-    "admit": 4, "grow": 8, "probe": 2, "fork": 2, "reassign": 3, "truncate": 1, "release": 3,
+    "admit": 6, "visit": 6, "grow": 8, "probe": 2, "fork": 2, "reassign": 3, "truncate": 1,
+    "release": 3, "suspend": 4, "resume": 6,
 }  # fmt: skip

@@ -18,15 +18,19 @@ from harness.conformance.driver import Driver, fits_when_empty
 from harness.conformance.machine import state_machine
 from harness.conformance.memory import require
 from harness.conformance.schedule import drive
+from harness.conformance.swapping import resumes_beside, tickets_held
 
-#: about five sequences of full length; a 64 KiB page of one tensor holds 8 tokens
+#: about five sequences of full length, and two of host memory; a 64 KiB page of one tensor holds 8
+#: tokens
 SMALL_GEOMETRY = Geometry(
-    capacity_tokens=500, max_seqs=12, max_len=96, layers=2, kv_heads=8, head_dim=512
-)
+    capacity_tokens=500, max_seqs=12, max_len=96, layers=2, kv_heads=8, head_dim=512,
+    host_tokens=200,
+)  # fmt: skip
 #: for policies whose smallest unit is large: a 2 MiB page of one tensor holds 64 tokens
 ROOMY_GEOMETRY = Geometry(
-    capacity_tokens=1300, max_seqs=12, max_len=260, layers=2, kv_heads=16, head_dim=1024
-)
+    capacity_tokens=1300, max_seqs=12, max_len=260, layers=2, kv_heads=16, head_dim=1024,
+    host_tokens=520,
+)  # fmt: skip
 
 
 class AllocatorConformance:
@@ -34,7 +38,9 @@ class AllocatorConformance:
 
     `factory(geometry, **knobs)` builds it.  `expects` names what the seeded schedule must have
     caused at least once, so that no invariant holds for want of pressure: `refusals`, and where
-    the policy does them `copies`, `maps`, `unmaps` and `hits`.
+    the policy does them `copies`, `maps`, `unmaps`, `hits`, for swapping `suspends`, `resumes`,
+    `suspend_refusals` and `resume_refusals`, and for a prefix cache in host memory `saves` and
+    `fetches`.
     """
 
     factory: ClassVar[Callable[..., Allocator]]
@@ -102,6 +108,26 @@ class AllocatorConformance:
         size, demand = self._largest_prompt(), Demand(1, 1)
         granted = driver.admit(np.array([0]), Prompt(size), Demand(size, 1))
         require(granted, "total release", f"{size} tokens ({demand}) fitted before, not after")
+
+    def test_host_memory_is_free_again_after_resume(self) -> None:
+        driver = drive(self.make, self.seeds + 1, self.seeded_steps // 2)
+        if not driver.counts["suspends"]:
+            pytest.skip("nothing was suspended")
+        if driver.counts["saves"] or driver.tickets:
+            pytest.skip("host memory holds a prefix cache, or what an empty pool cannot take back")
+        fresh, used = tickets_held(Driver(self.make)), tickets_held(driver)
+        require(fresh == used, "swaps", f"host memory holds {used} tickets, {fresh} when new")
+
+    def test_what_is_resumed_beside_others_can_grow(self) -> None:
+        # The fullest pool that takes the ticket back is where a slot may be missing.
+        low, high = 1, self.geometry.capacity_tokens
+        require(resumes_beside(self.make, low) is not False, "swaps", "no resume beside one token")
+        while low < high:
+            middle = (low + high + 1) // 2
+            granted = resumes_beside(self.make, middle)
+            if granted is None:
+                pytest.skip("nothing was suspended")
+            low, high = (middle, high) if granted else (low, middle - 1)
 
     def _largest_prompt(self) -> int:
         """Return the longest prompt that an empty pool holds."""

@@ -1,4 +1,7 @@
-"""Our own allocators at every knob that changes a decision, in pools small enough to press."""
+"""Our own allocators at every knob that changes a decision, in pools small enough to press.
+
+Each swaps; some of them do so once more without host memory, where every suspension is refused.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,17 @@ from allocators.placement import PLACEMENTS
 from allocators.virtual import PAGE_BYTES, Virtual
 from harness.conformance import SMALL_GEOMETRY
 
+#: what the seeded schedule has to have caused where there is host memory, and where there is none
+SWAPS = ("suspends", "resumes", "suspend_refusals", "resume_refusals")
+NO_HOST = ("suspend_refusals",)
+
 Case = tuple[type[Allocator], Geometry, dict[str, Any], tuple[str, ...]]
+
+
+WITHOUT_HOST = (
+    "paged-16", "paged-hash-lru", "contiguous-max-buddy", "contiguous-grow-first_fit",
+    "virtual-copy", "virtual-alias-deferred-eager-background", "virtual-hash-deferred-eager",
+)  # fmt: skip
 
 
 def with_group_tokens(tokens: int, page_size: str, layout: str) -> Geometry:
@@ -25,11 +38,23 @@ def with_group_tokens(tokens: int, page_size: str, layout: str) -> Geometry:
 
 
 def cases() -> dict[str, Case]:
+    found = {
+        name: (build, pool, knobs, (*caused, *SWAPS))
+        for name, (build, pool, knobs, caused) in _policies().items()
+    }
+    for name in WITHOUT_HOST:
+        build, pool, knobs, caused = found[name]
+        caused = (*(what for what in caused if what not in SWAPS), *NO_HOST)
+        found[f"{name}-no-host"] = (build, replace(pool, host_tokens=0), knobs, caused)
+    return found
+
+
+def _policies() -> dict[str, Case]:
     found: dict[str, Case] = {}
     for block_size in (1, 7, 16, 512):
         pool = SMALL_GEOMETRY
         if block_size == 512:
-            pool = replace(pool, capacity_tokens=5 * 512 + 9, max_len=600)
+            pool = replace(pool, capacity_tokens=5 * 512 + 9, max_len=600, host_tokens=3 * 512)
         caused = ("refusals",) if block_size == 1 else ("refusals", "copies")
         found[f"paged-{block_size}"] = (Paged, pool, {"block_size": block_size}, caused)
     found["paged-watermark"] = (
@@ -39,6 +64,12 @@ def cases() -> dict[str, Case]:
         knobs = {"block_size": 4, "prefix_index": index, "eviction": eviction}
         caused = ("refusals", "copies", "hits")
         found[f"paged-{index}-{eviction}"] = (Paged, SMALL_GEOMETRY, knobs, caused)
+    # A tier of a few blocks, which drops what it saved, and one that holds all of it.
+    for host_tokens in (80, 200, 600):
+        pool = replace(SMALL_GEOMETRY, host_tokens=host_tokens)
+        knobs = {"block_size": 4, "prefix_index": "hash", "offload": True}
+        caused = ("refusals", "copies", "hits", "saves", "fetches")
+        found[f"paged-offload-{host_tokens}"] = (Paged, pool, knobs, caused)
     for reservation, placement in itertools.product(RESERVATIONS, PLACEMENTS):
         knobs = {"reservation": reservation, "placement": placement}
         caused = ("refusals", "copies")

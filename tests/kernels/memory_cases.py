@@ -12,6 +12,7 @@ from allocators.virtual import PAGE_BYTES, Virtual
 from harness.conformance.memory import Memory
 from kernels import load, new_slots, store
 from kernels.memory import backing_for
+from kernels.memory.host_space import HostSpace
 from kernels.memory.os_memory import OS_PAGE_BYTES
 
 #: keys of the first layer hold a token's value; each next cache that much more
@@ -22,7 +23,12 @@ def geometry(tokens, page_size="64KiB", sliced=False, layers=2, **over):
     """A shape whose page-group holds `tokens` tokens, not always to the end of the page."""
     heads = 2
     numbers = PAGE_BYTES[page_size] // 4 // tokens // heads // (layers if sliced else 1)
-    over = {"capacity_tokens": 14 * tokens, "max_seqs": 8, "max_len": 6 * tokens - 1} | over
+    over = {
+        "capacity_tokens": 14 * tokens,
+        "host_tokens": 6 * tokens,
+        "max_seqs": 8,
+        "max_len": 6 * tokens - 1,
+    } | over
     return Geometry(layers=layers, kv_heads=heads, head_dim=numbers, dtype_bytes=4, **over)
 
 
@@ -35,6 +41,7 @@ ALLOCATORS = {
     "paged-7": lambda: Paged(tiny(), block_size=7),
     "paged-16": lambda: Paged(tiny(), block_size=16),
     "paged-radix": lambda: Paged(tiny(), block_size=4, prefix_index="radix"),
+    "paged-offload": lambda: Paged(tiny(), block_size=4, prefix_index="hash", offload=True),
     "contiguous-max": lambda: Contiguous(tiny(), reservation="max"),
     "contiguous-grow": lambda: Contiguous(tiny(), reservation="grow", placement="first_fit"),
     "virtual-alias": lambda: Virtual(small(), page_size="64KiB"),
@@ -49,14 +56,20 @@ ALLOCATORS = {
         geometry(7, "128KiB", sliced=True, layers=3), page_size="128KiB", layout="sliced"
     ),
     "virtual-copy": lambda: Virtual(geometry(11), page_size="64KiB", sharing="copy"),
+    # What its pages have beside their tokens cannot be swapped where it is packed densely.
+    "virtual-copy-no-host": lambda: Virtual(
+        geometry(11, host_tokens=0), page_size="64KiB", sharing="copy"
+    ),
+    "virtual-hash": lambda: Virtual(small(), page_size="64KiB", prefix_index="hash"),
     "virtual-2MiB": lambda: Virtual(geometry(16, "2MiB", layers=1), page_size="2MiB"),
 }  # fmt: skip
 
 
 def tiny():
     return Geometry(
-        capacity_tokens=128, max_seqs=8, max_len=60, layers=2, kv_heads=2, head_dim=8, dtype_bytes=4
-    )
+        capacity_tokens=128, max_seqs=8, max_len=60, layers=2, kv_heads=2, head_dim=8,
+        dtype_bytes=4, host_tokens=56,
+    )  # fmt: skip
 
 
 def write_values(backing, layout, values, positions=None):
@@ -108,11 +121,14 @@ class RealMemory(Memory):
         self.allocator = allocator
         self.backing = backing_for(allocator, dtype=torch.float32, **self.options)
         self.made.append(self.backing)
+        self.space = HostSpace(self.backing)
         self.peak_bytes = 0
 
     def map(self, grant):
         super().map(grant)
+        self.space.save(grant)
         self.backing.map(grant)
+        self.space.fetch(grant)
 
     def copy(self, grant):
         super().copy(grant)

@@ -1,8 +1,8 @@
 """Random grants under pressure, executed on real memory.
 
 The conformance suite's driver decides what happens and checks its model of memory at every step;
-here the same grants move real bytes, which are read back through the layout at every step, and what
-the kernel says is resident must be what the allocator says is held.
+here the same grants move real bytes, to host memory and back too, which are read back through the
+layout at every step, and what the kernel says is resident must be what the allocator says is held.
 """
 
 import numpy as np
@@ -11,12 +11,13 @@ from memory_cases import ALLOCATORS, RealMemory
 
 from allocators.base import Demand, Prompt
 from harness.conformance import drive, driver
+from kernels.memory.host_space import HostSpace
 
 MODES = [(name, {}) for name in ALLOCATORS if name != "virtual-2MiB"] + [
     ("virtual-alias", {"background": False}),
-    ("virtual-copy", {"packing": "dense"}),
+    ("virtual-copy-no-host", {"packing": "dense"}),
     ("virtual-copy", {"mode": "demand"}),
-    ("virtual-copy", {"mode": "demand", "packing": "dense"}),
+    ("virtual-copy-no-host", {"mode": "demand", "packing": "dense"}),
 ]
 
 
@@ -41,6 +42,13 @@ def test_every_live_token_reads_back_and_resident_memory_is_what_is_mapped(
     done = drive(ALLOCATORS[name], seed, steps=90)
     assert done.counts["refusals"], "no pressure"
     assert done.counts["copies"] or name in ("paged-1", "paged-radix")
+    if name != "virtual-copy-no-host":
+        assert done.counts["resumes"]
+        assert done.counts["suspend_refusals"]
+        assert done.counts["resume_refusals"]
+    if name == "paged-offload":
+        assert done.counts["saves"]
+        assert done.counts["fetches"]
     if name.startswith("virtual"):
         assert done.counts["maps"]
         assert done.counts["unmaps"]
@@ -51,6 +59,14 @@ def test_admission_copies_after_the_prompt_is_computed(real_memory):
     gang = driver.Driver(ALLOCATORS["virtual-copy"])
     assert gang.admit(np.arange(3), Prompt(20), Demand(20, 10))
     assert gang.grow(np.arange(3), 5)
+
+
+@pytest.mark.parametrize("name", ["paged-7", "contiguous-grow", "virtual-alias"])
+@pytest.mark.parametrize("skipped", ["save", "fetch"])
+def test_swaps_that_do_not_happen_are_noticed(real_memory, monkeypatch, name, skipped):
+    monkeypatch.setattr(HostSpace, skipped, lambda self, grant: None)
+    with pytest.raises(AssertionError, match=r"differ"):
+        drive(ALLOCATORS[name], 2, steps=90)
 
 
 def test_pages_of_two_mebibytes(real_memory):
