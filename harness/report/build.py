@@ -47,9 +47,11 @@ def write_report(
 
 def default_title(collection: Collection) -> str:
     """What was served, by which model on which hardware, as far as all runs agree."""
-    workload = _common(collection, "workload", "name")
-    model, hardware = _common(collection, "model", "name"), _common(collection, "hardware", "name")
-    where = " on ".join(part for part in (model, hardware) if part)
+    workload, model = _common(collection, "workload", "name"), _common(collection, "model", "name")
+    machines = {run.machine for run in collection.runs}
+    where = " on ".join(
+        part for part in (model, machines.pop() if len(machines) == 1 else None) if part
+    )
     return ", ".join(part for part in (workload, where) if part) or "KV-cache allocators"
 
 

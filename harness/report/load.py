@@ -50,6 +50,17 @@ class Run:
         settings = (str(executor.get(name)) for name in ("device", "dtype", "backend"))
         return f"measured ({', '.join(settings)} attention)"
 
+    @property
+    def machine(self) -> str | None:
+        """What the requests were served on: the hardware that was simulated, or this one."""
+        if self.clock == "simulated":
+            hardware = self.config.get("hardware")
+            return hardware.get("name") if isinstance(hardware, dict) else None
+        gpu = self.environment.get("gpu")
+        if self.config["executor"].get("device") == "cuda" and isinstance(gpu, dict):
+            return gpu.get("name")
+        return self.environment.get("cpu_model")
+
     def label(self, headers: dict[str, str]) -> str:
         """`block_size 16, rate 2`: what tells this run from the others; empty for a lone one."""
         return ", ".join(
