@@ -66,7 +66,9 @@ def place(
     if isinstance(layout, Rows):
         return layout
     lengths = np.asarray(layout.lengths, dtype=np.int64)
-    queries = np.ones_like(lengths) if query_lengths is None else np.asarray(query_lengths)
+    queries = np.ones_like(lengths)
+    if query_lengths is not None:
+        queries = np.asarray(query_lengths, dtype=np.int64)
     if queries.shape != lengths.shape:
         raise ValueError(f"{len(queries)} query lengths for {len(lengths)} rows")
     if ((queries < 1) | (queries > lengths)).any():
@@ -148,7 +150,8 @@ def as_pages(cache: torch.Tensor, page_tokens: int | None) -> torch.Tensor:
 
 def new_slots(layout: Layout, query_lengths: Sequence[int] | IntArray) -> IntArray:
     """Return the slots of each row's last `query_lengths[i]` positions, concatenated, [T]."""
-    lengths, queries = np.asarray(layout.lengths), np.asarray(query_lengths)
+    lengths = np.asarray(layout.lengths)
+    queries = np.asarray(query_lengths, dtype=np.int64)
     row = np.repeat(np.arange(len(lengths)), queries)
     first = np.cumsum(queries) - queries
     position = (lengths - queries)[row] + np.arange(len(row)) - first[row]

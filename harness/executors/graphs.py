@@ -104,7 +104,7 @@ class DecodeGraphs:
             longest *= LENGTH_FACTOR
 
     def run(self, layout: Layout, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the last hidden states, [S, hidden], valid until the next run of this size.
+        """Return the last hidden states, [S, hidden].
 
         layout: one row a sequence, the new token counted; tokens: int64 [S] on the CPU.
         """
@@ -128,7 +128,8 @@ class DecodeGraphs:
         ):
             held.copy_(new)
         entry.graph.replay()
-        return entry.out[:count]
+        # The next replay, of any size, may write there: all share one pool of memory.
+        return entry.out[:count].clone()
 
     def _entry(self, size: int, longest: int, layout: Layout) -> _Entry:
         found = self._entries.get((size, longest))

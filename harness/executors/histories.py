@@ -94,5 +94,6 @@ class Histories:
         generated = position - self._requests.prompt_tokens[owner]
         for i in np.flatnonzero(generated >= 0).tolist():
             # History names the answer of the request before it, which has ended by now.
+            assert int(owner[i]) in self._outputs, "a prompt goes on from an answer not yet given"
             tokens[unique[i]] = self._outputs[int(owner[i])][0, generated[i]]
         return tokens

@@ -42,7 +42,10 @@ class Sampler:
 
         logits: float32 [N, vocab]; `rows[i]` are those of group i: one a sequence, or a single one
         where all go on from the same prompt.  emitted: how many tokens each group has already.
+        Raises `ArithmeticError` for logits that are infinite or no numbers.
         """
+        if not torch.isfinite(logits).all():
+            raise ArithmeticError("the logits are not finite: the weights overflow in this dtype")
         if self._spec.mode == "beam":
             return self._beams(logits, rows, groups, emitted)
         if self._spec.mode == "parallel":
@@ -106,9 +109,10 @@ def nucleus(logits: torch.Tensor, temperature: float, top_p: float, draws: np.nd
     """
     if temperature == 0.0:
         return logits.argmax(dim=-1).cpu().numpy()
-    shares, order = torch.softmax(logits.double() / temperature, dim=-1).sort(
-        dim=-1, descending=True, stable=True
-    )
+    # The likeliest at 0 before the division: no temperature is so small that it overflows.
+    wide = logits.double()
+    wide = (wide - wide.amax(dim=-1, keepdim=True)) / temperature
+    shares, order = torch.softmax(wide, dim=-1).sort(dim=-1, descending=True, stable=True)
     mass = shares.cumsum(dim=-1)
     # Kept is what the tokens before do not reach: at least one.
     kept = (mass - shares < top_p).sum(dim=-1, keepdim=True)

@@ -43,4 +43,10 @@ def backing_for(
     else:
         from kernels.memory.virtual_cuda import CudaDriver as Driver
     driver = Driver(shape, device)
-    return Virtual(shape, geometry, dtype, device, driver, handles=handles, background=background)
+    try:
+        return Virtual(
+            shape, geometry, dtype, device, driver, handles=handles, background=background
+        )
+    except BaseException:
+        driver.close()
+        raise

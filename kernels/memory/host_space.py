@@ -6,7 +6,7 @@ import torch
 
 from allocators.base import Grant
 from kernels.cache import expand
-from kernels.memory.base import Backing
+from kernels.memory.base import Backing, OutOfMemory
 
 
 class HostSpace:
@@ -38,5 +38,8 @@ class HostSpace:
             g, memory = self._memory.geometry, self._memory
             shape = (2 * g.layers, g.host_tokens, g.kv_heads, g.head_dim)
             pinned = memory.device.type == "cuda"
-            self._held = torch.empty(shape, dtype=memory.dtype, pin_memory=pinned)
+            try:
+                self._held = torch.empty(shape, dtype=memory.dtype, pin_memory=pinned)
+            except RuntimeError as error:  # what torch raises where the CPU has no memory left
+                raise OutOfMemory(f"{g.host_tokens} slots of host memory: {error}") from error
         return self._held

@@ -32,7 +32,11 @@ class CpuDriver:
         self._shape = shape
         self._ranges: dict[int, int] = {}
         self.file = os.memfd_create("kv-harness", os.MFD_CLOEXEC)
-        os.ftruncate(self.file, shape.num_pages * shape.group_bytes)
+        try:
+            os.ftruncate(self.file, shape.num_pages * shape.group_bytes)
+        except BaseException:
+            self.close()
+            raise
 
     def reserve(self, size_bytes: int) -> int:
         address = os_memory.map_memory(size_bytes, os_memory.NO_ACCESS, RESERVED)

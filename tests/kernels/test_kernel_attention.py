@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kernel_cases import close, make
 
 from allocators.base import BlockTable, Strided, Unsupported
-from kernels import decode, place, prefill
+from kernels import decode, new_slots, place, prefill
 
 LENGTHS = [1, 16, 15, 17, 64, 333]
 LAYOUTS = {
@@ -146,3 +146,9 @@ def test_the_same_memory_is_seen_as_pages_and_flat():
     caches = (case.k_cache, case.v_cache)
     out = decode(case.q[:1], *caches, layout, case.scale, backend="cpu")
     assert (out - expected[:1]).abs().max() < 2e-5
+
+
+def test_a_batch_may_be_empty():
+    layout = Strided(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    assert new_slots(layout, []).tolist() == []
+    assert place(layout, torch.zeros((8, 1, 4)), []).num_rows == 0

@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from allocators.base import Demand, Grant, Prompt, Unsupported
 from allocators.virtual import Virtual
 from kernels import load, new_slots, prefill
 from kernels.memory import BackingError, OutOfMemory, backing_for, os_memory
+from kernels.memory.host_space import HostSpace
 from kernels.memory.pool import Pool
 from kernels.memory.virtual import Virtual as Backing
 from kernels.memory.virtual_cpu import CpuDriver
@@ -285,3 +287,24 @@ def test_a_pool_refuses_maps_and_a_wrong_type():
         backing_for(allocator, dtype=torch.bfloat16)
     assert backing.resident_bytes() == 0
     assert tiny().dtype_bytes == 4
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": torch.bfloat16}, {"handles": "soon"}])
+def test_a_refused_argument_leaves_no_file_behind(wrong):
+    allocator, backing = open_backing()
+    backing.close()
+    files = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"bfloat16|handles"):
+            backing_for(allocator, **{"dtype": torch.float32, **wrong})
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+def test_host_memory_that_cannot_be_had_is_out_of_memory():
+    allocator, backing = open_backing()
+    huge = Grant(swaps_out=np.array([[0, 0, 1]]))
+    with backing:
+        backing.apply(allocator.admit(np.array([0]), Prompt(3), Demand(3, 3)))
+        backing.geometry = replace(backing.geometry, host_tokens=10**13)
+        with pytest.raises(OutOfMemory, match="host memory"):
+            HostSpace(backing).save(huge)

@@ -126,8 +126,12 @@ def _opt(values: Values, architecture: str) -> ModelShape:
 def _rope_theta(values: Values) -> float:
     for key in ("rope_parameters", "rope_scaling"):
         rope = values.get(key, {})
-        kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else rope
-        if isinstance(rope, dict) and any(isinstance(inner, dict) for inner in rope.values()):
+        if not isinstance(rope, dict):
+            raise DecoderError(
+                f"{values.path}: {key} is {json.dumps(rope)}; allowed: null, or {{}}"
+            )
+        kind = rope.get("rope_type", rope.get("type"))
+        if any(isinstance(inner, dict) for inner in rope.values()):
             kind = sorted(rope)  # parameters of their own for some of the layers
         if kind not in PLAIN_ROPE:
             raise DecoderError(
@@ -146,8 +150,8 @@ def _check_window(values: Values, architecture: str, context: int) -> None:
     """Attention here reads the whole context, so a window must not be shorter than that."""
     if architecture != "MistralForCausalLM" and not values.get("use_sliding_window", False):
         return
-    window = values.get("sliding_window")
-    if window is not None and window < context:
+    window = values.size("sliding_window", context)
+    if window < context:
         raise DecoderError(
             f"{values.path}: sliding_window is {window}, shorter than max_position_embeddings "
             f"({context}); allowed: null, or at least that (lower max_position_embeddings to it)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ class Values:
 
     def positive(self, key: str, value: Any) -> float:
         """Return `value`, called `key`, as a positive number."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # An integer may be larger than any float.
+        if not number or not 0 < value <= sys.float_info.max:
             raise DecoderError(f"{self.path}: {key} is {value!r}; allowed: a number above 0")
         return float(value)
 

@@ -36,6 +36,13 @@ def test_a_config_that_is_no_object(text, tmp_path):
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, 'type "yarn"'),
         ({"rope_scaling": "yarn"}, "rope_scaling"),
         ({"rope_parameters": [1]}, "rope_parameters"),
+        ({"rope_parameters": "default"}, 'rope_parameters is "default"; allowed: null'),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps is 1000"),
+        ({"rope_theta": float("inf")}, "rope_theta is inf; allowed: a number above 0"),
+        (
+            {"architectures": ["MistralForCausalLM"], "sliding_window": "64"},
+            "sliding_window is '64'",
+        ),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "full_attention"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "allowed: 1.0"),
         ({"rope_theta": "much"}, "rope_theta is 'much'; allowed: a number above 0"),
