@@ -135,8 +135,9 @@ class Grant:
     sources are read before any destination is written.  Copies granted by `admit` read the
     prompt's KV and are executed once that is computed; all others come before the step computes.
     `maps` and `unmaps` rows are (request slot, virtual page-group, physical page-group).
-    `ahead_maps` has the same form for page-groups that the next step needs: a background thread
-    may map them while this step computes.  A page-group is `pages_per_group` driver calls.
+    `ahead_maps` has the same form for page-groups that the next step needs, or a later grant of the
+    same step: a background thread may map them while this step computes.  A page-group is
+    `pages_per_group` driver calls.
     `swaps_out` and `swaps_in` rows are (device slot, host slot, slots).
     """
 

@@ -25,12 +25,14 @@ def fits_when_empty(make: Make, size: int, prompt: Prompt, demand: Demand) -> bo
 class Driver(Observer):
     """One method for each call of the protocol; each says whether the call was granted.
 
-    `swaps` turns false when the policy says that it cannot swap.
+    `swaps` turns false when the policy says that it cannot swap.  `known[seq]` are the values of
+    a lone sequence whose prompt's tokens go on beyond it, until it is forked or rolled back.
     """
 
     def __init__(self, make: Make) -> None:
         super().__init__(make, Memory)
         self.swaps = True
+        self.known: dict[int, IntArray] = {}
         self._gangs = 0
 
     # -- operations --------------------------------------------------------------------------
@@ -47,14 +49,16 @@ class Driver(Observer):
             fits_empty = len(self.tokens) and fits_when_empty(self.make, len(seqs), prompt, demand)
             require(bool(fits_empty), "never fits", f"{text(prompt)} x {len(seqs)} never will")
             return False
-        n = prompt.tokens
-        known = prompt.token_ids is not None
-        values = self.memory.prefix_values(prompt.token_ids) if known else self.memory.fresh(n)
+        n, ids = prompt.tokens, prompt.token_ids
+        known = self.memory.fresh(n) if ids is None else self.memory.prefix_values(ids)
+        values = known[:n]
         self.memory.map(grant)
         hit = self._honest_hit(grant, int(seqs[0]), values)
         self.memory.write(self.allocator.addresses(int(seqs[0]))[hit:n], values[hit:])
         self.memory.copy(grant)
         self._gangs += 1
+        if len(seqs) == 1:
+            self.known[int(seqs[0])] = known
         for seq in seqs.tolist():
             self.tokens[seq] = values
             self.finals[seq] = demand.prompt_tokens + demand.output_tokens - 1
@@ -94,6 +98,7 @@ class Driver(Observer):
             return False
         if not self._execute(grant):
             return False
+        self.known.pop(parent, None)
         for child in children.tolist():
             self.tokens[child] = self.tokens[parent]
             self.finals[child], self.gang[child] = self.finals[parent], self.gang[parent]
@@ -116,6 +121,7 @@ class Driver(Observer):
             return False
         granted = self._execute(grant)
         require(granted, "protocol", "truncate answers with a grant, never None")
+        self.known.pop(seq, None)
         self.tokens[seq] = self.tokens[seq][:-n]
         self.verify()
         return True
@@ -133,8 +139,14 @@ class Driver(Observer):
             self.counts["suspend_refusals"] += 1
             return False
         self.counts["suspends"] += 1
-        parts = [[of.pop(s) for s in seqs.tolist()] for of in (self.tokens, self.finals, self.gang)]
-        self.tickets[ticket] = Suspended(*parts, could_grow)
+        leaving = seqs.tolist()
+        self.tickets[ticket] = Suspended(
+            [self.tokens.pop(seq) for seq in leaving],
+            [self.finals.pop(seq) for seq in leaving],
+            [self.gang.pop(seq) for seq in leaving],
+            [self.known.pop(seq, checks.NOBODY) for seq in leaving],
+            could_grow,
+        )
         self.verify()
         return True
 
@@ -154,7 +166,7 @@ class Driver(Observer):
         del self.tickets[ticket]
         for i, seq in enumerate(seqs.tolist()):
             self.tokens[seq], self.finals[seq] = saved.tokens[i], saved.finals[i]
-            self.gang[seq] = saved.gangs[i]
+            self.gang[seq], self.known[seq] = saved.gangs[i], saved.known[i]
         self.verify()
         if not alone and max(map(len, saved.tokens)) < self.geometry.max_len:
             stuck = self.allocator.headroom(seqs) == 0
@@ -166,6 +178,7 @@ class Driver(Observer):
         require(granted, "protocol", "release answers with a grant, never None")
         for seq in seqs.tolist():
             del self.tokens[seq], self.finals[seq], self.gang[seq]
+            self.known.pop(seq, None)
         self.verify()
 
     def release_all(self) -> None:
@@ -198,7 +211,9 @@ class Driver(Observer):
         if not n:
             return
         for seq in seqs.tolist():
-            self.tokens[seq] = np.concatenate([self.tokens[seq], self.memory.fresh(n)])
+            known = self.known.get(seq, checks.NOBODY)[len(self.tokens[seq]) :][:n]
+            fresh = self.memory.fresh(n - len(known))
+            self.tokens[seq] = np.concatenate([self.tokens[seq], known, fresh])
             self.finals[seq] = max(self.finals[seq], len(self.tokens[seq]))
             slots = self.allocator.addresses(seq)
             self.memory.write(slots[-n:], self.tokens[seq][-n:])

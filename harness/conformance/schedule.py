@@ -64,7 +64,9 @@ def admit(driver: Driver, draw: Draw) -> None:
     ids = None
     if draw(0, 3 if driver.allocator.has_prefix_index else 1):
         # Few first tokens and a long common run, so that prompts share prefixes.
-        ids = np.full(prompt + common, draw(0, 1), dtype=np.int64)
+        # Those of a single sequence may go on: they tell what it will hold as it grows.
+        more = draw(0, output - 1 - common) if size == 1 else 0
+        ids = np.full(prompt + common + more, draw(0, 1), dtype=np.int64)
         ids[draw(0, len(ids) - 1) :] = draw(2, 3)
     demand = Demand(prompt, output, private)
     driver.admit(seqs, Prompt(prompt + common, ids), demand)

@@ -129,6 +129,23 @@ class AllocatorConformance:
                 pytest.skip("nothing was suspended")
             low, high = (middle, high) if granted else (low, middle - 1)
 
+    def test_hits_are_honest_where_other_tokens_came(self) -> None:
+        if not self.make().has_prefix_index:
+            pytest.skip("no prefix index")
+        changes: list[Callable[[Driver, int], object]] = [
+            lambda driver, half: driver.fork(0, np.array([1])),
+            lambda driver, half: driver.truncate(0, half // 2 + 1),
+        ]
+        for change in changes:
+            driver = Driver(self.make)
+            ids, row = np.arange(self.geometry.max_len * 2 // 3), np.array([0])
+            half = len(ids) // 2
+            for tokens in (half, len(ids)):
+                driver.admit(row, Prompt(tokens, ids), Demand(tokens, len(ids) - tokens + 1))
+                change(driver, half)
+                driver.grow(driver.live, half // 2)
+                driver.release_all()
+
     def _largest_prompt(self) -> int:
         """Return the longest prompt that an empty pool holds."""
         low, high = 0, min(self.geometry.max_len, self.geometry.capacity_tokens)

@@ -5,6 +5,8 @@ here the same grants move real bytes, to host memory and back too, which are rea
 layout at every step, and what the kernel says is resident must be what the allocator says is held.
 """
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from memory_cases import ALLOCATORS, RealMemory
@@ -38,20 +40,19 @@ def test_every_live_token_reads_back_and_resident_memory_is_what_is_mapped(
     real_memory, monkeypatch, name, options
 ):
     monkeypatch.setattr(real_memory, "options", options)
-    seed = 2
-    done = drive(ALLOCATORS[name], seed, steps=90)
-    assert done.counts["refusals"], "no pressure"
-    assert done.counts["copies"] or name in ("paged-1", "paged-radix")
+    counts = sum((drive(ALLOCATORS[name], seed, 80).counts for seed in (1, 2, 3)), Counter())
+    assert counts["refusals"], "no pressure"
+    assert counts["copies"] or name == "paged-1"
     if name != "virtual-copy-no-host":
-        assert done.counts["resumes"]
-        assert done.counts["suspend_refusals"]
-        assert done.counts["resume_refusals"]
+        assert counts["resumes"]
+        assert counts["suspend_refusals"]
+        assert counts["resume_refusals"]
     if name == "paged-offload":
-        assert done.counts["saves"]
-        assert done.counts["fetches"]
+        assert counts["saves"]
+        assert counts["fetches"]
     if name.startswith("virtual"):
-        assert done.counts["maps"]
-        assert done.counts["unmaps"]
+        assert counts["maps"]
+        assert counts["unmaps"]
 
 
 def test_admission_copies_after_the_prompt_is_computed(real_memory):
