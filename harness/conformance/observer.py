@@ -1,0 +1,181 @@
+"""Watches one allocator: asks it, and checks after each call what can be seen from outside.
+
+Beside the allocator runs a twin that is told only what was granted: never a refused call, never a
+query.  It must answer alike, which shows both determinism and that refusals leave no trace.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from allocators.base import Allocator, Grant, IntArray, NeverFits, Prompt, Unsupported
+from harness.conformance import checks
+from harness.conformance.memory import Memory, Violation, require
+
+Make = Callable[[], Allocator]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """What a ticket must bring back, by sequence; `could_grow`: each, by a slot, when it left."""
+
+    tokens: list[IntArray]
+    finals: list[int]
+    gangs: list[int]
+    known: list[IntArray]
+    could_grow: bool
+
+
+class Observer:
+    """Live sequences with the values they must read back.
+
+    `tokens[seq]` are the values by position, `finals[seq]` the length at which it will end and
+    `gang[seq]` the sequences it started with; `tickets` are those that are swapped out.  `counts`
+    says what happened: grants, refusals, copies, maps, unmaps, hits, swaps; `history` lists the
+    calls.
+    """
+
+    def __init__(self, make: Make, memory: Callable[[Allocator], Memory]) -> None:
+        self.make, self.allocator, self.twin = make, make(), make()
+        self.geometry = self.allocator.geometry
+        self.memory = memory(self.allocator)
+        self.capacity = sum(self.allocator.balance())
+        self.tokens: dict[int, IntArray] = {}
+        self.finals: dict[int, int] = {}
+        self.gang: dict[int, int] = {}
+        self.tickets: dict[int, Suspended] = {}
+        self.counts: Counter[str] = Counter()
+        self.history: list[tuple[str, tuple[object, ...], str]] = []
+        self.verify()
+
+    @property
+    def live(self) -> IntArray:
+        return np.array(list(self.tokens), dtype=np.int64)
+
+    @property
+    def idle(self) -> list[int]:
+        return [s for s in range(self.geometry.max_seqs) if s not in self.tokens]
+
+    def final(self, seqs: IntArray) -> IntArray:
+        return np.array([self.finals[s] for s in seqs.tolist()], dtype=np.int64)
+
+    def story(self, since: int = 0) -> list[str]:
+        """Return the calls from number `since` on, one line each."""
+        return [
+            f"{method}({', '.join(map(text, args))}) -> {answer}"
+            for method, args, answer in self.history[since:]
+        ]
+
+    def ask(self, method: str, *args: object) -> Grant | None:
+        """Call; a refusal or an error must leave no trace, a grant must equal the twin's."""
+        before = self.snapshot()
+        self.history.append((method, args, "fails"))
+
+        def unchanged() -> None:
+            require(before == self.snapshot(), "atomic", f"a refused {method} changed the state")
+
+        try:
+            grant = _call(self.allocator, method, args)
+        except (NeverFits, Unsupported):
+            unchanged()
+            raise
+        self.history[-1] = method, args, "refused" if grant is None else "granted"
+        if grant is None:
+            self.counts["refusals"] += 1
+            unchanged()
+            again = _call(self.allocator, method, args)
+            require(again is None, "atomic", f"{method} was refused, then granted")
+            unchanged()
+            twin = _call(copy.deepcopy(self.twin), method, args)
+            require(
+                twin is None,
+                "deterministic",
+                f"{method} is refused, but granted by a twin that saw the same grants",
+            )
+            return None
+        twin = _call(self.twin, method, args)
+        if twin is None or not checks.equal_grants(grant, twin):
+            raise Violation(
+                f"deterministic: a twin that saw the same grants answers {method} with {twin}, "
+                f"not {grant}"
+            )
+        self._count(method, grant)
+        return grant
+
+    def _count(self, method: str, grant: Grant) -> None:
+        counts = self.counts
+        counts["grants"] += 1
+        counts["copies"] += len(grant.copies)
+        counts["maps"] += len(grant.maps) + len(grant.ahead_maps)
+        counts["unmaps"] += len(grant.unmaps)
+        # Whatever else moves to host memory and back does so for a prefix cache.
+        counts["saves"] += len(grant.swaps_out) * (method != "suspend")
+        counts["fetches"] += len(grant.swaps_in) * (method != "resume")
+
+    # -- checks ------------------------------------------------------------------------------
+    def snapshot(self) -> tuple[object, ...]:
+        return checks.snapshot(self.allocator, self.live, self.final(self.live))
+
+    def verify(self) -> None:
+        """Check every invariant that can be seen from outside, then the policy's own."""
+        seqs, allocator = self.live, self.allocator
+        require(
+            set(np.flatnonzero(allocator.active).tolist()) == set(self.tokens),
+            "protocol",
+            "`active` does not say who lives",
+        )
+        found = self.memory.resolve(allocator.layout(seqs))
+        for seq, slots in zip(seqs.tolist(), found, strict=True):
+            self._reads_back(seq, slots)
+        checks.conservation(allocator, self.capacity, self.memory)
+        checks.usage_adds_up(allocator, seqs, self.final(seqs))
+        # The last of them are over but still held, as in a run-to-completion batch.
+        part = seqs[: (len(seqs) + 1) // 2]
+        checks.usage_adds_up(allocator, part, self.final(part))
+        if not len(seqs):
+            checks.nothing_is_held(allocator)
+        allocator.check()
+
+    def _reads_back(self, seq: int, slots: IntArray) -> None:
+        expected, own = self.tokens[seq], self.allocator.addresses(seq)
+        length = int(self.allocator.length[seq])
+        require(
+            length == len(expected) == len(slots),
+            "addressing",
+            f"sequence {seq} is {length} long and {len(expected)} were granted",
+        )
+        require(
+            np.array_equal(own, slots),
+            "addressing",
+            f"layout and addresses differ for sequence {seq}",
+        )
+        require(
+            np.array_equal(own, self.twin.addresses(seq)),
+            "deterministic",
+            f"a twin with the same calls put sequence {seq} elsewhere",
+        )
+        self.memory.check_slots(slots)
+        wrong = np.flatnonzero(self.memory.values[slots] != expected)
+        if len(wrong):
+            raise Violation(
+                f"single writer: sequence {seq} does not read back its own tokens at positions "
+                f"{wrong.tolist()} of {length} (a write, copy, map or swap went wrong)"
+            )
+
+
+def text(arg: object) -> str:
+    """Return an argument of a call as a line of a story shows it."""
+    if isinstance(arg, Prompt):
+        return f"Prompt({arg.tokens}{', ids' * (arg.token_ids is not None)})"
+    return str(arg.tolist() if isinstance(arg, np.ndarray) else arg)
+
+
+def _call(allocator: Allocator, method: str, args: tuple) -> Grant | None:
+    """Call with copies of the arrays, so that a policy may keep or overwrite what it is given."""
+    own = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
+    return getattr(allocator, method)(*own)
