@@ -30,6 +30,7 @@ class Group:
     generated: int = 0
     preemptions: int = 0
     swapped: bool = False  # its KV waits in host memory
+    swapped_at: int = -1  # how many tokens it had when it was last swapped out
     reassigned_step: int = -1  # the beam step that was done before it was swapped out
     lost_tokens: int = 0  # computed before its last preemption, until it is admitted again
     #: its sequences exist; else `rows[0]` computes the prompt for all (`chunked` only)

@@ -221,8 +221,12 @@ class Scheduler:
         self._release(group, grants, swap)
 
     def _release(self, group: Group, grants: list[Grant], swap: bool = False) -> None:
+        # Who came back to an empty pool and got no further would only come back again.
+        swap = swap and (len(self.running) > 0 or group.swapped_at != group.generated)
         grant = self.allocator.suspend(group.rows, group.index) if swap else None
         group.swapped = grant is not None
+        if group.swapped:
+            group.swapped_at = group.generated
         if grant is None:  # the host is full, or nobody asked it
             grant = self.allocator.release(group.held_rows)
         if grant is not EMPTY_GRANT:

@@ -52,6 +52,14 @@ def test_a_prompt_longer_than_the_pool_is_named_with_the_capacity(name, mode, po
     assert re.search(rf"pool .*\b({64 // pages.page_tokens}|64)\b", text), text
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [n for n in FAMILIES if "pow2" not in n and "oracle" not in n])
+def test_one_that_outgrows_the_pool_alone_is_not_swapped_for_ever(name, mode):
+    hosted = allocators(replace(SMALL, host_tokens=640))
+    text = message_of(hosted[name](), table([2, 4], [3, 150]), mode, preemption="swap")
+    assert f"request '{0 if name == 'contiguous_max' else 1}' (prompt" in text
+
+
 @pytest.mark.parametrize("policy", ["continuous", "static"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", [n for n in FAMILIES if "pow2" not in n and "oracle" not in n])
