@@ -45,7 +45,7 @@ def prepare(composed: DictConfig) -> tuple[Config, RequestTable]:
     for name, knobs in config.allocators.items():
         try:
             make_allocator(name, knobs, geometry)
-        except AllocatorError:
+        except (AllocatorError, MemoryError):
             continue  # becomes a row with a status
     return config, requests
 

@@ -32,6 +32,8 @@ from workloads.requests import RequestTable
 from workloads.spec import WorkloadSpec
 
 MIB, GIB = 2**20, 2**30
+#: an exbibyte: beyond any pool, and far from where numbers overflow
+MOST_GIB = 2**30
 
 
 @dataclass
@@ -127,11 +129,15 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"engine.expected_output_tokens must be at least 0, got {engine.expected_output_tokens}"
         )
-    if engine.host_gib is not None and not (0 <= engine.host_gib < math.inf):
-        raise ConfigError(f"engine.host_gib must be at least 0, got {engine.host_gib}")
+    if engine.host_gib is not None and not (0 <= engine.host_gib <= MOST_GIB):
+        raise ConfigError(
+            f"engine.host_gib must be at least 0 and at most {MOST_GIB}, got {engine.host_gib}"
+        )
     memory = config.kv_memory_gib
-    if memory is not None and not (0 < memory < math.inf):
-        raise ConfigError(f"kv_memory_gib must be a positive number, got {memory}")
+    if memory is not None and not (0 < memory <= MOST_GIB):
+        raise ConfigError(
+            f"kv_memory_gib must be a positive number and at most {MOST_GIB}, got {memory}"
+        )
     if memory is not None and config.kv_tokens is not None:
         raise ConfigError("give kv_memory_gib or kv_tokens, not both")
     check_recording(config.harness, config.report)

@@ -9,6 +9,7 @@ import numpy as np
 from workloads import arrivals, conversation, lengths
 from workloads.errors import WorkloadError, number, one_of, whole
 from workloads.formats import read
+from workloads.formats.source import MAX_TOKENS
 from workloads.requests import TOO_LONG, IntArray, RequestTable
 from workloads.spec import WorkloadSpec
 
@@ -96,7 +97,7 @@ def _generated(spec: WorkloadSpec, seed: int) -> RequestTable:
 
 def _prefixes(spec: WorkloadSpec, n: int, seed: int) -> tuple[IntArray | None, int]:
     """Which shared prefix each of `n` prompts starts with (None: there is none), and its tokens."""
-    prefix_tokens = whole("workload.prefix_tokens", spec.prefix_tokens, at_least=0)
+    prefix_tokens = whole("workload.prefix_tokens", spec.prefix_tokens, 0, MAX_TOKENS)
     count = whole("workload.num_prefixes", spec.num_prefixes, at_least=1)
     if count > lengths.ZIPF_MAX_RANKS:
         raise WorkloadError(
@@ -112,7 +113,7 @@ def _conversations(spec: WorkloadSpec, seed: int) -> RequestTable:
     def draw(name: str, n: int) -> IntArray:
         return lengths.sample(getattr(spec, name), n, stream(seed, name), name)
 
-    prefix_tokens = whole("workload.prefix_tokens", spec.prefix_tokens, at_least=0)
+    prefix_tokens = whole("workload.prefix_tokens", spec.prefix_tokens, 0, MAX_TOKENS)
     turns = conversation.plan(spec, prefix_tokens, draw)
     think = stream(seed, "think").standard_exponential(len(turns.conversation))
     prefix_id, _ = _prefixes(spec, int(turns.conversation[-1]) + 1, seed)

@@ -27,27 +27,32 @@ def number(
     at_least: float | None = None,
     above: float | None = None,
     infinite: bool = False,
+    at_most: int | None = None,
 ) -> float:
-    """Return `value` as a float. Raises if it is missing, NaN, outside the bound, or infinite."""
+    """Return `value` as a float. Raises if it is missing, NaN, outside the bounds, or infinite."""
     bound = ""
     if at_least is not None:
         bound = f" >= {at_least:g}"
     if above is not None:
         bound = f" > {above:g}"
+    if at_most is not None:
+        bound += f"{' and' * bool(bound)} <= {at_most}"
     if value is None:
         raise WorkloadError(f"{where} is needed: a number{bound}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise WorkloadError(f"{where}={value!r} is not a number; expected a number{bound}")
     low = (at_least is not None and value < at_least) or (above is not None and value <= above)
-    if math.isnan(value) or low or (math.isinf(value) and not infinite):
+    high = at_most is not None and value > at_most
+    # The bounds come first: an int may be too large for a float.
+    if low or high or math.isnan(value) or (math.isinf(value) and not infinite):
         kind = "a number" if infinite else "a finite number"
         raise WorkloadError(f"{where}={value} is not allowed; expected {kind}{bound}")
     return float(value)
 
 
-def whole(where: str, value: object, at_least: int) -> int:
-    """Return `value` as an int. Raises if it is missing, not whole or less than `at_least`."""
-    checked = number(where, value, at_least=at_least)
+def whole(where: str, value: object, at_least: int, at_most: int | None = None) -> int:
+    """Return `value` as an int. Raises if it is missing, not whole or outside the bounds."""
+    checked = number(where, value, at_least=at_least, at_most=at_most)
     if checked != math.floor(checked):
         raise WorkloadError(f"{where}={value} is not allowed; expected a whole number")
     return int(checked)

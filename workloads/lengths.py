@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from workloads import normal, tables
 from workloads.errors import WorkloadError, number, one_of, whole
+from workloads.formats.source import MAX_TOKENS
 from workloads.requests import FloatArray, IntArray
 from workloads.spec import LengthSpec
 
@@ -32,18 +33,25 @@ def sample(spec: LengthSpec, n: int, rng: np.random.Generator, role: str) -> Int
     """Draw `n` lengths in tokens, int64[n] >= 1, for `role` "prompt", "output" or "turns".
 
     Raises WorkloadError for an unknown kind (with the closest names), a missing or impossible
-    parameter, or an unreadable table.
+    parameter, an unreadable table, or a drawn length beyond MAX_TOKENS.
     """
     where = f"workload.{role}"
     kind = one_of(f"{where}.kind", spec.kind, KINDS)
-    low = whole(f"{where}.low", spec.low, at_least=1)
+    low = whole(f"{where}.low", spec.low, at_least=1, at_most=MAX_TOKENS)
     if spec.high is not None:
-        high = whole(f"{where}.high", spec.high, at_least=1)
+        high = whole(f"{where}.high", spec.high, at_least=1, at_most=MAX_TOKENS)
         if low > high:
             raise WorkloadError(f"{where}.low={low} is above {where}.high={high}")
     one_of(f"{where}.cut", spec.cut, CUTS)
     quantile = KINDS[kind](spec, where)
-    return np.rint(quantile(rng.random(n))).astype(np.int64)
+    drawn = np.rint(quantile(rng.random(n)))
+    outside = ~((drawn >= 1) & (drawn <= MAX_TOKENS))
+    if outside.any():
+        raise WorkloadError(
+            f"{where}: a length of {drawn[outside][0]:g} was drawn; expected 1 to {MAX_TOKENS} "
+            f"tokens, set {where}.high"
+        )
+    return drawn.astype(np.int64)
 
 
 def _high(spec: LengthSpec, where: str) -> int:
@@ -66,7 +74,7 @@ def _within(values: NDArray, spec: LengthSpec) -> NDArray:
 
 
 def _fixed(spec: LengthSpec, where: str) -> Quantile:
-    value = whole(f"{where}.value", spec.value, at_least=1)
+    value = whole(f"{where}.value", spec.value, at_least=1, at_most=MAX_TOKENS)
     return lambda u: np.full(len(u), value)
 
 
@@ -76,7 +84,7 @@ def _uniform(spec: LengthSpec, where: str) -> Quantile:
 
 
 def _normal(spec: LengthSpec, where: str) -> Quantile:
-    mean = number(f"{where}.mean", spec.mean)
+    mean = number(f"{where}.mean", spec.mean, at_most=MAX_TOKENS)
     std = number(f"{where}.std", spec.std, above=0)
     clip = spec.cut == "clip"
     edges = (-math.inf, math.inf) if clip else _interval(spec)
@@ -89,7 +97,7 @@ def _normal(spec: LengthSpec, where: str) -> Quantile:
 
 
 def _geometric(spec: LengthSpec, where: str) -> Quantile:
-    mean = number(f"{where}.mean", spec.mean, at_least=1)
+    mean = number(f"{where}.mean", spec.mean, at_least=1, at_most=MAX_TOKENS)
     stay = 1 - 1 / mean  # P(length > k) = stay ** k
     clip = spec.cut == "clip"
     first = 1.0 if clip else stay ** (spec.low - 1)
@@ -106,7 +114,7 @@ def _geometric(spec: LengthSpec, where: str) -> Quantile:
 
 
 def _lognormal(spec: LengthSpec, where: str) -> Quantile:
-    mean = number(f"{where}.mean", spec.mean, above=0)
+    mean = number(f"{where}.mean", spec.mean, above=0, at_most=MAX_TOKENS)
     sigma = number(f"{where}.sigma", spec.sigma, above=0)
     if sigma > SIGMA_MAX:
         raise WorkloadError(f"{where}.sigma={sigma:g} is not allowed; expected <= {SIGMA_MAX:g}")

@@ -51,7 +51,7 @@ def read_quantiles(
     path = Path(path).expanduser()
     lines = ((line, text) for line, text in read_lines(path) if not text.startswith("#"))
     first, text = next(lines, (1, ""))
-    header = header_of(text)
+    header = header_of(path, first, text)
     others = [name for name in header if name != LEVEL_COLUMN]
     if column is None:
         usual = [name for name in _COLUMNS[role] if name in others]

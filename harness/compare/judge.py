@@ -3,7 +3,8 @@
 Exact metrics (memory, counts, simulated time) are compared exactly. Measured ones, which in a real
 run are all but the emitted tokens, are called worse
 only if the test finds a difference at a level corrected for the number of tests, and the whole
-interval of the ratio of medians lies beyond the tolerance.
+interval of the ratio of medians lies beyond the tolerance. Where the baseline's median is 0, the
+difference of the medians is held against the absolute tolerance instead.
 """
 
 from __future__ import annotations
@@ -150,6 +151,7 @@ class _Judge:
         """Judge every row of a pair of cases that were run under the same conditions."""
         elsewhere = environment_differences([*old.environments, *new.environments])
         foreign = False
+        unstable: list[str] = []
         for name, row in old.rows.items():
             settings = settings_differences(old.config, new.config, name)
             if settings:
@@ -169,9 +171,13 @@ class _Judge:
                 if finding is not None:
                     result.findings.append(finding)
                     foreign |= finding.note == ENVIRONMENT_DIFFERS
+                    if finding.note == BASELINE_DIFFERS:
+                        unstable.append(f"{name}: {metric}")
         for name, row in new.rows.items():
             if name not in old.rows:
                 result.findings.append(_row_finding(new, name, "new", None, row, "no baseline"))
+        if unstable:
+            result.problems.append(f"{old.name}: {BASELINE_DIFFERS}: {first_few(unstable)}")
         if foreign:
             result.problems.append(
                 f"{old.name}: measured metrics: environment differs: {first_few(elsewhere)}"
@@ -212,6 +218,10 @@ class _Judge:
         if not all(_equal(value, new[0]) for value in new):
             finding.verdict, finding.note = "worse", "differs between repeats of one configuration"
             return finding
+        if not all(_equal(value, old[0]) for value in old):
+            # Which of its values counts would depend on the order of the files.
+            finding.verdict, finding.note = "unsure", BASELINE_DIFFERS
+            return finding
         before, after = old[0], new[0]
         if _equal(before, after):
             return finding
@@ -245,10 +255,13 @@ class _Judge:
         finding.baseline = median(before) if before else None
         finding.current = median(after) if after else None
         ratio = median_ratio(before, after) if before and after else None
-        if ratio is None:
-            finding.verdict = "same" if before == after else "unsure"
+        if before == after and ratio is None:
             return finding
-        finding.change, finding.interval = ratio[0] - 1, (ratio[1], ratio[2])
+        if not before or not after:
+            finding.verdict = "unsure"
+            return finding
+        if ratio is not None:
+            finding.change, finding.interval = ratio[0] - 1, (ratio[1], ratio[2])
         if smallest_p(len(before), len(after)) >= self._level:
             finding.verdict = "unsure"
             finding.note = (
@@ -261,9 +274,15 @@ class _Judge:
             return finding
         finding.p = mann_whitney_p(before, after)
         tolerance = self._tolerances.of(known.name)
-        slack = max(tolerance.relative, tolerance.absolute / median(before))
-        low, high = finding.interval
-        upward, downward = low > 1 + slack, high < 1 / (1 + slack)
+        if ratio is None:
+            # Nothing is a multiple of a median of 0: the difference itself counts.
+            difference = median(after) - median(before)
+            upward, downward = difference > tolerance.absolute, -difference > tolerance.absolute
+            if finding.p >= self._level:
+                finding.verdict = "unsure"
+        else:
+            slack = max(tolerance.relative, tolerance.absolute / median(before))
+            upward, downward = ratio[1] > 1 + slack, ratio[2] < 1 / (1 + slack)
         if finding.p < self._level and (upward or downward):
             if known.direction == "none":
                 finding.verdict = "changed"
@@ -284,6 +303,7 @@ def _emitted(case: Case, name: str, old: Samples, new: Samples) -> list[Finding]
 
 
 ENVIRONMENT_DIFFERS = "environment differs"
+BASELINE_DIFFERS = "the baseline's repeats differ"
 
 
 def _equal(a: Number, b: Number) -> bool:

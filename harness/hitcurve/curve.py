@@ -45,7 +45,9 @@ def compute(trace: BlockTrace, options: Options) -> Iterator[Point]:
 
 def lru_counts(trace: BlockTrace, bounds: list[int | None], deepest_first: bool) -> list[int]:
     """Return LRU's hits at each capacity, from one pass."""
-    capacities: NDArray[np.int64] = np.array([trace.distinct if b is None else b for b in bounds])
+    # A larger capacity holds no more than every block, and may be as large as distances.NEVER.
+    clamped = [trace.distinct if b is None else min(b, trace.distinct) for b in bounds]
+    capacities: NDArray[np.int64] = np.array(clamped)
     return distances.lru_hits(trace, capacities, deepest_first).tolist()
 
 

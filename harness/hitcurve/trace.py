@@ -39,7 +39,7 @@ def block_trace(table: RequestTable, block_tokens: int | None) -> BlockTrace:
     The hash_ids of a trace are taken as they are, the last of a prompt also where it stands for a
     block that is partly filled, as in the Mooncake trace.  Real token ids are cut into full
     blocks.  Raises ConfigError if the trace says nothing about its tokens, or in blocks that
-    neither divide `block_tokens` nor are a multiple of it.
+    neither divide `block_tokens` nor are a multiple of it, or has a block twice in one prompt.
     """
     if table.hash_ids is not None:
         ids, size = _resized(table.hash_ids, table.hash_block_tokens, block_tokens)
@@ -58,6 +58,15 @@ def block_trace(table: RequestTable, block_tokens: int | None) -> BlockTrace:
         raise ConfigError(f"block_tokens={size}: no prompt of the trace fills a block")
     starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
     names, blocks = np.unique(np.concatenate(ids), return_inverse=True)
+    request = np.repeat(np.arange(len(ids)), counts)
+    order = np.lexsort((blocks, request))
+    again = (np.diff(request[order]) == 0) & (np.diff(blocks[order]) == 0)
+    if again.any():
+        name = table.name(int(request[order][:-1][again][0]))
+        raise ConfigError(
+            f"workload.path: request {name!r} has a hash id twice; an id stands for its block and "
+            "all before it, so it can occur once in a prompt"
+        )
     return BlockTrace(blocks.astype(np.int64), starts, len(names), size)
 
 

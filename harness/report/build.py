@@ -186,7 +186,7 @@ def _setup(collection: Collection, run: Run) -> dict[str, Any]:
         "times": run.clock,
         "outputs": outputs_sentence(run.rows),
         "seed": run.config.get("seed"),
-        "commit": git.get("commit") and git["commit"] + (" (modified)" * bool(git.get("dirty"))),
+        "commit": git.get("commit") and str(git["commit"]) + " (modified)" * bool(git.get("dirty")),
         "requests": run.config.get("num_requests"),
         "python": run.environment.get("python"),
         "processor": run.environment.get("cpu_model"),

@@ -14,7 +14,7 @@ from harness.report.columns import Memory, read_latencies, read_memory
 from harness.report.lines import Axes, Series, line_chart
 from harness.report.load import Collection, Run
 from harness.report.numbers import COSTS, MAIN, UNDEFINED, Shown, number, percent
-from harness.report.verdict import is_numeric
+from harness.report.verdict import is_numeric, is_rate
 from harness.results.runlog import CATEGORIES, Row
 
 #: a page of more runs than that shows the large columns of the first ones alone
@@ -179,7 +179,7 @@ def latency_charts(run: Run) -> list[dict[str, Any]]:
 
 def curve_charts(collection: Collection) -> list[dict[str, str]]:
     """Latency against the offered rate and against what was served, where a rate was swept."""
-    rate = next((name for name in collection.headers if name.endswith("rate")), None)
+    rate = next((name for name in collection.headers if is_rate(name)), None)
     runs = [run for run in collection.runs if run.ok_rows]
     if rate is None or not is_numeric(runs, rate) or len(collection.headers) > 1:
         return []
@@ -218,7 +218,7 @@ def knob_charts(collection: Collection) -> list[dict[str, str]]:
     runs = [run for run in collection.runs if run.ok_rows]
     charts = []
     for option, title in collection.headers.items():
-        if option.endswith("rate") or not is_numeric(runs, option):
+        if is_rate(option) or not is_numeric(runs, option):
             continue
         ticks = sorted({float(run.options[option]) for run in runs})
         for metric in _SWEPT:

@@ -28,7 +28,7 @@ def verdicts(collection: Collection) -> list[str]:
         return ["No allocator could serve this workload.", *sorted(reasons)[:3]]
     if collection.single:
         return run_verdict(runs[0])
-    rate = next((name for name in collection.headers if name.endswith("rate")), None)
+    rate = next((name for name in collection.headers if is_rate(name)), None)
     if rate and len(collection.headers) == 1:
         return _rate_verdict(runs, rate)
     numeric = [name for name in collection.headers if is_numeric(runs, name)]
@@ -37,6 +37,11 @@ def verdicts(collection: Collection) -> list[str]:
     if collection.one_row_each:
         return _best_run_verdict(collection, runs)
     return [f"{run.label(collection.headers)}: {run_verdict(run)[0]}" for run in runs]
+
+
+def is_rate(option: str) -> bool:
+    """Whether an option is a rate of requests; sampling.acceptance_rate, say, is none."""
+    return option.rsplit(".", 1)[-1] == "rate"
 
 
 def is_numeric(runs: Sequence[Run], name: str) -> bool:
@@ -64,7 +69,7 @@ def run_verdict(run: Run) -> list[str]:
             best = real[0]
     others = [row for row in rows if row is not best and row.allocator != ranked[0].allocator]
     others = others or [row for row in rows if row is not best]
-    close = [row for row in others if abs(_output(row) / _output(best) - 1) <= CLOSE]
+    close = [row for row in others if abs(_output(row) - _output(best)) <= CLOSE * _output(best)]
     choice = "Of those that can be built, take" if sentences else "Take"
     if len(close) == len(others):
         sentences.insert(0, f"{choice} {best.allocator}: {_keeps_up(best, others)}")

@@ -216,3 +216,15 @@ def test_a_crash_of_an_allocator_is_a_row_that_says_where_and_status_1(tmp_path)
     assert "Traceback" not in done.stderr
     rows = json.loads((tmp_path / "r" / "summary.json").read_text())["rows"]
     assert [row["status"] for row in rows] == ["ok", "error"]
+
+
+def test_host_memory_beyond_all_memory_is_a_row_and_not_a_traceback(tmp_path):
+    done = harness(
+        "+workload=uniform", "workload.num_requests=6", "allocator=[paged]",
+        "engine.preemption=swap", "engine.host_gib=10000000000",
+        f"hydra.run.dir={tmp_path}/run", cwd=tmp_path,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    (row,) = json.loads((tmp_path / "run" / "summary.json").read_text())["rows"]
+    assert (row["status"], row["metrics"]) == ("oom", {})
+    assert "Unable to allocate" in row["reason"]

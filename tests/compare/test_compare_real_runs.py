@@ -40,3 +40,26 @@ def test_other_tokens_are_a_change(tmp_path, capsys):
     assert "output_digest" in out
     assert "other tokens were emitted" in out
     assert compare(capsys, a, b, "--strict")[0] == 1
+
+
+def preemptions(root, counts, environment=ENVIRONMENT):
+    for i, count in enumerate(counts):
+        row = Row("paged", metrics=metrics(preemptions=count))
+        config = {"executor": {}, **REAL}
+        write(root / f"r{i:02}", [row], config=config, environment=environment)
+    return root
+
+
+def test_a_count_that_was_zero_is_judged_by_its_difference(tmp_path, capsys):
+    none = preemptions(tmp_path / "none", [0] * 12)
+    many = preemptions(tmp_path / "many", range(500, 512))
+    status, out = compare(capsys, none, many)
+    assert status == 1
+    assert "preemptions 0 -> 505.5" in out
+    assert compare(capsys, many, none)[0] == 0
+    assert compare(capsys, none, many, "--tolerance", "preemptions=600")[0] == 0
+    few = preemptions(tmp_path / "few", [0] * 11 + [1])
+    assert compare(capsys, none, few)[0] == 0
+    elsewhere = {"cpu_model": "Another CPU"}
+    there = preemptions(tmp_path / "there", range(500, 512), elsewhere)
+    assert compare(capsys, none, there)[0] == 2

@@ -207,6 +207,17 @@ def test_exact_metrics_must_not_differ_between_repeats(base, tmp_path, capsys):
     assert "differs between repeats" in out
 
 
+def test_a_baseline_whose_repeats_differ_cannot_be_compared_with(tmp_path, capsys):
+    new = write(tmp_path / "new", [Row("paged", metrics=metrics(steps=501))])
+    for name, order in (("up", (500, 501)), ("down", (501, 500))):
+        for repeat, steps in zip("ab", order, strict=True):
+            write(tmp_path / name / repeat, [Row("paged", metrics=metrics(steps=steps))])
+        status, out, _ = run(capsys, tmp_path / name, new)
+        assert status == 2
+        assert "could not compare: a: the baseline's repeats differ: paged: steps" in out
+        assert "REGRESSION" not in out
+
+
 # -- metrics on a clock --------------------------------------------------------------------------
 
 

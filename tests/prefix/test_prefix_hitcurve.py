@@ -12,6 +12,7 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.hitcurve.__main__ import main
+from harness.hitcurve.curve import lru_counts
 from harness.hitcurve.distances import NEVER, lru_hits, smaller_before, stack_distances
 from harness.hitcurve.policies import POLICIES, Cache, hits
 from harness.hitcurve.trace import BlockTrace, block_trace
@@ -230,6 +231,21 @@ def test_every_policy_and_order_is_a_line_of_the_table_and_the_csv(tmp_path, cap
     unbounded = {r["hits"] for r in rows if r["capacity_blocks"] in ("100", "inf")}
     assert unbounded == {"5"}
     assert "s3fifo, deepest first" in capsys.readouterr().out
+
+
+def test_a_capacity_beyond_every_number_of_blocks_is_an_unbounded_cache(tmp_path):
+    trace = block_trace(read(write_trace(tmp_path / "t.jsonl", [[0, 1], [0, 1], [2]])), None)
+    assert lru_counts(trace, [2**63 - 1, 2**63, 2**70, None], False) == [2] * 4
+
+
+@pytest.mark.parametrize("policy", ["lru", "fifo"])
+def test_a_hash_id_twice_in_one_prompt_is_refused_by_name(policy, tmp_path, capsys):
+    trace = write_trace(tmp_path / "t.jsonl", [[0, 1], [1, 0], [2, 3, 2]])
+    arguments = [f"workload.path={trace}", f"policies=[{policy}]", f"out={tmp_path / 'o'}"]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: workload.path: request '2' has a hash id twice")
+    assert captured.err.count("\n") == 1
 
 
 def test_blocks_can_be_regrouped_and_split(tmp_path):

@@ -1,6 +1,7 @@
 """The files of a report: what is in them, and that nothing gets out of its place."""
 
 import html.parser
+import json
 import re
 
 import pytest
@@ -179,3 +180,11 @@ def test_memory_maps_are_shown_and_damaged_ones_left_out(run):
     assert read_maps(run) == {}
     write_report([run], run)
     assert MapRecorder(0, 5).map() is None
+
+
+def test_a_commit_that_is_a_number_is_printed(run):
+    summary = json.loads((run / "summary.json").read_text())
+    summary["environment"]["git"]["commit"] = 5
+    (run / "summary.json").write_text(json.dumps(summary))
+    write_report([run], run)
+    assert "5 (modified)" in (run / "report.html").read_text()

@@ -4,6 +4,7 @@ import pytest
 from report_runs import config, sweep, write
 
 from harness.report.load import Collection, ReportError, Run, load_collection
+from harness.report.sections import curve_charts, knob_charts
 from harness.report.verdict import verdicts
 from harness.results import Row
 
@@ -52,6 +53,11 @@ def test_what_speaks_against_the_choice_is_said(tmp_path):
     assert "preempts 40 times for 100 requests" in said[1]
 
 
+def test_rows_that_put_out_nothing_are_told_apart_by_latency(tmp_path):
+    said = lone(tmp_path, row("paged", 0.0, 0.05), row("virtual", 0.0, 0.10))
+    assert said[0].startswith("Take paged: all serve about 0 output tokens/s")
+
+
 def test_one_row_and_none(tmp_path):
     assert "nothing to compare it with" in lone(tmp_path, row("paged", 10))[0]
     failed = lone(tmp_path, Row("paged", "oom", "too small"))
@@ -68,6 +74,17 @@ def test_a_knob_sweep_names_the_best_setting_and_the_price_of_the_worst(tmp_path
     assert said.startswith("Take paged with block_size 8: ")
     assert "(16 within 2 %)" in said
     assert said.endswith("block_size 64 costs 20\u00a0%.")
+
+
+def test_a_swept_acceptance_rate_is_a_knob_and_no_load(tmp_path):
+    speed = {0.5: 0.5, 0.9: 1.0}
+    option = "sampling.acceptance_rate"
+    path = sweep(tmp_path / "s", option, [0.5, 0.9], lambda rate: {"paged": speed[rate]})
+    collection = load_collection([path])
+    (said,) = verdicts(collection)
+    assert said.startswith("Take paged with acceptance_rate 0.9: ")
+    assert curve_charts(collection) == []
+    assert knob_charts(collection)
 
 
 def test_a_rate_sweep_says_how_far_each_holds(tmp_path):

@@ -141,6 +141,14 @@ def test_a_folder_of_documents_shares_no_local_id(tmp_path):
     assert not sets[2] & (sets[0] | sets[1])
 
 
+def test_local_ids_laid_after_each_other_stay_in_int64(tmp_path):
+    for name in "abc":
+        text = session([step(0, 8192, 1, [2**49])], id=name, block_size=8192)
+        (tmp_path / f"{name}.json").write_text(text)
+    with pytest.raises(WorkloadError, match=f"end above {2**50 - 1}, the most for 8192 tokens"):
+        read(tmp_path)
+
+
 def test_sharegpt_takes_the_first_exchange_and_owns_up_to_its_estimate(write):
     turns = [("system", "x"), ("human", "a" * 41), ("gpt", "b" * 8), ("human", "c")]
     document = [
@@ -226,6 +234,10 @@ BAD_LINES = [
     ),
     (CHAT.replace("20", "-20"), ":1: input_length is -20"),
     (session([step(0, 4, 1, [1]), step(0, "x", 1, [])]), ":requests[1]: in is 'x'"),
+    (
+        session([step(0, 1, 1, [0]), step(1, 1, 1, [2**50])], block_size=16384),
+        f":requests[1]: hash_ids holds {2**50}; expected 0..{2**49 - 1} in blocks of 16384 tokens",
+    ),
     (session([step(0, 4, 1, [1]), 3]), ":requests[1]: expected a JSON object"),
     (session([{"t": 1, "requests": [step(-1, 4, 1, [])]}]), ":requests[0].requests[0]: t is -1"),
     (session([], block_size=0), ":1: block_size is 0; expected at least 1"),
@@ -268,6 +280,13 @@ def test_a_forced_format_says_which_column_is_missing(write):
     assert str(caught.value) == (
         f"{path}:1: no column TIMESTAMP, ContextTokens, GeneratedTokens; the header is a,b"
     )
+
+
+def test_a_header_that_is_no_csv_is_one_line(write):
+    path = write(f"num_prefill_tokens,{'x' * 200_000}\n1,2\n")
+    for format in ("azure", "burstgpt", "lengths"):
+        with pytest.raises(WorkloadError, match=r":1: not a CSV line: field larger than"):
+            read(path, format)
 
 
 def test_missing_files_folders_and_unknown_formats(tmp_path):

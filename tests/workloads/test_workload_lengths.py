@@ -132,3 +132,30 @@ def test_clipped_lognormal_keeps_the_mean_and_piles_up_at_the_bound(mean, sigma)
 def test_unknown_cut_is_refused():
     with pytest.raises(WorkloadError, match=r"workload\.output\.cut"):
         draw(n=1, value=3, cut="chop", role="output")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"value": 10**19}, f"workload.prompt.value={10**19} is not allowed; expected a finite"),
+        ({"value": 10**400}, ">= 1 and <= 2147483647"),
+        ({"value": 1, "low": 2**31}, "workload.prompt.low=2147483648 is not allowed"),
+        ({"kind": "uniform", "high": 10**19}, f"workload.prompt.high={10**19} is not allowed"),
+        ({"kind": "geometric", "mean": 1e18}, "workload.prompt.mean=1e+18 is not allowed"),
+        ({"kind": "normal", "mean": 1e18, "std": 1.0}, "workload.prompt.mean=1e+18"),
+        ({"kind": "lognormal", "mean": 1e300, "sigma": 10.0}, "workload.prompt.mean=1e+300"),
+        ({"kind": "normal", "mean": 1.0, "std": 1e30}, "expected 1 to 2147483647 tokens, set work"),
+    ],
+)
+def test_lengths_beyond_any_request_are_refused(spec, message):
+    with pytest.raises(WorkloadError) as caught:
+        draw(5, **spec)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("workload.prompt")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_longest_lengths_are_drawn_as_they_are():
+    longest = 2**31 - 1
+    assert set(draw(5, kind="fixed", value=longest)) == {longest}
+    assert draw(5, kind="uniform", low=longest - 1, high=longest).max() == longest

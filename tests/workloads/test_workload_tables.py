@@ -87,6 +87,7 @@ def test_quantile_csv_interpolates_within_the_cut(tmp_path):
         ("quantile,tokens\n0,5\n0.5,x\n", "mine.csv:3: tokens is 'x'"),
         ("quantile,tokens\n0,5\n0.5,6\n", "rise from 0 to 1"),
         ("quantile,tokens\n0,5\n1\n", "mine.csv:3: expected 2 fields"),
+        (f"tokens,{'x' * 200_000}\n1,2\n", "mine.csv:1: not a CSV line: field larger than"),
         ("", "the file is empty"),
         ("# only\n", "no column"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -82,8 +81,8 @@ def detect(path: Path) -> str:
         found = [name for name, wanted in _JSON_KEYS if wanted <= keys]
     else:
         try:
-            header = set(csv_tables.header_of(text))
-        except csv.Error:
+            header = set(csv_tables.header_of(path, line, text))
+        except WorkloadError:
             header = set()
         found = [name for name, columns in _CSV_COLUMNS if set(columns) <= header]
     if not found:

@@ -28,7 +28,7 @@ import numpy as np
 from workloads.errors import WorkloadError
 from workloads.formats.chains import Agent, Leaf, chain
 from workloads.formats.rows import Rows, block_ids
-from workloads.formats.source import read_document, refuse, seconds, tokens
+from workloads.formats.source import MAX_IDENTITIES, read_document, refuse, seconds, tokens
 from workloads.requests import IntArray, RequestTable
 
 SCOPES = ("local", "global")
@@ -64,8 +64,8 @@ def read_kv_cache_tester(path: str | Path, first: int | None = None) -> RequestT
             rows.after.append(after)
             rows.think_s.append(think_s)
         spans.append((scope, start, len(rows.prompt)))
-    _separate(rows.hash_ids, spans)
     rows.path = path
+    _separate(path, rows.hash_ids, spans, block_tokens)
     return rows.table(block_tokens, in_order=False)
 
 
@@ -125,7 +125,12 @@ def _add(
     return [Leaf(len(rows.prompt) - 1, indices[:-1], start_s, end_s)]
 
 
-def _separate(hash_ids: list[IntArray], spans: list[tuple[str, int, int]]) -> None:
+def _separate(
+    path: str | Path,
+    hash_ids: list[IntArray],
+    spans: list[tuple[str, int, int]],
+    block_tokens: int,
+) -> None:
     """Move local ids, in place, above the global ones and above those of earlier documents."""
 
     def largest(start: int, stop: int) -> int:
@@ -135,6 +140,11 @@ def _separate(hash_ids: list[IntArray], spans: list[tuple[str, int, int]]) -> No
     for scope, start, stop in spans:
         if scope == "local":
             width = 1 + largest(start, stop)
+            if spare + width > MAX_IDENTITIES // block_tokens:
+                raise WorkloadError(
+                    f"{path}: the documents' own hash_ids, one range after the other, end above "
+                    f"{MAX_IDENTITIES // block_tokens - 1}, the most for {block_tokens} tokens"
+                )
             for i in range(start, stop):
                 hash_ids[i] = hash_ids[i] + np.int64(spare)
             spare += width

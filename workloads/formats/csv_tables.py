@@ -32,9 +32,12 @@ TIME_UNITS_S = {"arrived_at": 1.0, "timestamp_s": 1.0, "timestamp_ms": 1e-3}
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?\Z")
 
 
-def header_of(text: str) -> list[str]:
+def header_of(path: str | Path, line: int, text: str) -> list[str]:
     """The column names in a header line."""
-    return [name.strip() for name in next(csv.reader([text]), [])]
+    try:
+        return [name.strip() for name in next(csv.reader([text]), [])]
+    except csv.Error as error:
+        refuse(path, line, f"not a CSV line: {error}")
 
 
 def read_azure(path: str | Path, first: int | None = None) -> RequestTable:
@@ -68,7 +71,7 @@ def read_burstgpt(path: str | Path, first: int | None = None) -> RequestTable:
 
 def read_lengths(path: str | Path, first: int | None = None) -> RequestTable:
     """Lengths of prompt and output; a table without times unless a time column is there."""
-    header = header_of(next(read_lines(path))[1])
+    header = header_of(path, *next(read_lines(path)))
     known = [pair for pair in LENGTH_COLUMNS if set(pair) <= set(header)]
     columns = known[0] if known else LENGTH_COLUMNS[0]
     timed = [name for name in TIME_UNITS_S if name in header][:1]
@@ -89,7 +92,7 @@ def _records(path: str | Path, wanted: tuple[str, ...]) -> Iterator[tuple[int, l
     """Yield (line number, the `wanted` fields) of each line below the header."""
     lines = read_lines(path)
     first, text = next(lines)
-    header = header_of(text)
+    header = header_of(path, first, text)
     missing = [name for name in wanted if name not in header]
     if missing:
         refuse(path, first, f"no column {', '.join(missing)}; the header is {','.join(header)}")

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from workloads.errors import WorkloadError
-from workloads.formats.source import MAX_HASH_ID, refuse
+from workloads.formats.source import MAX_HASH_ID, MAX_IDENTITIES, refuse
 from workloads.requests import IntArray, RequestTable
 
 
@@ -109,6 +109,13 @@ def block_ids(
 ) -> IntArray:
     """A request's hash_ids; ids beyond its prompt are dropped and counted."""
     ids = whole_ids(rows.path, line, "hash_ids", value)
+    most = MAX_IDENTITIES // block_tokens - 1
+    if len(ids) and ids.max() > most:
+        refuse(
+            rows.path,
+            line,
+            f"hash_ids holds {ids.max()}; expected 0..{most} in blocks of {block_tokens} tokens",
+        )
     filled = -(-prompt // block_tokens)
     if len(ids) > filled:
         rows.counts["requests with more hash_ids than prompt blocks, the rest ignored"] += 1

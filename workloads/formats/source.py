@@ -14,7 +14,8 @@ from workloads.errors import WorkloadError
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_TOKENS = 2**31 - 1  # a longer request is a typing error, and sums of lengths stay in int64
-MAX_HASH_ID = 2**50  # so that block id * block size stays in int64
+MAX_HASH_ID = 2**50  # beyond any trace; block ids are held to MAX_IDENTITIES as well
+MAX_IDENTITIES = 2**63  # block id * block size + offset is an int64
 
 
 def refuse(path: str | Path, line: int | str, what: str) -> NoReturn:
