@@ -30,6 +30,9 @@ from workloads.requests import RequestTable
 if TYPE_CHECKING:
     from harness.executors.real import RealRun
 
+#: page-groups of a pool below which their size alone decides what fits
+FEW_GROUPS = 32
+
 OK, FAILED, INTERRUPTED = 0, 1, 130
 
 
@@ -37,6 +40,10 @@ def prepare(composed: DictConfig) -> tuple[Config, RequestTable]:
     """Check everything that can be checked before a run; raises `ConfigError`."""
     config = to_config(composed)
     geometry = make_geometry(config)
+    if config.executor.name == "model":
+        from harness.executors.real import check_pool
+
+        check_pool(config.executor, config.model, geometry.capacity_bytes)
     requests = make_requests(config, geometry)
     try:
         make_cost(config.model, config.hardware, config.cost_model)
@@ -44,9 +51,15 @@ def prepare(composed: DictConfig) -> tuple[Config, RequestTable]:
         raise ConfigError(str(error)) from error
     for name, knobs in config.allocators.items():
         try:
-            make_allocator(name, knobs, geometry)
+            allocator = make_allocator(name, knobs, geometry)
         except (AllocatorError, MemoryError):
             continue  # becomes a row with a status
+        if allocator.pages_per_group and sum(allocator.balance()) < FEW_GROUPS:
+            requests.notes.append(
+                f"{name}: a page-group holds {allocator.geometry.page_tokens} tokens, and the pool "
+                f"{sum(allocator.balance())} of them; allocators.{name}.page_size=64KiB or "
+                "layout=sliced has smaller ones"
+            )
     return config, requests
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -60,12 +60,12 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 def to_config(composed: DictConfig) -> Config:
     """Return the typed configuration of a composed one; raises `ConfigError` in one line."""
-    fields = list(Config.__dataclass_fields__)
-    unknown = [str(key) for key in composed if key not in (*fields, "hydra")]
+    known = list(Config.__dataclass_fields__)
+    unknown = [str(key) for key in composed if key not in (*known, "hydra")]
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]}; there are {', '.join(fields)}")
+        raise ConfigError(f"unknown option {unknown[0]}; there are {', '.join(known)}")
     # Plain data, so that a key which the schema does not have is refused and not carried along.
-    own = OmegaConf.to_container(OmegaConf.masked_copy(composed, fields), resolve=True)
+    own = OmegaConf.to_container(OmegaConf.masked_copy(composed, known), resolve=True)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), own))
     except ConfigKeyError as error:
@@ -120,10 +120,19 @@ def _check(config: Config) -> None:
         value = getattr(sampling, name)
         if not 0.0 <= value <= 1.0:
             raise ConfigError(f"sampling.{name} must be from 0 to 1, got {value}")
+    if config.executor.name != "model":
+        for option in fields(ExecutorSpec):
+            if option.name != "name" and getattr(config.executor, option.name) != option.default:
+                raise ConfigError(f"executor.{option.name} is an option of executor=model")
     if not 0.0 <= sampling.temperature < math.inf:
         raise ConfigError(f"sampling.temperature must be at least 0, got {sampling.temperature}")
     if not 0.0 < sampling.top_p <= 1.0:
         raise ConfigError(f"sampling.top_p must be above 0 and at most 1, got {sampling.top_p}")
+    if sampling.mode != "parallel" and (sampling.temperature, sampling.top_p) != (1.0, 1.0):
+        raise ConfigError(
+            "sampling.temperature and sampling.top_p are options of sampling.mode=parallel (with "
+            "sampling.n=1 for one sample)"
+        )
     _one_of("engine.preemption", engine.preemption, PREEMPTIONS)
     if engine.expected_output_tokens < 0:
         raise ConfigError(
@@ -205,6 +214,11 @@ def _pool_is_open(config: Config) -> bool:
     return config.kv_memory_gib is None and config.kv_tokens is None
 
 
+def _pool_option(config: Config) -> str:
+    real = config.executor.name == "model" and _pool_is_open(config)
+    return "executor.pool_mib" if real else "kv_memory_gib or kv_tokens"
+
+
 def make_requests(config: Config, geometry: Geometry) -> RequestTable:
     """Return the requests; raises `ConfigError` if one can fit no allocator at all."""
     try:
@@ -218,7 +232,7 @@ def make_requests(config: Config, geometry: Geometry) -> RequestTable:
     if longest[at] > geometry.capacity_tokens:
         raise ConfigError(
             f"the KV pool holds {geometry.capacity_tokens} tokens and request "
-            f"{requests.name(at)!r} alone fills {longest[at]}: raise kv_memory_gib or kv_tokens"
+            f"{requests.name(at)!r} alone fills {longest[at]}: raise {_pool_option(config)}"
         )
     return requests
 

@@ -50,11 +50,14 @@ COLUMNS: tuple[Column, ...] = (
     Column("preemptions", "pre-\nempt"),
     Column("sharing_saved", "saved\n%", 100.0),
 )
+#: shown where a row has a prefix cache
+HIT = Column("prefix_hit_rate", "hit\n%", 100.0)
 LEGEND = (
     f"{MARK} best of its column. token: share of the pool that holds live KV; sat.: the\n"
     "same while requests wait for memory; norm.: mean end-to-end ms per output token;\n"
     "saved: blocks saved by sharing."
 )
+HIT_LEGEND = " hit: prompt tokens found in the prefix cache."
 
 
 def print_table(
@@ -72,9 +75,13 @@ def print_table(
     width: columns of the terminal, measured by default.
     """
     console = _console(file, width)
+    cached = columns is COLUMNS and any(row.metrics.get(HIT.metric) is not None for row in rows)
+    if cached:
+        columns = (*columns, HIT)
     console.print(_table(rows, leading, columns), crop=False)
     if any(row.ok for row in rows):
-        console.print(LEGEND, style="dim", highlight=False)
+        legend = LEGEND + HIT_LEGEND if cached else LEGEND
+        console.print(legend, style="dim", highlight=False)
     outputs = None if leading else outputs_sentence(rows)
     if outputs:
         console.print(f"outputs: {outputs}", markup=False, highlight=False)

@@ -83,8 +83,10 @@ def _only_real(name: str) -> bool:
 
 
 def config_differences(baseline: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """One text for each option that differs, `name: old -> new`."""
-    return _differences(conditions(baseline), conditions(current))
+    """One text for each option that differs, `name: old -> new`; real or not decides first."""
+    texts = _differences(conditions(baseline), conditions(current))
+    other = [text for text in texts if text.startswith("executor.name:")]
+    return other or texts
 
 
 def settings_differences(

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 
 from harness.compare.judge import Comparison, Finding
+from harness.metrics import BY_NAME
 
 WORDS = {
     "worse": "REGRESSION",
@@ -82,6 +83,10 @@ def conclusion(comparison: Comparison) -> str:
     counts = Counter(finding.verdict for finding in comparison.findings)
     kinds = ("better", "changed", "tolerated", "new")
     parts = [f"{counts[kind]} {WORDS[kind]}" for kind in kinds if counts[kind]]
+    # In simulated runs only what is always measured can be unsure; that nobody needs to be told.
+    unsure = [f for f in comparison.findings if f.verdict == "unsure" and _repeats(f.metric)]
+    if unsure:
+        parts.append(f"{len(unsure)} metrics of real runs not judged ({unsure[0].note})")
     compared = [finding for finding in comparison.findings if finding.verdict != "new"]
     rows = sum(1 for finding in compared if finding.metric == "status")
     if comparison.failures:
@@ -95,6 +100,10 @@ def conclusion(comparison: Comparison) -> str:
     else:
         head = f"no regression in {rows} row{'s' * (rows != 1)}"
     return "; ".join([head, *parts])
+
+
+def _repeats(metric: str) -> bool:
+    return metric in BY_NAME and BY_NAME[metric].deterministic
 
 
 def describe(finding: Finding) -> str:

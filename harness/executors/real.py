@@ -59,6 +59,11 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
     if spec.pool_mib is not None and not 0 < spec.pool_mib < float("inf"):
         raise ConfigError(f"executor.pool_mib must be a positive number, got {spec.pool_mib}")
     if spec.weights is not None:
+        if not Path(spec.weights).is_dir():
+            raise ConfigError(
+                f"executor.weights={spec.weights} is no directory; expected a local one with "
+                "config.json and *.safetensors (nothing is downloaded)"
+            )
         model = shape_of_checkpoint(Path(spec.weights))
     check_decodable(model)
     if spec.device == "auto":
@@ -79,12 +84,23 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
     if needed > free:
         raise ConfigError(
             f"{model.name} in {spec.dtype} needs {needed / GIB:.1f} GiB for its weights, "
-            f"{spec.device} has {free / GIB:.1f} GiB free"
+            f"{spec.device} has {free / GIB:.1f} GiB free: choose a smaller model "
+            "(model=llama-tiny) or executor.dtype=bfloat16"
         )
     if spec.pool_mib is None and not on_cpu:
         # Settled once: the weights are not loaded yet, and each allocator is to get the same.
         spec.pool_mib = _left_for_kv(needed, free) / MIB
     return model
+
+
+def check_pool(spec: ExecutorSpec, model: ModelShape, pool_bytes: int) -> None:
+    """Raise `ConfigError` if the device has no room for this much KV beside the weights."""
+    room = free_bytes(spec.device) - weight_bytes(model)
+    if pool_bytes > room:
+        raise ConfigError(
+            f"the KV pool of {pool_bytes / GIB:.1f} GiB does not fit: {spec.device} has "
+            f"{room / GIB:.1f} GiB left beside the weights of {model.name}"
+        )
 
 
 def free_bytes(device: str) -> int:

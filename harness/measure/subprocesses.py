@@ -17,6 +17,8 @@ import torch
 
 #: seconds that a command has to write what it holds, once it was interrupted
 GRACE_S = 15.0
+#: and at least, whatever the limit: a busy machine takes a while to wake it
+LEAST_GRACE_S = 10.0
 #: characters of its output that are kept
 KEPT_CHARS = 6000
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +75,7 @@ def _wait(process: subprocess.Popen[str], limit_s: float) -> tuple[str, bool]:
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
     try:
-        return process.communicate(timeout=max(1.0, grace_s))[0], True
+        return process.communicate(timeout=max(LEAST_GRACE_S, grace_s))[0], True
     except subprocess.TimeoutExpired:
         process.kill()
         return process.communicate()[0], True

@@ -42,18 +42,35 @@ class Run:
         return [row for row in self.rows if row.ok]
 
     @property
+    def measured(self) -> bool:
+        """Whether a model was really run."""
+        executor = self.config.get("executor")
+        return isinstance(executor, dict) and executor.get("name") == "model"
+
+    @property
+    def _calibration(self) -> str | None:
+        """The file of measured times that a simulated run was priced with."""
+        cost = self.config.get("cost_model")
+        if self.measured or not isinstance(cost, dict) or cost.get("name") != "calibrated":
+            return None
+        return Path(str(cost.get("file"))).name
+
+    @property
     def clock(self) -> str:
         """What the times of the run are: simulated, or measured on what."""
         executor = self.config.get("executor")
-        if not isinstance(executor, dict) or executor.get("name") != "model":
-            return "simulated"
+        if not self.measured:
+            table = self._calibration
+            return f"simulated with the times in {table}" if table else "simulated"
         settings = (str(executor.get(name)) for name in ("device", "dtype", "backend"))
         return f"measured ({', '.join(settings)} attention)"
 
     @property
     def machine(self) -> str | None:
         """What the requests were served on: the hardware that was simulated, or this one."""
-        if self.clock == "simulated":
+        if self._calibration:
+            return f"the machine of {self._calibration}"
+        if not self.measured:
             hardware = self.config.get("hardware")
             return hardware.get("name") if isinstance(hardware, dict) else None
         gpu = self.environment.get("gpu")

@@ -19,7 +19,22 @@ HELD = 2.0
 
 
 def verdicts(collection: Collection) -> list[str]:
-    """One to three sentences, or one for each run where the runs are of different kinds."""
+    """One to three sentences, or one for each run where the runs are of different kinds.
+
+    One more where a clock was read: what was measured once is not to be trusted to the percent.
+    """
+    sentences = _verdicts(collection)
+    if any(run.measured for run in collection.runs):
+        simulated = not all(run.measured for run in collection.runs)
+        sentences.append(
+            ("Some of these runs are measured, others simulated. " if simulated else "")
+            + "Times were measured once, on a machine that may have had other work: take "
+            "differences below a quarter for noise until repeats confirm them."
+        )
+    return sentences
+
+
+def _verdicts(collection: Collection) -> list[str]:
     runs = [run for run in collection.runs if run.ok_rows]
     if not runs:
         reasons = {f"{row.allocator}: {row.reason}" for run in collection.runs for row in run.rows}

@@ -38,6 +38,15 @@ def test_a_real_run_reports_measured_times_and_equal_outputs(tmp_path):
     assert "measured (cpu, float32, cpu attention)" in (tmp_path / "a" / "report.md").read_text()
 
 
+def test_options_of_a_real_run_are_refused_without_one(tmp_path):
+    from harness.preflight import check
+
+    problem, _ = check(
+        ["+workload=uniform", "executor.max_requests=2", f"hydra.run.dir={tmp_path}/a"]
+    )
+    assert problem == "executor.max_requests is an option of executor=model"
+
+
 def test_what_cannot_run_is_a_row_with_a_reason(tmp_path):
     options = (f"hydra.run.dir={tmp_path}/a", "executor.backend=sdpa")
     which = "allocator=[paged,contiguous_max]"
@@ -53,12 +62,16 @@ def test_what_cannot_run_is_a_row_with_a_reason(tmp_path):
     [
         ("executor.device=tpu", "executor.device must be one of auto, cpu, cuda, got 'tpu'"),
         ("executor.dtype=int8", "executor.dtype must be one of"),
-        ("executor.weights=/nowhere", "/nowhere/config.json: no such file"),
+        ("executor.weights=/nowhere", "executor.weights=/nowhere is no directory"),
         ("executor.pool_mib=null", "executor.pool_mib=null is for a GPU"),
         ("executor.max_requests=0", "executor.max_requests must be at least 1, got 0"),
         ("hardware.count=2", "executor=model runs on one device"),
         ("engine.max_len=4000", "beyond the 2048 positions of Llama-tiny"),
         ("sampling.top_p=0", "sampling.top_p must be above 0"),
+        ("sampling.temperature=0.5", "are options of sampling.mode=parallel"),
+        ("executor.weights=/etc/hosts", "is no directory; expected a local one"),
+        ("executor.pool_mib=90000000", "cpu has"),
+        ("executor.pool_mib=0.0001", "raise executor.pool_mib"),
         ("model=qwen3-30b-a3b", "a mixture of 128 experts has no decoder"),
         ("model=opt-175b", "GiB for its weights, cpu has"),
     ],

@@ -221,7 +221,7 @@ def test_a_crash_of_an_allocator_is_a_row_that_says_where_and_status_1(tmp_path)
 def test_host_memory_beyond_all_memory_is_a_row_and_not_a_traceback(tmp_path):
     done = harness(
         "+workload=uniform", "workload.num_requests=6", "allocator=[paged]",
-        "engine.preemption=swap", "engine.host_gib=10000000000",
+        "engine.preemption=swap", "engine.host_gib=1000000000",
         f"hydra.run.dir={tmp_path}/run", cwd=tmp_path,
     )  # fmt: skip
     assert "Traceback" not in done.stderr

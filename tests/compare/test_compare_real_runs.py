@@ -21,7 +21,23 @@ def compare(capsys, *arguments):
 def test_a_slower_single_run_is_no_regression(tmp_path, capsys):
     status, out = compare(capsys, real(tmp_path / "a", 100.0), real(tmp_path / "b", 60.0))
     assert status == 0
-    assert "no regression" in out
+    assert "no regression in 1 row; " in out
+    assert "metrics of real runs not judged (1 and 1 samples" in out
+
+
+def test_fewer_requests_that_finish_are_a_regression_at_once(tmp_path, capsys):
+    fewer = Row("paged", metrics=metrics(finished_requests=2), output_digest="sha256:aa")
+    b = write(tmp_path / "b", [fewer], config={"executor": {}, **REAL}, environment=ENVIRONMENT)
+    status, out = compare(capsys, real(tmp_path / "a", 100.0), b)
+    assert status == 1
+    assert "finished_requests" in out
+
+
+def test_a_real_run_is_not_compared_with_a_simulated_one(tmp_path, capsys):
+    simulated = write(tmp_path / "b", [Row("paged", metrics=metrics())], config={"seed": 5})
+    status, out = compare(capsys, real(tmp_path / "a", 100.0), simulated)
+    assert status == 2
+    assert "configuration differs: executor.name: model -> simulated\n" in out
 
 
 def test_many_slower_runs_are_one(tmp_path, capsys):

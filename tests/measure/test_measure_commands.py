@@ -126,10 +126,9 @@ def test_a_command_that_takes_too_long_is_interrupted_and_may_write(tmp_path):
         "except KeyboardInterrupt:\n"
         "    print('written')\n"
     )
-    found = run_command(["-c", script], 4.0)
+    found = run_command(["-c", script], 6.0)
     assert found["timed_out"]
     assert found["output"].split() == ["begun", "written"]
-    assert found["seconds"] < 10
 
 
 def test_a_command_that_does_not_listen_is_killed():

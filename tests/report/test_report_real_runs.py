@@ -10,14 +10,15 @@ from harness.summary import summarize
 CPU = {"name": "model", "device": "cpu", "dtype": "float32", "backend": "cpu"}
 
 
-def report_of(path, executor, digests, environment=None):
+def report_of(path, executor, digests, environment=None, more=None):
     logs = [log(name) for name in ("paged", "virtual")]
     rows = [
         Row(each.allocator, metrics=summarize(each), output_digest=digest)
         for each, digest in zip(logs, digests, strict=True)
     ]
     environment = {**ENVIRONMENT, **(environment or {})}
-    write_run(path, {**config(), "executor": executor}, environment, rows, logs)
+    settings = {**config(), "executor": executor, **(more or {})}
+    write_run(path, settings, environment, rows, logs)
     write_report([path], path)
     return (path / "report.md").read_text()
 
@@ -42,3 +43,17 @@ def test_a_simulated_run_names_the_hardware_it_stands_for(tmp_path, executor):
     assert text.startswith("# beam, OPT-13B on A100\n")
     assert "times simulated" in text
     assert "outputs" not in text
+
+
+def test_a_measured_run_warns_of_noise_and_a_simulated_one_does_not(tmp_path):
+    (tmp_path / "real").mkdir()
+    warning = "take differences below a quarter for noise"
+    assert warning in report_of(tmp_path / "real", CPU, ["sha256:aa"] * 2)
+    assert warning not in report_of(tmp_path / "simulated", None, [None, None])
+
+
+def test_a_calibrated_run_names_the_file_and_no_gpu(tmp_path):
+    cost = {"cost_model": {"name": "calibrated", "file": "/a/folder/cal.json"}}
+    text = report_of(tmp_path, None, [None, None], more=cost)
+    assert text.startswith("# beam, OPT-13B on the machine of cal.json\n")
+    assert "times simulated with the times in cal.json" in text
