@@ -131,7 +131,8 @@ def test_a_command_that_takes_too_long_is_interrupted_and_may_write(tmp_path):
     assert found["output"].split() == ["begun", "written"]
 
 
-def test_a_command_that_does_not_listen_is_killed():
+def test_a_command_that_does_not_listen_is_killed(monkeypatch):
+    monkeypatch.setattr("harness.measure.subprocesses.LEAST_GRACE_S", 1.0)
     script = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
     assert run_command(["-c", script], 2.0)["timed_out"]
 
