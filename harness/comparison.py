@@ -109,6 +109,8 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
             try_report(run_dir)
     print_location(run_dir)
     if interrupted:
+        if logs:
+            print(f"interrupted; python -m harness.report {run_dir} reports on what had ended")
         return INTERRUPTED
     crashed = any(row.status == "error" for row in rows)
     return OK if logs and not crashed else FAILED

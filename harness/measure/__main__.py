@@ -63,7 +63,10 @@ def _measure(options: Options, command: str) -> int:
     device = torch.device("cuda", 0) if options.device == "cuda" else torch.device("cpu")
     environment = describe(device, options.commit)
     out = _out(options, environment["accelerator"])
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out={out} cannot be made: {error.strerror}") from error
     interrupted, found = False, {}
     try:
         found = run_steps(options, out, device, command, environment, _say)

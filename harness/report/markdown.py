@@ -28,7 +28,7 @@ def render_markdown(collection: Collection, title: str, out_dir: Path) -> str:
     columns, costs = main_columns(collection), cost_columns(collection)
     lines = [f"# {escape(title)}", ""]
     lines += [escape(sentence) + "\n" for sentence in verdicts(collection)]
-    lines += ["## Results", "", *_table(collection, columns), "", _key(), ""]
+    lines += ["## Results", "", *_table(collection, columns), "", _key(collection, columns), ""]
     lines += _failures(collection)
     lines += ["## Where the memory went", "", *_memory_table(collection), ""]
     if collection.single:
@@ -67,8 +67,11 @@ def _table(collection: Collection, shown: list[Shown]) -> list[str]:
     return lines
 
 
-def _key() -> str:
-    return "Bold: best of its column. †: idealised, it reads the output length beforehand."
+def _key(collection: Collection, shown: list[Shown]) -> str:
+    lines = list(result_lines(collection, shown))
+    within = " within its run" if collection.headers and not collection.one_row_each else ""
+    dagger = " †: idealised, it reads the output length beforehand."
+    return f"Bold: best of its column{within}." + (dagger if any(line.idealised for line in lines) else "")
 
 
 def _failures(collection: Collection) -> list[str]:
