@@ -127,8 +127,8 @@ def _page() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Make the gallery; return 0, or 2 with one line of what is wrong."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if len(arguments) != 1:
-        print("error: python -m harness.report.gallery OUT_DIR", file=sys.stderr)
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: python -m harness.report.gallery OUT_DIR", file=sys.stderr)
         return 2
     try:
         paths = make_gallery(Path(arguments[0]))
