@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from harness.arguments import parse_options
 from harness.calibrate.statistics import STATISTICS
 from harness.cost.shapes import ModelShape
 from harness.errors import ConfigError
@@ -60,30 +61,7 @@ class Options:
 
 def parse(arguments: Sequence[str]) -> Options:
     """Return the options of a command line.  Raises `ConfigError` of one line for any mistake."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    for argument in arguments:
-        if "=" not in argument:
-            raise ConfigError(f"{argument!r} is not OPTION=VALUE; --help lists the options")
-    schema = OmegaConf.structured(Options)
-    try:
-        given = OmegaConf.from_dotlist(list(arguments))
-        for key in given:
-            if key not in schema:
-                raise ConfigError(f"unknown option {key}; there are {', '.join(map(str, schema))}")
-        options = OmegaConf.to_object(OmegaConf.merge(schema, given))
-    except YAMLError as error:
-        raise ConfigError(
-            f"an option's value cannot be read: {' '.join(str(error).split())}"
-        ) from None
-    except OmegaConfBaseException as error:
-        reason = str(error).split("\n")[0]
-        where = getattr(error, "full_key", None)
-        raise ConfigError(f"{where}: {reason}" if where else reason) from None
-    assert isinstance(options, Options)
-    return _checked(options)
+    return _checked(parse_options(arguments, Options))
 
 
 def _checked(options: Options) -> Options:

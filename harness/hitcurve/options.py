@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from harness.arguments import parse_options
 from harness.errors import ConfigError
 from workloads.errors import WorkloadError, one_of, whole
 
@@ -54,33 +55,7 @@ class Options:
 
 def parse(arguments: Sequence[str]) -> Options:
     """Return the options of a command line. Raises ConfigError of one line for any mistake."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    for argument in arguments:
-        if "=" not in argument:
-            raise ConfigError(f"{argument!r} is not OPTION=VALUE; --help lists the options")
-    schema = OmegaConf.structured(Options)
-    try:
-        given = OmegaConf.from_dotlist(list(arguments))
-        for key in given:
-            one_of("option", str(key), list(schema))
-        if "workload" in given and not OmegaConf.is_dict(given.workload):
-            raise ConfigError(f"workload={given.workload} is no option; use workload.path=FILE")
-        options = OmegaConf.to_object(OmegaConf.merge(schema, given))
-    except WorkloadError as error:
-        raise ConfigError(str(error)) from None
-    except YAMLError as error:
-        raise ConfigError(
-            f"an option's value cannot be read: {' '.join(str(error).split())}"
-        ) from None
-    except OmegaConfBaseException as error:
-        reason = str(error).split("\n")[0]
-        where = getattr(error, "full_key", None)
-        raise ConfigError(f"{where}: {reason}" if where else reason) from None
-    assert isinstance(options, Options)
-    return _checked(options)
+    return _checked(parse_options(arguments, Options))
 
 
 def _checked(options: Options) -> Options:

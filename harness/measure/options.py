@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
+from harness.arguments import parse_options
 from harness.errors import ConfigError
 
 STEPS = ("environment", "kernels", "vmm", "identity", "comparison", "beam", "calibrate")
@@ -51,32 +52,7 @@ class Options:
 
 def parse(arguments: Sequence[str]) -> Options:
     """Return the options of a command line.  Raises `ConfigError` of one line for any mistake."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    known = [field.name for field in fields(Options)]
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"{argument!r} is not OPTION=VALUE; --help lists the options")
-        if name not in known:
-            raise ConfigError(f"unknown option {name}; there are {', '.join(known)}")
-        if not value.strip():
-            raise ConfigError(f"{name}= has no value; --help lists the options")
-    try:
-        given = OmegaConf.from_dotlist(list(arguments))
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
-    except YAMLError as error:
-        raise ConfigError(
-            f"an option's value cannot be read: {' '.join(str(error).split())}"
-        ) from None
-    except OmegaConfBaseException as error:
-        reason = str(error).split("\n")[0]
-        where = getattr(error, "full_key", None)
-        raise ConfigError(f"{where}: {reason}" if where else reason) from None
-    assert isinstance(options, Options)
-    return _checked(options)
+    return _checked(parse_options(arguments, Options))
 
 
 def _checked(options: Options) -> Options:

@@ -71,7 +71,9 @@ def _key(collection: Collection, shown: list[Shown]) -> str:
     lines = list(result_lines(collection, shown))
     within = " within its run" if collection.headers and not collection.one_row_each else ""
     dagger = " †: idealised, it reads the output length beforehand."
-    return f"Bold: best of its column{within}." + (dagger if any(line.idealised for line in lines) else "")
+    return f"Bold: best of its column{within}." + (
+        dagger if any(line.idealised for line in lines) else ""
+    )
 
 
 def _failures(collection: Collection) -> list[str]:
