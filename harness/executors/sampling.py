@@ -57,7 +57,8 @@ class Sampler:
     def _samples(
         self, logits: torch.Tensor, rows: list[slice], groups: list[Group], emitted: list[int]
     ) -> list[Choice]:
-        wide = torch.cat([_spread(logits[at], g.sequences) for at, g in zip(rows, groups)])  # noqa: B905
+        both = zip(rows, groups, strict=True)
+        wide = torch.cat([_spread(logits[at], group.sequences) for at, group in both])
         draws = np.concatenate([self._draw(g)[n] for g, n in zip(groups, emitted, strict=True)])
         tokens = nucleus(wide, self._spec.temperature, self._spec.top_p, draws)
         ends = np.cumsum([g.sequences for g in groups])
