@@ -28,7 +28,7 @@ file what each of their steps should take, and reports the error.
   device=auto             cpu, cuda or auto
   dtype=auto              float32, float16 or bfloat16; as executor.dtype
   backend=auto            the attention back end; as executor.backend
-  batch_invariant=auto    on, off, or auto: on in float32
+  batch_invariant=null    true, false, or null: true in float32
   threads=N               of a CPU's kernels; torch's own number (all cores). With fewer, a machine
                           that others use too gives steadier times; the same holds for what is
                           simulated: a real run then needs OMP_NUM_THREADS=N
@@ -49,7 +49,7 @@ class Options:
     device: str = "auto"
     dtype: str = "auto"
     backend: str = "auto"
-    batch_invariant: str = "auto"
+    batch_invariant: bool | None = None
     threads: int | None = None
     page_tokens: int = 16
     repeats: int | None = None

@@ -20,7 +20,6 @@ from harness.executors.spec import (
     DEVICES,
     DTYPES,
     HANDLES,
-    INVARIANCE,
     MODES,
     PACKINGS,
     ExecutorSpec,
@@ -45,7 +44,6 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
         ("device", DEVICES),
         ("dtype", DTYPES),
         ("backend", ("auto", *BACKENDS)),
-        ("batch_invariant", INVARIANCE),
         ("memory", MODES),
         ("packing", PACKINGS),
         ("handles", HANDLES),
@@ -77,8 +75,8 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
         spec.backend = "cpu" if on_cpu else "triton"
     if spec.handles == "auto":
         spec.handles = "on_demand" if on_cpu else "ahead"
-    if spec.batch_invariant == "auto":
-        spec.batch_invariant = "on" if spec.dtype == "float32" else "off"
+    if spec.batch_invariant is None:
+        spec.batch_invariant = spec.dtype == "float32"
     model = ModelShape(**{**asdict(model), "dtype_bytes": getattr(torch, spec.dtype).itemsize})
     needed, free = weight_bytes(model), free_bytes(spec.device)
     if needed > free:
@@ -135,7 +133,7 @@ class RealRun:
                 dtype=self.dtype,
                 seed=seed,
                 weights=Path(spec.weights) if spec.weights else None,
-                batch_invariant=spec.batch_invariant == "on",
+                batch_invariant=spec.batch_invariant,
             )
         except torch.OutOfMemoryError as error:
             raise ConfigError(f"{model.name}: no memory for the weights: {error}") from error
@@ -165,7 +163,7 @@ class RealRun:
                 self.seed,
                 self.spec.backend,
                 # Triton's prefill and decode round differently; the cpu kernel's do not.
-                single=self.spec.batch_invariant == "on" and self.spec.backend == "triton",
+                single=bool(self.spec.batch_invariant) and self.spec.backend == "triton",
                 capture=self._capture(),
             )
             executor.warm_up()

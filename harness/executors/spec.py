@@ -10,7 +10,6 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODES = ("mapped", "demand")
 PACKINGS = ("padded", "dense")
 HANDLES = ("auto", "on_demand", "ahead")
-INVARIANCE = ("auto", "on", "off")
 
 
 @dataclass
@@ -21,7 +20,7 @@ class ExecutorSpec:
     `model.dtype_bytes` with the Triton kernels; else the CPU in float32 with the compiled kernel.
     `weights`: a directory of safetensors with its config.json, from which the model's shape is
     taken; null: random, drawn with `seed`.  `batch_invariant`: the numbers of a sequence do not
-    depend on what else is in its batch, to the bit (`auto`: in float32); it costs padding.
+    depend on what else is in its batch, to the bit (null: in float32); it costs padding.
     `cuda_graphs`: on a GPU, steps in which all decode are captured and replayed.
     `max_requests`: serve that many requests of the workload (null: all).  `pool_mib`: memory for
     KV where neither kv_memory_gib nor kv_tokens is given (null: on a GPU what the weights leave).
@@ -34,7 +33,7 @@ class ExecutorSpec:
     dtype: str = "auto"
     backend: str = "auto"
     weights: str | None = None
-    batch_invariant: str = "auto"
+    batch_invariant: bool | None = None
     cuda_graphs: bool = True
     max_requests: int | None = None
     pool_mib: float | None = None

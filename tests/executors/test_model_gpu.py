@@ -65,6 +65,6 @@ def test_pressure_changes_no_token(preemption):
 
 
 def test_bfloat16_runs_with_and_without_invariance():
-    for invariant in ("on", "off"):
+    for invariant in (True, False):
         _, log = serve("paged_16_hash", "greedy", dtype="bfloat16", batch_invariant=invariant)
         assert len(log.requests["id"]) == len(requests())
