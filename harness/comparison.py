@@ -54,11 +54,12 @@ def prepare(composed: DictConfig) -> tuple[Config, RequestTable]:
             allocator = make_allocator(name, knobs, geometry)
         except (AllocatorError, MemoryError):
             continue  # becomes a row with a status
-        if allocator.pages_per_group and sum(allocator.balance()) < FEW_GROUPS:
+        groups = sum(allocator.balance()) if allocator.pages_per_group else FEW_GROUPS
+        if groups < FEW_GROUPS:
             requests.notes.append(
                 f"{name}: a page-group holds {allocator.geometry.page_tokens} tokens, and the pool "
-                f"{sum(allocator.balance())} of them; allocators.{name}.page_size=64KiB or "
-                "layout=sliced has smaller ones"
+                f"{groups} of them: their size decides what fits (allocators.{name}.page_size, "
+                "layout)"
             )
     return config, requests
 

@@ -51,16 +51,6 @@ class Drawing:
             f"<title>{escape(tip)}</title></circle>"
         )
 
-    def rect(
-        self, x: float, y: float, width: float, height: float, colour: str, tip: str = ""
-    ) -> None:
-        """A filled rectangle of a fixed colour."""
-        inner = f"><title>{escape(tip)}</title></rect>" if tip else "/>"
-        self._parts.append(
-            f'<rect class="fill" style="--c:{colour}" x="{x:.1f}" y="{y:.1f}" '
-            f'width="{width:.1f}" height="{height:.1f}"{inner}'
-        )
-
     def markup(self) -> str:
         """The drawing as an `<svg>` element with a title and a description for screen readers."""
         width, height = self._size

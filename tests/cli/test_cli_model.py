@@ -25,6 +25,7 @@ def test_a_real_run_reports_measured_times_and_equal_outputs(tmp_path):
     done = harness("+workload=beam", *SMALL[:-1], *lengths, run, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "serves the first 3 of 5 requests" in done.stderr
+    assert "virtual: a page-group holds 4096 tokens, and the pool 4 of them" in done.stderr
     assert "outputs: the same tokens from all 5 allocators (sha256:" in done.stdout
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     assert {row["status"] for row in summary["rows"]} == {"ok"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
-from allocators.base import Geometry
+from allocators.base import Allocator, Demand, Geometry, IntArray, Prompt
 from allocators.paged import Paged
 
 COMBINATIONS = [
@@ -34,3 +36,35 @@ class Streams:
         for at in range(shared, tokens):
             ids[at] = next(self._unique)
         return ids
+
+
+def grown_one_by_one(
+    real: Allocator,
+    rows: IntArray,
+    finals: IntArray,
+    steps: int,
+    state: Callable[[Allocator], dict],
+) -> Allocator:
+    """Assert that growing by `steps` at once is growing one by one; return a copy so grown."""
+    at_once, single = copy.deepcopy(real), copy.deepcopy(real)
+    at_once.grow(rows, steps)
+    usage = at_once.usage(rows, finals, steps)
+    for step in range(steps):
+        single.grow(rows)
+        alone = single.usage(rows, finals)
+        for name in ("token", "reserved", "internal", "cached", "free", "pages"):
+            assert getattr(usage, name)[step] == getattr(alone, name)[0], name
+    assert state(at_once) == state(single)
+    return single
+
+
+def assert_no_index_without_tokens(plain: Allocator, real: Allocator) -> None:
+    """Assert that prompts of unknown tokens leave an index as if there were none."""
+    for allocator in (plain, real):
+        allocator.admit(np.array([0]), Prompt(9), Demand(9, 3))
+        allocator.grow(np.array([0]), 3)
+        allocator.release(np.array([0]))
+        allocator.admit(np.array([1]), Prompt(9), Demand(9, 3))
+    assert real.balance() == plain.balance()
+    assert real.pages.table.tolist() == plain.pages.table.tolist()
+    assert real.prefix_stats.lookups == 0

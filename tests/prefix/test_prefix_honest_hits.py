@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from prefix_streams import COMBINATIONS, Streams, pool
+from prefix_streams import COMBINATIONS, Streams, grown_one_by_one, pool
 
 from allocators.base import Demand, NeverFits, Prompt
 from harness.conformance import SMALL_GEOMETRY
@@ -169,15 +169,7 @@ def test_a_quiet_window_ends_and_accounts_as_single_steps_do(index, eviction):
             continue
         windows += 1
         finals = real.length[rows] + 12
-        at_once, single = copy.deepcopy(real), copy.deepcopy(real)
-        at_once.grow(rows, steps)
-        usage = at_once.usage(rows, finals, steps)
-        for step in range(steps):
-            single.grow(rows)
-            alone = single.usage(rows, finals)
-            for name in ("token", "reserved", "internal", "cached", "free", "pages"):
-                assert getattr(usage, name)[step] == getattr(alone, name)[0], name
-        assert state(at_once) == state(single)
+        single = grown_one_by_one(real, rows, finals, steps, state)
         evicting += single.evictions > real.evictions
     assert windows
     if (index, eviction) in (("hash", "lru"), ("hash", "lfu"), ("hash", "fifo")):

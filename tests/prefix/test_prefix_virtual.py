@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from prefix_streams import Streams
+from prefix_streams import Streams, assert_no_index_without_tokens, grown_one_by_one
 from slow_slots import SlowSlots
 
 from allocators.base import Demand, Geometry, NeverFits, Prompt, Unsupported
@@ -187,15 +186,7 @@ def test_a_quiet_window_ends_and_accounts_as_single_steps_do(background):
             continue
         windows += 1
         finals = real.length[rows] + 12
-        at_once, single = copy.deepcopy(real), copy.deepcopy(real)
-        at_once.grow(rows, steps)
-        usage = at_once.usage(rows, finals, steps)
-        for step in range(steps):
-            single.grow(rows)
-            alone = single.usage(rows, finals)
-            for name in ("token", "reserved", "internal", "cached", "free", "pages"):
-                assert getattr(usage, name)[step] == getattr(alone, name)[0], name
-        assert state(at_once) == state(single)
+        single = grown_one_by_one(real, rows, finals, steps, state)
         keying += single.prefix_stats.keyed_blocks > real.prefix_stats.keyed_blocks
     assert windows
     # With background mapping a window ends before a page-group is full.
@@ -348,15 +339,7 @@ def test_a_beam_step_away_from_a_prefix_leaves_it_cached():
 
 
 def test_no_tokens_known_means_no_index_at_all():
-    plain, real = pool(6, 4, "none"), pool(6, 4)
-    for allocator in (plain, real):
-        allocator.admit(np.array([0]), Prompt(9), Demand(9, 3))
-        allocator.grow(np.array([0]), 3)
-        allocator.release(np.array([0]))
-        allocator.admit(np.array([1]), Prompt(9), Demand(9, 3))
-    assert real.balance() == plain.balance()
-    assert real.pages.table.tolist() == plain.pages.table.tolist()
-    assert real.prefix_stats.lookups == 0
+    assert_no_index_without_tokens(pool(6, 4, "none"), pool(6, 4))
 
 
 def test_coarse_pages_share_less_of_a_prefix():

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prefix_streams import Streams, pool
+from prefix_streams import Streams, assert_no_index_without_tokens, pool
 from slow_model import SlowPool
 
 from allocators.base import Demand, NeverFits, Prompt
@@ -151,12 +151,4 @@ def test_what_a_gang_generates_is_never_indexed():
 
 
 def test_no_tokens_known_means_no_index_at_all():
-    plain, real = pool(6, 4, "none"), pool(6, 4)
-    for allocator in (plain, real):
-        allocator.admit(np.array([0]), Prompt(9), Demand(9, 3))
-        allocator.grow(np.array([0]), 3)
-        allocator.release(np.array([0]))
-        allocator.admit(np.array([1]), Prompt(9), Demand(9, 3))
-    assert real.balance() == plain.balance()
-    assert real.pages.table.tolist() == plain.pages.table.tolist()
-    assert real.prefix_stats.lookups == 0
+    assert_no_index_without_tokens(pool(6, 4, "none"), pool(6, 4))
