@@ -15,11 +15,11 @@ def main() -> None:
 
 def _run() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
-        from harness.usage import print_help
+        from harness.cli.help import print_help
 
         print_help()
         return 0
-    from harness.preflight import check, search_path_override
+    from harness.cli.checks import check, search_path_override
 
     sys.argv[1:] = [*sys.argv[1:], *search_path_override(sys.argv[1:])]
     problem, pinned = check(sys.argv[1:])
@@ -27,7 +27,7 @@ def _run() -> int:
         print(f"error: {problem}" if "\n" not in problem else problem, file=sys.stderr)
         return 2
     sys.argv[1:] = [*sys.argv[1:], *pinned]
-    from harness.job import run_hydra
+    from harness.cli.job import run_hydra
 
     return run_hydra()
 

@@ -18,8 +18,8 @@ from harness.compare.conditions import FREE_OPTIONS
 from harness.compare.judge import compare_cases
 from harness.compare.load import Case, CompareError, Number, load_cases
 from harness.compare.render import as_table
-from harness.metrics import BY_NAME
 from harness.results.atomic import write_text
+from harness.results.metrics import BY_NAME
 from harness.results.writer import SCHEMA_VERSION
 
 DIGITS = 12

@@ -72,7 +72,7 @@ def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _defaults() -> dict[str, Any]:
-    from harness.config import Config  # not with the module: it brings all of Hydra
+    from harness.run.config import Config  # not with the module: it brings all of Hydra
 
     return _leaves(asdict(Config()))
 

@@ -18,8 +18,8 @@ from statistics import median
 from typing import Any
 
 from harness.compare.load import Case, CompareError, Number, load_cases
-from harness.metrics import METRICS, Metric
 from harness.results.atomic import write_text
+from harness.results.metrics import METRICS, Metric
 
 SMALLER, BIGGER, BENCHER = "smaller_is_better.json", "bigger_is_better.json", "bencher.json"
 #: Bencher's limits, in characters

@@ -28,7 +28,7 @@ from harness.compare.statistics import (
     smallest_p,
 )
 from harness.compare.tolerance import EQUAL, Tolerances
-from harness.metrics import BY_NAME, Metric
+from harness.results.metrics import BY_NAME, Metric
 
 Verdict = Literal["same", "better", "worse", "missing", "tolerated", "changed", "unsure", "new"]
 FAILING: tuple[Verdict, ...] = ("worse", "missing")

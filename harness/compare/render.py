@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 
 from harness.compare.judge import Comparison, Finding
-from harness.metrics import BY_NAME
+from harness.results.metrics import BY_NAME
 
 WORDS = {
     "worse": "REGRESSION",

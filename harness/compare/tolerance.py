@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from harness.compare.load import CompareError
-from harness.metrics import BY_NAME
+from harness.results.metrics import BY_NAME
 
 #: Floats that differ by less are equal: libraries may round the last bits of a sum differently.
 EQUAL = 1e-9

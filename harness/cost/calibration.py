@@ -28,7 +28,7 @@ SURFACES = {"decode": ("batch", "context_tokens"), "prefill": ("past_tokens", "n
 LAYOUTS = ("contiguous", "paged")
 #: tables of driver calls; empty, with a reason, where memory cannot be mapped
 CALLS = ("map", "unmap")
-MADE_BY = "python -m harness.calibrate"
+MADE_BY = "python -m harness.measure.calibrate"
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Calibration:
     tables: dict[str, Any]
     command: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
-    #: simulated against measured step times right after, see harness.calibrate.compare
+    #: simulated against measured step times right after, see harness.measure.calibrate.compare
     comparison: dict[str, Any] | None = None
 
     def text(self) -> str:

@@ -28,7 +28,7 @@ class CostSpec:
     """
 
     name: str = "roofline"
-    #: calibrated only: what `python -m harness.calibrate` wrote
+    #: calibrated only: what `python -m harness.measure.calibrate` wrote
     file: str | None = None
 
     # -- linear layers: (compute^p + memory^p)^(1/p) -------------------------------------------

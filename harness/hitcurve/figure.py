@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.figures.theme import MUTED, heading, new_figure, save, themed
 from harness.hitcurve.curve import Point
 from harness.hitcurve.output import name_of
 from harness.hitcurve.trace import BlockTrace
+from harness.report.figures.theme import MUTED, heading, new_figure, save, themed
 
 COLOURS = {"lru": "#0072B2", "lfu": "#D55E00", "fifo": "#E69F00", "s3fifo": "#009E73"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from harness.arguments import parse_options
+from harness.command.arguments import parse_options
 from harness.errors import ConfigError
 from workloads.errors import WorkloadError, one_of, whole
 

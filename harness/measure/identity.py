@@ -104,9 +104,9 @@ class Sizes:
 
 def run(job: Job) -> None:
     """Fill `results.cases`, a row for each mode and variant."""
-    from harness.calibrate.options import load_model
-    from harness.executors.real import RealRun, settle
+    from harness.executors.model.real import RealRun, settle
     from harness.executors.spec import ExecutorSpec
+    from harness.measure.calibrate.options import load_model
 
     kind = job.device.type
     spec = ExecutorSpec(name="model", device=kind, dtype="float32")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.arguments import parse_options
+from harness.command.arguments import parse_options
 from harness.errors import ConfigError
 
 STEPS = ("environment", "kernels", "vmm", "identity", "comparison", "beam", "calibrate")

@@ -43,7 +43,7 @@ PLAN: dict[str, Step] = {
     "identity": Step("identity", 20, 0.4),
     "comparison": Step("comparison", 60, 0.8),
     "beam": Step("beam", 25, 0.6),
-    "calibrate": Step("calibrate", 25, 1.0),
+    "calibrate": Step("calibrate_step", 25, 1.0),
 }
 assert tuple(PLAN) == STEPS
 

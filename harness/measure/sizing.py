@@ -40,8 +40,8 @@ def simulated_steps(model: str, kv_gib: int, workload: str) -> dict[str, int]:
     """Return the steps that each default allocator takes for the first requests."""
     from hydra import compose, initialize_config_module
 
-    import harness.config  # noqa: F401 - registers the schema
-    from harness.comparison import prepare, run_variant
+    import harness.run.config  # noqa: F401 - registers the schema
+    from harness.run.comparison import prepare, run_variant
 
     with initialize_config_module("conf", version_base="1.3"):
         composed = compose(
@@ -61,11 +61,11 @@ def simulated_steps(model: str, kv_gib: int, workload: str) -> dict[str, int]:
 def trial_step_s(job: Job, model: str) -> float:
     """Return the median seconds of the steps of a few requests on the real model."""
     from allocators.paged import Paged
-    from harness.calibrate.options import load_model
     from harness.engine.config import EngineSpec, SamplingSpec
     from harness.engine.engine import Engine
-    from harness.executors.real import RealRun, settle
+    from harness.executors.model.real import RealRun, settle
     from harness.executors.spec import ExecutorSpec
+    from harness.measure.calibrate.options import load_model
     from harness.measure.serving import geometry
     from workloads.requests import RequestTable
 

@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.figures.theme import CATEGORY_COLOURS, allocator_colour, allocator_dashes
-from harness.metrics import CATEGORY_DEFINITIONS
-from harness.outputs import outputs_sentence
 from harness.report import sections
+from harness.report.figures.theme import CATEGORY_COLOURS, allocator_colour, allocator_dashes
 from harness.report.load import Collection, ReportError, Run, load_collection
 from harness.report.markdown import render_markdown
 from harness.report.svg import dash_array
 from harness.report.verdict import verdicts
 from harness.results.atomic import write_text
+from harness.results.metrics import CATEGORY_DEFINITIONS
+from harness.results.outputs import outputs_sentence
 
 REPORT_HTML, REPORT_MD = "report.html", "report.md"
 #: pages grow with the number of runs; beyond this their large columns are left out

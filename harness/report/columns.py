@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.figures.memory import binned_bytes
+from harness.report.figures.memory import binned_bytes
 from harness.results.runlog import CATEGORIES, RunLog
+from harness.results.summary import normalized_latency_s, run_length_s, ttft_s
 from harness.results.writer import REQUESTS, TIMELINE
-from harness.summary import normalized_latency_s, run_length_s, ttft_s
 
 BINS = 120
 #: points of a distribution; more are not seen

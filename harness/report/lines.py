@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from harness.figures.theme import allocator_colour, allocator_dashes, short_name
+from harness.report.figures.theme import allocator_colour, allocator_dashes, short_name
 from harness.report.numbers import number
 from harness.report.svg import Drawing, Scale, dash_array
 

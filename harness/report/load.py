@@ -154,7 +154,7 @@ def _read_run(path: Path, name: str | None = None) -> Run:
 
 
 def _read_sweep(path: Path) -> list[Run]:
-    from harness.sweep import read_sweep
+    from harness.results.sweep import read_sweep
 
     jobs: dict[str, dict[str, Any]] = {}
     failed: dict[str, Row] = {}

@@ -6,13 +6,13 @@ import os
 import re
 from pathlib import Path
 
-from harness.figures import FIGURES
-from harness.figures.waste import share_basis
-from harness.outputs import outputs_sentence
+from harness.report.figures import FIGURES
+from harness.report.figures.waste import share_basis
 from harness.report.load import Collection, Run
 from harness.report.numbers import Shown, percent
 from harness.report.sections import cost_columns, main_columns, result_lines
 from harness.report.verdict import verdicts
+from harness.results.outputs import outputs_sentence
 from harness.results.runlog import CATEGORIES
 
 _ALT = {

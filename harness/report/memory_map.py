@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.memory_map import HELD, SHARED, WRITTEN, MemoryMap, read_maps
+from harness.observers.memory_map import HELD, SHARED, WRITTEN, MemoryMap, read_maps
 from harness.report.numbers import percent
 
 #: steps that a map shows at most; of more every so many-th is taken

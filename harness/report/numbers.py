@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.metrics import BY_NAME
+from harness.cli.screen import short_number
+from harness.results.metrics import BY_NAME
 from harness.results.runlog import Row
-from harness.screen import short_number
 
 Value = float | int | None
 UNDEFINED = "–"

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.figures.theme import allocator_colour
-from harness.figures.waste import share_basis
-from harness.metrics import METRICS
 from harness.report.areas import memory_chart
 from harness.report.columns import Memory, read_latencies, read_memory
+from harness.report.figures.theme import allocator_colour
+from harness.report.figures.waste import share_basis
 from harness.report.lines import Axes, Series, line_chart
 from harness.report.load import Collection, Run
 from harness.report.numbers import COSTS, MAIN, UNDEFINED, Shown, number, percent
 from harness.report.verdict import is_numeric, is_rate
+from harness.results.metrics import METRICS
 from harness.results.runlog import CATEGORIES, Row
 
 #: a page of more runs than that shows the large columns of the first ones alone

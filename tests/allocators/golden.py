@@ -1,27 +1,22 @@
 """Exact counts of one fixed schedule for each allocator, so that a rewrite is safe.
 
-    python tests/allocators/golden.py
+    python -m tests.allocators.golden
 
 prints and stores the counts that the code now gives; look at the difference before it is kept.
 """
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
+from allocators.base import Demand, Geometry, NeverFits, Prompt
+from allocators.contiguous import Contiguous
+from allocators.paged import Paged
+from allocators.virtual import Virtual
 
-from allocators.base import Demand, Geometry, NeverFits, Prompt  # noqa: E402
-from allocators.contiguous import Contiguous  # noqa: E402
-from allocators.paged import Paged  # noqa: E402
-from allocators.virtual import Virtual  # noqa: E402
-
-FILE = ROOT / "tests" / "golden" / "allocators.json"
+FILE = Path(__file__).parents[1] / "golden" / "allocators.json"
 POOL = Geometry(capacity_tokens=4000, max_seqs=48, max_len=512, layers=2, kv_heads=8, head_dim=512)
 STEPS = 600
 

@@ -6,12 +6,12 @@ import random
 from dataclasses import replace
 
 import numpy as np
-from broken import ContiguousBase, PagedBase, Trusting, VirtualBase
 
 from allocators.base import NO_MAPS, NO_SWAPS, Allocator, Unsupported
 from allocators.host import HostPages
 from allocators.paged import Paged
 from allocators.prefix.offload import OffloadIndex, OffloadPool
+from tests.conformance.broken import ContiguousBase, PagedBase, Trusting, VirtualBase
 
 
 class CannotSwap(PagedBase):

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from calibration_cases import SHAPE, made_up
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from harness.cost.curves import Curve, Surface
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.executors.simulated import SimulatedExecutor
+from tests.cost.calibration_cases import SHAPE, made_up
 from workloads.requests import RequestTable
 
 COST = Calibrated(SHAPE, made_up())

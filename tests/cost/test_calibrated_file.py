@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from calibration_cases import SHAPE, TABLES, made_up
 
 from harness.cost import Calibrated, CostError, CostSpec, HardwareSpec, Roofline, Work, make_cost
+from tests.cost.calibration_cases import SHAPE, TABLES, made_up
 
 COST = Calibrated(SHAPE, made_up())
 HARDWARE = HardwareSpec(name="none")
@@ -34,7 +34,7 @@ def test_fields_that_cost_nothing_may_differ(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"layers": 3}, "layers=2 and the model has layers=3; python -m harness.calibrate"),
+    [({"layers": 3}, "layers=2 and the model has layers=3; python -m harness.measure.calibrate"),
      ({"dtype_bytes": 2}, "it computed in float32: model.dtype_bytes=4 agrees"),
      ({"ffn": 97}, "ffn=96 and the model has ffn=97")],
 )  # fmt: skip

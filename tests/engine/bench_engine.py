@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engine_cases import MODES, allocators, drawn, make, roofline
 
 from allocators.base import Demand, Geometry, Prompt
+from tests.engine.cases import MODES, allocators, drawn, make, roofline
 
 #: OPT-13B's shape, 256 sequences of up to 2048 tokens
 WIDE = Geometry(200_000, 256, 2048, layers=40, kv_heads=40, head_dim=128)

@@ -1,22 +1,17 @@
 """Exact counts of one small run for each allocator and mode, so that a rewrite is safe.
 
-    python tests/engine/golden.py
+    python -m tests.engine.golden
 
 prints and stores the counts that the code now gives; look at the difference before it is kept.
 Every step takes one second, so the cost model has no say.
 """
 
 import json
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
+from tests.engine.cases import MODES, allocators, drawn, run
 
-from engine_cases import MODES, allocators, drawn, run  # noqa: E402
-
-FILE = ROOT / "tests" / "golden" / "engine.json"
+FILE = Path(__file__).parents[1] / "golden" / "engine.json"
 RUNS = {
     f"{name} {mode} {policy}": (make, mode, policy)
     for policy in ("continuous", "static")

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from kernel_cases import close, make
 
 from kernels import copy_slots, decode, load, prefill, probe, store
+from tests.kernels.cases import close, make
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_kernel_triton.py"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-import harness.config  # noqa: F401 - registers the schema
-from harness.comparison import prepare, run_variant
+import harness.run.config  # noqa: F401 - registers the schema
+from harness.run.comparison import prepare, run_variant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from harness.metrics import BY_NAME, METRICS, render_markdown
+from harness.results.metrics import BY_NAME, METRICS, render_markdown
 
 
 def test_the_page_is_what_the_module_prints():
     page = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
     assert page.read_text(encoding="utf-8") == render_markdown(), (
-        "run `python -m harness.metrics > docs/metrics.md`"
+        "run `python -m harness.results.metrics > docs/metrics.md`"
     )
 
 

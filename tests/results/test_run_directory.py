@@ -18,7 +18,7 @@ from harness.results import (
 )
 from harness.results.atomic import replacing, write_text
 from harness.results.environment import git_state
-from harness.summary import summarize
+from harness.results.summary import summarize
 
 
 def write_example(run_dir, make, seed=0):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.metrics import METRICS
+from harness.results.metrics import METRICS
 from harness.results.runlog import CATEGORIES, RunLog
-from harness.summary import summarize
+from harness.results.summary import summarize
 
 
 def golden_log() -> RunLog:

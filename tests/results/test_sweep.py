@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from harness.results import ResultsError, Row, write_run
-from harness.sweep import CombinedTable, combine
+from harness.results.sweep import CombinedTable, combine
 
 
 def job(sweep_dir, number, overrides, rows, *, config=None, recorded=True):

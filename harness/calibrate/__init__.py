@@ -1,6 +1,0 @@
-"""Measures a machine for `cost_model=calibrated`, and compares simulated with measured steps.
-
-    python -m harness.calibrate model=llama-tiny out=FILE
-
-See docs/cost.md.
-"""

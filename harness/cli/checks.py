@@ -1,0 +1,152 @@
+"""Checks a command line before Hydra runs it, so that bad input is one line and writes nothing."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.cli.help import choose_workload, options
+from harness.errors import ConfigError
+from harness.results import ResultsError, ensure_fresh
+from harness.run.comparison import prepare
+
+ENTRY_POINTS = "kv_harness.allocators"
+OWN_PACKAGES = ("allocators",)
+
+
+def search_path_override(arguments: list[str]) -> list[str]:
+    """Return the override that lets Hydra find the `conf` folders of installed allocators."""
+    if any(argument.startswith("hydra.searchpath") for argument in arguments):
+        return []
+    packages = {entry.module.partition(".")[0] for entry in entry_points(group=ENTRY_POINTS)}
+    found = [f"pkg://{name}.conf" for name in sorted(packages) if _has_conf(name)]
+    return [f"hydra.searchpath=[{','.join(found)}]"] if found else []
+
+
+def _has_conf(package: str) -> bool:
+    spec = None if package in OWN_PACKAGES else find_spec(package)
+    roots = (spec.submodule_search_locations or []) if spec else []
+    return any((Path(root) / "conf" / "allocator").is_dir() for root in roots)
+
+
+def check_command_line(arguments: list[str]) -> str | None:
+    """Return what is wrong with the arguments, or None."""
+    return check(arguments)[0]
+
+
+def check(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Return what is wrong with the arguments, if anything, and overrides to add to them.
+
+    A good run directory exists afterwards; the overrides name it, since the default holds the time
+    to the microsecond and would become another one when Hydra reads it again.
+    """
+    parsed = get_args_parser().parse_args(arguments)
+    if parsed.hydra_help or parsed.info or parsed.cfg or parsed.shell_completion:
+        return None, []
+    if parsed.config_path or parsed.config_name or parsed.config_dir:
+        return None, []  # the user brings a primary configuration of their own
+    try:
+        overrides, multirun = _with_experiment(parsed.overrides, parsed.multirun)
+        if not any(o.key_or_group == "workload" for o in overrides):
+            return choose_workload(), []
+        for point in _points(overrides, multirun):
+            composed = _compose(point)
+            prepare(composed)
+        hydra = composed.hydra
+        key, chosen = ("sweep", hydra.sweep.dir) if multirun else ("run", hydra.run.dir)
+        ensure_fresh(chosen)
+    except (ConfigError, ResultsError) as error:
+        return str(error), []
+    except MissingConfigException as error:
+        return _unknown_option(error), []
+    except (HydraException, OmegaConfBaseException) as error:
+        return _explain(error, parsed.overrides), []
+    given = any(o.key_or_group == f"hydra.{key}.dir" for o in overrides)
+    return None, [] if given else [f"hydra.{key}.dir={chosen}"]
+
+
+def _with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], bool]:
+    """Parse the overrides, behind those that `+experiment=NAME` sweeps over, as Hydra does."""
+    parser = OverridesParser.create()
+    overrides = parser.parse_overrides(lines)
+    chosen = [o.input_line or "" for o in overrides if o.key_or_group == "experiment"]
+    if not chosen:
+        return overrides, multirun
+    hydra = _compose(chosen).hydra
+    swept = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
+    return parser.parse_overrides(swept) + overrides, multirun or hydra.mode == RunMode.MULTIRUN
+
+
+def _points(overrides: list[Override], multirun: bool) -> Iterator[list[str]]:
+    """Yield the overrides of each run: one, or every point of a sweep."""
+    choices = []
+    for override in overrides:
+        line = override.input_line or ""
+        if not override.is_sweep_override():
+            choices.append([line])
+        elif multirun:
+            key = line.partition("=")[0]
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            raise ConfigError(f"{line} lists several values: add -m to run each of them")
+    yield from (list(point) for point in itertools.product(*choices))
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    with initialize_config_module("conf", version_base="1.3"):
+        return compose("config", overrides=overrides, return_hydra_config=True)
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    known = list(error.options or []) or options(group)
+    return f"{group}={name}: no such option{_closest(name, known)}; there are {', '.join(known)}"
+
+
+def _explain(error: Exception, overrides: list[str]) -> str:
+    """Turn Hydra's or OmegaConf's message into one line that names the closest option."""
+    unknown = re.search(r"Could not override '([^']+)'", str(error))
+    if unknown is None:
+        cause = str(error.__cause__ or "").partition("\n")[0]
+        return " ".join(f"{error} {cause}".split())
+    key = unknown.group(1)
+    if key == "workload":
+        return "write +workload=NAME, with a plus sign"
+    others = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
+    try:
+        known = _keys(_compose(others))
+    except (HydraException, OmegaConfBaseException):
+        known = []
+    return f"unknown option {key}{_closest(key, known)}"
+
+
+def _keys(composed: DictConfig) -> list[str]:
+    """Return every option's full name."""
+
+    def walk(node: object, prefix: str) -> Iterator[str]:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                if str(name) not in ("hydra", "_target_"):
+                    yield f"{prefix}{name}"
+                    yield from walk(value, f"{prefix}{name}.")
+
+    return list(walk(OmegaConf.to_container(composed, resolve=False), ""))
+
+
+def _closest(word: str, known: list[str]) -> str:
+    found = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f" (did you mean {' or '.join(found)}?)" if found else ""

@@ -1,0 +1,219 @@
+"""What the user sees while a run goes on and when it ends: a bar a variant, then one table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from harness.results.metrics import BY_NAME
+from harness.results.outputs import outputs_sentence
+from harness.results.runlog import Row
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+MARK = "*"
+# Wide enough for any table of ours: text that is piped is cut by its reader, never by us.
+PIPED_WIDTH = 400
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric on the screen: `header` may break into two lines, `scale` multiplies the value."""
+
+    metric: str
+    header: str
+    scale: float = 1.0
+
+    def text(self, value: float | int | None) -> str:
+        """The value in at most six characters or so, `-` where it is undefined."""
+        if value is None:
+            return "-"
+        if isinstance(value, int):
+            return str(value)
+        return short_number(value * self.scale, decimals=3)
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("token_share", "token\n%", 100.0),
+    Column("saturated_token_share", "sat.\n%", 100.0),
+    Column("mean_batch", "mean\nbatch"),
+    Column("requests_per_s", "req/s"),
+    Column("output_tokens_per_s", "out\ntok/s"),
+    Column("ttft_p50_s", "TTFT\np50 s"),
+    Column("normalized_latency_mean_s", "norm.\nms", 1000.0),
+    Column("preemptions", "pre-\nempt"),
+    Column("sharing_saved", "saved\n%", 100.0),
+)
+#: shown where a row has a prefix cache
+HIT = Column("prefix_hit_rate", "hit\n%", 100.0)
+LEGEND = (
+    f"{MARK} best of its column. token: share of the pool that holds live KV; sat.: the\n"
+    "same while requests wait for memory; norm.: mean end-to-end ms per output token;\n"
+    "saved: blocks saved by sharing."
+)
+HIT_LEGEND = " hit: prompt tokens found in the prefix cache."
+
+
+def print_table(
+    rows: Sequence[Row],
+    *,
+    leading: Sequence[dict[str, str]] | None = None,
+    columns: Sequence[Column] = COLUMNS,
+    file: IO[str] | None = None,
+    width: int | None = None,
+) -> None:
+    """Print one line a row, the best of each column in bold and with a star.
+
+    leading: for each row, extra cells by header, put in front (the options of a sweep).
+    file: where to, standard output by default; without a terminal, no colour and no wrapping.
+    width: columns of the terminal, measured by default.
+    """
+    console = _console(file, width)
+    cached = columns is COLUMNS and any(row.metrics.get(HIT.metric) is not None for row in rows)
+    if cached:
+        columns = (*columns, HIT)
+    console.print(_table(rows, leading, columns), crop=False)
+    if any(row.ok for row in rows):
+        legend = LEGEND + HIT_LEGEND if cached else LEGEND
+        console.print(legend, style="dim", highlight=False)
+    outputs = None if leading else outputs_sentence(rows)
+    if outputs:
+        console.print(f"outputs: {outputs}", markup=False, highlight=False)
+    for index, row in enumerate(rows):
+        if not row.ok:
+            where = " ".join((leading[index] if leading else {}).values())
+            label = f"{row.allocator} {where}".strip()
+            reason = row.reason or "no reason given"
+            console.print(f"{label}: {row.status}: {reason}", markup=False, highlight=False)
+
+
+def print_location(run_dir: Path | str, *, file: IO[str] | None = None) -> None:
+    """Say in one line where the results are."""
+    console = _console(file, None)
+    console.print(f"Results in {run_dir}", markup=False, highlight=False, soft_wrap=True)
+
+
+def best_rows(rows: Sequence[Row], column: Column) -> set[int]:
+    """Indices of the rows that are best in a column, as it is printed.
+
+    Empty when the metric has no direction, or when nothing is better than anything else. Rows that
+    print the same are tied: a star for a digit that nobody sees would be noise.
+    """
+    direction = BY_NAME[column.metric].direction
+    values = {
+        index: row.metrics[column.metric]
+        for index, row in enumerate(rows)
+        if row.ok and row.metrics.get(column.metric) is not None
+    }
+    texts = {index: column.text(value) for index, value in values.items()}
+    if direction == "none" or len(set(texts.values())) < 2:
+        return set()
+    best = (max if direction == "higher" else min)(values, key=values.__getitem__)
+    return {index for index, text in texts.items() if text == texts[best]}
+
+
+def short_number(value: float, decimals: int = 4) -> str:
+    """Three significant digits, at most `decimals` places, no exponent where it can be helped."""
+    # Rounded first, or 9.996 would print as 10.00.
+    size = abs(float(f"{value:.3g}"))
+    if size == 0:
+        return "0"
+    if size < 0.001 or size >= 1e6:
+        return f"{value:.1e}"
+    digits = 4 if size < 0.1 else 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
+    return f"{value:.{min(digits, decimals)}f}"
+
+
+def _table(
+    rows: Sequence[Row], leading: Sequence[dict[str, str]] | None, columns: Sequence[Column]
+) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    headers = list(dict.fromkeys(name for cells in leading or () for name in cells))
+    for header in headers:
+        table.add_column(Text(header), overflow="fold", vertical="bottom")
+    table.add_column("allocator", overflow="fold", vertical="bottom")
+    for column in columns:
+        # The space stands over the place of the star.
+        header = "\n".join(f"{line} " for line in column.header.split("\n"))
+        table.add_column(header, justify="right", no_wrap=True)
+    best = [best_rows(rows, column) for column in columns]
+    for index, row in enumerate(rows):
+        cells = [Text(leading[index].get(name, "")) for name in headers] if leading else []
+        cells.append(Text(row.allocator))
+        if not row.ok:
+            table.add_row(*cells, Text(row.status + " ", style="red"))
+            continue
+        for column, winners in zip(columns, best, strict=True):
+            text = column.text(row.metrics.get(column.metric))
+            # The space keeps the digits of starred and plain values in line.
+            starred = index in winners
+            cells.append(Text(text + (MARK if starred else " "), style="bold" if starred else ""))
+        table.add_row(*cells)
+    return table
+
+
+def _console(file: IO[str] | None, width: int | None) -> Console:
+    from rich.console import Console
+
+    console = Console(file=file or sys.stdout, width=width, emoji=False)
+    if width is None and not console.is_terminal:
+        console.width = PIPED_WIDTH
+    return console
+
+
+class Progress:
+    """One bar a variant on a terminal; nothing at all when the output is piped."""
+
+    def __init__(self, file: IO[str] | None = None) -> None:
+        self._file = file or sys.stdout
+        self._bars: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if self._file.isatty():
+            from rich import progress
+
+            self._bars = progress.Progress(
+                progress.TextColumn("{task.description}", markup=False),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("requests"),
+                progress.TimeElapsedColumn(),
+                console=_console(self._file, None),
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def start(self, variant: str, total_requests: int) -> None:
+        """Begin the bar of one variant."""
+        if self._bars is not None:
+            self._task = self._bars.add_task(variant, total=total_requests)
+
+    def update(self, done_requests: int) -> None:
+        """Move the bar to `done_requests` finished requests."""
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=done_requests)
+
+    def stop(self) -> None:
+        """End the bar of the variant; it stays on the screen as it is."""
+        if self._bars is not None and self._task is not None:
+            self._bars.stop_task(self._task)
+            self._task = None

@@ -1,0 +1,167 @@
+"""The shape of a checkpoint, from its config.json, and what of it no decoder here computes.
+
+Reads what transformers 4 writes (`rope_theta`, `rope_scaling`, `torch_dtype`) and what transformers
+5 writes (`rope_parameters`, `dtype`).  A value that changes the forward pass in a way the decoder
+does not follow is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+from harness.cost.shapes import ModelShape
+from harness.executors.model.decoder.errors import DecoderError
+from harness.executors.model.decoder.values import Values
+
+CONFIG = "config.json"
+#: fields of a shape that do not change what the forward pass computes
+IRRELEVANT = {"name", "dtype_bytes", "max_context"}
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+#: `rope_type` (before: `type`) of plain rotary embeddings
+PLAIN_ROPE = (None, "default")
+
+
+def shape_of_checkpoint(directory: Path) -> ModelShape:
+    """Return the shape that `directory`/config.json describes, named after the directory.
+
+    Raises `DecoderError`, one line that names the file and what is allowed, for a missing or
+    malformed file, another architecture, and any option that the decoder does not compute.
+    """
+    directory = Path(directory)
+    values = Values(directory / CONFIG)
+    architecture = _architecture(values)
+    if values.get("quantization_config") is not None:
+        raise DecoderError(f"{values.path}: quantized weights; allowed: no quantization_config")
+    dtype = str(values.get("dtype", values.get("torch_dtype", "float32")))
+    if dtype not in DTYPE_BYTES:
+        raise DecoderError(f"{values.path}: dtype is {dtype}; allowed: {', '.join(DTYPE_BYTES)}")
+    shape = READERS[architecture](values, architecture)
+    shape.name, shape.dtype_bytes = directory.resolve().name, DTYPE_BYTES[dtype]
+    return shape
+
+
+def check_shape(shape: ModelShape, directory: Path) -> None:
+    """Raise `DecoderError` if a decoder of `shape` would not compute what the checkpoint means."""
+    stored = shape_of_checkpoint(directory)
+    for field in fields(ModelShape):
+        mine, its = getattr(shape, field.name), getattr(stored, field.name)
+        relevant = field.name not in IRRELEVANT and not (
+            field.name == "rope_theta" and stored.learned_positions
+        )
+        if relevant and mine != its:
+            raise DecoderError(
+                f"{directory / CONFIG}: {field.name} is {its} there and {mine} in the model "
+                f"{shape.name or 'given'}"
+            )
+
+
+def _architecture(values: Values) -> str:
+    named = values.get("architectures", [])
+    if isinstance(named, list) and len(named) == 1 and str(named[0]) in READERS:
+        return named[0]
+    raise DecoderError(
+        f"{values.path}: architectures is {json.dumps(named)}; allowed: one of {', '.join(READERS)}"
+    )
+
+
+def _llama(values: Values, architecture: str) -> ModelShape:
+    values.only("hidden_act", "silu", "silu")
+    values.only("attention_bias", False, False)
+    values.only("mlp_bias", False, False)
+    hidden, heads = values.size("hidden_size"), values.size("num_attention_heads")
+    # Only Llama's own class falls back to one KV head a query head; the others' defaults differ.
+    kv_heads = heads if architecture == "LlamaForCausalLM" else None
+    context = values.size("max_position_embeddings")
+    _check_window(values, architecture, context)
+    qwen3 = architecture == "Qwen3ForCausalLM"
+    return ModelShape(
+        family="llama",
+        layers=values.size("num_hidden_layers"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=values.size("num_key_value_heads", kv_heads),
+        head_dim=values.size("head_dim", None if qwen3 else hidden // heads),
+        ffn=values.size("intermediate_size"),
+        vocab=values.size("vocab_size"),
+        max_context=context,
+        gated_ffn=True,
+        tied_embeddings=bool(values.get("tie_word_embeddings", False)),
+        qkv_bias=architecture == "Qwen2ForCausalLM",
+        qk_norm=qwen3,
+        rope_theta=_rope_theta(values),
+        norm_eps=values.number("rms_norm_eps"),
+    )
+
+
+def _opt(values: Values, architecture: str) -> ModelShape:
+    hidden, heads = values.size("hidden_size"), values.size("num_attention_heads")
+    values.only("activation_function", "relu", "relu")
+    values.only("word_embed_proj_dim", hidden, hidden)
+    values.only("do_layer_norm_before", True, True)
+    values.only("enable_bias", True, True)
+    values.only("layer_norm_elementwise_affine", True, True)
+    values.only("_remove_final_layer_norm", False, False)
+    values.only("tie_word_embeddings", True, True)
+    return ModelShape(
+        family="opt",
+        layers=values.size("num_hidden_layers"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=hidden // heads,
+        ffn=values.size("ffn_dim"),
+        vocab=values.size("vocab_size"),
+        max_context=values.size("max_position_embeddings"),
+        gated_ffn=False,
+        tied_embeddings=True,
+        learned_positions=True,
+        linear_bias=True,
+        norm_eps=1e-5,  # torch's default; OPT's configuration has no field for it
+    )
+
+
+def _rope_theta(values: Values) -> float:
+    for key in ("rope_parameters", "rope_scaling"):
+        rope = values.get(key, {})
+        if not isinstance(rope, dict):
+            raise DecoderError(
+                f"{values.path}: {key} is {json.dumps(rope)}; allowed: null, or {{}}"
+            )
+        kind = rope.get("rope_type", rope.get("type"))
+        if any(isinstance(inner, dict) for inner in rope.values()):
+            kind = sorted(rope)  # parameters of their own for some of the layers
+        if kind not in PLAIN_ROPE:
+            raise DecoderError(
+                f"{values.path}: {key} has type {json.dumps(kind)}; allowed: none, or default"
+            )
+    inner = values.get("rope_parameters", {})
+    for factor in (values.get("partial_rotary_factor"), inner.get("partial_rotary_factor")):
+        if factor not in (None, 1.0):
+            raise DecoderError(
+                f"{values.path}: partial_rotary_factor is {json.dumps(factor)}; allowed: 1.0"
+            )
+    return values.positive("rope_theta", inner.get("rope_theta", values.get("rope_theta", 10000.0)))
+
+
+def _check_window(values: Values, architecture: str, context: int) -> None:
+    """Attention here reads the whole context, so a window must not be shorter than that."""
+    if architecture != "MistralForCausalLM" and not values.get("use_sliding_window", False):
+        return
+    window = values.size("sliding_window", context)
+    if window < context:
+        raise DecoderError(
+            f"{values.path}: sliding_window is {window}, shorter than max_position_embeddings "
+            f"({context}); allowed: null, or at least that (lower max_position_embeddings to it)"
+        )
+
+
+READERS: dict[str, Callable[[Values, str], ModelShape]] = {
+    "LlamaForCausalLM": _llama,
+    "MistralForCausalLM": _llama,
+    "Qwen2ForCausalLM": _llama,
+    "Qwen3ForCausalLM": _llama,
+    "OPTForCausalLM": _opt,
+}

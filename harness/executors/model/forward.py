@@ -1,0 +1,175 @@
+"""One pass of the decoder over pieces of sequences whose KV lies where the allocator says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+import kernels
+from allocators.base import Allocator, BlockTable, IntArray, Strided
+from harness.executors.model.graphs import Caches, Capture, DecodeGraphs, scratch_like, take
+from kernels.memory import Backing
+from kernels.rows import Layout, Rows
+
+if TYPE_CHECKING:
+    from harness.executors.model.decoder import Decoder
+
+#: tokens of each of the two rows on which a warm-up runs
+WARM_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Positions `starts[i]`..`stops[i]` - 1 of sequence `seqs[i]`, and their `tokens` in one row.
+
+    KV of the positions before is in memory; single positions (who decodes) come first.
+    """
+
+    seqs: IntArray
+    starts: IntArray
+    stops: IntArray
+    tokens: IntArray  # [sum of stops - starts]
+
+
+class Forward:
+    """Runs pieces through a decoder, with attention over real memory."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        allocator: Allocator,
+        memory: Backing,
+        backend: str,
+        *,
+        single: bool = False,
+        capture: Capture | None = None,
+    ) -> None:
+        """With `capture`, passes in which all decode are captured and replayed.
+
+        `single`: each token attends by itself, as in decoding, for a back end whose prefill adds in
+        another order; a recomputed sequence then has the same bits.
+        """
+        self._decoder, self._allocator, self._memory = decoder, allocator, memory
+        self._backend, self._single = backend, single
+        layers = range(allocator.geometry.layers)
+        self._caches = [(memory.keys(i), memory.values(i)) for i in layers]
+        self._scratch = scratch_like(self._caches, 2 * WARM_TOKENS)
+        self._graphs = None
+        if capture is not None:
+            self._graphs = DecodeGraphs(
+                self._replayed, self._caches, self._scratch, allocator.geometry, capture
+            )
+
+    def run(self, pieces: Pieces) -> torch.Tensor:
+        """Compute the pieces and store their KV; return the last hidden state of each, [S, H]."""
+        layout = self._allocator.layout(pieces.seqs)
+        # A prompt may be computed before the private tokens behind it, which the layout counts.
+        layout = replace(layout, lengths=pieces.stops)
+        if self._graphs is not None and len(pieces.tokens) == len(pieces.seqs):
+            return self._graphs.run(layout, torch.as_tensor(pieces.tokens))
+        return self._pass(self._caches, layout, pieces)
+
+    def warm_up(self) -> None:
+        """Compile, load and capture what a run needs: no step is timed cold."""
+        cache = self._scratch[0][0]
+        row = WARM_TOKENS if cache.dim() == 3 else cache.shape[1]
+        n = min(row, WARM_TOKENS)
+        stops = np.full(2, n)
+        layout: Layout = Strided(np.array([0, row]), stops)
+        if self._allocator.block_tables:
+            layout = BlockTable(row, np.array([[0], [1]]), stops)
+        for start in (0, n - 1):
+            tokens = np.zeros(2 * (n - start), dtype=np.int64)
+            pieces = Pieces(np.arange(2), np.full(2, start), stops, tokens)
+            self.logits(self._pass(self._scratch, layout, pieces))
+        if self._graphs is not None:
+            self._graphs.prepare(layout)
+
+    def close(self) -> None:
+        """Let go of the memory's views."""
+        self._caches, self._graphs = [], None
+
+    def _pass(self, caches: Caches, layout: Layout, pieces: Pieces) -> torch.Tensor:
+        queries = pieces.stops - pieces.starts
+        ends = np.cumsum(queries)
+        first = np.repeat(pieces.starts - (ends - queries), queries)
+        device = self._memory.device
+        tokens = torch.as_tensor(pieces.tokens, device=device)
+        positions = torch.as_tensor(np.arange(len(pieces.tokens)) + first, device=device)
+        cache = caches[0][0]
+        slots = torch.as_tensor(kernels.new_slots(layout, queries), device=device)
+        if self._single:
+            # Every token a row of its own, as long as what it may see.
+            layout = replace(
+                take(layout, np.repeat(np.arange(len(queries)), queries)),
+                lengths=np.arange(len(pieces.tokens)) + first + 1,
+            )
+            queries = np.ones(len(pieces.tokens), dtype=np.int64)
+        parts = _parts(layout, queries, cache, self._backend)
+        attend = _Attend(self._decoder.scale, self._backend, caches, slots, parts)
+        hidden = self._decoder.hidden(tokens, positions, attend)
+        return hidden[torch.as_tensor(ends - 1, device=device)]
+
+    def _replayed(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        slots: torch.Tensor,
+        rows: Rows,
+        caches: Caches,
+    ) -> torch.Tensor:
+        attend = _Attend(self._decoder.scale, self._backend, caches, slots, [rows])
+        return self._decoder.hidden(tokens, positions, attend)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._decoder.logits(hidden)
+
+
+class _Attend:
+    """Stores the new KV of a layer, then attends; what it needs is placed once for all layers.
+
+    All is stored before anything is read, so a piece may read what another of the same pass
+    computes (a prefix that both have, found as soon as it was granted).
+    """
+
+    def __init__(
+        self, scale: float, backend: str, caches: Caches, slots: torch.Tensor, parts: list[Rows]
+    ) -> None:
+        self._scale, self._backend, self._caches = scale, backend, caches
+        self._slots, self._parts = slots, parts
+
+    def __call__(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor:
+        keys, values = self._caches[layer]
+        kernels.store(k, v, keys, values, self._slots, backend=self._backend)
+        out, at = torch.empty(q.shape, dtype=q.dtype, device=q.device), 0
+        for rows in self._parts:
+            single = rows.max_queries == 1
+            to = at + rows.num_rows if single else len(q)
+            part = (q[at:to], keys, values, rows)
+            if single:
+                kernels.decode(*part, self._scale, backend=self._backend, out=out[at:to])
+            else:
+                kernels.prefill(*part, None, self._scale, backend=self._backend, out=out[at:to])
+            at = to
+        return out
+
+
+def _parts(layout: Layout, queries: IntArray, cache: torch.Tensor, backend: str) -> list[Rows]:
+    """Place who decodes apart from who computes more: a GPU has a kernel for each.
+
+    That of the CPU makes no difference.
+    """
+    longer = np.flatnonzero(queries > 1)
+    decoding = int(longer[0]) if len(longer) else len(queries)
+    if backend == "cpu" or decoding in (0, len(queries)):
+        return [kernels.place(layout, cache, queries)]
+    cut = np.arange(len(queries))
+    return [
+        kernels.place(take(layout, cut[:decoding]), cache, queries[:decoding]),
+        kernels.place(take(layout, cut[decoding:]), cache, queries[decoding:]),
+    ]

@@ -1,0 +1,162 @@
+"""Times inside a step: attention, writing of KV, and the layers around them.
+
+Each is timed where it runs, between the others, because it is slower there than by itself: what the
+linear layers have read is out of the caches when attention comes, and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from allocators.base import BlockTable, IntArray, Strided
+from harness.cost.calibration import LAYOUTS
+from harness.measure.calibrate.bench import Bench, Laps, Point
+from harness.measure.calibrate.grids import Grid, tiles, up_to
+from kernels import decode, new_slots, place, prefill, store
+from kernels.memory import Backing
+
+if TYPE_CHECKING:
+    from harness.executors.model.decoder import Decoder
+
+Table = dict[str, Any]
+#: a longer prompt piece is computed for one layer, by itself: it fills the caches alone
+LONG_PIECE = 512
+#: tokens of a prompt piece where layers are measured
+PIECE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Seconds of one pass: of all layers without attention, and of one layer's KV and attention."""
+
+    linear_s: float
+    store_s: float
+    attend_s: float
+
+
+class StepBench:
+    """Adds the parts of steps to a bench; `memory` is a paged pool of all layers."""
+
+    def __init__(
+        self, bench: Bench, grid: Grid, decoder: Decoder, memory: Backing, backend: str
+    ) -> None:
+        self._bench, self._grid, self._decoder, self._backend = bench, grid, decoder, backend
+        self._model, geometry = decoder.shape, memory.geometry
+        self._page, self._slots = geometry.page_tokens, geometry.capacity_tokens
+        paged = [(memory.keys(i), memory.values(i)) for i in range(self._model.layers)]
+        flat = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in paged]
+        self._caches = {"paged": paged, "contiguous": flat}
+        for k, v in paged:
+            k.normal_()
+            v.normal_()
+        self._order = np.random.default_rng(0).permutation(self._slots // self._page)
+
+    def layers(self) -> tuple[Table, Table]:
+        """All layers but attention, and one layer's writes, of steps of so many tokens."""
+        tokens = [
+            n for n in tiles(self._grid.tokens, self._decoder.batching.tile) if self._fits(1, n)
+        ]
+        linear, stores = [], []
+        for n in tokens:
+            lengths = np.full(-(-n // PIECE), PIECE)
+            lengths[-1] -= lengths.sum() - n
+            take = self._pass("paged", prefill, lengths, lengths)
+            linear.append(self._bench.add(lambda take=take: take().linear_s))
+            stores.append(self._bench.add(lambda take=take: take().store_s))
+        return {"tokens": tokens, "seconds": linear}, {"tokens": tokens, "seconds": stores}
+
+    def decode(self) -> Table:
+        """Attention of `batch` rows of one new token and `context_tokens` in all, one layer."""
+        return {name: [self._decode(name, b) for b in self._grid.rows] for name in LAYOUTS}
+
+    def prefill(self) -> Table:
+        """Attention of one prompt piece of `new_tokens` behind `past_tokens`, one layer."""
+        pasts = [n for n in self._grid.past if n < self._model.max_context]
+        found = {name: [self._prefill(name, past) for past in pasts] for name in LAYOUTS}
+        return {name: [row for row in rows if row["new_tokens"]] for name, rows in found.items()}
+
+    # -- points ----------------------------------------------------------------------------------
+    def _decode(self, name: str, batch: int) -> Table:
+        amounts = up_to(self._grid.context, self._model.max_context)
+        contexts = [c for c in amounts if self._fits(batch, c)]
+        # At least one context, however small the memory: a row of the table is never empty.
+        contexts = contexts or [max(1, self._slots // batch // self._page * self._page)]
+        ones = np.ones(batch, dtype=np.int64)
+        points = [self._attention(name, decode, c * ones, ones) for c in contexts]
+        return {"batch": batch, "context_tokens": contexts, "seconds": points}
+
+    def _prefill(self, name: str, past: int) -> Table:
+        amounts = up_to(self._grid.new, self._model.max_context)
+        new = [n for n in amounts if self._fits(1, past + n)]
+        points = [self._attention(name, prefill, np.array([past + n]), np.array([n])) for n in new]
+        return {"past_tokens": past, "new_tokens": new, "seconds": points}
+
+    def _attention(
+        self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
+    ) -> Point:
+        if queries.max() < LONG_PIECE:
+            take = self._pass(name, kernel, lengths, queries)
+            return self._bench.add(lambda: take().attend_s)
+        k, v = self._caches[name][0]
+        rows = place(self._layout(name, lengths), k, queries)
+        size = (int(queries.sum()), self._model.heads, self._model.head_dim)
+        q = torch.randn(size).to(k.device, k.dtype)
+        scale = self._decoder.scale
+        return self._bench.call(lambda: kernel(q, k, v, rows, None, scale, backend=self._backend))
+
+    def _pass(
+        self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
+    ) -> Callable[[], Parts]:
+        """Return what runs one pass of the decoder and takes the times of its parts."""
+        caches, device = self._caches[name], self._bench.device
+        layout = self._layout(name, lengths)
+        rows = place(layout, caches[0][0], queries)
+        slots = torch.as_tensor(new_slots(layout, queries), device=device)
+        tokens = torch.arange(int(queries.sum()), device=device) % self._model.vocab
+        positions = torch.arange(len(tokens), device=device) % self._model.max_context
+        more = (None,) if kernel is prefill else ()
+        scale, backend = self._decoder.scale, self._backend
+
+        def take() -> Parts:
+            laps = Laps(device)
+
+            def attend(
+                layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+            ) -> torch.Tensor:
+                laps.mark()
+                store(k, v, *caches[layer], slots, backend=backend)
+                laps.mark()
+                out = kernel(q, *caches[layer], rows, *more, scale, backend=backend)
+                laps.mark()
+                return out
+
+            self._bench.synchronize()
+            laps.mark()
+            self._decoder.hidden(tokens, positions, attend)
+            laps.mark()
+            # From the start on: layers, store, attention, layers, store, attention, .., layers.
+            seconds = np.array(laps.seconds())
+            n = len(caches)
+            return Parts(seconds[::3].sum(), seconds[1::3].sum() / n, seconds[2::3].sum() / n)
+
+        return take
+
+    # -- layouts ---------------------------------------------------------------------------------
+    def _layout(self, name: str, lengths: IntArray) -> BlockTable | Strided:
+        """Lay rows out side by side; pages in an order without any, as a pool in use has them."""
+        pages = -(-lengths // self._page)
+        first = np.cumsum(pages) - pages
+        if name == "contiguous":
+            return Strided(first * self._page, lengths)
+        table = np.full((len(lengths), int(pages.max())), -1, dtype=np.int64)
+        for row, (start, n) in enumerate(zip(first.tolist(), pages.tolist(), strict=True)):
+            table[row, :n] = self._order[start : start + n]
+        return BlockTable(self._page, table, lengths)
+
+    def _fits(self, rows: int, length: int) -> bool:
+        return rows * -(-length // self._page) * self._page <= self._slots

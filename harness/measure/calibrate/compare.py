@@ -1,0 +1,160 @@
+"""Simulated against measured step times, on small serving runs of every kind of step.
+
+The runs are served for real, a few times; plans do not depend on the clock, so a step is the same
+step each time, and its measured time is the calibration's statistic of them.  Errors are
+|simulated - measured| / measured.  Before each run the calibration's probe is timed again: what
+the machine itself has changed by since is no error of the cost model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from allocators.base import AllocatorError
+from allocators.contiguous import Contiguous
+from allocators.paged import Paged
+from allocators.virtual import Virtual
+from harness.cost.calibrated import Calibrated
+from harness.cost.calibration import Calibration
+from harness.engine.config import EngineSpec, SamplingSpec
+from harness.executors.model.real import RealRun
+from harness.measure.calibrate.bench import Bench
+from harness.measure.calibrate.layers import probe
+from harness.measure.calibrate.serving import Case, Step, serve
+from harness.measure.calibrate.statistics import STATISTICS
+from workloads.build import build
+from workloads.requests import RequestTable
+from workloads.spec import LengthSpec, WorkloadSpec
+
+KINDS = ("prefill", "decode", "mixed")
+MOVES = ("copies", "maps", "swaps")
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """How far off one group of steps is; `total_ratio` is simulated over measured time of all."""
+
+    steps: str
+    count: int
+    median_error: float
+    p90_error: float
+    total_ratio: float
+
+    @classmethod
+    def of(cls, name: str, steps: list[Step]) -> Error:
+        measured = np.array([step.measured_s for step in steps])
+        simulated = np.array([step.simulated_s for step in steps])
+        error = np.abs(simulated - measured) / measured
+        middle, p90 = (float(x) for x in np.quantile(error, [0.5, 0.9]))
+        return cls(name, len(steps), middle, p90, float(simulated.sum() / measured.sum()))
+
+
+@dataclass
+class Comparison:
+    """Errors by kind of step and by run, and the runs that this device cannot do.
+
+    `machine` are times of the calibration's probe between the runs, over what it took then.
+    """
+
+    by_kind: list[Error]
+    by_run: list[Error]
+    skipped: dict[str, str]
+    machine: list[float]
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def cases(page_tokens: int, requests: int) -> Iterator[Case]:
+    """Yield the runs: each has something that the others have not."""
+    chat = _requests(requests, (16, 384), (8, 64))
+
+    def paged(geometry: Any) -> Paged:
+        return Paged(geometry, block_size=page_tokens)
+
+    roomy, engine = 512 * requests, EngineSpec(max_num_seqs=requests, max_len=512)
+    yield Case("paged", paged, chat, roomy, engine)
+    yield Case(
+        "contiguous, growing", lambda g: Contiguous(g, reservation="grow"), chat, roomy, engine
+    )
+    yield Case("virtual", lambda g: _virtual(g), chat, 2 * roomy, engine)
+    chunked = replace(engine, policy="chunked", max_num_batched_tokens=128)
+    yield Case("paged, chunked", paged, chat, roomy, chunked)
+    beam = replace(engine, max_num_seqs=4 * requests)
+    fewer = _requests(max(1, requests // 3), (16, 128), (8, 48))
+    yield Case("paged, beam", paged, fewer, roomy, beam, SamplingSpec("beam", width=4))
+    tight = _requests(requests, (16, 128), (32, 96))
+    swap = replace(engine, preemption="swap")
+    yield Case("paged, swap", paged, tight, max(512, 80 * requests), swap)
+
+
+def compare(
+    real: RealRun,
+    cost: Calibrated,
+    *,
+    runs: int,
+    requests: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> Comparison:
+    """Serve every case `runs` times and return the errors.  `say` is told of the progress."""
+    calibration = cost.calibration
+    served: dict[str, list[list[Step]]] = {}
+    skipped: dict[str, str] = {}
+    machine = []
+    for number in range(runs):  # in rounds, as the measurements
+        for case in cases(calibration.page_tokens, requests):
+            machine.append(_machine(real, calibration))
+            try:
+                served.setdefault(case.name, []).append(serve(case, real, cost))
+            except AllocatorError as error:
+                skipped[case.name] = str(error)
+        say(f"served {len(served)} runs: round {number + 1} of {runs}")
+    pick = STATISTICS[calibration.statistic]
+    found = {name: _merged(same, pick) for name, same in served.items() if name not in skipped}
+    by_run = [Error.of(*item) for item in found.items()]
+    return Comparison(_by_kind(found), by_run, skipped, machine)
+
+
+def _by_kind(found: dict[str, list[Step]]) -> list[Error]:
+    steps = [step for run in found.values() for step in run]
+    groups = {kind: [s for s in steps if s.kind == kind and not s.moves] for kind in KINDS}
+    groups |= {f"with {name}": [s for s in steps if name in s.moves] for name in MOVES}
+    groups["all"] = steps
+    return [Error.of(name, group) for name, group in groups.items() if group]
+
+
+def _machine(real: RealRun, calibration: Calibration) -> float:
+    """Return what the calibration's probe takes now, over what it took then."""
+    bench = Bench(real.decoder.device)
+    point = probe(bench, real.decoder)
+    for _ in bench.run(9):
+        pass
+    return STATISTICS[calibration.statistic](point.taken) / calibration.probe_s
+
+
+def _merged(runs: list[list[Step]], pick: Callable[[Iterable[float]], float]) -> list[Step]:
+    """Return the steps, each with one time of those it took in runs of the same steps."""
+    assert len({tuple((s.kind, s.moves, s.rows) for s in run) for run in runs}) == 1
+    return [
+        replace(same[0], measured_s=pick(step.measured_s for step in same))
+        for same in zip(*runs, strict=True)
+    ]
+
+
+def _virtual(geometry: Any) -> Virtual:
+    """Use the smallest page that a virtual backing can map here: on a GPU that is 2 MiB."""
+    import torch
+
+    return Virtual(geometry, page_size="2MiB" if torch.cuda.is_available() else "64KiB")
+
+
+def _requests(n: int, prompt: tuple[int, int], output: tuple[int, int]) -> RequestTable:
+    def between(bounds: tuple[int, int]) -> LengthSpec:
+        return LengthSpec(kind="uniform", low=bounds[0], high=bounds[1])
+
+    spec = WorkloadSpec(num_requests=n, prompt=between(prompt), output=between(output))
+    return build(spec, seed=1)

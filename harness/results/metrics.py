@@ -1,0 +1,312 @@
+"""Every metric, once: name, symbol, unit, direction, whether it repeats, and its definition.
+
+`summarize` orders its answer by this table, the screen marks the best by `direction`, comparisons
+ask `deterministic`, and `docs/metrics.md` is this module printed
+(`python -m harness.results.metrics`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["higher", "lower", "none"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """direction: which way is better. deterministic: equal in two runs with one seed."""
+
+    name: str
+    symbol: str
+    unit: str
+    direction: Direction
+    deterministic: bool
+    definition: str
+
+
+SYMBOLS: tuple[tuple[str, str], ...] = (
+    ("C", "capacity of the KV pool, bytes"),
+    ("i = 1..N", "steps of the engine; step i runs from s_i to t_i and lasts d_i = t_i - s_i"),
+    ("G", "seconds outside every step, in which the engine waits for an arrival (gaps)"),
+    ("T", "length of the run, from time 0 to t_N; T = Σ d_i + G"),
+    ("W", "the saturated steps: those in which a request waits for memory it cannot get"),
+    ("M_c,i", "bytes of memory category c during step i; the six categories sum to C"),
+    ("A", "cached bytes integrated over the gaps, byte-seconds; the rest of a gap's pool is idle"),
+    ("b_i", "requests in the batch of step i; a sequence group counts as one"),
+    ("P_i, L_i", "blocks in use in step i, and the blocks it would take without sharing"),
+    ("F", "requests that finished"),
+    ("a_r, f_r, e_r", "arrival, first output token and end of request r, seconds"),
+    ("p_r, o_r, n_r", "its prompt tokens, output tokens of one sequence, and sequences"),
+)
+
+CATEGORY_DEFINITIONS: tuple[tuple[str, Direction, str], ...] = (
+    ("token", "higher", "slots holding KV that a live sequence will read; a shared slot once"),
+    ("reserved", "lower", "held by a running sequence, and used by it later"),
+    ("internal", "lower", "held by a running sequence, and never used"),
+    ("external", "lower", "free, yet a request waits for memory it cannot get"),
+    ("cached", "none", "blocks and page-groups kept for reuse, held by no sequence"),
+    ("idle", "none", "free, and nobody waits for memory"),
+)
+
+LATENCIES: tuple[tuple[str, str, str], ...] = (
+    ("ttft", "f_r - a_r", "time to first token, over F"),
+    (
+        "tpot",
+        "(e_r - f_r) / (o_r - 1)",
+        "time per output token after the first, over those of F with o_r > 1",
+    ),
+    ("e2e", "e_r - a_r", "end-to-end latency, over F"),
+)
+
+
+def _share_metrics() -> list[Metric]:
+    metrics = []
+    gaps = {"cached": " + A", "idle": " + C·G - A"}
+    for name, direction, meaning in CATEGORY_DEFINITIONS:
+        symbol = f"(Σ d_i·M_{name},i{gaps.get(name, '')}) / (C·T)"
+        text = f"time-weighted share of the pool over the run: {meaning}"
+        metrics.append(Metric(f"{name}_share", symbol, "fraction", direction, True, text))
+    for name, direction, _ in CATEGORY_DEFINITIONS:
+        symbol = f"Σ_W d_i·M_{name},i / (C·Σ_W d_i)"
+        text = f"`{name}_share` over the saturated steps only"
+        metrics.append(Metric(f"saturated_{name}_share", symbol, "fraction", direction, True, text))
+    return metrics
+
+
+def _latency_metrics() -> list[Metric]:
+    return [
+        Metric(
+            f"{name}_{statistic}_s",
+            f"{statistic}({symbol})",
+            "s",
+            "lower",
+            True,
+            f"{meaning}: {words}",
+        )
+        for name, symbol, meaning in LATENCIES
+        for statistic, words in _STATISTICS.items()
+    ]
+
+
+_STATISTICS = {
+    "mean": "mean",
+    "p50": "median",
+    "p90": "90th percentile",
+    "p99": "99th percentile",
+}
+
+METRICS: tuple[Metric, ...] = (
+    *_share_metrics(),
+    Metric(
+        "sharing_saved",
+        "1 - Σ d_i·P_i / Σ d_i·L_i",
+        "fraction",
+        "higher",
+        True,
+        "blocks that sharing saves, of those needed without it (PagedAttention, Fig. 15)",
+    ),
+    Metric(
+        "mean_batch",
+        "Σ d_i·b_i / T",
+        "requests",
+        "higher",
+        True,
+        "time-weighted requests in the batch; a gap counts as none",
+    ),
+    Metric("peak_batch", "max b_i", "requests", "higher", True, "most requests in one batch"),
+    Metric(
+        "saturated_mean_batch",
+        "Σ_W d_i·b_i / Σ_W d_i",
+        "requests",
+        "higher",
+        True,
+        "`mean_batch` over the saturated steps only",
+    ),
+    Metric("requests_per_s", "#F / T", "requests/s", "higher", True, "finished requests a second"),
+    Metric(
+        "output_tokens_per_s",
+        "Σ_F o_r·n_r / T",
+        "tokens/s",
+        "higher",
+        True,
+        "output tokens a second, all sequences of finished requests",
+    ),
+    Metric(
+        "total_tokens_per_s",
+        "Σ_F (p_r + o_r·n_r) / T",
+        "tokens/s",
+        "higher",
+        True,
+        "the same with each prompt counted once",
+    ),
+    *_latency_metrics(),
+    Metric(
+        "normalized_latency_mean_s",
+        "mean((e_r - a_r) / o_r)",
+        "s/token",
+        "lower",
+        True,
+        "end-to-end latency a token of output, over those of F with o_r > 0",
+    ),
+    Metric("preemptions", "-", "count", "lower", True, "requests sent back to the queue"),
+    Metric("hit_tokens", "-", "tokens", "higher", True, "prompt tokens found in the prefix cache"),
+    Metric(
+        "hit_bytes",
+        "hit_tokens · bytes of one token's KV",
+        "bytes",
+        "higher",
+        True,
+        "bytes of KV that prefix hits did not have to compute or store again",
+    ),
+    Metric(
+        "prefix_hit_rate",
+        "hit_tokens / Σ q",
+        "fraction",
+        "higher",
+        True,
+        "share of the tokens of all admissions that the prefix cache had; an admission has q of "
+        "them, the prompt and what was generated before a preemption; undefined without an index",
+    ),
+    Metric(
+        "computed_tokens",
+        "-",
+        "tokens",
+        "lower",
+        True,
+        "tokens computed: prompts less what was hit, output fed back, and what was computed again",
+    ),
+    Metric(
+        "wasted_tokens",
+        "-",
+        "tokens",
+        "lower",
+        True,
+        "tokens computed again: what a preempted request held, less what it hit when it returned",
+    ),
+    Metric(
+        "evictions",
+        "-",
+        "blocks",
+        "lower",
+        True,
+        "cached blocks given up to hold something else; undefined without an index",
+    ),
+    Metric(
+        "copied_bytes",
+        "-",
+        "bytes",
+        "lower",
+        True,
+        "KV bytes moved inside the pool: copy-on-write, forks, growth by copying",
+    ),
+    Metric(
+        "swapped_bytes",
+        "-",
+        "bytes",
+        "lower",
+        True,
+        "KV bytes moved to host memory and back by preemptions",
+    ),
+    Metric(
+        "metadata_bytes_peak",
+        "-",
+        "bytes",
+        "lower",
+        True,
+        "largest size of the block tables and page tables, which the pool does not hold",
+    ),
+    Metric(
+        "map_calls",
+        "-",
+        "calls",
+        "lower",
+        True,
+        "page-groups mapped; undefined where nothing is mapped",
+    ),
+    Metric(
+        "unmap_calls",
+        "-",
+        "calls",
+        "lower",
+        True,
+        "page-groups unmapped; undefined where nothing is mapped",
+    ),
+    Metric("map_s", "-", "s", "lower", True, "time of maps and unmaps; may be undefined"),
+    Metric(
+        "allocator_us_per_step",
+        "-",
+        "us",
+        "lower",
+        False,
+        "host time inside the allocator, measured, divided by the steps",
+    ),
+    Metric(
+        "resident_peak_bytes",
+        "-",
+        "bytes",
+        "lower",
+        False,
+        "most memory that the system said was resident for KV; of real runs only",
+    ),
+    Metric("finished_requests", "#F", "requests", "higher", True, "requests that finished"),
+    Metric("steps", "N", "steps", "none", True, "iterations of the engine"),
+    Metric("makespan_s", "T", "s", "lower", True, "end of the last step"),
+)
+
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+
+
+def render_markdown() -> str:
+    """The text of `docs/metrics.md`: symbols first, then the table."""
+    lines = [
+        "# Metrics",
+        "",
+        "<!-- Printed by `python -m harness.results.metrics`; edit that module, not this file. -->",
+        "",
+        "One value of each a variant, under `rows[].metrics` of `summary.json`. A metric that is",
+        "not defined for a run is `null`: the saturated ones where no request ever waited for",
+        "memory, latencies where no request finished. Times are those of the simulated clock, with",
+        "`executor=model` of the wall clock; there every metric is measured. Percentiles",
+        "interpolate linearly between the two nearest requests.",
+        "",
+        "## Symbols",
+        "",
+        "| symbol | meaning |",
+        "|---|---|",
+        *(f"| `{symbol}` | {meaning} |" for symbol, meaning in SYMBOLS),
+        "",
+        "## Memory categories",
+        "",
+        "At every step the pool is split into six categories that sum to its capacity, to the",
+        "byte.",
+        "",
+        "| category | meaning |",
+        "|---|---|",
+        *(f"| {name} | {meaning} |" for name, _, meaning in CATEGORY_DEFINITIONS),
+        "",
+        "A buddy allocator's round-up counts as external, as the PagedAttention paper counts it.",
+        "",
+        "## Metrics",
+        "",
+        "`better` is the direction in which a change is an improvement, `-` where it is neither.",
+        "A metric that `repeats` is the same in two runs with one configuration and seed.",
+        "",
+        "| name | unit | better | repeats | formula | definition |",
+        "|---|---|---|---|---|---|",
+        *(_table_line(metric) for metric in METRICS),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table_line(metric: Metric) -> str:
+    better = "-" if metric.direction == "none" else metric.direction
+    formula = "-" if metric.symbol == "-" else f"`{metric.symbol}`"
+    repeats = "yes" if metric.deterministic else "no, measured"
+    cells = (f"`{metric.name}`", metric.unit, better, repeats, formula, metric.definition)
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    print(render_markdown(), end="")

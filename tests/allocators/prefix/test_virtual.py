@@ -1,0 +1,375 @@
+"""virtual + hash maps what a slow model of its rules maps, and a hit holds exactly those tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from allocators.base import Demand, Geometry, NeverFits, Prompt, Unsupported
+from allocators.contiguous import Contiguous
+from allocators.virtual import Virtual
+from harness.conformance import SMALL_GEOMETRY
+from harness.conformance.schedule import drive
+from tests.allocators.prefix.slow_slots import SlowSlots
+from tests.allocators.prefix.streams import (
+    Streams,
+    assert_no_index_without_tokens,
+    grown_one_by_one,
+)
+
+ROWS = 6
+OPTIONS = [
+    {"deferred": False, "eager": False, "background": False, "reclaim_free": 0.0},
+    {"deferred": True, "eager": False, "background": False, "reclaim_free": 0.0},
+    {"deferred": True, "eager": True, "background": False, "reclaim_free": 0.2},
+    {"deferred": True, "eager": True, "background": True, "reclaim_free": 0.1},
+]
+
+
+def pool(groups: int, size: int, index: str = "hash", **knobs) -> Virtual:
+    """A page-group of one 64 KiB page a tensor holds `size` tokens."""
+    geometry = Geometry(
+        capacity_tokens=groups * size, max_seqs=ROWS, max_len=12 * size, kv_heads=8,
+        head_dim=4096 // size,
+    )  # fmt: skip
+    plain = {"deferred": True, "eager": False, "background": False, "reclaim_free": 0.0}
+    real = Virtual(geometry, page_size="64KiB", prefix_index=index, **plain | knobs)
+    assert (real.pages.num_pages, real.geometry.page_tokens) == (groups, size)
+    return real
+
+
+class Pair:
+    """The allocator and the model, given the same calls, and what the grants have mapped."""
+
+    def __init__(self, groups: int, size: int, options: dict) -> None:
+        self.real, self.streams = pool(groups, size, **options), Streams()
+        knobs = {k: v for k, v in options.items() if k != "reclaim_free"}
+        self.slow = SlowSlots(ROWS, groups, size, 12 * size, keep_free=self.real.keep_free, **knobs)
+        self.groups, self.size = groups, size
+        self.mapped: dict[tuple[int, int], int] = {}
+
+    def execute(self, grant) -> None:
+        for slot, column, page in grant.unmaps.tolist():
+            assert self.mapped.pop((slot, column)) == page
+        for slot, column, page in np.concatenate([grant.maps, grant.ahead_maps]).tolist():
+            assert (slot, column) not in self.mapped
+            self.mapped[slot, column] = page
+
+    def admit(self, draw) -> None:
+        idle = [row for row in range(ROWS) if row not in self.slow.slot]
+        if not idle:
+            return
+        prompt = draw(1, 6 * self.size)
+        ids = self.streams.make(draw(0, 2), draw(0, 6 * self.size), prompt + draw(0, 3 * self.size))
+        stream = tuple(ids.tolist())
+        hit = len(self.slow.hits(stream, prompt)) * self.size
+        assert self.real.lookup(Prompt(prompt, ids)) == hit
+        tokens = min(prompt, hit + draw(1, prompt)) if draw(0, 1) else prompt
+        row = idle[draw(0, len(idle) - 1)]
+        ask = Prompt(tokens, ids, whole_tokens=prompt)
+        try:
+            grant = self.real.admit(np.array([row]), ask, Demand(prompt, 1))
+        except NeverFits:
+            assert -(-prompt // self.size) > self.groups
+            return
+        expected = self.slow.admit(row, stream, tokens, prompt)
+        assert (grant.cached_tokens if grant is not None else None) == expected
+        if grant is not None:
+            self.execute(grant)
+
+    def grow(self, draw) -> None:
+        n = draw(1, 3) if draw(0, 1) else 1
+        rows = [
+            r for r in self.slow.slot if self.slow.length[r] + n <= 12 * self.size and draw(0, 2)
+        ]
+        if rows:
+            grant = self.real.grow(np.array(rows), n)
+            assert (grant is not None) == self.slow.grow(rows, n)
+            if grant is not None:
+                self.execute(grant)
+
+    def release(self, draw) -> None:
+        rows = [row for row in self.slow.slot if not draw(0, 2)]
+        if rows:
+            self.execute(self.real.release(np.array(rows)))
+            self.slow.release(rows)
+
+    def compare(self) -> None:
+        real, slow = self.real, self.slow
+        assert real.pages.free.pages().tolist() == slow.free
+        assert list(real.slots.idle) == slow.idle
+        table = [[p for p in row if p >= 0] for row in real.pages.table.tolist()]
+        assert table == slow.mapped
+        flat = {(s, c): p for s, row in enumerate(table) for c, p in enumerate(row)}
+        assert self.mapped == flat
+        assert set(np.flatnonzero(real.slots._pool.keyed).tolist()) == set(slow.named)
+        assert real.evictions == slow.saw["evictions"]
+        free = len(slow.free)
+        cached = slow.available() - free
+        assert real.balance() == (self.groups - cached - free, cached, free)
+        real.check()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "deferred", "eager", "all"])
+def test_every_step_agrees_with_the_slow_model_under_tight_pools(options):
+    saw: Counter[str] = Counter()
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+
+        def draw(low: int, high: int, rng=rng) -> int:
+            return int(rng.integers(low, high, endpoint=True))
+
+        pair = Pair(draw(6, 20), 2 ** draw(0, 2), options)
+        for _ in range(80):
+            (pair.admit, pair.admit, pair.grow, pair.grow, pair.release)[draw(0, 4)](draw)
+            pair.compare()
+        saw += pair.slow.saw
+    expected = ["hits on live page-groups", "evictions", "refusals", "refusals to grow"]
+    if options["deferred"]:
+        expected += [
+            "hits on idle page-groups", "refused for its own hits", "reclaimed",
+            "unmapped from one of several", "taken with its prefix in place",
+            "prefixes overwritten", "duplicates",
+        ]  # fmt: skip
+    expected += ["mapped eagerly"] * options["eager"] + ["mapped ahead"] * options["background"]
+    for what in expected:
+        assert saw[what] > 0, f"the pools were never so tight that there were {what}: {saw}"
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "deferred", "eager", "all"])
+def test_hits_are_honest_with_forks_beams_and_truncation(options):
+    """Each token has a value of its own, and every sequence reads back exactly its own."""
+    counts: Counter[str] = Counter()
+
+    def make():
+        return Virtual(SMALL_GEOMETRY, page_size="64KiB", prefix_index="hash", **options)
+
+    for seed in range(20, 25):
+        driver = drive(make, seed, 150)
+        counts += driver.counts
+        counts["evictions"] += driver.allocator.evictions
+    for what in ("hits", "refusals", "copies", "unmaps", "evictions"):
+        assert counts[what] > 0, f"no {what} in the whole run: {counts}"
+
+
+def state(real: Virtual) -> dict:
+    """Everything that later decisions can depend on."""
+    index = real.index
+    return {
+        "table": real.pages.table.tolist(),
+        "free": real.pages.free.pages().tolist(),
+        "idle": list(real.slots.idle),
+        "keyed": index._pool.keyed.tolist(),
+        "named": sorted(index._page_of.items()),
+        "more": sorted(index._more.items()),
+        "evictions": real.evictions,
+        "balance": real.balance(),
+    }
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_quiet_window_ends_and_accounts_as_single_steps_do(background):
+    windows = keying = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        real, streams = pool(16, 4, background=background), Streams()
+        for step in range(25):
+            live = np.flatnonzero(real.active)
+            if len(live) < 4:
+                row, tokens = int(np.flatnonzero(~real.active)[0]), int(rng.integers(1, 14))
+                ids = streams.make(int(rng.integers(2)), int(rng.integers(14)), 40)
+                real.admit(np.array([row]), Prompt(tokens, ids), Demand(tokens, 1))
+            elif step % 3 == 0:
+                real.release(rng.permutation(live)[:2])
+        rows = np.flatnonzero(real.active)
+        steps = real.quiet_steps(rows, 9)
+        if steps < 2:
+            continue
+        windows += 1
+        finals = real.length[rows] + 12
+        single = grown_one_by_one(real, rows, finals, steps, state)
+        keying += single.prefix_stats.keyed_blocks > real.prefix_stats.keyed_blocks
+    assert windows
+    # With background mapping a window ends before a page-group is full.
+    assert keying or background, "no window filled a page-group"
+
+
+# -- the rules, one by one ---------------------------------------------------------------------
+def admit(real, row: int, ids, tokens: int | None = None):
+    tokens = tokens or len(ids)
+    return real.admit(np.array([row]), Prompt(tokens, np.array(ids)), Demand(tokens, 20))
+
+
+def test_only_whole_page_groups_are_shared_and_the_last_token_never():
+    real = pool(20, 8)
+    ids = np.arange(24)
+    admit(real, 0, ids)
+    assert real.lookup(Prompt(24, ids)) == 16
+    assert real.lookup(Prompt(23, ids[:23])) == 16
+    assert real.lookup(Prompt(25, np.arange(25))) == 24
+    assert real.lookup(Prompt(7, ids[:7])) == 0
+
+
+def test_a_live_prefix_is_mapped_a_second_time_instead_of_computed():
+    real = pool(20, 4)
+    admit(real, 0, np.arange(10))
+    grant = admit(real, 1, np.arange(10))
+    assert grant.cached_tokens == 8
+    assert real.pages.table[:2, :2].tolist() == [real.pages.table[0, :2].tolist()] * 2
+    assert len(grant.maps) == 3  # two of the prefix, one new
+    assert real.balance() == (4, 0, 16)
+
+
+def test_an_idle_slot_whose_prefix_is_hit_is_taken_as_it_stands():
+    real = pool(20, 4)
+    admit(real, 0, np.arange(10))
+    real.release(np.array([0]))
+    assert real.balance() == (0, 3, 17)
+    grant = admit(real, 1, [*range(8), 70, 71])
+    assert grant.cached_tokens == 8
+    assert not len(grant.maps)
+    assert not len(grant.unmaps)
+
+
+def test_an_idle_slot_with_more_prefix_than_is_hit_keeps_it():
+    real = pool(20, 4)
+    admit(real, 0, np.arange(16))
+    real.release(np.array([0]))
+    grant = admit(real, 1, [*range(8), 70, 71])
+    assert grant.cached_tokens == 8
+    assert len(grant.maps) == 3
+    # Two are shared with the idle slot and active, the other two are cached.
+    assert real.balance() == (3, 2, 15)
+    assert real.lookup(Prompt(17, np.arange(17))) == 16
+    real.release(np.array([1]))
+    assert real.balance() == (0, 5, 15)
+
+
+def test_to_reclaim_unmaps_from_idle_slots_only():
+    real = pool(6, 4)
+    admit(real, 0, np.arange(16))
+    real.release(np.array([0]))
+    admit(real, 1, [*range(8), 70])  # holds 3, the idle slot 2 more
+    grant = real.grow(np.array([1]), 10)  # wants 2 more: 1 is free
+    assert len(grant.unmaps) == 1
+    assert real.balance() == (5, 1, 0)
+    assert real.lookup(Prompt(17, np.arange(17))) == 12
+    assert (
+        real.addresses(1)[:8].tolist()
+        == (real.pages.table[0, :2, None] * 4 + range(4)).ravel().tolist()
+    )
+
+
+def test_a_hit_does_not_count_its_own_page_groups_as_available():
+    real = pool(5, 4)
+    admit(real, 0, np.arange(12))
+    real.release(np.array([0]))
+    admit(real, 1, np.arange(100, 109))
+    # 2 free or cached remain beside a hit of 0 page-groups, and both are its own prefix's.
+    assert real.balance() == (3, 2, 0)
+    assert admit(real, 2, [*range(8), 70]) is None
+    assert real.balance() == (3, 2, 0)
+
+
+def test_without_deferral_only_live_sequences_are_hit():
+    real = pool(20, 4, deferred=False)
+    admit(real, 0, np.arange(10))
+    admit(real, 1, np.arange(10))
+    real.release(np.array([0]))
+    assert real.lookup(Prompt(10, np.arange(10))) == 8
+    real.release(np.array([1]))
+    assert real.lookup(Prompt(10, np.arange(10))) == 0
+    assert real.balance() == (0, 0, 20)
+    assert real.evictions == 2
+
+
+def test_a_gang_hits_and_shares_the_rest():
+    real = pool(20, 4)
+    admit(real, 0, np.arange(9))
+    grant = real.admit(np.array([1, 2]), Prompt(10, np.arange(10)), Demand(10, 5))
+    assert grant.cached_tokens == 8
+    assert real.balance() == (4, 0, 16)
+    assert real.grow(np.array([1, 2])).copies[:, 2].tolist() == [2]
+
+
+def test_an_ended_sequence_does_not_keep_what_its_gang_still_writes():
+    real = pool(20, 4)
+    real.admit(np.array([0, 1]), Prompt(6, np.arange(6)), Demand(6, 5))
+    real.release(np.array([0]))
+    assert real.pages.count.tolist()[:2] == [1, 2]
+    assert not len(real.grow(np.array([1])).copies)
+
+
+def test_what_is_generated_after_a_fork_is_never_indexed():
+    real = pool(20, 4)
+    admit(real, 0, np.arange(30), tokens=5)
+    real.fork(0, np.array([1]), Demand(5, 20))
+    real.grow(np.array([0, 1]), 8)
+    assert real.lookup(Prompt(30, np.arange(30))) == 4
+
+
+def hit_beside_an_idle_slot() -> Virtual:
+    """Sequence 1 of 13 tokens holds 3 of the 4 page-groups that an idle slot keeps."""
+    real = pool(20, 4)
+    admit(real, 0, np.arange(16))
+    real.release(np.array([0]))
+    assert admit(real, 1, np.arange(13)).cached_tokens == 12
+    assert real.balance() == (4, 1, 15)
+    return real
+
+
+def test_a_roll_back_into_a_shared_page_group_copies_it_and_leaves_it_cached():
+    real = hit_beside_an_idle_slot()
+    real.truncate(1, 6)
+    assert real.balance() == (2, 2, 16)
+    assert real.lookup(Prompt(16, np.arange(16))) == 4  # the second one has lost its key
+    assert real.grow(np.array([1])).copies[:, 2].tolist() == [3]
+    assert real.balance() == (2, 3, 15)
+    real.check()
+
+
+def test_a_beam_step_away_from_a_prefix_leaves_it_cached():
+    real = hit_beside_an_idle_slot()
+    real.fork(1, np.array([2]), Demand(13, 5))
+    real.truncate(2, 8)
+    real.grow(np.array([2]), 8)
+    assert real.balance() == (7, 1, 12)
+    real.reassign(np.array([1, 2]), np.array([2, 2]))
+    assert real.balance() == (4, 3, 13)
+    real.check()
+
+
+def test_no_tokens_known_means_no_index_at_all():
+    assert_no_index_without_tokens(pool(6, 4, "none"), pool(6, 4))
+
+
+def test_coarse_pages_share_less_of_a_prefix():
+    """OPT-13B: a 2 MiB page of one tensor holds 204 tokens, one of 64 KiB holds 6."""
+    shape = Geometry(
+        capacity_tokens=16_000, max_seqs=4, max_len=2048, layers=40, kv_heads=40, head_dim=128
+    )
+    found = {}
+    for size in ("64KiB", "256KiB", "2MiB"):
+        for prefix in (80, 341):
+            real = Virtual(shape, page_size=size, prefix_index="hash")
+            admit(real, 0, np.arange(prefix + 50))
+            other = np.append(np.arange(prefix), np.arange(9000, 9050))
+            found[size, prefix] = admit(real, 1, other).cached_tokens
+    assert found == {
+        ("64KiB", 80): 78, ("64KiB", 341): 336,
+        ("256KiB", 80): 75, ("256KiB", 341): 325,
+        ("2MiB", 80): 0, ("2MiB", 341): 204,
+    }  # fmt: skip
+
+
+def test_what_cannot_share_says_so():
+    with pytest.raises(Unsupported, match="sharing=copy"):
+        Virtual(SMALL_GEOMETRY, page_size="64KiB", sharing="copy", prefix_index="hash")
+    with pytest.raises(ValueError, match="none, hash, got 'radix'"):
+        Virtual(SMALL_GEOMETRY, page_size="64KiB", prefix_index="radix")
+    for index in ("hash", "radix"):
+        with pytest.raises(Unsupported, match="an extent of its own"):
+            Contiguous(replace(SMALL_GEOMETRY), prefix_index=index)

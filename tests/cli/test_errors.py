@@ -1,0 +1,93 @@
+"""Bad input gets one clear line, status 2, and nothing is written."""
+
+import pytest
+
+from harness.cli.checks import check_command_line
+
+TINY = ["+workload=uniform", "workload.num_requests=4", "allocator=[paged]"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+CASES = [
+    (["+workload=bem"], "did you mean beam?"),
+    (["workload=beam"], "+workload=NAME"),
+    (["allocators.paged.blok_size=3"], "did you mean allocators.paged.block_size"),
+    (["allocators.paged.block_size=0"], "block_size must be a whole number from 1 to 512, got 0"),
+    (["allocators.paged.block_size=-4"], "got -4"),
+    (["allocators.paged.block_size=big"], "got 'big'"),
+    (["allocators.paged.watermark=nan"], "watermark"),
+    (["allocator=[pagd]"], "did you mean paged?"),
+    (["allocator=[virtual]", "allocators.virtual.page_size=3MiB"], "64KiB, 128KiB, 256KiB, 2MiB"),
+    (["model=opt-31b"], "did you mean opt-13b"),
+    (["model=opt-175b"], "hardware.count=10"),
+    (["hardware=a100"], "a100-40gb"),
+    (["engine=dynamic"], "continuous, "),
+    (["engine.max_num_seq=3"], "did you mean engine.max_num_seqs"),
+    (["workload.rate=-1"], "workload.rate=-1"),
+    (["workload.rate=nan"], "workload.rate=nan"),
+    (["workload.rate=fast"], "'fast'"),
+    (["workload.num_requests=0"], "workload.num_requests=0"),
+    (["workload.path=missing.csv"], "missing.csv"),
+    (["engine.max_len=100"], "workload.too_long=skip"),
+    (["engine.max_len=0"], "engine.max_len must be at least 1"),
+    (["kv_tokens=10"], "alone fills"),
+    (["kv_tokens=-1"], "kv_tokens must be at least 1"),
+    (["kv_memory_gib=nan"], "kv_memory_gib must be a positive number"),
+    (["kv_memory_gib=1", "kv_tokens=5000"], "not both"),
+    (["sampling.mode=best"], "greedy, parallel, beam"),
+    (["sampling.mode=beam", "sampling.beam_switch=1.5"], "from 0 to 1"),
+    (["sampling.mode=beam", "engine.max_num_seqs=2"], "engine.max_num_seqs=2"),
+    (["seed=-1"], "seed must be at least 0"),
+    (["seed=x"], "seed=x"),
+    (["+nonsense=1"], "unknown option nonsense"),
+    (["+workload.nonsense=1"], "unknown option workload.nonsense"),
+    (["+engine.nonsense=1"], "unknown option engine.nonsense"),
+    (["+allocators.x={_target_: no.such.Class}"], "no allocator class"),
+    (["allocators.paged.block_size=8,16"], "add -m"),
+    (["hydra.run.dir=/dev/null/run"], "/dev/null/run"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "expected"), CASES, ids=lambda x: str(x)[:50])
+def test_bad_input_is_one_clear_line(overrides, expected, tmp_path):
+    arguments = [
+        *(TINY if not overrides[0].lstrip("+").startswith("workload=") else []),
+        *overrides,
+    ]
+    problem = check_command_line(arguments)
+    assert problem is not None
+    assert expected in problem
+    assert "\n" not in problem
+    assert not list(tmp_path.iterdir()), "something was written"
+
+
+def test_no_workload_lists_the_choices():
+    problem = check_command_line([])
+    for name in ("beam", "parallel", "sharegpt", "alpaca", "uniform", "shared_prefix", "trace"):
+        assert f"  {name} " in problem
+    assert "+workload=" in problem
+
+
+def test_a_bad_point_of_a_sweep_is_found_before_the_first_runs(tmp_path):
+    problem = check_command_line(["-m", *TINY, "allocators.paged.block_size=8,0"])
+    assert "got 0" in problem
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_run_directory_is_refused(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "summary.json").write_text("{}")
+    problem = check_command_line([*TINY, f"hydra.run.dir={tmp_path}/old"])
+    assert "not empty" in problem
+    assert (tmp_path / "old" / "summary.json").read_text() == "{}"
+
+
+def test_a_malformed_trace_names_file_and_line(tmp_path):
+    trace = tmp_path / "t.csv"
+    trace.write_text("num_prefill_tokens,num_decode_tokens\n5,6\n7,oops\n")
+    problem = check_command_line(["+workload=trace", f"workload.path={trace}"])
+    assert f"{trace}:3" in problem

@@ -1,0 +1,99 @@
+"""The table on the screen: marks, failing rows, width; and progress bars only on a terminal."""
+
+import io
+
+from harness.cli.screen import COLUMNS, Column, Progress, best_rows, print_table, short_number
+from harness.results import Row
+
+NAMES = ("contiguous_max", "contiguous_pow2", "contiguous_oracle", "paged", "virtual")
+
+
+def rows_of(**columns):
+    count = len(next(iter(columns.values())))
+    return [
+        Row(NAMES[i], metrics={name: values[i] for name, values in columns.items()})
+        for i in range(count)
+    ]
+
+
+def printed(rows, **options):
+    file = io.StringIO()
+    print_table(rows, file=file, **options)
+    return file.getvalue()
+
+
+def test_the_largest_or_the_smallest_is_best_by_the_direction_of_the_metric():
+    rows = rows_of(requests_per_s=[1.0, 3.0, 2.0], preemptions=[5, 0, 9], cached_share=[0, 1, 2])
+    assert best_rows(rows, Column("requests_per_s", "")) == {1}
+    assert best_rows(rows, Column("preemptions", "")) == {1}
+    assert best_rows(rows, Column("cached_share", "")) == set()
+
+
+def test_equal_as_printed_is_a_tie_and_all_equal_is_no_contest():
+    assert best_rows(rows_of(mean_batch=[7.001, 7.002, 3.0]), Column("mean_batch", "")) == {0, 1}
+    assert best_rows(rows_of(preemptions=[0, 0, 0]), Column("preemptions", "")) == set()
+    assert best_rows(rows_of(mean_batch=[7.0]), Column("mean_batch", "")) == set()
+
+
+def test_rows_that_failed_or_have_no_value_win_nothing():
+    rows = rows_of(ttft_p50_s=[None, 2.0, 3.0])
+    rows.append(Row("broken", "error", "no", {"ttft_p50_s": 0.1}))
+    assert best_rows(rows, Column("ttft_p50_s", "")) == {1}
+
+
+def test_piped_output_has_stars_and_reasons_but_no_colour_and_no_wrapping():
+    rows = rows_of(**{column.metric: [0.2, 0.1] for column in COLUMNS})
+    reason = "a reason " + "that goes on " * 20
+    text = printed([*rows, Row("virtual", "unsupported", reason)])
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    best = next(line for line in lines if line.startswith("contiguous_max"))
+    assert best.count("*") == 6  # token, saturated, batch, two rates, sharing
+    assert next(line for line in lines if line.startswith("contiguous_pow2")).count("*") == 3
+    assert f"virtual: unsupported: {reason}".rstrip() in text.replace(" \n", "\n")
+
+
+def test_every_column_is_whole_at_80_columns():
+    columns = {column.metric: [0.1234, 0.456, 0.999, 0.5, 0.25] for column in COLUMNS}
+    columns.update(
+        mean_batch=[123.4, 7.0, 8.0, 9.0, 10.0],
+        output_tokens_per_s=[12345.0, 1.0, 2.0, 3.0, 4.0],
+        ttft_p50_s=[0.0123, 1234.0, 1.0, 2.0, 3.0],
+        normalized_latency_mean_s=[0.0412, 0.0413, 0.05, 0.06, 0.07],
+        preemptions=[12345, 3, 4, 5, 6],
+    )
+    text = printed(rows_of(**columns), width=80)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(any(line.startswith(f"{name} ") for line in text.splitlines()) for name in NAMES)
+
+
+def test_markup_in_names_and_reasons_is_text():
+    text = printed([Row("[red]paged[/]", "error", "[bold]x[/bold]")])
+    assert "[red]paged[/]: error: [bold]x[/bold]" in text
+
+
+def test_short_numbers():
+    shown = {
+        0.0: "0",
+        9.996: "10.0",
+        0.0412: "0.0412",
+        1234.5: "1234",
+        0.5: "0.500",
+        2e7: "2.0e+07",
+    }
+    assert {value: short_number(value) for value in shown} == shown
+
+
+def test_progress_is_silent_when_piped_and_draws_on_a_terminal():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for file in (io.StringIO(), Terminal()):
+        with Progress(file) as progress:
+            progress.start("paged", 10)
+            progress.update(10)
+            progress.stop()
+        assert bool(file.getvalue()) == file.isatty()
+        assert ("paged" in file.getvalue()) == file.isatty()

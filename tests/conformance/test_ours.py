@@ -1,0 +1,18 @@
+"""Our own allocators pass the public suite."""
+
+import pytest
+
+from harness.conformance import AllocatorConformance
+from tests.conformance import matrix
+
+CASES = matrix.cases()
+
+
+@pytest.mark.parametrize("case", CASES)
+class TestOurs(AllocatorConformance):
+    @pytest.fixture(autouse=True)
+    def _choose(self, case):
+        self.build, self.geometry, self.knobs, self.expects = CASES[case]
+
+    def make(self):
+        return self.build(self.geometry, **self.knobs)

@@ -1,0 +1,87 @@
+"""The public suite catches every deliberately broken allocator, and not its honest base."""
+
+import functools
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+from harness.conformance import AllocatorConformance, Violation
+from tests.conformance import broken, broken_swap
+
+
+@functools.cache
+def failures(factory):
+    """Run each test of the suite on `factory`; return what failed, by the name of the test."""
+
+    class Suite(AllocatorConformance):
+        # Shrinking helps a person to read a failure, and only costs time here.
+        settings = settings(
+            max_examples=5,
+            stateful_step_count=25,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
+            print_blob=False,
+        )
+
+    Suite.factory = factory
+    found = {}
+    for name in [name for name in dir(Suite) if name.startswith("test_")]:
+        try:
+            getattr(Suite(), name)()
+        except pytest.skip.Exception:
+            pass
+        except (Exception, pytest.fail.Exception) as error:
+            found[name] = error
+    return found
+
+
+@pytest.mark.parametrize(
+    "factory", broken.BROKEN + broken_swap.BROKEN, ids=lambda factory: factory.__name__
+)
+def test_a_broken_allocator_is_caught(factory):
+    assert failures(factory)
+
+
+@pytest.mark.parametrize("factory", broken_swap.HONEST)
+def test_without_a_bug_the_same_base_passes(factory):
+    assert not failures(factory)
+
+
+@pytest.mark.parametrize(
+    ("factory", "invariant"),
+    [
+        (broken.NeverCopiesOnWrite, "single writer"),
+        (broken.GrowsPartOfTheBatch, "atomic"),
+        (broken.KeepsABlockARelease, "total release"),
+        (broken.PicksBlocksAtRandom, "deterministic"),
+        (broken.PromisesOneTooMany, "headroom"),
+        (broken.LiesAboutQuietSteps, "quiet steps"),
+        (broken.AccountsOneByteTooMany, "usage"),
+        (broken.ForgetsToUnmap, "mapping"),
+        (broken.NeverSaysNever, "never fits"),
+        (broken.ClaimsTheWholePrompt, "honest hit"),
+        (broken.ForgetsTheOldExtent, "conservation"),
+        (broken.ClaimsAPrefixHit, "honest hit"),
+        (broken_swap.RestoresTheWrongPages, "single writer"),
+        (broken_swap.GivesHostPagesBackAtOnce, "single writer"),
+        (broken_swap.ResumesOneTokenShort, "addressing"),
+        (broken_swap.ForgetsToUnmapWhatItSuspends, "mapping"),
+        (broken_swap.MapsTooLateForTheSwap, "mapping"),
+        (broken_swap.SwapsBeyondHostMemory, "swaps"),
+        (broken_swap.LosesAHostPageAResume, "swaps"),
+        (broken_swap.NeverTakesALargeOneBack, "swaps"),
+        (broken_swap.LetsInWhatCannotGrow, "swaps"),
+        (broken_swap.RefusedSuspendReleases, "atomic"),
+        (broken_swap.RefusedResumeReordersTheFreeList, "deterministic"),
+        (broken_swap.CannotTakeBackWhatItSuspends, "protocol"),
+        (broken_swap.FetchesTheWrongBlocks, "honest hit"),
+        (broken_swap.SavesOverWhatItFetches, "honest hit"),
+        (broken_swap.SavesInQuietSteps, "quiet steps"),
+    ],
+)
+def test_the_message_names_the_invariant(factory, invariant):
+    texts = [str(e) for e in failures(factory).values() if isinstance(e, Violation)]
+    assert any(text.startswith(invariant) for text in texts), texts

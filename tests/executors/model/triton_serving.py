@@ -1,0 +1,27 @@
+"""A real run on the Triton kernels, through the interpreter; run by test_model_triton."""
+
+import os
+
+import pytest
+
+from allocators.paged import Paged
+from tests.executors.model.serving_cases import geometry, requests, serve, virtual
+from tests.executors.model.test_graphs import Again
+
+assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_model_triton.py"
+
+MEMORIES = {
+    "paged": lambda: Paged(geometry(tokens=90), block_size=7),
+    "virtual": lambda: virtual(200, layout="sliced"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "capture"), [("virtual", None), ("paged", Again())], ids=["plain", "captured"]
+)
+def test_a_run_emits_what_the_compiled_kernel_gives(name, capture):
+    table = requests(3, seed=1, longest=(20, 4))
+    expected = serve(MEMORIES[name](), table, "beam")
+    seen = serve(MEMORIES[name](), table, "beam", backend="triton", single=True, capture=capture)
+    assert seen.digest == expected.digest
+    assert seen.copies

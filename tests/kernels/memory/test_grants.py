@@ -1,0 +1,77 @@
+"""Random grants under pressure, executed on real memory.
+
+The conformance suite's driver decides what happens and checks its model of memory at every step;
+here the same grants move real bytes, to host memory and back too, which are read back through the
+layout at every step, and what the kernel says is resident must be what the allocator says is held.
+"""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from allocators.base import Demand, Prompt
+from harness.conformance import drive, driver
+from kernels.memory.host_space import HostSpace
+from tests.kernels.memory.cases import ALLOCATORS, RealMemory
+
+MODES = [(name, {}) for name in ALLOCATORS if name != "virtual-2MiB"] + [
+    ("virtual-alias", {"background": False}),
+    ("virtual-copy-no-host", {"packing": "dense"}),
+    ("virtual-copy", {"mode": "demand"}),
+    ("virtual-copy-no-host", {"mode": "demand", "packing": "dense"}),
+]
+
+
+@pytest.fixture
+def real_memory(monkeypatch):
+    """Let the driver use real memory; close whatever it opened."""
+    monkeypatch.setattr(driver, "Memory", RealMemory)
+    monkeypatch.setattr(RealMemory, "made", [])
+    yield RealMemory
+    for backing in RealMemory.made:
+        backing.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), MODES, ids=["-".join([n, *map(str, o.values())]) for n, o in MODES]
+)
+def test_every_live_token_reads_back_and_resident_memory_is_what_is_mapped(
+    real_memory, monkeypatch, name, options
+):
+    monkeypatch.setattr(real_memory, "options", options)
+    counts = sum((drive(ALLOCATORS[name], seed, 80).counts for seed in (1, 2, 3)), Counter())
+    assert counts["refusals"], "no pressure"
+    assert counts["copies"] or name == "paged-1"
+    if name != "virtual-copy-no-host":
+        assert counts["resumes"]
+        assert counts["suspend_refusals"]
+        assert counts["resume_refusals"]
+    if name == "paged-offload":
+        assert counts["saves"]
+        assert counts["fetches"]
+    if name.startswith("virtual"):
+        assert counts["maps"]
+        assert counts["unmaps"]
+
+
+def test_admission_copies_after_the_prompt_is_computed(real_memory):
+    """A gang's copies read what was written between `map` and `copy`."""
+    gang = driver.Driver(ALLOCATORS["virtual-copy"])
+    assert gang.admit(np.arange(3), Prompt(20), Demand(20, 10))
+    assert gang.grow(np.arange(3), 5)
+
+
+@pytest.mark.parametrize("name", ["paged-7", "contiguous-grow", "virtual-alias"])
+@pytest.mark.parametrize("skipped", ["save", "fetch"])
+def test_swaps_that_do_not_happen_are_noticed(real_memory, monkeypatch, name, skipped):
+    monkeypatch.setattr(HostSpace, skipped, lambda self, grant: None)
+    with pytest.raises(AssertionError, match=r"differ"):
+        drive(ALLOCATORS[name], 2, steps=90)
+
+
+def test_pages_of_two_mebibytes(real_memory):
+    """The same with the page size of CUDA's driver, in fewer steps: each of them reads 50 MB."""
+    done = drive(ALLOCATORS["virtual-2MiB"], 1, steps=25)
+    assert done.counts["maps"]
+    assert done.counts["unmaps"]

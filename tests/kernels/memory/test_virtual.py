@@ -1,0 +1,310 @@
+"""Virtual memory on the CPU: aliasing is real, errors are named, everything is given back."""
+
+import gc
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from allocators.base import Demand, Grant, Prompt, Unsupported
+from allocators.virtual import Virtual
+from kernels import load, new_slots, prefill
+from kernels.memory import BackingError, OutOfMemory, backing_for, os_memory
+from kernels.memory.host_space import HostSpace
+from kernels.memory.pool import Pool
+from kernels.memory.virtual import Virtual as Backing
+from kernels.memory.virtual_cpu import CpuDriver
+from kernels.memory.virtual_shape import VirtualShape
+from tests.kernels.memory.cases import (
+    ALLOCATORS,
+    geometry,
+    read_values,
+    small,
+    tiny,
+    write_values,
+)  # fmt: skip
+
+ONE = np.array([0])
+
+
+def open_backing(name="virtual-alias", **options):
+    allocator = ALLOCATORS[name]()
+    return allocator, backing_for(allocator, dtype=torch.float32, **options)
+
+
+def maps_of(backing):
+    """Lines of /proc/self/maps that lie in the backing's ranges."""
+    found = []
+    for line in all_maps():
+        start, end = (int(x, 16) for x in line.split()[0].split("-"))
+        size = backing.shape.range_bytes
+        found += [line for a in backing.addresses if start < a + size and end > a]
+    return found
+
+
+def all_maps():
+    return Path("/proc/self/maps").read_text().splitlines()
+
+
+def test_a_page_group_mapped_twice_shows_the_same_bytes():
+    _, backing = open_backing(background=False)
+    with backing:
+        backing.map(Grant(maps=np.array([[0, 0, 5], [3, 2, 5]])))
+        t = backing.geometry.page_tokens
+        other = (3 * backing.shape.columns + 2) * t
+        assert backing.resident_bytes() == backing.shape.group_bytes
+        for layer in range(2):
+            for cache in (backing.keys(layer), backing.values(layer)):
+                slots = cache.flatten(0, 1)
+                slots[1] = 7.5 + layer
+                assert (slots[other + 1] == 7.5 + layer).all()
+                slots[other + 2] = -1.0
+                assert (slots[2] == -1.0).all()
+
+
+def test_resident_memory_by_three_accounts():
+    allocator, backing = open_backing("virtual-rest", background=False)
+    with backing:
+        grant = allocator.admit(np.arange(3), Prompt(30), Demand(30, 10))
+        backing.apply(grant)
+        shape, pages = backing.shape, backing.page_map
+        assert pages.places_mapped > pages.pages_mapped > 0
+        expected = pages.pages_mapped * shape.group_bytes
+        assert backing.resident_bytes() == backing.mapped_bytes == expected
+        ranges = [(a, shape.range_bytes) for a in backing.addresses]
+        assert os_memory.resident_by_smaps(ranges) == 0
+        for whole in backing._ranges:
+            for place in np.flatnonzero(pages.at.ravel() >= 0).tolist():
+                at = place * shape.page_numbers
+                whole[at : at + shape.page_numbers] = 1.0
+        # The file is counted once, mincore and smaps once for each place that shows it.
+        shown = pages.places_mapped * shape.group_bytes
+        assert backing.resident_bytes() == expected
+        assert sum(os_memory.core_bytes(*r) for r in ranges) == shown
+        assert os_memory.resident_by_smaps(ranges) == shown
+        backing.apply(allocator.release(np.arange(3)))
+        active, cached, _ = allocator.balance()
+        assert active == 0
+        assert backing.resident_bytes() == cached * shape.group_bytes
+
+
+def test_demand_paging_holds_exactly_the_touched_system_pages():
+    allocator, backing = open_backing("virtual-copy", mode="demand")
+    with backing:
+        backing.apply(allocator.admit(ONE, Prompt(5), Demand(5, 30)))
+        assert backing.resident_bytes() == 0
+        write_values(backing, allocator.layout(ONE), np.arange(5))
+        token = backing.shape.token_numbers * 4
+        system_pages = -(-5 * token // os_memory.OS_PAGE_BYTES)
+        assert backing.resident_bytes() == 4 * system_pages * os_memory.OS_PAGE_BYTES
+        assert backing.resident_bytes() < backing.mapped_bytes
+
+
+def test_demand_paging_refuses_what_aliases():
+    allocator, backing = open_backing("virtual-alias", mode="demand")
+    with backing, pytest.raises(Unsupported, match="sharing=copy"):
+        backing.apply(allocator.admit(np.arange(2), Prompt(5), Demand(5, 30)))
+
+
+def test_handles_made_ahead_hold_everything_from_the_start():
+    allocator, backing = open_backing(handles="ahead")
+    with backing:
+        whole = sum(allocator.balance()) * backing.shape.group_bytes
+        assert backing.resident_bytes() == backing.committed_bytes == whole
+        backing.apply(allocator.admit(ONE, Prompt(5), Demand(5, 30)))
+        backing.apply(allocator.release(ONE))
+        assert backing.resident_bytes() == whole
+        assert backing.mapped_bytes < whole
+
+
+def test_a_moved_page_group_keeps_its_bytes_and_a_new_one_has_none():
+    _, backing = open_backing(background=False)
+    with backing:
+        backing.map(Grant(maps=np.array([[0, 0, 5]])))
+        backing.keys(0).flatten(0, 1)[0] = 3.0
+        move = Grant(unmaps=np.array([[0, 0, 5]]), maps=np.array([[1, 0, 5]]))
+        backing.map(move)
+        at = backing.shape.columns * backing.geometry.page_tokens
+        assert (backing.keys(0).flatten(0, 1)[at] == 3.0).all()
+        backing.map(Grant(unmaps=np.array([[1, 0, 5]])))
+        assert backing.resident_bytes() == 0
+        backing.map(Grant(maps=np.array([[1, 0, 5]])))
+        assert (backing.keys(0).flatten(0, 1)[at] == 0.0).all()
+
+
+@pytest.mark.parametrize("packing", ["padded", "dense"])
+@pytest.mark.parametrize("layout", ["per_layer", "sliced"])
+def test_attention_reads_virtual_ranges_in_place(packing, layout):
+    shape = geometry(11, sliced=layout == "sliced", max_seqs=4)
+    allocator = Virtual(shape, page_size="64KiB", layout=layout, sharing="copy")
+    with backing_for(allocator, dtype=torch.float32, packing=packing) as backing:
+        lengths = [25, 40]
+        for seq, n in enumerate(lengths):
+            backing.apply(allocator.admit(np.array([seq]), Prompt(n), Demand(n, 9)))
+        rows = allocator.layout(np.arange(2))
+        slots = new_slots(rows, lengths)
+        k, v = backing.keys(1), backing.values(1)
+        numbers = torch.Generator().manual_seed(0)
+        for cache in (k, v):
+            at = torch.as_tensor(slots)
+            cache[at // cache.shape[1], at % cache.shape[1]] = torch.randn(
+                (len(slots), *k.shape[-2:]), generator=numbers
+            )
+        q = torch.randn((65, 4, k.shape[-1]), generator=numbers)
+        args = (k, v, rows, lengths, k.shape[-1] ** -0.5)
+        reference = prefill(q.double(), load(k, slots).double(), load(v, slots).double(),
+                            type(rows)(np.array([0, 25]), rows.lengths), *args[3:])  # fmt: skip
+        found = prefill(q, *args, backend="cpu")
+        assert (found - reference).abs().max() < 1e-4
+        if packing == "dense":
+            assert (prefill(q, *args, backend="sdpa") - reference).abs().max() < 1e-4
+        else:
+            with pytest.raises(Unsupported, match="not pages"):
+                prefill(q, *args, backend="sdpa")
+
+
+def test_dense_packing_is_refused_where_pages_are_shared():
+    with pytest.raises(Unsupported, match="dense packing needs sharing=copy"):
+        open_backing("virtual-rest", packing="dense")
+    open_backing("virtual-alias", packing="dense")[1].close()
+
+
+@pytest.mark.parametrize(
+    ("grant", "text"),
+    [
+        (Grant(maps=np.array([[0, 0, 1]])), "is to be mapped at (0, 0), where 5 is"),
+        (Grant(unmaps=np.array([[0, 0, 1]])), "is to be unmapped at (0, 0), where 5 is"),
+        (Grant(unmaps=np.array([[1, 0, 5]])), "is to be unmapped at (1, 0), where -1 is"),
+        (Grant(copies=np.array([[8, 0, 1]])), "page-group 1 is to be copied and mapped nowhere"),
+    ],
+)
+def test_a_grant_that_contradicts_what_is_mapped_is_refused(grant, text):
+    _, backing = open_backing(background=False)
+    with backing:
+        backing.map(Grant(maps=np.array([[0, 0, 5]])))
+        with pytest.raises(BackingError) as refusal:
+            backing.apply(grant)
+        assert text in str(refusal.value)
+
+
+@pytest.mark.parametrize("mode", ["mapped", "demand"])
+def test_everything_is_given_back_on_every_way_out(mode):
+    def descriptors():
+        return {os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")}
+
+    class Interrupted(Exception):
+        pass
+
+    for error in (None, Interrupted()):
+        try:
+            with open_backing("virtual-copy", mode=mode)[1] as backing:
+                backing.map(Grant(maps=np.array([[0, 0, 5], [1, 0, 6]])))
+                assert maps_of(backing)
+                if error:
+                    raise error
+        except Interrupted:
+            pass
+        assert maps_of(backing) == []
+        assert not any("kv-harness" in each for each in descriptors())
+        assert backing.resident_bytes() == backing.committed_bytes == 0
+        backing.close()
+
+
+class FailingDriver(CpuDriver):
+    """Fails at the n-th call of one method."""
+
+    def __init__(self, shape, method, after):
+        super().__init__(shape)
+        self.left = after
+        real = getattr(self, method)
+
+        def fail(*args):
+            self.left -= 1
+            if self.left < 0:
+                raise OutOfMemory(f"{method} refused")
+            return real(*args)
+
+        setattr(self, method, fail)
+
+
+@pytest.mark.parametrize(("method", "after"), [("reserve", 2), ("create", 1), ("map", 6)])
+@pytest.mark.parametrize("background", [False, True])
+def test_a_failure_half_way_leaves_nothing_behind(method, after, background):
+    allocator = ALLOCATORS["virtual-alias"]()
+    shape = VirtualShape.of(allocator)
+    driver = FailingDriver(shape, method, after)
+    before = len(all_maps())
+    threads = threading.active_count()
+
+    def use():
+        with Backing(shape, allocator.geometry, torch.float32, torch.device("cpu"), driver,
+                     background=background) as backing:  # fmt: skip
+            backing.map(Grant(ahead_maps=np.array([[0, 0, 5], [1, 0, 6], [2, 0, 7]])))
+            backing.resident_bytes()
+
+    with pytest.raises(OutOfMemory, match=f"{method} refused"):
+        use()
+    gc.collect()
+    assert driver.file == -1
+    assert driver._ranges == {}
+    assert threading.active_count() <= threads
+    assert len(all_maps()) <= before + 1
+
+
+def test_more_than_the_machine_has_is_out_of_memory():
+    shape = small(capacity_tokens=1 << 36)
+    with pytest.raises(OutOfMemory, match=r"mmap of \d+ bytes failed"):
+        Pool(shape, torch.float32, torch.device("cpu"), paged=False)
+
+
+def test_swapped_out_tokens_come_back_elsewhere():
+    for name in ("paged-7", "contiguous-max", "virtual-sliced-rest"):
+        allocator, backing = open_backing(name)
+        with backing:
+            backing.apply(allocator.admit(ONE, Prompt(20), Demand(20, 9)))
+            write_values(backing, allocator.layout(ONE), np.arange(20) + 100)
+            saved = backing.save(new_slots(allocator.layout(ONE), [20]))
+            backing.apply(allocator.release(ONE))
+            two = np.array([2])
+            for seq in (np.array([1]), two):
+                backing.apply(allocator.admit(seq, Prompt(20), Demand(20, 9)))
+                write_values(backing, allocator.layout(seq), np.arange(20))
+            backing.restore(new_slots(allocator.layout(two), [20]), saved)
+            kept, back = read_values(backing, allocator.layout(np.array([1, 2])))
+            assert kept.tolist() == list(range(20))
+            assert back.tolist() == list(range(100, 120))
+
+
+def test_a_pool_refuses_maps_and_a_wrong_type():
+    allocator, backing = open_backing("paged-7")
+    with backing, pytest.raises(BackingError, match="cannot map pages"):
+        backing.map(Grant(maps=np.array([[0, 0, 1]])))
+    with pytest.raises(ValueError, match=r"torch.bfloat16 has 2 bytes, the geometry 4"):
+        backing_for(allocator, dtype=torch.bfloat16)
+    assert backing.resident_bytes() == 0
+    assert tiny().dtype_bytes == 4
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": torch.bfloat16}, {"handles": "soon"}])
+def test_a_refused_argument_leaves_no_file_behind(wrong):
+    allocator, backing = open_backing()
+    backing.close()
+    files = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"bfloat16|handles"):
+            backing_for(allocator, **{"dtype": torch.float32, **wrong})
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+def test_host_memory_that_cannot_be_had_is_out_of_memory():
+    allocator, backing = open_backing()
+    huge = Grant(swaps_out=np.array([[0, 0, 1]]))
+    with backing:
+        backing.apply(allocator.admit(np.array([0]), Prompt(3), Demand(3, 3)))
+        backing.geometry = replace(backing.geometry, host_tokens=10**13)
+        with pytest.raises(OutOfMemory, match="host memory"):
+            HostSpace(backing).save(huge)

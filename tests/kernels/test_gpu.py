@@ -1,0 +1,73 @@
+"""The same on a GPU, where there is one: Triton, flash, SDPA and CUDA's virtual memory."""
+
+import numpy as np
+import pytest
+import torch
+
+from allocators.base import Demand, Prompt, Unsupported
+from allocators.virtual import Virtual
+from kernels import copy_slots, decode, load, prefill, probe, store
+from kernels.memory import backing_for
+from kernels.memory.virtual_cuda import probe_vmm
+from tests.kernels.cases import close, make
+from tests.kernels.memory.cases import expected_bytes, geometry, read_values, write_values
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA device", allow_module_level=True)
+
+pytestmark = pytest.mark.gpu
+
+LAYOUTS = {
+    "page-1": {"page": 1},
+    "page-7": {"page": 7},
+    "page-256": {"page": 256},
+    "flat": {},
+    "padded": {"padded": 11},
+}
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton", "flash", "sdpa"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dim", [64, 80, 96, 128, 256])
+def test_attention_agrees_with_float64_or_is_refused_with_a_reason(backend, dtype, layout, dim):
+    lengths = [1, 16, 257, 1000]
+    case = make(lengths, dtype=dtype, dim=dim, heads=(8, 2), **LAYOUTS[layout]).to("cuda")
+    chunk = make(lengths, [1, 9, 257, 30], dtype=dtype, dim=dim, **LAYOUTS[layout]).to("cuda")
+    try:
+        out = decode(*case.args, case.scale, backend=backend, out=case.poisoned_out())
+    except Unsupported as refusal:
+        pytest.skip(str(refusal))
+    close(out, case)
+    close(prefill(*chunk.args, chunk.queries, chunk.scale, backend=backend), chunk)
+
+
+def test_triton_moves_slots():
+    cache = torch.full((3, 4, 2, 80), float("nan"), device="cuda")
+    new = torch.randn((2, 2, 80), device="cuda")
+    store(new, new, cache, cache.clone(), np.array([6, 1]), backend="triton")
+    copy_slots([cache], np.array([[6, 1, 1], [1, 6, 1]]), backend="triton")
+    assert torch.equal(load(cache, [1, 6]), new)
+    assert probe("triton", "cuda", "float32", 80, 4).ok
+
+
+def test_device_memory_agrees_with_the_allocator():
+    if not probe_vmm().ok:
+        pytest.skip(probe_vmm().reason)
+    allocator = Virtual(geometry(16, "2MiB", layers=2), page_size="2MiB")
+    with backing_for(allocator, dtype=torch.float32, device="cuda") as backing:
+        values, seqs = {}, np.arange(4)
+        for seq in seqs.tolist():
+            n = 20 + 7 * seq
+            grant = allocator.admit(np.array([seq]), Prompt(n), Demand(n, 20))
+            if grant is None:
+                break
+            backing.apply(grant)
+            values[seq] = np.arange(n) + 1000 * seq
+            write_values(backing, allocator.layout(np.array([seq])), values[seq])
+            assert backing.resident_bytes() == expected_bytes(allocator)
+        live = np.array(list(values))
+        rows = read_values(backing, allocator.layout(live))
+        for seq, row in zip(live.tolist(), rows, strict=True):
+            assert row.tolist() == values[seq].tolist()

@@ -1,0 +1,149 @@
+"""What runs on CUDA only, against a driver and events that are made up."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from harness.measure import environment, vmm
+from harness.measure.job import Job
+from harness.measure.options import Options
+from harness.measure.tables import DRAWN
+from harness.measure.timing import QUEUE_CYCLES, Timer, quantile
+from tests.kernels.memory.fake_cuda import FakeCuda
+
+CUDA = torch.device("cuda", 0)
+MIB = 2**20
+
+
+def job(tmp_path, **options):
+    return Job("vmm", Options(**options), tmp_path, CUDA, "command", {}, 100, lambda line: None)
+
+
+def take(tmp_path, fake, samples=200):
+    made, fences = job(tmp_path), []
+    vmm.table(made, fake, lambda: fences.append(len(fake.mapped)), samples)
+    return made, fences
+
+
+def test_every_call_is_timed_for_every_page_size(tmp_path):
+    fake = FakeCuda(total=1 << 40)
+    made, fences = take(tmp_path, fake)
+    rows = made.results["rows"]
+    sizes = {2 * MIB * multiple for multiple in vmm.MULTIPLES}
+    assert {(r["page_bytes"], r["call"]) for r in rows} == {
+        (size, call) for size in sizes for call in vmm.CALLS
+    }
+    assert all(r["samples"] >= 200 for r in rows if not r["call"].endswith("_all"))
+    assert all(0 <= r["median_s"] <= r["p99_s"] for r in rows)
+    assert made.results["granularity_bytes"]["minimum"] == 2 * MIB
+    assert fake.clean()
+    assert all(fences), "the device is waited for while pages are still mapped"
+
+
+def test_the_calls_come_in_the_order_that_the_driver_wants(tmp_path):
+    fake = FakeCuda(total=1 << 40)
+    take(tmp_path, fake, samples=2)
+    first = fake.names().index("cuMemAddressReserve")
+    assert fake.names()[first : first + 15] == [
+        "cuMemAddressReserve", "cuMemCreate", "cuMemCreate",
+        "cuMemMap", "cuMemSetAccess", "cuMemMap", "cuMemSetAccess",
+        "cuMemUnmap", "cuMemUnmap", "cuMemRelease", "cuMemRelease", "cuMemAddressFree",
+        "cuMemAddressReserve", "cuMemAddressReserve", "cuMemAddressFree",
+    ]  # fmt: skip
+
+
+def test_a_size_that_the_driver_refuses_is_named_with_its_answer(tmp_path):
+    made, _ = take(tmp_path, FakeCuda(total=1 << 40), samples=2)
+    refused = {r["page_bytes"]: r["reason"] for r in made.results["refused"]}
+    assert set(refused) == {64 * 1024, 128 * 1024, 256 * 1024}
+    assert set(refused.values()) == {"cuMemCreate: CUDA_ERROR_INVALID_VALUE"}
+    shown = "\n".join(DRAWN["vmm"](made.results))
+    assert "| set_access | 2 | 2 |" in shown
+    assert "CUDA_ERROR_INVALID_VALUE" in shown
+
+
+@pytest.mark.parametrize(
+    "name", ["cuMemCreate", "cuMemMap", "cuMemSetAccess", "cuMemAddressReserve"]
+)
+def test_a_call_that_fails_leaves_nothing_behind(tmp_path, name):
+    fake = FakeCuda(total=1 << 40)
+    fake.fail[name] = 9
+    made, _ = take(tmp_path, fake, samples=4)
+    assert any("OUT_OF_MEMORY" in r["reason"] for r in made.results["refused"])
+    assert fake.clean()
+
+
+class FakeEvents:
+    """What the timer asks of `torch.cuda`; a call takes as many milliseconds as it says."""
+
+    def __init__(self):
+        self.calls, self.now_ms = [], 0.0
+
+    def get_device_properties(self, device):
+        return SimpleNamespace(L2_cache_size=1024)
+
+    def synchronize(self, device):
+        self.calls.append("synchronize")
+
+    def _sleep(self, cycles):
+        assert cycles == QUEUE_CYCLES
+        self.calls.append("sleep")
+
+    def Event(self, enable_timing):
+        assert enable_timing
+        made = SimpleNamespace(at=None)
+
+        def record():
+            self.calls.append("record")
+            made.at = self.now_ms
+
+        made.record = record
+        made.elapsed_time = lambda other: other.at - made.at
+        return made
+
+
+class OnCpu(Timer):
+    def _buffer(self, size):
+        cuda = self._cuda
+
+        class Buffer:
+            def zero_(self):
+                cuda.calls.append(f"flush {size}")
+
+        return Buffer()
+
+
+def test_a_sample_is_flushed_queued_and_between_two_events():
+    events = FakeEvents()
+    timer = OnCpu(CUDA, events)
+
+    def work():
+        events.calls.append("work")
+        events.now_ms += 2.0
+
+    found = timer.measure(work, 4)
+    assert found["median_s"] == found["p99_s"] == pytest.approx(2e-3)
+    assert found["samples"] == 4
+    one = ["flush 2048", "sleep", "record", "work", "record"]
+    expected = [*["work"] * 3, "synchronize", *one * 4]
+    assert events.calls[: len(expected)] == expected
+
+
+def test_quantiles_are_samples():
+    values = [5.0, 1.0, 4.0, 2.0, 3.0]
+    assert [quantile(values, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)] == [1, 1, 3, 5, 5]
+    assert quantile(list(range(1, 201)), 0.99) == 198
+
+
+def test_the_environment_of_a_gpu(monkeypatch):
+    properties = SimpleNamespace(
+        name="A GPU", major=9, minor=0, total_memory=1 << 40, multi_processor_count=7
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(environment, "describe_environment", lambda: {"git": None})
+    found = environment.describe(CUDA, "abc")
+    assert found["git"] == {"commit": "abc", "dirty": None}
+    assert found["accelerator"]["name"] == "A GPU"
+    assert found["accelerator"]["capability"] == "9.0"
+    assert "driver" in found["accelerator"]

@@ -1,0 +1,80 @@
+"""Figures are drawn for any number of variants, failed ones too, and mean what they show."""
+
+import numpy as np
+import pytest
+
+from harness.report.figures import FIGURES, write_figures
+from harness.report.figures.memory import binned_bytes
+from harness.report.figures.theme import ALLOCATOR_COLOURS, allocator_colour, short_name
+from harness.report.figures.waste import share_basis
+from harness.results import Row
+from harness.results.summary import summarize
+
+SIX = [*ALLOCATOR_COLOURS]
+
+
+def run_of(make, names):
+    logs = [make(name, seed=index) for index, name in enumerate(names)]
+    return [Row(log.allocator, metrics=summarize(log)) for log in logs], logs
+
+
+def check_pngs(paths):
+    assert [path.stem for path in paths] == list(FIGURES)
+    for path in paths:
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert not [path for path in paths[0].parent.iterdir() if path.suffix != ".png"]
+
+
+@pytest.mark.parametrize("names", [["paged"], SIX], ids=["one", "six"])
+def test_figures_of_variants_that_ran(tmp_path, synthetic_log, names):
+    rows, logs = run_of(synthetic_log, names)
+    if len(names) > 1:
+        rows.append(Row("mine_$x_$y", "oom", "too small " * 30))
+    check_pngs(write_figures(tmp_path, rows, logs))
+
+
+def test_figures_when_every_variant_failed(tmp_path):
+    rows = [Row("paged", "oom", "too small"), Row("virtual", "unsupported", None)]
+    check_pngs(write_figures(tmp_path, rows, []))
+    assert write_figures(tmp_path / "none", [], []) == []
+
+
+def test_figures_of_a_run_in_which_nothing_happened(tmp_path, synthetic_log):
+    rows, logs = run_of(lambda name, seed: synthetic_log(name, steps=0, requests=0), ["paged"])
+    check_pngs(write_figures(tmp_path, rows, logs))
+
+
+def test_figures_repeat_to_the_byte(tmp_path, synthetic_log):
+    rows, logs = run_of(synthetic_log, ["paged"])
+    first = write_figures(tmp_path / "a", rows, logs)
+    second = write_figures(tmp_path / "b", rows, logs)
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+
+
+@pytest.mark.parametrize("bins", [1, 7, 240])
+def test_binning_keeps_the_mean_of_the_run(synthetic_log, bins):
+    log = synthetic_log(steps=500, gap_probability=0.3)
+    edges_s = np.linspace(0, log.timeline["time_s"][-1], bins + 1)
+    metrics = summarize(log)
+    expected = [metrics[f"{c}_share"] for c in ("token", "cached", "idle")]
+    got = binned_bytes(log, edges_s).mean(axis=1)[[0, 4, 5]] / log.capacity_bytes
+    assert got == pytest.approx(expected)
+    assert binned_bytes(log, edges_s).sum(axis=0) == pytest.approx(log.capacity_bytes)
+
+
+def test_bars_are_compared_over_one_kind_of_time(synthetic_log):
+    busy = Row("paged", metrics=summarize(synthetic_log(saturated_probability=1.0)))
+    calm = Row("virtual", metrics=summarize(synthetic_log(saturated_probability=0.0)))
+    assert share_basis([busy])[0] == "saturated_"
+    assert share_basis([busy, Row("x", "oom", "no")])[0] == "saturated_"
+    assert share_basis([calm])[0] == ""
+    assert share_basis([busy, calm])[0] == ""
+    assert "not every" in share_basis([busy, calm])[1]
+
+
+def test_an_allocator_has_one_colour_and_it_never_changes():
+    assert allocator_colour("paged") == "#0072B2"
+    assert allocator_colour("somebody_elses") == allocator_colour("somebody_elses")
+    assert len({allocator_colour(name) for name in SIX}) == len(SIX)
+    assert allocator_colour("somebody_elses") == "#44AA99"
+    assert len(short_name("x" * 100)) == 28

@@ -1,0 +1,120 @@
+"""The sentence at the top: which allocator, and why."""
+
+import pytest
+
+from harness.report.load import Collection, ReportError, Run, load_collection
+from harness.report.sections import curve_charts, knob_charts
+from harness.report.verdict import verdicts
+from harness.results import Row
+from tests.report.runs import config, sweep, write
+
+
+def row(name, tokens_per_s, latency_s=0.05, **metrics):
+    values = {
+        "output_tokens_per_s": tokens_per_s, "normalized_latency_mean_s": latency_s,
+        "mean_batch": tokens_per_s / 100, "token_share": 0.5, "reserved_share": 0.1,
+        "internal_share": 0.1, "external_share": 0.1, "ttft_p50_s": 1.0, "preemptions": 0,
+        "finished_requests": 100, "sharing_saved": 0.0, "requests_per_s": 1.0,
+    }  # fmt: skip
+    return Row(name, metrics={**values, **metrics})
+
+
+def lone(tmp_path, *rows):
+    run = Run("run", tmp_path, config(), {}, list(rows))
+    return verdicts(Collection([run], {}))
+
+
+def test_the_fastest_is_chosen_with_its_numbers(tmp_path):
+    said = lone(tmp_path, row("paged", 800, token_share=0.9), row("contiguous_max", 200))
+    assert said[0].startswith("Take paged: 800 output tokens/s, 4.0 times contiguous_max")
+    assert "runs 8 requests at once where contiguous_max runs 2" in said[0]
+    assert "75\u00a0% of the memory" in said[0].replace("against", "") or "75" in said[0]
+
+
+def test_an_idealised_winner_is_named_as_that_and_not_recommended(tmp_path):
+    said = lone(tmp_path, row("contiguous_oracle", 900), row("paged", 800), row("virtual", 400))
+    assert "contiguous_oracle leads with 900 output tokens/s, but it is an idealised" in said[0]
+    assert said[1].startswith("Of those that can be built, take paged: 800 output tokens/s")
+    assert "2.0 times virtual" in said[1]
+
+
+def test_where_all_keep_up_latency_decides(tmp_path):
+    said = lone(tmp_path, row("paged", 500, 0.05), row("virtual", 502, 0.10))
+    assert said[0].startswith("Take paged: all serve about 500 output tokens/s")
+    assert "virtual needs 2.0 times as long" in said[0]
+    any_will_do = lone(tmp_path, row("paged", 500, 0.05), row("virtual", 500, 0.05))
+    assert "any will do" in any_will_do[0]
+
+
+def test_what_speaks_against_the_choice_is_said(tmp_path):
+    slow_first = row("paged", 800, ttft_p50_s=2.0, preemptions=40)
+    said = lone(tmp_path, slow_first, row("virtual", 400, ttft_p50_s=1.0))
+    assert said[1].startswith("Against it: the median first token comes sooner with virtual")
+    assert "preempts 40 times for 100 requests" in said[1]
+
+
+def test_rows_that_put_out_nothing_are_told_apart_by_latency(tmp_path):
+    said = lone(tmp_path, row("paged", 0.0, 0.05), row("virtual", 0.0, 0.10))
+    assert said[0].startswith("Take paged: all serve about 0 output tokens/s")
+
+
+def test_one_row_and_none(tmp_path):
+    assert "nothing to compare it with" in lone(tmp_path, row("paged", 10))[0]
+    failed = lone(tmp_path, Row("paged", "oom", "too small"))
+    assert failed == ["No allocator could serve this workload.", "paged: too small"]
+    stopped = lone(tmp_path, Row("paged", "error", "interrupted before it ended"))
+    assert stopped == ["The run was interrupted before any allocator had ended."]
+
+
+def test_a_knob_sweep_names_the_best_setting_and_the_price_of_the_worst(tmp_path):
+    speed = {8: 1.0, 16: 0.99, 64: 0.8}
+    option = "allocators.paged.block_size"
+    path = sweep(tmp_path / "s", option, [8, 16, 64], lambda size: {"paged": speed[size]})
+    (said,) = verdicts(load_collection([path]))
+    assert said.startswith("Take paged with block_size 8: ")
+    assert "(16 within 2 %)" in said
+    assert said.endswith("block_size 64 costs 20\u00a0%.")
+
+
+def test_a_swept_acceptance_rate_is_a_knob_and_no_load(tmp_path):
+    speed = {0.5: 0.5, 0.9: 1.0}
+    option = "sampling.acceptance_rate"
+    path = sweep(tmp_path / "s", option, [0.5, 0.9], lambda rate: {"paged": speed[rate]})
+    collection = load_collection([path])
+    (said,) = verdicts(collection)
+    assert said.startswith("Take paged with acceptance_rate 0.9: ")
+    assert curve_charts(collection) == []
+    assert knob_charts(collection)
+
+
+def test_a_rate_sweep_says_how_far_each_holds(tmp_path):
+    def speeds(rate):
+        return {"paged": 1.0, "contiguous_max": 1.0 if rate < 2 else 0.2}
+
+    said = verdicts(load_collection([sweep(tmp_path / "s", "workload.rate", [1, 2], speeds)]))
+    assert said[0].startswith("paged holds normalized latency under")
+    assert "up to 2 requests/s; contiguous_max 1." in said[0]
+    assert said[1].startswith("At 2 requests/s: Take paged")
+
+
+def test_several_runs_are_told_apart_by_what_differs(tmp_path):
+    speeds = {"paged": 2.0, "virtual": 1.0}
+    one = write(tmp_path / "one", speeds, workload="beam")
+    two = write(tmp_path / "two", speeds, workload="chat")
+    collection = load_collection([one, two])
+    assert list(collection.headers) == ["workload.name"]
+    assert [said.partition(":")[0] for said in verdicts(collection)] == [
+        "workload.name beam",
+        "workload.name chat",
+    ]
+    same = load_collection([one, write(tmp_path / "again", speeds)])
+    assert [run.label(same.headers) for run in same.runs] == ["one", "again"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 0}', None])
+def test_an_unreadable_run_is_one_line(content, tmp_path):
+    if content is not None:
+        (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(ReportError) as error:
+        load_collection([tmp_path])
+    assert "\n" not in str(error.value)
