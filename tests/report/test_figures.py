@@ -9,6 +9,7 @@ from harness.report.figures.theme import ALLOCATOR_COLOURS, allocator_colour, sh
 from harness.report.figures.waste import share_basis
 from harness.results import Row
 from harness.results.summary import summarize
+from tests.results.logs import make_log
 
 SIX = [*ALLOCATOR_COLOURS]
 
@@ -26,8 +27,8 @@ def check_pngs(paths):
 
 
 @pytest.mark.parametrize("names", [["paged"], SIX], ids=["one", "six"])
-def test_figures_of_variants_that_ran(tmp_path, synthetic_log, names):
-    rows, logs = run_of(synthetic_log, names)
+def test_figures_of_variants_that_ran(tmp_path, names):
+    rows, logs = run_of(make_log, names)
     if len(names) > 1:
         rows.append(Row("mine_$x_$y", "oom", "too small " * 30))
     check_pngs(write_figures(tmp_path, rows, logs))
@@ -39,21 +40,21 @@ def test_figures_when_every_variant_failed(tmp_path):
     assert write_figures(tmp_path / "none", [], []) == []
 
 
-def test_figures_of_a_run_in_which_nothing_happened(tmp_path, synthetic_log):
-    rows, logs = run_of(lambda name, seed: synthetic_log(name, steps=0, requests=0), ["paged"])
+def test_figures_of_a_run_in_which_nothing_happened(tmp_path):
+    rows, logs = run_of(lambda name, seed: make_log(name, steps=0, requests=0), ["paged"])
     check_pngs(write_figures(tmp_path, rows, logs))
 
 
-def test_figures_repeat_to_the_byte(tmp_path, synthetic_log):
-    rows, logs = run_of(synthetic_log, ["paged"])
+def test_figures_repeat_to_the_byte(tmp_path):
+    rows, logs = run_of(make_log, ["paged"])
     first = write_figures(tmp_path / "a", rows, logs)
     second = write_figures(tmp_path / "b", rows, logs)
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
 @pytest.mark.parametrize("bins", [1, 7, 240])
-def test_binning_keeps_the_mean_of_the_run(synthetic_log, bins):
-    log = synthetic_log(steps=500, gap_probability=0.3)
+def test_binning_keeps_the_mean_of_the_run(bins):
+    log = make_log(steps=500, gap_probability=0.3)
     edges_s = np.linspace(0, log.timeline["time_s"][-1], bins + 1)
     metrics = summarize(log)
     expected = [metrics[f"{c}_share"] for c in ("token", "cached", "idle")]
@@ -62,9 +63,9 @@ def test_binning_keeps_the_mean_of_the_run(synthetic_log, bins):
     assert binned_bytes(log, edges_s).sum(axis=0) == pytest.approx(log.capacity_bytes)
 
 
-def test_bars_are_compared_over_one_kind_of_time(synthetic_log):
-    busy = Row("paged", metrics=summarize(synthetic_log(saturated_probability=1.0)))
-    calm = Row("virtual", metrics=summarize(synthetic_log(saturated_probability=0.0)))
+def test_bars_are_compared_over_one_kind_of_time():
+    busy = Row("paged", metrics=summarize(make_log(saturated_probability=1.0)))
+    calm = Row("virtual", metrics=summarize(make_log(saturated_probability=0.0)))
     assert share_basis([busy])[0] == "saturated_"
     assert share_basis([busy, Row("x", "oom", "no")])[0] == "saturated_"
     assert share_basis([calm])[0] == ""

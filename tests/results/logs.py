@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from harness.results.runlog import CATEGORIES, RunLog
 
@@ -80,9 +79,3 @@ def make_log(
             "gap_cached_byte_s": gap_s * capacity_bytes * 0.25,
         },
     )
-
-
-@pytest.fixture(scope="session")
-def synthetic_log():
-    """The function `make_log`."""
-    return make_log

@@ -19,6 +19,7 @@ from harness.results import (
 from harness.results.atomic import replacing, write_text
 from harness.results.environment import git_state
 from harness.results.summary import summarize
+from tests.results.logs import make_log
 
 
 def write_example(run_dir, make, seed=0):
@@ -29,8 +30,8 @@ def write_example(run_dir, make, seed=0):
     return rows, logs
 
 
-def test_a_run_comes_back_as_it_was_written(tmp_path, synthetic_log):
-    rows, logs = write_example(tmp_path / "run", synthetic_log)
+def test_a_run_comes_back_as_it_was_written(tmp_path):
+    rows, logs = write_example(tmp_path / "run")
     summary = load_summary(tmp_path / "run")
     assert summary["schema_version"] == 1
     assert summary["config"] == {"seed": 0, "rate": "inf"}
@@ -51,15 +52,15 @@ def test_a_run_comes_back_as_it_was_written(tmp_path, synthetic_log):
     ]
 
 
-def test_one_seed_gives_the_same_bytes(tmp_path, synthetic_log):
+def test_one_seed_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
-        write_example(tmp_path / name, synthetic_log)
+        write_example(tmp_path / name)
     for file in ("summary.json", "timeline.parquet", "requests.parquet"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_an_interrupted_run_keeps_the_variants_it_finished(tmp_path, synthetic_log):
-    log = synthetic_log()
+def test_an_interrupted_run_keeps_the_variants_it_finished(tmp_path):
+    log = make_log()
 
     def interrupted_run():
         with RunWriter(tmp_path, {}, {}) as writer:
@@ -119,9 +120,9 @@ def test_an_exception_while_writing_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["summary.json"]
 
 
-def test_failing_to_write_is_one_clear_line(tmp_path, monkeypatch, synthetic_log):
+def test_failing_to_write_is_one_clear_line(tmp_path, monkeypatch):
     writer = RunWriter(tmp_path, {}, {})
-    log = synthetic_log()
+    log = make_log()
     writer.add(Row("paged", metrics=summarize(log)), log)
     before = (tmp_path / "summary.json").read_bytes()
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harness.results.metrics import METRICS
 from harness.results.runlog import CATEGORIES, RunLog
 from harness.results.summary import summarize
+from tests.results.logs import make_log
 
 
 def golden_log() -> RunLog:
@@ -187,8 +188,8 @@ def slow_summary(log: RunLog) -> dict:
     gap=st.sampled_from([0.0, 0.3, 1.0]),
     saturated=st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_agrees_with_the_definitions(synthetic_log, steps, requests, seed, gap, saturated):
-    log = synthetic_log(
+def test_agrees_with_the_definitions(steps, requests, seed, gap, saturated):
+    log = make_log(
         steps=steps,
         requests=requests,
         seed=seed,
@@ -237,8 +238,8 @@ def break_columns(log):
         (break_columns, "missing columns"),
     ],
 )
-def test_a_log_that_contradicts_itself_is_refused(synthetic_log, damage, message):
-    log = synthetic_log()
+def test_a_log_that_contradicts_itself_is_refused(damage, message):
+    log = make_log()
     damage(log)
     with pytest.raises(ValueError, match=message):
         summarize(log)
