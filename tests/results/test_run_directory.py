@@ -22,8 +22,8 @@ from harness.results.summary import summarize
 from tests.results.logs import make_log
 
 
-def write_example(run_dir, make, seed=0):
-    logs = [make("paged", seed=seed), make("virtual", seed=seed + 1)]
+def write_example(run_dir, seed=0):
+    logs = [make_log("paged", seed=seed), make_log("virtual", seed=seed + 1)]
     rows = [Row(log.allocator, metrics=summarize(log)) for log in logs]
     rows.insert(1, Row("contiguous_max", "oom", "request r3 needs 9 slots of 8"))
     write_run(run_dir, {"seed": seed, "rate": float("inf")}, {"python": "3"}, rows, logs)
