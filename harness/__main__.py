@@ -20,16 +20,18 @@ def _run() -> int:
         print_help()
         return 0
     from harness.cli.checks import check, search_path_override
+    from harness.cli.points import Points
 
     sys.argv[1:] = [*sys.argv[1:], *search_path_override(sys.argv[1:])]
-    problem, pinned = check(sys.argv[1:])
+    points = Points()
+    problem, pinned = check(sys.argv[1:], points)
     if problem:
         print(f"error: {problem}" if "\n" not in problem else problem, file=sys.stderr)
         return 2
     sys.argv[1:] = [*sys.argv[1:], *pinned]
     from harness.cli.job import run_hydra
 
-    return run_hydra()
+    return run_hydra(points)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
@@ -20,12 +18,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.cli.help import choose_workload, options
+from harness.cli.points import Points
 from harness.errors import ConfigError
 from harness.results import ResultsError, ensure_fresh
-from harness.run.comparison import prepare
+from harness.run.config import compose
 
 ENTRY_POINTS = "kv_harness.allocators"
 OWN_PACKAGES = ("allocators",)
+#: flags of Hydra that run a job, or one for each point of a sweep; all others only show something
+RUN_FLAGS, SWEEP_FLAGS = {"-r", "--run"}, {"-m", "--multirun"}
 
 
 def search_path_override(arguments: list[str]) -> list[str]:
@@ -43,29 +44,24 @@ def _has_conf(package: str) -> bool:
     return any((Path(root) / "conf" / "allocator").is_dir() for root in roots)
 
 
-def check_command_line(arguments: list[str]) -> str | None:
-    """Return what is wrong with the arguments, or None."""
-    return check(arguments)[0]
-
-
-def check(arguments: list[str]) -> tuple[str | None, list[str]]:
+def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
     """Return what is wrong with the arguments, if anything, and overrides to add to them.
 
-    A good run directory exists afterwards; the overrides name it, since the default holds the time
-    to the microsecond and would become another one when Hydra reads it again.
+    Every point that would be run is prepared and handed to `points`. A good run directory exists
+    afterwards; the overrides name it, since the default holds the time to the microsecond and would
+    become another one when Hydra reads it again.
     """
-    parsed = get_args_parser().parse_args(arguments)
-    if parsed.hydra_help or parsed.info or parsed.cfg or parsed.shell_completion:
-        return None, []
-    if parsed.config_path or parsed.config_name or parsed.config_dir:
-        return None, []  # the user brings a primary configuration of their own
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    if flags - RUN_FLAGS - SWEEP_FLAGS:
+        return None, []  # Hydra answers, or the user brings a primary configuration of their own
+    lines = [argument for argument in arguments if argument not in flags]
     try:
-        overrides, multirun = _with_experiment(parsed.overrides, parsed.multirun)
+        overrides, multirun = _with_experiment(lines, bool(flags & SWEEP_FLAGS))
         if not any(o.key_or_group == "workload" for o in overrides):
             return choose_workload(), []
         for point in _points(overrides, multirun):
-            composed = _compose(point)
-            prepare(composed)
+            composed = compose(*point, with_hydra=True)
+            points.check(composed)
         hydra = composed.hydra
         key, chosen = ("sweep", hydra.sweep.dir) if multirun else ("run", hydra.run.dir)
         ensure_fresh(chosen)
@@ -74,7 +70,7 @@ def check(arguments: list[str]) -> tuple[str | None, list[str]]:
     except MissingConfigException as error:
         return _unknown_option(error), []
     except (HydraException, OmegaConfBaseException) as error:
-        return _explain(error, parsed.overrides), []
+        return _explain(error, lines), []
     given = any(o.key_or_group == f"hydra.{key}.dir" for o in overrides)
     return None, [] if given else [f"hydra.{key}.dir={chosen}"]
 
@@ -86,7 +82,7 @@ def _with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], 
     chosen = [o.input_line or "" for o in overrides if o.key_or_group == "experiment"]
     if not chosen:
         return overrides, multirun
-    hydra = _compose(chosen).hydra
+    hydra = compose(*chosen, with_hydra=True).hydra
     swept = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
     return parser.parse_overrides(swept) + overrides, multirun or hydra.mode == RunMode.MULTIRUN
 
@@ -106,11 +102,6 @@ def _points(overrides: list[Override], multirun: bool) -> Iterator[list[str]]:
     yield from (list(point) for point in itertools.product(*choices))
 
 
-def _compose(overrides: list[str]) -> DictConfig:
-    with initialize_config_module("conf", version_base="1.3"):
-        return compose("config", overrides=overrides, return_hydra_config=True)
-
-
 def _unknown_option(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     known = list(error.options or []) or options(group)
@@ -128,7 +119,7 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         return "write +workload=NAME, with a plus sign"
     others = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
     try:
-        known = _keys(_compose(others))
+        known = _keys(compose(*others))
     except (HydraException, OmegaConfBaseException):
         known = []
     return f"unknown option {key}{_closest(key, known)}"

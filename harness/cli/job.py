@@ -11,14 +11,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from harness.cli.points import Points
+from harness.cli.progress import bar
+from harness.cli.reporting import try_report
+from harness.cli.sweep import combine
+from harness.cli.table import print_location, print_table
+from harness.command.frame import FAILED, INTERRUPTED, OK, WRONG
 from harness.errors import ConfigError
 from harness.results import ResultsError
-from harness.results.sweep import combine
-from harness.run.comparison import INTERRUPTED, run_comparison
+from harness.run import Prepared, run_comparison
 
 
-def run_hydra() -> int:
-    """Run the command line in `sys.argv`; return the exit status of the worst job."""
+def run_hydra(points: Points) -> int:
+    """Run the command line in `sys.argv`; return the exit status of the worst job.
+
+    `points` are what was prepared when the command line was checked.
+    """
     statuses: list[int] = []
     sweeps: set[Path] = set()
 
@@ -29,10 +37,11 @@ def run_hydra() -> int:
             print(f"\n{' '.join(settings.overrides.task)}")
             sweeps.add(Path(settings.sweep.dir))
         try:
-            statuses.append(run_comparison(composed, Path(settings.runtime.output_dir)))
+            prepared = points.take(composed)
+            statuses.append(compare_and_show(prepared, Path(settings.runtime.output_dir)))
         except (ConfigError, ResultsError) as error:
             print(f"error: {error}", file=sys.stderr)
-            statuses.append(2)
+            statuses.append(WRONG)
         if statuses[-1] == INTERRUPTED:
             raise KeyboardInterrupt
 
@@ -43,4 +52,30 @@ def run_hydra() -> int:
             with suppress(ResultsError):
                 combine(sweep_dir)
         return INTERRUPTED
-    return max(statuses, default=0)
+    return max(statuses, default=OK)
+
+
+def compare_and_show(prepared: Prepared, run_dir: Path) -> int:
+    """Run a comparison and show what came of it: the table, figures, the report.
+
+    Returns the exit status: 0, 1 when no allocator could run or one crashed, 130 after Ctrl-C.
+    """
+    for note in prepared.notes:
+        print(f"note: {note}", file=sys.stderr)
+    comparison = run_comparison(prepared, run_dir, bar)
+    print_table(comparison.rows)
+    for note in comparison.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if comparison.interrupted:
+        print_location(run_dir)
+        if comparison.logs:
+            print(f"interrupted; python -m harness.report {run_dir} reports on what had ended")
+        return INTERRUPTED
+    if comparison.logs:
+        from harness.report.figures import write_figures
+
+        write_figures(run_dir, comparison.rows, comparison.logs)
+        if prepared.config.report != "none":
+            try_report(run_dir)
+    print_location(run_dir)
+    return OK if comparison.logs and not comparison.crashed else FAILED

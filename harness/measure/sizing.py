@@ -38,21 +38,17 @@ def fitting_requests(job: Job, model: str, kv_gib: int, workload: str) -> dict[s
 
 def simulated_steps(model: str, kv_gib: int, workload: str) -> dict[str, int]:
     """Return the steps that each default allocator takes for the first requests."""
-    from hydra import compose, initialize_config_module
+    from harness.run import compose, prepare
+    from harness.run.variant import run_variant
 
-    import harness.run.config  # noqa: F401 - registers the schema
-    from harness.run.comparison import prepare, run_variant
-
-    with initialize_config_module("conf", version_base="1.3"):
-        composed = compose(
-            "config",
-            overrides=[f"+workload={workload}", f"model={model}", f"kv_memory_gib={kv_gib}"],
-        )
-    config, requests = prepare(composed)
-    first = requests.take(np.arange(min(SIMULATED, len(requests))))
+    prepared = prepare(
+        compose(f"+workload={workload}", f"model={model}", f"kv_memory_gib={kv_gib}")
+    )
+    requests = prepared.requests
+    prepared.requests = requests.take(np.arange(min(SIMULATED, len(requests))))
     found = {}
-    for name, knobs in config.allocators.items():
-        _, log = run_variant(name, knobs, config, first)
+    for name in prepared.config.allocators:
+        _, log = run_variant(prepared, name)
         if log is not None:
             found[name] = int(log.steps)
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,26 +57,16 @@ class Recorders:
             chosen.append(self.maps[allocator])
         return chosen
 
-    def write(self, run_dir: Path) -> None:
-        """Write what was recorded, if anything was."""
+    def write(self, run_dir: Path) -> list[str]:
+        """Write what was recorded, if anything was; return what could not be, a line each."""
         if self.traces:
             write_trace(run_dir, self.traces)
         found = {name: recorder.map() for name, recorder in self.maps.items()}
         maps = {name: each for name, each in found.items() if each is not None}
         if maps:
             write_maps(run_dir, maps)
-        for name in found.keys() - maps.keys():
-            print(f"note: {name}: the run ended before harness.memory_map began", file=sys.stderr)
-
-
-def try_report(run_dir: Path) -> None:
-    """Write the report of a run or a sweep; if that fails the results are there all the same."""
-    from harness.report import write_report
-
-    try:
-        write_report([run_dir], run_dir)
-    except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR"):
-            raise
-        text = " ".join(str(error).split())
-        print(f"note: no report: {type(error).__name__}: {text}", file=sys.stderr)
+        return [
+            f"{name}: the run ended before harness.memory_map began"
+            for name in found
+            if name not in maps
+        ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.cli.screen import short_number
 from harness.results.metrics import BY_NAME
+from harness.results.numbers import short_number
 from harness.results.runlog import Row
 
 Value = float | int | None

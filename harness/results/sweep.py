@@ -1,6 +1,6 @@
-"""Puts the runs of a Hydra multirun into one table: `sweep.json`, `sweep.csv` and the screen.
+"""A sweep: the rows of all its jobs, read back from their directories and kept as one table.
 
-Configured as `hydra.callbacks.combined_table._target_: harness.results.sweep.CombinedTable`.
+`sweep.json` and `sweep.csv` hold each row of each job with the options that the job was given.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from hydra.experimental.callback import Callback
-
-from harness.cli.screen import print_location, print_table
 from harness.results.atomic import write_text
 from harness.results.errors import ResultsError
 from harness.results.metrics import METRICS
+from harness.results.options import flat, varied
 from harness.results.reader import load_summary, summary_rows
 from harness.results.runlog import Row
 from harness.results.writer import SCHEMA_VERSION, SUMMARY, plain
@@ -35,48 +33,17 @@ class SweepRow:
     overrides: dict[str, Any]
     row: Row
 
-
-class CombinedTable(Callback):
-    """Hydra callback: combine the jobs when a multirun ends."""
-
-    def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Read the jobs below `hydra.sweep.dir`, print their table, write the two files."""
-        sweep_dir = Path(config.hydra.sweep.dir)
-        combine(sweep_dir)
-        if config.get("report", "none") != "none":
-            from harness.observers.recorders import try_report
-
-            try_report(sweep_dir)
-
-
-def combine(sweep_dir: str | Path, *, file: IO[str] | None = None) -> list[SweepRow]:
-    """Print and write the combined table of a sweep; return its rows in job order.
-
-    A job without a readable summary is a row of status `error` with its reason. Raises ResultsError
-    when no job is found or the files cannot be written.
-    """
-    sweep_dir = Path(sweep_dir)
-    rows = read_sweep(sweep_dir)
-    if not rows:
-        raise ResultsError(f"{sweep_dir}: no run of a sweep found")
-    varied = varied_options(rows)
-    try:
-        write_text(sweep_dir / SWEEP_JSON, _json_text(rows, varied))
-        write_text(sweep_dir / SWEEP_CSV, _csv_text(rows))
-    except OSError as error:
-        raise ResultsError(f"{sweep_dir}: cannot write the sweep: {error}") from error
-    headers = _short_headers(varied)
-    leading = [
-        {headers[name]: _cell(row.overrides.get(name)) for name in varied if name in row.overrides}
-        for row in rows
-    ]
-    print_table([row.row for row in rows], leading=leading, file=file)
-    print_location(sweep_dir, file=file)
-    return rows
+    def option(self, name: str) -> str:
+        """Return the value of an option as text, empty where the job was not given it."""
+        return _cell(self.overrides.get(name))
 
 
 def read_sweep(sweep_dir: Path) -> list[SweepRow]:
-    """Every row of every job below `sweep_dir`, jobs in the order in which Hydra numbered them."""
+    """Return every row of every job below `sweep_dir`, jobs as Hydra numbered them.
+
+    A job without a readable summary is a row of status `error` with its reason. A job whose options
+    Hydra did not record has those in which the configurations differ.
+    """
     jobs = sorted(_job_dirs(sweep_dir), key=lambda job: _job_order(sweep_dir, job))
     rows, configs = [], {}
     for job in jobs:
@@ -89,17 +56,22 @@ def read_sweep(sweep_dir: Path) -> list[SweepRow]:
             rows.append(SweepRow(name, overrides or {}, Row("-", "error", reason)))
             continue
         if overrides is None:
-            configs[name] = _flat(summary["config"])
+            configs[name] = flat(summary["config"])
         rows += [SweepRow(name, overrides or {}, row) for row in summary_rows(summary)]
-    if configs:
-        _infer_overrides(rows, configs)
+    differing = varied(configs.values())
+    for row in rows:
+        config = configs.get(row.job, {})
+        row.overrides.update({name: config[name] for name in differing if name in config})
     return rows
 
 
-def varied_options(rows: Sequence[SweepRow]) -> list[str]:
-    """Options whose value is not the same in all jobs, in order of appearance."""
-    names = dict.fromkeys(name for row in rows for name in row.overrides)
-    return [name for name in names if len({_cell(row.overrides.get(name)) for row in rows}) > 1]
+def write_sweep(sweep_dir: Path, rows: Sequence[SweepRow]) -> None:
+    """Write the two files of a sweep; raises `ResultsError`."""
+    try:
+        write_text(sweep_dir / SWEEP_JSON, _json_text(rows))
+        write_text(sweep_dir / SWEEP_CSV, _csv_text(rows))
+    except OSError as error:
+        raise ResultsError(f"{sweep_dir}: cannot write the sweep: {error}") from error
 
 
 def _job_dirs(sweep_dir: Path) -> set[Path]:
@@ -120,43 +92,25 @@ def _job_order(sweep_dir: Path, job: Path) -> tuple[Any, ...]:
 
 
 def _recorded_overrides(job: Path) -> dict[str, Any] | None:
+    """Return the options that Hydra recorded for a job, numbers as such; None if it did not."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     lines = _read_yaml(job / ".hydra" / "overrides.yaml")
     if not isinstance(lines, list):
         return None
-    return dict(_parse_override(str(line)) for line in lines)
-
-
-def _parse_override(line: str) -> tuple[str, Any]:
-    name, _, text = line.partition("=")
-    if name.startswith("~"):
-        return name[1:], "(removed)"
-    for number in (int, float):
-        try:
-            return name.lstrip("+"), number(text)
-        except ValueError:
-            continue
-    return name.lstrip("+"), text
-
-
-def _infer_overrides(rows: list[SweepRow], configs: dict[str, dict[str, Any]]) -> None:
-    """Where Hydra recorded nothing, the options are what differs between the configurations."""
-    names = dict.fromkeys(name for config in configs.values() for name in config)
-    for name in names:
-        if len({_cell(config.get(name)) for config in configs.values()}) < 2:
-            continue
-        for row in rows:
-            if name in configs.get(row.job, {}):
-                row.overrides[name] = configs[row.job][name]
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
+    try:
+        parsed = OverridesParser.create().parse_overrides([str(line) for line in lines])
+    except HydraException:
+        return None
+    overrides: dict[str, Any] = {}
+    for override in parsed:
+        value = "(removed)" if override.is_delete() else override.value()
+        text = not isinstance(value, int | float) or isinstance(value, bool)
+        if text and not override.is_delete():
+            value = override.get_value_string()
+        overrides[override.key_or_group] = value
+    return overrides
 
 
 def _read_yaml(path: Path) -> Any:
@@ -168,23 +122,14 @@ def _read_yaml(path: Path) -> Any:
         return None
 
 
-def _short_headers(names: Sequence[str]) -> dict[str, str]:
-    """The last part of each option's name, or all of it where two would be the same."""
-    last = [name.rsplit(".", 1)[-1] for name in names]
-    return {
-        name: part if last.count(part) == 1 and part != "allocator" else name
-        for name, part in zip(names, last, strict=True)
-    }
-
-
 def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _json_text(rows: Sequence[SweepRow], varied: Sequence[str]) -> str:
+def _json_text(rows: Sequence[SweepRow]) -> str:
     sweep = {
         "schema_version": SCHEMA_VERSION,
-        "varied": list(varied),
+        "varied": varied(row.overrides for row in rows),
         "rows": [{"job": row.job, "overrides": row.overrides, **asdict(row.row)} for row in rows],
     }
     return json.dumps(plain(sweep), indent=2, allow_nan=False) + "\n"
@@ -201,7 +146,7 @@ def _csv_text(rows: Sequence[SweepRow]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["job", *titles, "allocator", "status", "reason", *metrics])
     for row in rows:
-        cells = [_cell(row.overrides.get(name)) for name in options]
+        cells = [row.option(name) for name in options]
         values = [_cell(row.row.metrics.get(name)) for name in metrics]
         result = row.row
         table.writerow(

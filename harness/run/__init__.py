@@ -1,0 +1,18 @@
+"""One comparison, from options to results: the same requests through each allocator.
+
+    from harness.run import compose, prepare, run_comparison
+
+    prepared = prepare(compose("+workload=beam", "allocator=[paged,virtual]"))
+    comparison = run_comparison(prepared, "results/mine")
+    {row.allocator: row.metrics for row in comparison.rows}
+
+`compose` reads `conf/` as the command line does, `prepare` checks everything that can be checked
+before a run, and `run_comparison` runs the allocators and writes the run directory. Nothing here
+prints.
+"""
+
+from harness.run.comparison import Comparison, run_comparison
+from harness.run.config import Config, compose
+from harness.run.prepared import Prepared, prepare
+
+__all__ = ["Comparison", "Config", "Prepared", "compose", "prepare", "run_comparison"]

@@ -2,7 +2,14 @@
 
 import pytest
 
-from harness.cli.checks import check_command_line
+from harness.cli.checks import check
+from harness.cli.points import Points
+
+
+def problem_of(arguments):
+    problem, _ = check(arguments, Points())
+    return problem
+
 
 TINY = ["+workload=uniform", "workload.num_requests=4", "allocator=[paged]"]
 
@@ -58,7 +65,7 @@ def test_bad_input_is_one_clear_line(overrides, expected, tmp_path):
         *(TINY if not overrides[0].lstrip("+").startswith("workload=") else []),
         *overrides,
     ]
-    problem = check_command_line(arguments)
+    problem = problem_of(arguments)
     assert problem is not None
     assert expected in problem
     assert "\n" not in problem
@@ -66,14 +73,14 @@ def test_bad_input_is_one_clear_line(overrides, expected, tmp_path):
 
 
 def test_no_workload_lists_the_choices():
-    problem = check_command_line([])
+    problem = problem_of([])
     for name in ("beam", "parallel", "sharegpt", "alpaca", "uniform", "shared_prefix", "trace"):
         assert f"  {name} " in problem
     assert "+workload=" in problem
 
 
 def test_a_bad_point_of_a_sweep_is_found_before_the_first_runs(tmp_path):
-    problem = check_command_line(["-m", *TINY, "allocators.paged.block_size=8,0"])
+    problem = problem_of(["-m", *TINY, "allocators.paged.block_size=8,0"])
     assert "got 0" in problem
     assert not list(tmp_path.iterdir())
 
@@ -81,7 +88,7 @@ def test_a_bad_point_of_a_sweep_is_found_before_the_first_runs(tmp_path):
 def test_an_existing_run_directory_is_refused(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "summary.json").write_text("{}")
-    problem = check_command_line([*TINY, f"hydra.run.dir={tmp_path}/old"])
+    problem = problem_of([*TINY, f"hydra.run.dir={tmp_path}/old"])
     assert "not empty" in problem
     assert (tmp_path / "old" / "summary.json").read_text() == "{}"
 
@@ -89,5 +96,5 @@ def test_an_existing_run_directory_is_refused(tmp_path):
 def test_a_malformed_trace_names_file_and_line(tmp_path):
     trace = tmp_path / "t.csv"
     trace.write_text("num_prefill_tokens,num_decode_tokens\n5,6\n7,oops\n")
-    problem = check_command_line(["+workload=trace", f"workload.path={trace}"])
+    problem = problem_of(["+workload=trace", f"workload.path={trace}"])
     assert f"{trace}:3" in problem

@@ -41,9 +41,10 @@ def test_a_real_run_reports_measured_times_and_equal_outputs(tmp_path):
 
 def test_options_of_a_real_run_are_refused_without_one(tmp_path):
     from harness.cli.checks import check
+    from harness.cli.points import Points
 
     problem, _ = check(
-        ["+workload=uniform", "executor.max_requests=2", f"hydra.run.dir={tmp_path}/a"]
+        ["+workload=uniform", "executor.max_requests=2", f"hydra.run.dir={tmp_path}/a"], Points()
     )
     assert problem == "executor.max_requests is an option of executor=model"
 
@@ -80,9 +81,10 @@ def test_what_cannot_run_is_a_row_with_a_reason(tmp_path):
 def test_bad_options_are_one_line(tmp_path, override, message):
     """In this process, as the command checks them: starting torch takes seconds."""
     from harness.cli.checks import check
+    from harness.cli.points import Points
 
     run = f"hydra.run.dir={tmp_path}/a"
-    problem, _ = check(["+workload=uniform", *SMALL, run, override])
+    problem, _ = check(["+workload=uniform", *SMALL, run, override], Points())
     assert problem is not None
     assert message in problem
     assert "\n" not in problem

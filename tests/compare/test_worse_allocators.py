@@ -1,13 +1,12 @@
 """Deliberately worse allocators are caught and named; unchanged ones pass, timings included."""
 
 import pytest
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 
 from harness.compare import compare_cases, load_cases
 from harness.compare.__main__ import main
 from harness.results import describe_environment, write_run
-from harness.run.comparison import prepare, run_variant
+from harness.run import compose, prepare
+from harness.run.variant import run_variant
 
 NAMES = {"contiguous_oracle", "paged", "virtual"}
 
@@ -15,16 +14,12 @@ NAMES = {"contiguous_oracle", "paged", "virtual"}
 def setup(workload, *overrides):
     """The configuration as saved, and a function that runs it: rows of the three allocators."""
     small = ["kv_tokens=9000", f"allocator=[{','.join(sorted(NAMES))}]", *overrides]
-    with initialize_config_module("conf", version_base="1.3"):
-        composed = compose("config", overrides=[f"+workload={workload}", *small])
-    config, requests = prepare(composed)
+    prepared = prepare(compose(f"+workload={workload}", *small))
 
     def run():
-        return [
-            run_variant(n, knobs, config, requests)[0] for n, knobs in config.allocators.items()
-        ]
+        return [run_variant(prepared, name)[0] for name in prepared.config.allocators]
 
-    return OmegaConf.to_container(composed, resolve=True), run
+    return prepared.saved, run
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
 
-import harness.run.config  # noqa: F401 - registers the schema
-from harness.run.comparison import prepare, run_variant
+from harness.run import compose, prepare
+from harness.run.variant import run_variant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -25,12 +24,10 @@ def compare():
     """A function from overrides to {allocator: metrics} and {allocator: log}."""
 
     def run(*overrides):
-        with initialize_config_module("conf", version_base="1.3"):
-            composed = compose("config", overrides=list(overrides), return_hydra_config=True)
-        config, requests = prepare(composed)
+        prepared = prepare(compose(*overrides))
         metrics, logs = {}, {}
-        for name, knobs in config.allocators.items():
-            row, logs[name] = run_variant(name, knobs, config, requests)
+        for name in prepared.config.allocators:
+            row, logs[name] = run_variant(prepared, name)
             assert row.status == "ok", f"{name}: {row.reason}"
             metrics[name] = row.metrics
         return metrics, logs

@@ -3,9 +3,9 @@
 import itertools
 
 import pytest
-from hydra import compose, initialize_config_module
 
-from harness.run.comparison import prepare, run_variant
+from harness.run import compose, prepare
+from harness.run.variant import run_variant
 
 ENGINES = ("continuous", "static", "chunked")
 MODES = ("greedy", "parallel", "beam", "speculative")
@@ -44,14 +44,12 @@ def test_each_combination_runs_or_says_why_not(engine, mode):
             f"allocator=[{allocator}]", *knobs, "kv_tokens=2600", "engine.max_len=512",
             *([] if engine == "chunked" else [f"engine.preemption={preemption}"]),
         ]  # fmt: skip
-        with initialize_config_module("conf", version_base="1.3"):
-            composed = compose("config", overrides=overrides, return_hydra_config=True)
-        config, requests = prepare(composed)
-        row, log = run_variant(allocator, config.allocators[allocator], config, requests)
+        prepared = prepare(compose(*overrides))
+        row, log = run_variant(prepared, allocator)
         assert row.status in ("ok", "unsupported"), f"{overrides}: {row.reason}"
         if row.ok:
             ran += 1
-            assert row.metrics["finished_requests"] == len(requests)
+            assert row.metrics["finished_requests"] == len(prepared.requests)
             assert log is not None
         else:
             assert row.reason

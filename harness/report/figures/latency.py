@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.cli.screen import short_number
 from harness.report.figures.theme import (
     FAILED,
     FAINT,
@@ -19,6 +18,7 @@ from harness.report.figures.theme import (
     new_figure,
     short_name,
 )
+from harness.results.numbers import short_number
 from harness.results.runlog import Row, RunLog
 from harness.results.summary import normalized_latency_s, ttft_s
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.cli.screen import short_number
 from harness.report.figures.theme import (
     allocator_colour,
     annotate_failure,
@@ -13,6 +12,7 @@ from harness.report.figures.theme import (
     name_rows,
     new_figure,
 )
+from harness.results.numbers import short_number
 from harness.results.runlog import Row
 
 if TYPE_CHECKING:

@@ -8,8 +8,10 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.executors.model import real as real_module
 from harness.executors.model.real import RealRun, settle
 from harness.executors.spec import ExecutorSpec
-from harness.run.comparison import run_variant
 from harness.run.config import Config
+from harness.run.pool import make_geometry
+from harness.run.prepared import Prepared
+from harness.run.variant import run_variant
 from kernels.memory import BackingError, OutOfMemory, backing_for
 from tests.executors.model.serving_cases import LLAMA
 from workloads.requests import RequestTable
@@ -23,6 +25,7 @@ def run(monkeypatch):
     import numpy as np
 
     config = Config(
+        allocators={"virtual": VIRTUAL},
         model=dataclasses.replace(LLAMA),
         sampling=SamplingSpec("beam", width=4),
         engine=EngineSpec(max_len=64, max_num_seqs=16),
@@ -31,6 +34,7 @@ def run(monkeypatch):
     )
     config.model = settle(config.executor, config.model)
     table = RequestTable(np.zeros(4), np.array([9, 30, 3, 17]), np.array([12, 8, 20, 5]))
+    prepared = Prepared(config, {}, make_geometry(config), table, [])
     held = []
 
     def go(spoil):
@@ -41,7 +45,7 @@ def run(monkeypatch):
 
         monkeypatch.setattr(real_module, "backing_for", spoilt)
         running = RealRun(config.executor, config.model, 0)
-        row, log = run_variant("virtual", VIRTUAL, config, table, real=running)
+        row, log = run_variant(prepared, "virtual", real=running)
         assert held[-1].closed
         assert held[-1].resident_bytes() == 0
         return row, log

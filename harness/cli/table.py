@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on and when it ends: a bar a variant, then one table."""
+"""The table that a run or a sweep ends in."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING
 
 from harness.results.metrics import BY_NAME
+from harness.results.numbers import short_number
 from harness.results.outputs import outputs_sentence
 from harness.results.runlog import Row
 
@@ -74,7 +74,7 @@ def print_table(
     file: where to, standard output by default; without a terminal, no colour and no wrapping.
     width: columns of the terminal, measured by default.
     """
-    console = _console(file, width)
+    console = console_for(file, width)
     cached = columns is COLUMNS and any(row.metrics.get(HIT.metric) is not None for row in rows)
     if cached:
         columns = (*columns, HIT)
@@ -95,7 +95,7 @@ def print_table(
 
 def print_location(run_dir: Path | str, *, file: IO[str] | None = None) -> None:
     """Say in one line where the results are."""
-    console = _console(file, None)
+    console = console_for(file)
     console.print(f"Results in {run_dir}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -116,18 +116,6 @@ def best_rows(rows: Sequence[Row], column: Column) -> set[int]:
         return set()
     best = (max if direction == "higher" else min)(values, key=values.__getitem__)
     return {index for index, text in texts.items() if text == texts[best]}
-
-
-def short_number(value: float, decimals: int = 4) -> str:
-    """Three significant digits, at most `decimals` places, no exponent where it can be helped."""
-    # Rounded first, or 9.996 would print as 10.00.
-    size = abs(float(f"{value:.3g}"))
-    if size == 0:
-        return "0"
-    if size < 0.001 or size >= 1e6:
-        return f"{value:.1e}"
-    digits = 4 if size < 0.1 else 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
-    return f"{value:.{min(digits, decimals)}f}"
 
 
 def _table(
@@ -161,59 +149,11 @@ def _table(
     return table
 
 
-def _console(file: IO[str] | None, width: int | None) -> Console:
+def console_for(file: IO[str] | None = None, width: int | None = None) -> Console:
+    """Return a console; where there is no terminal it neither colours nor wraps."""
     from rich.console import Console
 
     console = Console(file=file or sys.stdout, width=width, emoji=False)
     if width is None and not console.is_terminal:
         console.width = PIPED_WIDTH
     return console
-
-
-class Progress:
-    """One bar a variant on a terminal; nothing at all when the output is piped."""
-
-    def __init__(self, file: IO[str] | None = None) -> None:
-        self._file = file or sys.stdout
-        self._bars: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> Self:
-        if self._file.isatty():
-            from rich import progress
-
-            self._bars = progress.Progress(
-                progress.TextColumn("{task.description}", markup=False),
-                progress.BarColumn(),
-                progress.MofNCompleteColumn(),
-                progress.TextColumn("requests"),
-                progress.TimeElapsedColumn(),
-                console=_console(self._file, None),
-            )
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-
-    def start(self, variant: str, total_requests: int) -> None:
-        """Begin the bar of one variant."""
-        if self._bars is not None:
-            self._task = self._bars.add_task(variant, total=total_requests)
-
-    def update(self, done_requests: int) -> None:
-        """Move the bar to `done_requests` finished requests."""
-        if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, completed=done_requests)
-
-    def stop(self) -> None:
-        """End the bar of the variant; it stays on the screen as it is."""
-        if self._bars is not None and self._task is not None:
-            self._bars.stop_task(self._task)
-            self._task = None

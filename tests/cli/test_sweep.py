@@ -7,8 +7,8 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
+from harness.cli.sweep import CombinedTable, combine
 from harness.results import ResultsError, Row, write_run
-from harness.results.sweep import CombinedTable, combine
 
 
 def job(sweep_dir, number, overrides, rows, *, config=None, recorded=True):

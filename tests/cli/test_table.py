@@ -2,8 +2,10 @@
 
 import io
 
-from harness.cli.screen import COLUMNS, Column, Progress, best_rows, print_table, short_number
+from harness.cli.progress import bar
+from harness.cli.table import COLUMNS, Column, best_rows, print_table
 from harness.results import Row
+from harness.results.numbers import short_number
 
 NAMES = ("contiguous_max", "contiguous_pow2", "contiguous_oracle", "paged", "virtual")
 
@@ -91,9 +93,7 @@ def test_progress_is_silent_when_piped_and_draws_on_a_terminal():
             return True
 
     for file in (io.StringIO(), Terminal()):
-        with Progress(file) as progress:
-            progress.start("paged", 10)
-            progress.update(10)
-            progress.stop()
+        with bar("paged", 10, file) as ended:
+            ended(10)
         assert bool(file.getvalue()) == file.isatty()
         assert ("paged" in file.getvalue()) == file.isatty()

@@ -1,0 +1,36 @@
+"""What was prepared when the command line was checked, kept for the jobs that run it."""
+
+from __future__ import annotations
+
+import json
+
+from omegaconf import DictConfig
+
+from harness.run import Prepared, prepare
+from harness.run.config import plain_options
+from harness.run.prepared import RequestTables
+
+#: points of a sweep whose requests and allocators are kept; those of others are made again
+KEPT_POINTS = 16
+
+
+class Points:
+    """The points of a command line: one, or those of a sweep."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Prepared] = {}
+        self._tables = RequestTables()
+
+    def check(self, composed: DictConfig) -> None:
+        """Prepare a point; raises `ConfigError` if it cannot be run."""
+        prepared = prepare(composed, self._tables)
+        if len(self._kept) < KEPT_POINTS:
+            self._kept[_identity(composed)] = prepared
+
+    def take(self, composed: DictConfig) -> Prepared:
+        """Return a point's prepared value, once; raises `ConfigError`."""
+        return self._kept.pop(_identity(composed), None) or prepare(composed, self._tables)
+
+
+def _identity(composed: DictConfig) -> str:
+    return json.dumps(plain_options(composed, resolve=False), default=str)

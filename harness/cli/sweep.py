@@ -1,0 +1,48 @@
+"""The end of a sweep: one table of all its jobs, its files, and the report.
+
+Configured as `hydra.callbacks.combined_table._target_: harness.cli.sweep.CombinedTable`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Any
+
+from hydra.experimental.callback import Callback
+
+from harness.cli.reporting import try_report
+from harness.cli.table import print_location, print_table
+from harness.results.errors import ResultsError
+from harness.results.options import short_names, varied
+from harness.results.sweep import SweepRow, read_sweep, write_sweep
+
+
+class CombinedTable(Callback):
+    """Hydra callback: combine the jobs when a multirun ends."""
+
+    def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
+        """Read the jobs below `hydra.sweep.dir`, print their table, write the two files."""
+        sweep_dir = Path(config.hydra.sweep.dir)
+        combine(sweep_dir)
+        if config.get("report", "none") != "none":
+            try_report(sweep_dir)
+
+
+def combine(sweep_dir: str | Path, *, file: IO[str] | None = None) -> list[SweepRow]:
+    """Print and write the combined table of a sweep; return its rows in job order.
+
+    Raises `ResultsError` when no job is found or the files cannot be written.
+    """
+    sweep_dir = Path(sweep_dir)
+    rows = read_sweep(sweep_dir)
+    if not rows:
+        raise ResultsError(f"{sweep_dir}: no run of a sweep found")
+    write_sweep(sweep_dir, rows)
+    headers = short_names(varied(row.overrides for row in rows))
+    leading = [
+        {header: row.option(name) for name, header in headers.items() if name in row.overrides}
+        for row in rows
+    ]
+    print_table([row.row for row in rows], leading=leading, file=file)
+    print_location(sweep_dir, file=file)
+    return rows

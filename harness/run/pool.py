@@ -1,0 +1,79 @@
+"""The KV pool that a configuration asks for."""
+
+from __future__ import annotations
+
+from allocators.base import Geometry
+from harness.cost.shapes import CostError, kv_bytes_per_token, kv_heads_per_rank, kv_pool_bytes
+from harness.errors import ConfigError
+from harness.run.config import Config
+
+MIB, GIB = 2**20, 2**30
+
+
+def make_geometry(config: Config) -> Geometry:
+    """Return the pool that the configuration asks for; raises `ConfigError` if there is none."""
+    model, ranks = config.model, config.hardware.count
+    per_token = kv_bytes_per_token(model, ranks)
+    pool_bytes = _left_for_kv(config) if config.pool_is_open else 0
+    if config.kv_memory_gib is not None:
+        pool_bytes = int(config.kv_memory_gib * GIB)
+    capacity_tokens = config.kv_tokens or pool_bytes // per_token
+    host_tokens = 0
+    offload = any(knobs.get("offload") for knobs in config.allocators.values())
+    if config.engine.preemption == "swap" or offload:
+        host_gib = config.engine.host_gib
+        host_tokens = capacity_tokens if host_gib is None else int(host_gib * GIB) // per_token
+    return Geometry(
+        capacity_tokens=capacity_tokens,
+        host_tokens=host_tokens,
+        max_seqs=config.engine.max_num_seqs,
+        max_len=config.max_len,
+        layers=model.layers,
+        kv_heads=kv_heads_per_rank(model, ranks),
+        head_dim=model.head_dim,
+        dtype_bytes=model.dtype_bytes,
+        ranks=ranks,
+    )
+
+
+def _left_for_kv(config: Config) -> int:
+    if config.is_real:
+        if config.executor.pool_mib is None:
+            raise ConfigError(
+                "executor.pool_mib=null is for a GPU: give it, kv_memory_gib or kv_tokens"
+            )
+        return int(config.executor.pool_mib * MIB)
+    try:
+        return kv_pool_bytes(config.model, config.hardware)
+    except CostError as error:
+        raise ConfigError(str(error)) from error
+
+
+def pool_option(config: Config) -> str:
+    """Return the option that makes the pool larger."""
+    real = config.is_real and config.pool_is_open
+    return "executor.pool_mib" if real else "kv_memory_gib or kv_tokens"
+
+
+def doubts(config: Config, geometry: Geometry) -> list[str]:
+    """Return what runs here but would not on a real server, a line each."""
+    if config.is_real:
+        return []
+    found, model, hardware = [], config.model, config.hardware
+    if model.heads % hardware.count:
+        found.append(
+            f"hardware.count={hardware.count} does not divide the {model.heads} heads of "
+            f"{model.name}; real servers refuse that"
+        )
+    if not config.pool_is_open:
+        try:
+            left_bytes = kv_pool_bytes(model, hardware)
+        except CostError:
+            left_bytes = 0
+        if geometry.capacity_bytes > left_bytes:
+            found.append(
+                f"the KV pool of {geometry.capacity_bytes / GIB:.1f} GiB is more than "
+                f"{hardware.count} x {hardware.name} leaves after the weights "
+                f"({left_bytes / GIB:.1f} GiB)"
+            )
+    return found

@@ -1,0 +1,80 @@
+"""One variant of a comparison: the requests through one allocator, and what became of it."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from allocators.base import AllocatorError, Unsupported
+from harness.cost import make_cost
+from harness.engine.engine import Engine
+from harness.engine.observer import Observer
+from harness.executors.simulated import SimulatedExecutor
+from harness.results import Row, RunLog
+from harness.results.summary import summarize
+from harness.run.prepared import Prepared
+
+if TYPE_CHECKING:
+    from harness.executors.model.real import RealRun
+
+
+def run_variant(
+    prepared: Prepared,
+    name: str,
+    *,
+    observers: Sequence[Observer] = (),
+    real: RealRun | None = None,
+    progress: Callable[[int], None] = lambda ended: None,
+) -> tuple[Row, RunLog | None]:
+    """Serve the requests with the allocator `name`; a failure is a row with status and reason.
+
+    `real` is the decoder of a real run; `progress` is told how many requests have ended.
+    """
+    try:
+        return _serve(prepared, name, observers, real, progress)
+    except Unsupported as error:
+        return Row(name, "unsupported", str(error)), None
+    except (AllocatorError, MemoryError) as error:
+        return Row(name, "oom", str(error) or type(error).__name__), None
+    except Exception as error:
+        # One variant's fault must not cost the results of the others.
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        return Row(name, "error", f"{type(error).__name__}: {error} ({where})"), None
+
+
+def _serve(
+    prepared: Prepared,
+    name: str,
+    observers: Sequence[Observer],
+    real: RealRun | None,
+    progress: Callable[[int], None],
+) -> tuple[Row, RunLog]:
+    config, requests = prepared.config, prepared.requests
+    allocator, digest = prepared.allocator(name), None
+    with ExitStack() as held:
+        if real is None:
+            cost = make_cost(config.model, config.hardware, config.cost_model)
+            executor = SimulatedExecutor(cost, allocator, config.sampling.draft_cost)
+        else:
+            executor = held.enter_context(real.executor(allocator, requests, config.sampling))
+        engine = Engine(
+            allocator,
+            requests,
+            config.sampling,
+            config.engine,
+            executor,
+            config.seed,
+            observers,
+        )
+        log = engine.run(name, progress)
+        if real is not None:
+            digest = executor.histories.digest()
+            log.totals["resident_peak_bytes"] = float(executor.resident_peak_bytes)
+    return Row(name, metrics=summarize(log), output_digest=digest), log
