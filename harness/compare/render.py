@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import asdict
 
+from harness.command.tables import markdown_table, text_table
 from harness.compare.judge import Comparison, Finding
 from harness.results.metrics import BY_NAME
 
@@ -22,6 +23,7 @@ WORDS = {
 #: what is printed unless everything is asked for; most severe first
 SHOWN = ("missing", "worse", "changed", "better", "tolerated", "new")
 HEADERS = ("case", "allocator", "metric", "baseline", "current", "change", "verdict")
+ALIGN = "lllrrrl"
 
 
 def shown(comparison: Comparison, everything: bool) -> list[Finding]:
@@ -32,17 +34,8 @@ def shown(comparison: Comparison, everything: bool) -> list[Finding]:
 
 def as_table(comparison: Comparison, everything: bool = False) -> str:
     """Aligned columns, then remarks, then one line that says how it ended."""
-    lines = [HEADERS, *(_cells(finding) for finding in shown(comparison, everything))]
-    text = []
-    if len(lines) > 1:
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADERS))]
-        right = (3, 4, 5)
-        for line in lines:
-            cells = [
-                cell.rjust(width) if i in right else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ]
-            text.append("  ".join(cells).rstrip())
+    rows = [_cells(finding) for finding in shown(comparison, everything)]
+    text = [text_table(HEADERS, rows, ALIGN)] if rows else []
     text += [f"note: {remark}" for remark in comparison.remarks]
     text += [f"could not compare: {problem}" for problem in comparison.problems]
     return "\n".join([*text, conclusion(comparison)]) + "\n"
@@ -158,11 +151,8 @@ def _cells(finding: Finding) -> tuple[str, ...]:
 
 
 def _markdown_table(findings: list[Finding]) -> list[str]:
-    if not findings:
-        return []
-    lines = ["| " + " | ".join(HEADERS) + " |", "|---|---|---|---:|---:|---:|---|"]
-    lines += ["| " + " | ".join(map(_escape, _cells(finding))) + " |" for finding in findings]
-    return [*lines, ""]
+    rows = [[_escape(cell) for cell in _cells(finding)] for finding in findings]
+    return [markdown_table(HEADERS, rows, ALIGN), ""] if rows else []
 
 
 def _escape(text: str) -> str:
