@@ -7,15 +7,15 @@
 `docs/ci.md` says what is compared, and how.
 """
 
-from harness.compare.judge import Comparison, Finding, compare_cases
+from harness.compare.judge import Finding, Judgement, compare_cases
 from harness.compare.load import Case, CompareError, Samples, load_cases
 from harness.compare.tolerance import Tolerances
 
 __all__ = [
     "Case",
     "CompareError",
-    "Comparison",
     "Finding",
+    "Judgement",
     "Samples",
     "Tolerances",
     "compare_cases",

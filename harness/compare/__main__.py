@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness.compare.judge import compare_cases
+from harness.compare.judge import Judgement, compare_cases
 from harness.compare.load import CompareError, load_cases
 from harness.compare.tolerance import Tolerances
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
         tolerances = Tolerances(options.tolerance)
         baseline = load_cases([options.baseline, *options.baseline_repeat])
         current = load_cases(options.current)
-        comparison = compare_cases(
+        judgement = compare_cases(
             baseline,
             current,
             tolerances,
@@ -29,10 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     except CompareError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    text = _render(options.format, comparison, options.all)
+    text = _render(options.format, judgement, options.all)
     if options.output is None:
         sys.stdout.write(text)
-        return comparison.exit_status
+        return judgement.exit_status
     from pathlib import Path
 
     from harness.results.atomic import write_text
@@ -42,18 +42,18 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {options.output}: cannot be written: {error.strerror}", file=sys.stderr)
         return 2
-    return comparison.exit_status
+    return judgement.exit_status
 
 
-def _render(name: str, comparison: object, everything: bool) -> str:
+def _render(name: str, judgement: Judgement, everything: bool) -> str:
     from harness.compare import render
     from harness.compare.junit import as_junit
 
     if name == "table":
-        return render.as_table(comparison, everything)
+        return render.as_table(judgement, everything)
     if name == "markdown":
-        return render.as_markdown(comparison, everything)
-    return render.as_json(comparison) if name == "json" else as_junit(comparison)
+        return render.as_markdown(judgement, everything)
+    return render.as_json(judgement) if name == "json" else as_junit(judgement)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,10 +1,10 @@
 """Baseline against current, metric by metric, and the verdict on each.
 
 Exact metrics (memory, counts, simulated time) are compared exactly. Measured ones, which in a real
-run are all but the emitted tokens, are called worse
-only if the test finds a difference at a level corrected for the number of tests, and the whole
-interval of the ratio of medians lies beyond the tolerance. Where the baseline's median is 0, the
-difference of the medians is held against the absolute tolerance instead.
+run are all but the emitted tokens, are called worse only if the test finds a difference at a level
+corrected for the number of tests, and the whole interval of the ratio of medians lies beyond the
+tolerance. Where the baseline's median is 0, the difference of the medians is held against the
+absolute tolerance instead.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Finding:
 
 
 @dataclass
-class Comparison:
+class Judgement:
     """All findings, what could not be compared, and remarks that decide nothing."""
 
     findings: list[Finding] = field(default_factory=list)
@@ -81,9 +81,9 @@ def compare_cases(
     *,
     measured: bool = True,
     strict: bool = False,
-) -> Comparison:
+) -> Judgement:
     """Judge every metric of every row. `measured=False` leaves those on a clock out."""
-    result = Comparison(strict=strict)
+    result = Judgement(strict=strict)
     pairs, gone, added = _pair(baseline, current)
     comparable = []
     for old, new in pairs:
@@ -149,7 +149,7 @@ class _Judge:
         self._level = level
         self._measured = measured
 
-    def case(self, old: Case, new: Case, result: Comparison) -> None:
+    def case(self, old: Case, new: Case, result: Judgement) -> None:
         """Judge every row of a pair of cases that were run under the same conditions."""
         elsewhere = environment_differences([*old.environments, *new.environments])
         foreign = False

@@ -1,20 +1,20 @@
-"""A comparison as JUnit XML, which CI systems show as tests: a suite a case, a test a metric."""
+"""A judgement as JUnit XML, which CI systems show as tests: a suite a case, a test a metric."""
 
 from __future__ import annotations
 
 import re
 from xml.etree import ElementTree
 
-from harness.compare.judge import Comparison
+from harness.compare.judge import Judgement
 from harness.compare.render import WORDS, describe
 
 # XML 1.0 has no way to write these characters, escaped or not.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def as_junit(comparison: Comparison) -> str:
+def as_junit(judgement: Judgement) -> str:
     """Regressions are failures, what cannot be told is skipped, what is incomparable an error."""
-    failing = {id(finding) for finding in comparison.failures}
+    failing = {id(finding) for finding in judgement.failures}
     root = ElementTree.Element("testsuites", name="kv-harness compare")
     suites: dict[str, ElementTree.Element] = {}
     counts: dict[str, dict[str, int]] = {}
@@ -26,7 +26,7 @@ def as_junit(comparison: Comparison) -> str:
         counts[name]["tests"] += 1
         return suites[name]
 
-    for finding in comparison.findings:
+    for finding in judgement.findings:
         test = ElementTree.SubElement(
             suite(finding.case),
             "testcase",
@@ -40,7 +40,7 @@ def as_junit(comparison: Comparison) -> str:
         elif finding.verdict == "unsure":
             ElementTree.SubElement(test, "skipped", message=text)
             counts[finding.case]["skipped"] += 1
-    for problem in comparison.problems:
+    for problem in judgement.problems:
         name = "could not compare"
         test = ElementTree.SubElement(suite(name), "testcase", classname=name, name=_clean(problem))
         ElementTree.SubElement(test, "error", message=_clean(problem), type="incomparable")

@@ -1,12 +1,15 @@
-"""A comparison as a table, as markdown for a pull request, and as JSON."""
+"""A judgement as a table, as markdown for a pull request, and as JSON."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import asdict
+from typing import Any
 
-from harness.compare.judge import Comparison, Finding
+from harness.command.tables import markdown_table, text_table
+from harness.compare.judge import Finding, Judgement
 from harness.results.metrics import BY_NAME
 
 WORDS = {
@@ -22,41 +25,33 @@ WORDS = {
 #: what is printed unless everything is asked for; most severe first
 SHOWN = ("missing", "worse", "changed", "better", "tolerated", "new")
 HEADERS = ("case", "allocator", "metric", "baseline", "current", "change", "verdict")
+ALIGN = "lllrrrl"
 
 
-def shown(comparison: Comparison, everything: bool) -> list[Finding]:
+def shown(judgement: Judgement, everything: bool) -> list[Finding]:
     """The findings worth a line, most severe first; within that in their own order."""
     kinds = (*SHOWN, "unsure", "same") if everything else SHOWN
-    return [f for kind in kinds for f in comparison.findings if f.verdict == kind]
+    return [f for kind in kinds for f in judgement.findings if f.verdict == kind]
 
 
-def as_table(comparison: Comparison, everything: bool = False) -> str:
+def as_table(judgement: Judgement, everything: bool = False) -> str:
     """Aligned columns, then remarks, then one line that says how it ended."""
-    lines = [HEADERS, *(_cells(finding) for finding in shown(comparison, everything))]
-    text = []
-    if len(lines) > 1:
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADERS))]
-        right = (3, 4, 5)
-        for line in lines:
-            cells = [
-                cell.rjust(width) if i in right else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ]
-            text.append("  ".join(cells).rstrip())
-    text += [f"note: {remark}" for remark in comparison.remarks]
-    text += [f"could not compare: {problem}" for problem in comparison.problems]
-    return "\n".join([*text, conclusion(comparison)]) + "\n"
+    rows = [_cells(finding) for finding in shown(judgement, everything)]
+    text = [text_table(HEADERS, rows, ALIGN)] if rows else []
+    text += [f"note: {remark}" for remark in judgement.remarks]
+    text += [f"could not compare: {problem}" for problem in judgement.problems]
+    return "\n".join([*text, conclusion(judgement)]) + "\n"
 
 
-def as_markdown(comparison: Comparison, everything: bool = False) -> str:
+def as_markdown(judgement: Judgement, everything: bool = False) -> str:
     """The same for a pull request; what is not a regression folds away."""
-    failures = {id(finding) for finding in comparison.failures}
-    found = shown(comparison, everything)
-    mark = {0: "✅", 1: "❌", 2: "⚠️"}[comparison.exit_status]
-    lines = [f"### {mark} KV-cache allocators: {_escape(conclusion(comparison))}", ""]
-    lines += [f"- could not compare: {_escape(problem)}" for problem in comparison.problems]
-    lines += [f"- {_escape(remark)}" for remark in comparison.remarks]
-    if comparison.problems or comparison.remarks:
+    failures = {id(finding) for finding in judgement.failures}
+    found = shown(judgement, everything)
+    mark = {0: "✅", 1: "❌", 2: "⚠️"}[judgement.exit_status]
+    lines = [f"### {mark} KV-cache allocators: {_escape(conclusion(judgement))}", ""]
+    lines += [f"- could not compare: {_escape(problem)}" for problem in judgement.problems]
+    lines += [f"- {_escape(remark)}" for remark in judgement.remarks]
+    if judgement.problems or judgement.remarks:
         lines.append("")
     lines += _markdown_table([f for f in found if id(f) in failures])
     rest = [f for f in found if id(f) not in failures]
@@ -66,36 +61,44 @@ def as_markdown(comparison: Comparison, everything: bool = False) -> str:
     return "\n".join(lines)
 
 
-def as_json(comparison: Comparison) -> str:
+def as_json(judgement: Judgement) -> str:
     """Every finding, with the verdict of the whole."""
     content = {
-        "exit_status": comparison.exit_status,
-        "conclusion": conclusion(comparison),
-        "problems": comparison.problems,
-        "remarks": comparison.remarks,
-        "findings": [asdict(finding) for finding in comparison.findings],
+        "exit_status": judgement.exit_status,
+        "conclusion": conclusion(judgement),
+        "problems": judgement.problems,
+        "remarks": judgement.remarks,
+        "findings": [_record(finding) for finding in judgement.findings],
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def conclusion(comparison: Comparison) -> str:
+def _record(finding: Finding) -> dict[str, Any]:
+    record = asdict(finding)
+    if finding.interval is not None:
+        # JSON knows no infinity, where the interval has no end.
+        record["interval"] = [end if math.isfinite(end) else None for end in finding.interval]
+    return record
+
+
+def conclusion(judgement: Judgement) -> str:
     """One line: how many regressions and where the first is, or that there is none."""
-    counts = Counter(finding.verdict for finding in comparison.findings)
+    counts = Counter(finding.verdict for finding in judgement.findings)
     kinds = ("better", "changed", "tolerated", "new")
     parts = [f"{counts[kind]} {WORDS[kind]}" for kind in kinds if counts[kind]]
     # In simulated runs only what is always measured can be unsure; that nobody needs to be told.
-    unsure = [f for f in comparison.findings if f.verdict == "unsure" and _repeats(f.metric)]
+    unsure = [f for f in judgement.findings if f.verdict == "unsure" and _repeats(f.metric)]
     if unsure:
         parts.append(f"{len(unsure)} metrics of real runs not judged ({unsure[0].note})")
-    compared = [finding for finding in comparison.findings if finding.verdict != "new"]
+    compared = [finding for finding in judgement.findings if finding.verdict != "new"]
     rows = sum(1 for finding in compared if finding.metric == "status")
-    if comparison.failures:
-        found = shown(comparison, True)
-        failing = {id(finding) for finding in comparison.failures}
+    if judgement.failures:
+        found = shown(judgement, True)
+        failing = {id(finding) for finding in judgement.failures}
         worst = next(finding for finding in found if id(finding) in failing)
-        number = len(comparison.failures)
+        number = len(judgement.failures)
         head = f"{number} regression{'s' * (number > 1)}, first {describe(worst)}"
-    elif comparison.problems:
+    elif judgement.problems:
         head = "could not compare everything"
     else:
         head = f"no regression in {rows} row{'s' * (rows != 1)}"
@@ -158,11 +161,8 @@ def _cells(finding: Finding) -> tuple[str, ...]:
 
 
 def _markdown_table(findings: list[Finding]) -> list[str]:
-    if not findings:
-        return []
-    lines = ["| " + " | ".join(HEADERS) + " |", "|---|---|---|---:|---:|---:|---|"]
-    lines += ["| " + " | ".join(map(_escape, _cells(finding))) + " |" for finding in findings]
-    return [*lines, ""]
+    rows = [[_escape(cell) for cell in _cells(finding)] for finding in findings]
+    return [markdown_table(HEADERS, rows, ALIGN), ""] if rows else []
 
 
 def _escape(text: str) -> str:

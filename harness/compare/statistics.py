@@ -8,6 +8,7 @@ is called a change.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,19 +23,39 @@ def median_ratio(
 ) -> tuple[float, float, float] | None:
     """(ratio of medians current / baseline, low, high): percentile bootstrap interval.
 
-    Deterministic. None where the baseline's median is not above zero.
+    Deterministic. None where the baseline's median is not above zero; `high` is infinite where more
+    resamples than the tail holds have a baseline of zero.
     """
     old, new = np.asarray(baseline, dtype=float), np.asarray(current, dtype=float)
     if np.median(old) <= 0:
         return None
-    rng = np.random.default_rng(0)
-    olds = np.median(rng.choice(old, (RESAMPLES, len(old))), axis=1)
-    news = np.median(rng.choice(new, (RESAMPLES, len(new))), axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = news / olds
-    tail = 50 * (1 - confidence)
-    low, high = np.nanpercentile(ratios, (tail, 100 - tail))
-    return float(np.median(new) / np.median(old)), float(low), float(high)
+    ratio = float(_median_ratio(old, new))
+    if len(old) == len(new) == 1:
+        return ratio, ratio, ratio
+    # Not with the module: single runs, which are most comparisons, need not wait for SciPy.
+    from scipy.stats import bootstrap
+
+    # SciPy wants two values a side; one value drawn from twice the same is what it was.
+    sides = [np.repeat(side, 2) if len(side) == 1 else side for side in (old, new)]
+    with warnings.catch_warnings():
+        # A resample whose baseline is 0 has no ratio, and no resampling mends that.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        drawn = bootstrap(
+            sides,
+            _median_ratio,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).bootstrap_distribution
+        # Not SciPy's own interval, which is undefined if a single resample is.
+        tail = 50 * (1 - confidence)
+        low, high = np.nanpercentile(drawn, (tail, 100 - tail))
+    # Between two infinite ratios NumPy interpolates to NaN.
+    return ratio, float(low), math.inf if math.isnan(high) else float(high)
+
+
+def _median_ratio(old: np.ndarray, new: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.median(new, axis=axis) / np.median(old, axis=axis)
 
 
 def smallest_p(n: int, m: int) -> float:
@@ -59,32 +80,8 @@ def mann_whitney_p(baseline: Sequence[float], current: Sequence[float]) -> float
     n, m = len(baseline), len(current)
     if not n or not m:
         return 1.0
-    values = np.concatenate([baseline, current]).astype(float)
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks = ((ends - counts + 1 + ends) / 2)[inverse]
-    u = float(ranks[:n].sum() - n * (n + 1) / 2)
-    if len(counts) == n + m and n <= EXACT and m <= EXACT:
-        ways = _ways(n, m)
-        below = float(ways[: int(min(u, n * m - u)) + 1].sum())
-        return min(1.0, 2 * below / math.comb(n + m, n))
-    total = n + m
-    ties = float((counts**3 - counts).sum()) / (total * (total - 1))
-    spread = math.sqrt(n * m / 12 * (total + 1 - ties))
-    if spread == 0:
-        return 1.0
-    z = max(0.0, abs(u - n * m / 2) - 0.5) / spread
-    return math.erfc(z / math.sqrt(2))
+    from scipy.stats import mannwhitneyu  # not with the module: see `median_ratio`
 
-
-def _ways(n: int, m: int) -> np.ndarray:
-    """[n * m + 1] orders of n and m samples that give each U: Gaussian binomial coefficients."""
-    ways = np.zeros(n * m + 1, dtype=np.int64)
-    ways[0] = 1
-    for i in range(1, n + 1):
-        # Times (1 - x^(m + i)), then divided by (1 - x^i).
-        if m + i < len(ways):
-            ways[m + i :] -= ways[: len(ways) - m - i].copy()
-        for first in range(i):
-            ways[first::i] = np.cumsum(ways[first::i])
-    return ways
+    untied = len(np.unique([*baseline, *current])) == n + m
+    exact = untied and max(n, m) <= EXACT
+    return float(mannwhitneyu(baseline, current, method="exact" if exact else "asymptotic").pvalue)

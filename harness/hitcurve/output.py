@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 
+from harness.command.tables import text_table
 from harness.hitcurve.curve import Point
 from harness.hitcurve.trace import BlockTrace
 from harness.results.atomic import write_text
@@ -27,14 +28,8 @@ def table(points: list[Point]) -> str:
     heads = ["unbounded" if bound is None else f"{bound:,}" for bound in bounds]
     rates = {(name_of(p), p.capacity_blocks): 100 * p.hit_rate for p in points}
     names = list(dict.fromkeys(name_of(point) for point in points))
-    first = max(len("blocks"), *map(len, names))
-    widths = [max(7, len(head)) for head in heads]
-    cells = [f"{head:>{width}}" for head, width in zip(heads, widths, strict=True)]
-    lines = ["  ".join([f"{'blocks':<{first}}", *cells])]
-    for name in names:
-        cells = [f"{rates[name, b]:>{w}.3f}" for b, w in zip(bounds, widths, strict=True)]
-        lines.append("  ".join([f"{name:<{first}}", *cells]))
-    return "\n".join(lines)
+    rows = [(name, *(f"{rates[name, bound]:.3f}" for bound in bounds)) for name in names]
+    return text_table(("blocks", *heads), rows)
 
 
 def write_csv(path: Path, points: list[Point], block_tokens: int) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from harness.command.tables import markdown_table
 from harness.report.figures import FIGURES
 from harness.report.figures.waste import share_basis
 from harness.report.load import Collection, Run
@@ -28,14 +29,14 @@ def render_markdown(collection: Collection, title: str, out_dir: Path) -> str:
     columns, costs = main_columns(collection), cost_columns(collection)
     lines = [f"# {escape(title)}", ""]
     lines += [escape(sentence) + "\n" for sentence in verdicts(collection)]
-    lines += ["## Results", "", *_table(collection, columns), "", _key(collection, columns), ""]
+    lines += ["## Results", "", _table(collection, columns), "", _key(collection, columns), ""]
     lines += _failures(collection)
     lines += ["## Where the memory went", "", *_memory_table(collection), ""]
     if collection.single:
         lines += _figures(collection.runs[0], out_dir)
     if costs:
         lines += ["## Sharing, preemption and the allocator's own cost", ""]
-        lines += [*_table(collection, costs), ""]
+        lines += [_table(collection, costs), ""]
     lines += ["## Configuration and environment", ""]
     for run in collection.runs:
         lines += _setup(collection, run)
@@ -50,21 +51,18 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|#!~])", r"\\\1", text)
 
 
-def _table(collection: Collection, shown: list[Shown]) -> list[str]:
-    headers = [*collection.headers.values(), "allocator"]
+def _table(collection: Collection, shown: list[Shown]) -> str:
+    names = [*map(escape, collection.headers.values()), "allocator"]
     titles = [f"{metric.title}<br>{metric.unit}" for metric in shown]
-    lines = [
-        "| " + " | ".join([*map(escape, headers), *titles]) + " |",
-        "|" + "---|" * len(headers) + "---:|" * len(shown),
-    ]
+    rows = []
     for line in result_lines(collection, shown):
         name = escape(line.row.allocator) + ("†" if line.idealised else "")
         if line.row.ok:
             cells = [f"**{c['text']}**" if c["best"] else c["text"] for c in line.cells]
         else:
             cells = [f"*{line.row.status}*", *[""] * (len(shown) - 1)]
-        lines.append("| " + " | ".join([*map(escape, line.options), name, *cells]) + " |")
-    return lines
+        rows.append([*map(escape, line.options), name, *cells])
+    return markdown_table([*names, *titles], rows, "l" * len(names) + "r" * len(titles))
 
 
 def _key(collection: Collection, shown: list[Shown]) -> str:
@@ -90,20 +88,19 @@ def _failures(collection: Collection) -> list[str]:
 
 def _memory_table(collection: Collection) -> list[str]:
     prefix, basis = share_basis([row for run in collection.runs for row in run.rows])
-    headers = [*collection.headers.values(), "allocator"]
-    lines = [
-        f"Share of the pool, {basis}.",
-        "",
-        "| " + " | ".join([*map(escape, headers), *CATEGORIES]) + " |",
-        "|" + "---|" * len(headers) + "---:|" * len(CATEGORIES),
-    ]
+    names = [*map(escape, collection.headers.values()), "allocator"]
+    rows = []
     for line in result_lines(collection, []):
         if line.row.ok:
             shares = [line.row.metrics.get(f"{prefix}{c}_share") for c in CATEGORIES]
             cells = ["–" if share is None else percent(share) for share in shares]
-            names = [*map(escape, line.options), escape(line.row.allocator)]
-            lines.append("| " + " | ".join([*names, *cells]) + " |")
-    return lines
+            rows.append([*map(escape, line.options), escape(line.row.allocator), *cells])
+    align = "l" * len(names) + "r" * len(CATEGORIES)
+    return [
+        f"Share of the pool, {basis}.",
+        "",
+        markdown_table([*names, *CATEGORIES], rows, align),
+    ]
 
 
 def _figures(run: Run, out_dir: Path) -> list[str]:

@@ -18,13 +18,13 @@ def test_the_suite_gives_the_tracked_baselines(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    comparison = compare_cases(
+    judgement = compare_cases(
         load_cases([BASELINES]), load_cases([tmp_path / "suite"]), measured=False, strict=True
     )
-    changed = [finding for finding in comparison.findings if finding.verdict != "same"]
+    changed = [finding for finding in judgement.findings if finding.verdict != "same"]
     hint = "if this is meant, run `make baseline` and commit what it writes"
-    assert not changed, f"{hint}\n{as_table(comparison)}"
-    assert not comparison.problems, f"{hint}\n{as_table(comparison)}"
+    assert not changed, f"{hint}\n{as_table(judgement)}"
+    assert not judgement.problems, f"{hint}\n{as_table(judgement)}"
     # Rewriting them from an unchanged suite changes no file.
     copy = tmp_path / "baselines"
     assert main([str(tmp_path / "suite"), str(copy)]) == 0

@@ -1,5 +1,7 @@
 """Runs of a real model: every figure is measured, the tokens it emitted are compared exactly."""
 
+import json
+
 from harness.compare.__main__ import main
 from harness.results import Row
 from tests.compare.runs import ENVIRONMENT, metrics, write
@@ -78,3 +80,12 @@ def test_a_count_that_was_zero_is_judged_by_its_difference(tmp_path, capsys):
     elsewhere = {"cpu_model": "Another CPU"}
     there = preemptions(tmp_path / "there", range(500, 512), elsewhere)
     assert compare(capsys, none, there)[0] == 2
+
+
+def test_an_interval_without_an_end_is_null_in_json(tmp_path, capsys):
+    often_none = preemptions(tmp_path / "often_none", [0, 0, 0, 1, 1, 1, 1])
+    some = preemptions(tmp_path / "some", [3] * 7)
+    _, out = compare(capsys, often_none, some, "--format", "json")
+    (found,) = [f for f in json.loads(out)["findings"] if f["metric"] == "preemptions"]
+    assert found["interval"] == [3.0, None]
+    assert "[+200, +inf]" in compare(capsys, often_none, some, "--all")[1]

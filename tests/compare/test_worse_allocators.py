@@ -63,8 +63,8 @@ def test_unchanged_allocators_pass_twenty_times_out_of_twenty(tmp_path):
     baseline = load_cases([tmp_path / "0"])
     assert baseline[0].repeats == 8
     for side in range(1, 21):
-        comparison = compare_cases(baseline, load_cases([tmp_path / f"{side}"]))
-        assert comparison.exit_status == 0, comparison.failures
-        timed = [f for f in comparison.findings if f.metric == "allocator_us_per_step"]
+        judgement = compare_cases(baseline, load_cases([tmp_path / f"{side}"]))
+        assert judgement.exit_status == 0, judgement.failures
+        timed = [f for f in judgement.findings if f.metric == "allocator_us_per_step"]
         assert len(timed) == len(NAMES)
         assert all(finding.p is not None for finding in timed)
