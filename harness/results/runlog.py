@@ -48,7 +48,7 @@ REQUEST_COLUMNS: dict[str, type] = {
 
 @dataclass
 class RunLog:
-    """Per-step and per-request columns of one variant, on the simulated clock.
+    """Per-step and per-request columns of one variant, on the clock of its run.
 
     timeline: one array [steps] a name of `TIMELINE_COLUMNS`. Step i runs from start_s[i] to
         time_s[i]; between two steps, and before the first, the engine may wait for an arrival (a
@@ -59,7 +59,7 @@ class RunLog:
         them), `allocator_host_s` (measured host seconds inside the allocator), `looked_up_tokens`
         (of all admissions), `hit_bytes` (KV found in the prefix cache) and `wasted_tokens`
         (computed again after a preemption), and where the family has them `evictions` (cached
-        blocks), `maps`, `unmaps` (calls) and `map_s` (simulated seconds they cost).
+        blocks), `maps`, `unmaps` (calls) and `map_s` (the seconds that they took).
     """
 
     allocator: str

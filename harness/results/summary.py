@@ -29,7 +29,7 @@ def summarize(log: RunLog) -> dict[str, Value]:
 
 
 def run_length_s(log: RunLog) -> float:
-    """Simulated seconds from time 0 to the end of the last step."""
+    """Return the seconds from time 0 to the end of the last step, on the clock of the run."""
     return float(log.timeline["time_s"][-1]) if log.steps else float(log.totals.get("gap_s", 0.0))
 
 
