@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import sys
 
+from harness.command.frame import OK, WRONG, run_command
+
 
 def main() -> None:
     """Check the command line, then hand it to Hydra; bad input is one line and status 2."""
-    try:
-        sys.exit(_run())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run_command(_run, None, interrupted=None))
 
 
-def _run() -> int:
-    if {"-h", "--help"} & set(sys.argv[1:]):
+def _run(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
         from harness.cli.help import print_help
 
         print_help()
-        return 0
+        return OK
     from harness.cli.checks import check, search_path_override
     from harness.cli.points import Points
 
-    sys.argv[1:] = [*sys.argv[1:], *search_path_override(sys.argv[1:])]
+    arguments = [*arguments, *search_path_override(arguments)]
     points = Points()
-    problem, pinned = check(sys.argv[1:], points)
+    problem, pinned = check(arguments, points)
     if problem:
         print(f"error: {problem}" if "\n" not in problem else problem, file=sys.stderr)
-        return 2
-    sys.argv[1:] = [*sys.argv[1:], *pinned]
+        return WRONG
+    sys.argv[1:] = [*arguments, *pinned]
     from harness.cli.job import run_hydra
 
     return run_hydra(points)

@@ -1,10 +1,12 @@
-"""The frame of a command: its help, its one-line errors, and its exit statuses."""
+"""The frame of every command: its help, its one-line errors, its exit status, its output."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 
+from harness.command.interrupts import sigterm_as_ctrl_c
+from harness.command.output import lasting_output
 from harness.errors import ConfigError
 
 #: done; could not be done in part or at all; the input was wrong; Ctrl-C
@@ -13,29 +15,39 @@ OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 def run_command(
     main: Callable[[list[str]], int],
-    usage: str,
+    usage: str | None,
     arguments: Sequence[str] | None = None,
     *,
     writing: str = "the results",
     also_wrong: tuple[type[Exception], ...] = (),
+    interrupted: str | None = "interrupted; nothing was written",
 ) -> int:
     """Run `main` with the arguments, by default those of the process; return its exit status.
 
-    `-h` and `--help` print the usage. Input that is wrong (`ConfigError` and the types of
-    `also_wrong`) is one line and status 2, a failure to write `writing` one line and status 1.
+    `-h` and `--help` print the usage, unless that is None and `main` answers them itself. Input
+    that is wrong (`ConfigError` and the types of `also_wrong`) is one line and status 2; a failure
+    to write `writing`, or what is printed, is one line and status 1. SIGTERM counts as Ctrl-C. What
+    nobody reads to its end (`| head`) is no failure.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(usage, end="")
-        return OK
-    try:
-        return main(given)
-    except (ConfigError, *also_wrong) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG
-    except OSError as error:
-        print(f"error: cannot write {writing}: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
+    with sigterm_as_ctrl_c(), lasting_output() as output:
+        try:
+            if usage is not None and {"-h", "--help"} & set(given):
+                print(usage, end="")
+                status = OK
+            else:
+                status = main(given)
+        except (ConfigError, *also_wrong) as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = WRONG
+        except OSError as error:
+            print(f"error: cannot write {writing}: {error}", file=sys.stderr)
+            status = FAILED
+        except KeyboardInterrupt:
+            if interrupted is not None:
+                print(interrupted, file=sys.stderr)
+            status = INTERRUPTED
+    if output.is_full:
+        print(f"error: cannot write what is printed: {output.failure}", file=sys.stderr)
+        status = status or FAILED
+    return status

@@ -1,15 +1,35 @@
-"""Ctrl-C that stops a computation at once, but never a file that is being written."""
+"""Ctrl-C that stops a computation at once, but never a file that is being written.
+
+SIGTERM, by which batch systems and container managers end a job, is taken for Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise `KeyboardInterrupt`, as SIGINT does, for as long as the block lasts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
 
 class Interrupts:
-    """Notes Ctrl-C in `happened`; raises `KeyboardInterrupt` only while `armed`."""
+    """Notes either signal in `happened`; raises `KeyboardInterrupt` only while `armed`."""
 
     def __init__(self) -> None:
         self.armed = False
@@ -18,7 +38,7 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if self._main:
-            self._before = signal.signal(signal.SIGINT, self._note)
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -28,7 +48,8 @@ class Interrupts:
         trace: TracebackType | None,
     ) -> None:
         if self._main:
-            signal.signal(signal.SIGINT, self._before)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.happened = True
