@@ -30,7 +30,10 @@ def _run(arguments: list[str]) -> int:
     sys.argv[1:] = [*arguments, *pinned]
     from harness.cli.job import run_hydra
 
-    return run_hydra(points)
+    try:
+        return run_hydra(points)
+    finally:
+        points.release()
 
 
 if __name__ == "__main__":

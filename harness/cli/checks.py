@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.cli.help import choose_workload, options
 from harness.cli.points import Points
 from harness.errors import ConfigError
-from harness.results import ResultsError, ensure_fresh
+from harness.results import Claim, ResultsError
 from harness.run.config import compose
 
 ENTRY_POINTS = "kv_harness.allocators"
@@ -47,9 +47,9 @@ def _has_conf(package: str) -> bool:
 def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
     """Return what is wrong with the arguments, if anything, and overrides to add to them.
 
-    Every point that would be run is prepared and handed to `points`. A good run directory exists
-    afterwards; the overrides name it, since the default holds the time to the microsecond and would
-    become another one when Hydra reads it again.
+    Every point that would be run is prepared and handed to `points`. The run directory exists and
+    is claimed afterwards; the overrides name it, since the default holds the time to the
+    microsecond and would become another one when Hydra reads it again.
     """
     flags = {argument for argument in arguments if argument.startswith("-")}
     if flags - RUN_FLAGS - SWEEP_FLAGS:
@@ -64,7 +64,7 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
             points.check(composed)
         hydra = composed.hydra
         key, chosen = ("sweep", hydra.sweep.dir) if multirun else ("run", hydra.run.dir)
-        ensure_fresh(chosen)
+        points.claim = Claim(chosen)
     except (ConfigError, ResultsError) as error:
         return str(error), []
     except MissingConfigException as error:

@@ -6,6 +6,7 @@ import json
 
 from omegaconf import DictConfig
 
+from harness.results import Claim
 from harness.run import Prepared, prepare
 from harness.run.config import plain_options
 from harness.run.prepared import RequestTables
@@ -15,7 +16,12 @@ KEPT_POINTS = 16
 
 
 class Points:
-    """The points of a command line: one, or those of a sweep."""
+    """The points of a command line: one, or those of a sweep.
+
+    claim: the directory of the run or the sweep, which no other run may use meanwhile.
+    """
+
+    claim: Claim | None = None
 
     def __init__(self) -> None:
         self._kept: dict[str, Prepared] = {}
@@ -30,6 +36,11 @@ class Points:
     def take(self, composed: DictConfig) -> Prepared:
         """Return a point's prepared value, once; raises `ConfigError`."""
         return self._kept.pop(_identity(composed), None) or prepare(composed, self._tables)
+
+    def release(self) -> None:
+        """Give up the directory."""
+        if self.claim is not None:
+            self.claim.release()
 
 
 def _identity(composed: DictConfig) -> str:

@@ -1,5 +1,6 @@
 """Run directories: what a variant leaves behind, how it is written, and how it is read back."""
 
+from harness.results.claim import Claim
 from harness.results.environment import describe_environment
 from harness.results.errors import ResultsError
 from harness.results.reader import load_summary, summary_rows
@@ -11,7 +12,7 @@ from harness.results.runlog import (
     Row,
     RunLog,
 )
-from harness.results.writer import SCHEMA_VERSION, RunWriter, ensure_fresh, write_run
+from harness.results.writer import SCHEMA_VERSION, RunWriter, write_run
 
 __all__ = [
     "CATEGORIES",
@@ -19,12 +20,12 @@ __all__ = [
     "SCHEMA_VERSION",
     "STATUSES",
     "TIMELINE_COLUMNS",
+    "Claim",
     "ResultsError",
     "Row",
     "RunLog",
     "RunWriter",
     "describe_environment",
-    "ensure_fresh",
     "load_summary",
     "summary_rows",
     "write_run",

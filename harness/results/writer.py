@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -115,30 +113,6 @@ def write_run(
     with RunWriter(run_dir, config, environment) as writer:
         for row in rows:
             writer.add(row, by_allocator.get(row.allocator))
-
-
-def ensure_fresh(run_dir: str | Path, ignore: Iterable[str] = ()) -> Path:
-    """Create `run_dir` and prove that it can be written; names in `ignore` may be there already.
-
-    Raises ResultsError when it holds anything else, is not a directory, or cannot be written.
-    """
-    path = Path(run_dir)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        held = sorted(entry.name for entry in path.iterdir() if entry.name not in set(ignore))
-        if held:
-            raise ResultsError(
-                f"{path}: the run directory exists and is not empty (it holds {held[0]}); "
-                "choose another or remove it"
-            )
-        probe = path / f".probe.{secrets.token_hex(4)}"
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        probe.unlink()
-    except FileExistsError as error:
-        raise ResultsError(f"{path}: not a directory") from error
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot be written: {error.strerror}") from error
-    return path
 
 
 def column_schema(columns: dict[str, type]) -> pyarrow.Schema:

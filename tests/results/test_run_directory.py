@@ -11,7 +11,6 @@ from harness.results import (
     Row,
     RunWriter,
     describe_environment,
-    ensure_fresh,
     load_summary,
     summary_rows,
     write_run,
@@ -174,31 +173,6 @@ def test_a_summary_that_is_not_ours_is_refused_in_one_line(tmp_path, content, me
 def test_an_absent_summary_is_refused(tmp_path):
     with pytest.raises(ResultsError, match="no such file"):
         load_summary(tmp_path)
-
-
-def test_a_fresh_directory_is_created_and_left_empty(tmp_path):
-    path = ensure_fresh(tmp_path / "a" / "b")
-    assert path.is_dir()
-    assert os.listdir(path) == []
-    (path / ".hydra").mkdir()
-    ensure_fresh(path, ignore=[".hydra"])
-    with pytest.raises(ResultsError, match="not empty"):
-        ensure_fresh(path)
-
-
-def test_a_file_in_the_way_and_a_directory_that_cannot_be_written(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ResultsError, match="not a directory"):
-        ensure_fresh(tmp_path / "file")
-    with pytest.raises(ResultsError, match="cannot be written"):
-        ensure_fresh(tmp_path / "file" / "below")
-
-    def refuse(*args):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(ResultsError, match="cannot be written: Permission denied"):
-        ensure_fresh(tmp_path / "locked")
 
 
 def test_the_environment_names_versions_and_no_person_or_place(tmp_path):

@@ -1,0 +1,69 @@
+"""A run directory that is empty, can be written, and belongs to one run alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from harness.results.errors import ResultsError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there two runs at once are not told apart
+    fcntl = None  # type: ignore[assignment]
+
+#: lies in a run directory for as long as a run writes there
+LOCK = ".lock"
+
+
+class Claim:
+    """Holds a directory until it is released; a process that dies holds nothing."""
+
+    def __init__(self, run_dir: str | Path) -> None:
+        """Create the directory if need be, and lock it.
+
+        Raises `ResultsError` when another run writes there, when it holds anything, is not a
+        directory, or cannot be written.
+        """
+        self.path = Path(run_dir)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            held = sorted(entry.name for entry in self.path.iterdir())
+            self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+        except FileExistsError as error:
+            raise ResultsError(f"{self.path}: not a directory") from error
+        except OSError as error:
+            raise ResultsError(f"{self.path}: cannot be written: {error.strerror}") from error
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise ResultsError(
+                f"{self.path}: another run is writing there; choose another directory"
+            ) from error
+        held = [name for name in held if name != LOCK]
+        if held:
+            self.release()
+            raise ResultsError(
+                f"{self.path}: the run directory exists and is not empty (it holds {held[0]}); "
+                "choose another or remove it"
+            )
+
+    def release(self) -> None:
+        """Give the directory up; what was written there stays."""
+        (self.path / LOCK).unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
