@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli.help import choose_workload, options
+from harness.cli.help import choose_workload, groups, options
 from harness.cli.points import Points
 from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
@@ -59,6 +59,7 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         overrides, multirun = _with_experiment(lines, bool(flags & SWEEP_FLAGS))
         if not any(o.key_or_group == "workload" for o in overrides):
             return choose_workload(), []
+        _check_groups(overrides)
         for point in _points(overrides, multirun):
             composed = compose(*point, with_hydra=True)
             points.check(composed)
@@ -73,6 +74,17 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         return _explain(error, lines), []
     given = any(o.key_or_group == f"hydra.{key}.dir" for o in overrides)
     return None, [] if given else [f"hydra.{key}.dir={chosen}"]
+
+
+def _check_groups(overrides: list[Override]) -> None:
+    """Refuse to leave a group out: every run needs one of each."""
+    for override in overrides:
+        group = override.key_or_group
+        left_out = override.is_delete() or override.value() is None
+        if left_out and group in groups():
+            raise ConfigError(
+                f"{override.input_line}: every run needs one; there are {', '.join(options(group))}"
+            )
 
 
 def _with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], bool]:

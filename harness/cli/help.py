@@ -39,6 +39,11 @@ Options
 """
 
 
+def groups() -> list[str]:
+    """Return the names of the groups of options, sorted."""
+    return sorted(f.name for f in files("conf").iterdir() if f.is_dir() and f.name[0] != "_")
+
+
 def options(group: str) -> list[str]:
     """Return the names of a group's options, sorted."""
     folder = files("conf") / group

@@ -40,6 +40,17 @@ def check(config: Config) -> None:
         )
     if not config.allocators:
         raise ConfigError("no allocator is chosen: allocator='[paged,virtual]'")
+    for name, knobs in config.allocators.items():
+        if not isinstance(knobs, dict) or not isinstance(knobs.get("_target_"), str):
+            raise ConfigError(
+                f"allocators.{name} must be its class and knobs, {{_target_: MODULE.CLASS, ...}}, "
+                f"got {knobs!r}"
+            )
+    if not config.workload.name.isprintable() or {"/", "\\"} & set(config.workload.name):
+        raise ConfigError(
+            "workload.name is part of a directory's name and holds no slash, got "
+            f"{config.workload.name!r}"
+        )
 
 
 def _check_counts(config: Config) -> None:

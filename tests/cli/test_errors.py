@@ -56,6 +56,20 @@ CASES = [
     (["+allocators.x={_target_: no.such.Class}"], "no allocator class"),
     (["allocators.paged.block_size=8,16"], "add -m"),
     (["hydra.run.dir=/dev/null/run"], "/dev/null/run"),
+    (["allocator=null"], "every run needs one; there are contiguous_grow, "),
+    (["~model"], "~model: every run needs one; there are "),
+    *(
+        ([f"{group}=null"], f"{group}=null: every run needs one; there are ")
+        for group in ("model", "hardware", "engine", "executor", "cost_model", "workload")
+    ),
+    *(
+        ([f"{group}=null"], f"'{group}' is not Optional")
+        for group in ("harness", "sampling", "allocators")
+    ),
+    (["allocators.paged=null"], "allocators.paged must be its class and knobs, {_target_: "),
+    (["+allocators.x=5"], "allocators.x must be its class and knobs"),
+    (["+allocators.x={block_size: 5}"], "allocators.x must be its class and knobs"),
+    (["workload.name=../../x"], "workload.name is part of a directory's name"),
 ]
 
 
