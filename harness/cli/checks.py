@@ -83,7 +83,8 @@ def _check_groups(overrides: list[Override]) -> None:
         left_out = override.is_delete() or override.value() is None
         if left_out and group in groups():
             raise ConfigError(
-                f"{override.input_line}: every run needs one; there are {', '.join(options(group))}"
+                f"{override.input_line} leaves {group} out; choose one of "
+                f"{', '.join(options(group))}"
             )
 
 

@@ -56,10 +56,10 @@ CASES = [
     (["+allocators.x={_target_: no.such.Class}"], "no allocator class"),
     (["allocators.paged.block_size=8,16"], "add -m"),
     (["hydra.run.dir=/dev/null/run"], "/dev/null/run"),
-    (["allocator=null"], "every run needs one; there are contiguous_grow, "),
-    (["~model"], "~model: every run needs one; there are "),
+    (["allocator=null"], "leaves allocator out; choose one of contiguous_grow, "),
+    (["~model"], "~model leaves model out; choose one of "),
     *(
-        ([f"{group}=null"], f"{group}=null: every run needs one; there are ")
+        ([f"{group}=null"], f"{group}=null leaves {group} out; choose one of ")
         for group in ("model", "hardware", "engine", "executor", "cost_model", "workload")
     ),
     *(
