@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from harness.command.interrupts import sigterm_as_ctrl_c
 from harness.command.output import lasting_output
 from harness.errors import ConfigError
+from harness.siblings import in_the_way
 
 #: done; could not be done in part or at all; the input was wrong; Ctrl-C
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -32,6 +33,9 @@ def run_command(
     given = list(sys.argv[1:] if arguments is None else arguments)
     with sigterm_as_ctrl_c(), lasting_output() as output:
         try:
+            problem = in_the_way()
+            if problem is not None:
+                raise ConfigError(problem)
             if usage is not None and {"-h", "--help"} & set(given):
                 print(usage, end="")
                 status = OK
