@@ -15,12 +15,12 @@ import torch
 from allocators.base import Geometry, Unsupported
 from kernels.memory import os_memory
 from kernels.memory.tensors import wrap
-from kernels.memory.virtual import Virtual
+from kernels.memory.virtual import VirtualMemory
 from kernels.memory.virtual_shape import VirtualShape
 
 
 class DemandDriver:
-    """See `virtual.Driver`; `map` and `create` have nothing to do."""
+    """See `virtual.PageDriver`; `map` and `create` have nothing to do."""
 
     def __init__(self, shape: VirtualShape) -> None:
         self._shape = shape
@@ -70,7 +70,7 @@ class DemandDriver:
             os_memory.unmap_memory(address, size_bytes + os_memory.OS_PAGE_BYTES)
 
 
-class Demand(Virtual):
+class DemandMemory(VirtualMemory):
     """A virtual backing on `DemandDriver`, on the CPU."""
 
     def __init__(

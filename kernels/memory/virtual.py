@@ -22,7 +22,7 @@ from kernels.memory.virtual_shape import VirtualShape
 HANDLES = ("on_demand", "ahead")
 
 
-class Driver(Protocol):
+class PageDriver(Protocol):
     """Memory as the system has it.  Page-groups are numbered; a page is (page-group, range)."""
 
     def reserve(self, size_bytes: int) -> int:
@@ -56,7 +56,7 @@ class Driver(Protocol):
         """Unmap and give back everything, whatever state it is in; may be called again."""
 
 
-class Virtual(Backing):
+class VirtualMemory(Backing):
     """Executes maps, unmaps and copies on a driver's ranges.
 
     With `handles="on_demand"` physical memory is held exactly while it is mapped, with "ahead" all
@@ -70,7 +70,7 @@ class Virtual(Backing):
         geometry: Geometry,
         dtype: torch.dtype,
         device: torch.device,
-        driver: Driver,
+        driver: PageDriver,
         *,
         handles: str = "on_demand",
         background: bool = True,

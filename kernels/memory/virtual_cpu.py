@@ -21,7 +21,7 @@ SHARED_FIXED = 0x01 | os_memory.MAP_FIXED
 
 
 class CpuDriver:
-    """See `virtual.Driver`."""
+    """See `virtual.PageDriver`."""
 
     def __init__(self, shape: VirtualShape, device: torch.device | None = None) -> None:
         if shape.page_bytes % os_memory.OS_PAGE_BYTES:

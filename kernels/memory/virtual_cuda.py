@@ -48,7 +48,7 @@ def probe_vmm() -> Support:
 
 
 class CudaDriver:
-    """See `virtual.Driver`.  `bindings` and `torch_cuda` are given by tests.
+    """See `virtual.PageDriver`.  `bindings` and `torch_cuda` are given by tests.
 
     Whatever is held is noted right after the call that obtained it, so that `close` gives back
     exactly what there is, after an error too.

@@ -190,7 +190,7 @@ class ModelExecutor:
         tokens = [self.histories.piece(p.group, p.sequence, p.start, p.stop) for p in pieces]
         return self._forward.run(
             Pieces(
-                seqs=np.array([p.row for p in pieces], dtype=np.int64),
+                rows=np.array([p.row for p in pieces], dtype=np.int64),
                 starts=np.array([p.start for p in pieces], dtype=np.int64),
                 stops=np.array([p.stop for p in pieces], dtype=np.int64),
                 tokens=np.concatenate(tokens),

@@ -23,12 +23,12 @@ WARM_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Positions `starts[i]`..`stops[i]` - 1 of sequence `seqs[i]`, and their `tokens` in one row.
+    """Positions `starts[i]`..`stops[i]` - 1 of sequence `rows[i]`, and their `tokens` in one row.
 
     KV of the positions before is in memory; single positions (who decodes) come first.
     """
 
-    seqs: IntArray
+    rows: IntArray
     starts: IntArray
     stops: IntArray
     tokens: IntArray  # [sum of stops - starts]
@@ -65,10 +65,10 @@ class Forward:
 
     def run(self, pieces: Pieces) -> torch.Tensor:
         """Compute the pieces and store their KV; return the last hidden state of each, [S, H]."""
-        layout = self._allocator.layout(pieces.seqs)
+        layout = self._allocator.layout(pieces.rows)
         # A prompt may be computed before the private tokens behind it, which the layout counts.
         layout = replace(layout, lengths=pieces.stops)
-        if self._graphs is not None and len(pieces.tokens) == len(pieces.seqs):
+        if self._graphs is not None and len(pieces.tokens) == len(pieces.rows):
             return self._graphs.run(layout, torch.as_tensor(pieces.tokens))
         return self._pass(self._caches, layout, pieces)
 

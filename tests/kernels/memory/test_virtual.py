@@ -15,8 +15,8 @@ from allocators.virtual import Virtual
 from kernels import load, new_slots, prefill
 from kernels.memory import BackingError, OutOfMemory, backing_for, os_memory
 from kernels.memory.host_space import HostSpace
-from kernels.memory.pool import Pool
-from kernels.memory.virtual import Virtual as Backing
+from kernels.memory.pool import PoolMemory
+from kernels.memory.virtual import VirtualMemory
 from kernels.memory.virtual_cpu import CpuDriver
 from kernels.memory.virtual_shape import VirtualShape
 from tests.kernels.memory.cases import (
@@ -143,8 +143,8 @@ def test_attention_reads_virtual_ranges_in_place(packing, layout):
     allocator = Virtual(shape, page_size="64KiB", layout=layout, sharing="copy")
     with backing_for(allocator, dtype=torch.float32, packing=packing) as backing:
         lengths = [25, 40]
-        for seq, n in enumerate(lengths):
-            backing.apply(allocator.admit(np.array([seq]), Prompt(n), Demand(n, 9)))
+        for row, n in enumerate(lengths):
+            backing.apply(allocator.admit(np.array([row]), Prompt(n), Demand(n, 9)))
         rows = allocator.layout(np.arange(2))
         slots = new_slots(rows, lengths)
         k, v = backing.keys(1), backing.values(1)
@@ -241,7 +241,7 @@ def test_a_failure_half_way_leaves_nothing_behind(method, after, background):
     threads = threading.active_count()
 
     def use():
-        with Backing(shape, allocator.geometry, torch.float32, torch.device("cpu"), driver,
+        with VirtualMemory(shape, allocator.geometry, torch.float32, torch.device("cpu"), driver,
                      background=background) as backing:  # fmt: skip
             backing.map(Grant(ahead_maps=np.array([[0, 0, 5], [1, 0, 6], [2, 0, 7]])))
             backing.resident_bytes()
@@ -258,7 +258,7 @@ def test_a_failure_half_way_leaves_nothing_behind(method, after, background):
 def test_more_than_the_machine_has_is_out_of_memory():
     shape = small(capacity_tokens=1 << 36)
     with pytest.raises(OutOfMemory, match=r"mmap of \d+ bytes failed"):
-        Pool(shape, torch.float32, torch.device("cpu"), paged=False)
+        PoolMemory(shape, torch.float32, torch.device("cpu"), paged=False)
 
 
 def test_swapped_out_tokens_come_back_elsewhere():
@@ -270,9 +270,9 @@ def test_swapped_out_tokens_come_back_elsewhere():
             saved = backing.save(new_slots(allocator.layout(ONE), [20]))
             backing.apply(allocator.release(ONE))
             two = np.array([2])
-            for seq in (np.array([1]), two):
-                backing.apply(allocator.admit(seq, Prompt(20), Demand(20, 9)))
-                write_values(backing, allocator.layout(seq), np.arange(20))
+            for rows in (np.array([1]), two):
+                backing.apply(allocator.admit(rows, Prompt(20), Demand(20, 9)))
+                write_values(backing, allocator.layout(rows), np.arange(20))
             backing.restore(new_slots(allocator.layout(two), [20]), saved)
             kept, back = read_values(backing, allocator.layout(np.array([1, 2])))
             assert kept.tolist() == list(range(20))
