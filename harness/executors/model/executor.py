@@ -74,7 +74,7 @@ class ModelExecutor:
         self._allocator, self._memory = allocator, memory
         self._host = HostSpace(memory)
         self._forward = Forward(decoder, allocator, memory, backend, single=single, capture=capture)
-        self._sampler = Sampler(sampling, seed)
+        self.sampler = Sampler(sampling, seed)
         self.histories = Histories(requests, decoder.shape.vocab)
         self._running: Running | None = None
         self._mapping_seen_s = 0.0
@@ -93,10 +93,6 @@ class ModelExecutor:
     @property
     def memory(self) -> Backing:
         return self._memory
-
-    def beam_scores(self, request: int) -> list[float]:
-        """Return the log-probability of each beam of a request, the best first."""
-        return self._sampler.scores(request)
 
     # -- the step ----------------------------------------------------------------------------
     def step(self, plan: Plan, lengths: IntArray) -> float:
@@ -212,7 +208,7 @@ class ModelExecutor:
         if len(at) < len(pieces):
             hidden = hidden[torch.as_tensor(at, device=hidden.device)]
         emitted = [self.histories.emitted(group.index) for group in groups]
-        choices = self._sampler.choose(self._forward.logits(hidden), rows, groups, emitted)
+        choices = self.sampler.choose(self._forward.logits(hidden), rows, groups, emitted)
         for group, n, choice in zip(groups, emitted, choices, strict=True):
             self.histories.append(group, choice.tokens, choice.parents)
             if choice.parents is not None and n < len(group.lineage):

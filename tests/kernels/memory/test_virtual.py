@@ -21,6 +21,7 @@ from kernels.memory.virtual_cpu import CpuDriver
 from kernels.memory.virtual_shape import VirtualShape
 from tests.kernels.memory.cases import (
     ALLOCATORS,
+    expected_bytes,
     geometry,
     read_values,
     small,
@@ -37,11 +38,11 @@ def open_backing(name="virtual-alias", **options):
 
 
 def maps_of(backing):
-    """Lines of /proc/self/maps that lie in the backing's ranges."""
+    """Lines of /proc/self/maps that lie at the backing's addresses."""
     found = []
     for line in all_maps():
         start, end = (int(x, 16) for x in line.split()[0].split("-"))
-        size = backing.shape.range_bytes
+        size = backing.shape.tensor_bytes
         found += [line for a in backing.addresses if start < a + size and end > a]
     return found
 
@@ -55,8 +56,8 @@ def test_a_page_group_mapped_twice_shows_the_same_bytes():
     with backing:
         backing.map(Grant(maps=np.array([[0, 0, 5], [3, 2, 5]])))
         t = backing.geometry.page_tokens
-        other = (3 * backing.shape.columns + 2) * t
-        assert backing.resident_bytes() == backing.shape.group_bytes
+        other = (3 * backing.shape.pages_per_range + 2) * t
+        assert backing.resident_bytes() == backing.shape.page_group_bytes
         for layer in range(2):
             for cache in (backing.keys(layer), backing.values(layer)):
                 slots = cache.flatten(0, 1)
@@ -71,25 +72,25 @@ def test_resident_memory_by_three_accounts():
     with backing:
         grant = allocator.admit(np.arange(3), Prompt(30), Demand(30, 10))
         backing.apply(grant)
-        shape, pages = backing.shape, backing.page_map
-        assert pages.places_mapped > pages.pages_mapped > 0
-        expected = pages.pages_mapped * shape.group_bytes
-        assert backing.resident_bytes() == backing.mapped_bytes == expected
-        ranges = [(a, shape.range_bytes) for a in backing.addresses]
-        assert os_memory.resident_by_smaps(ranges) == 0
-        for whole in backing._ranges:
-            for place in np.flatnonzero(pages.at.ravel() >= 0).tolist():
+        shape, places = backing.shape, backing.page_map.places
+        assert places.sum() > np.count_nonzero(places) > 0
+        expected = np.count_nonzero(places) * shape.page_group_bytes
+        assert backing.resident_bytes() == expected == expected_bytes(allocator)
+        tensors = [(a, shape.tensor_bytes) for a in backing.addresses]
+        assert os_memory.resident_by_smaps(tensors) == 0
+        for whole in backing._tensors:
+            for place in np.flatnonzero(backing.page_map.at.ravel() >= 0).tolist():
                 at = place * shape.page_numbers
                 whole[at : at + shape.page_numbers] = 1.0
         # The file is counted once, mincore and smaps once for each place that shows it.
-        shown = pages.places_mapped * shape.group_bytes
+        shown = places.sum() * shape.page_group_bytes
         assert backing.resident_bytes() == expected
-        assert sum(os_memory.core_bytes(*r) for r in ranges) == shown
-        assert os_memory.resident_by_smaps(ranges) == shown
+        assert sum(os_memory.core_bytes(*each) for each in tensors) == shown
+        assert os_memory.resident_by_smaps(tensors) == shown
         backing.apply(allocator.release(np.arange(3)))
         active, cached, _ = allocator.balance()
         assert active == 0
-        assert backing.resident_bytes() == cached * shape.group_bytes
+        assert backing.resident_bytes() == cached * shape.page_group_bytes
 
 
 def test_demand_paging_holds_exactly_the_touched_system_pages():
@@ -101,7 +102,7 @@ def test_demand_paging_holds_exactly_the_touched_system_pages():
         token = backing.shape.token_numbers * 4
         system_pages = -(-5 * token // os_memory.OS_PAGE_BYTES)
         assert backing.resident_bytes() == 4 * system_pages * os_memory.OS_PAGE_BYTES
-        assert backing.resident_bytes() < backing.mapped_bytes
+        assert backing.resident_bytes() < expected_bytes(allocator)
 
 
 def test_demand_paging_refuses_what_aliases():
@@ -113,12 +114,11 @@ def test_demand_paging_refuses_what_aliases():
 def test_handles_made_ahead_hold_everything_from_the_start():
     allocator, backing = open_backing(handles="ahead")
     with backing:
-        whole = sum(allocator.balance()) * backing.shape.group_bytes
+        whole = sum(allocator.balance()) * backing.shape.page_group_bytes
         assert backing.resident_bytes() == backing.committed_bytes == whole
         backing.apply(allocator.admit(ONE, Prompt(5), Demand(5, 30)))
         backing.apply(allocator.release(ONE))
-        assert backing.resident_bytes() == whole
-        assert backing.mapped_bytes < whole
+        assert backing.resident_bytes() == whole > expected_bytes(allocator)
 
 
 def test_a_moved_page_group_keeps_its_bytes_and_a_new_one_has_none():
@@ -128,7 +128,7 @@ def test_a_moved_page_group_keeps_its_bytes_and_a_new_one_has_none():
         backing.keys(0).flatten(0, 1)[0] = 3.0
         move = Grant(unmaps=np.array([[0, 0, 5]]), maps=np.array([[1, 0, 5]]))
         backing.map(move)
-        at = backing.shape.columns * backing.geometry.page_tokens
+        at = backing.shape.pages_per_range * backing.geometry.page_tokens
         assert (backing.keys(0).flatten(0, 1)[at] == 3.0).all()
         backing.map(Grant(unmaps=np.array([[1, 0, 5]])))
         assert backing.resident_bytes() == 0
@@ -250,7 +250,7 @@ def test_a_failure_half_way_leaves_nothing_behind(method, after, background):
         use()
     gc.collect()
     assert driver.file == -1
-    assert driver._ranges == {}
+    assert driver._reserved == {}
     assert threading.active_count() <= threads
     assert len(all_maps()) <= before + 1
 
