@@ -26,6 +26,7 @@ Invariants (each is checked by `harness.conformance`):
 from __future__ import annotations
 
 import abc
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -45,6 +46,12 @@ class NeverFits(AllocatorError):
 
 class Unsupported(AllocatorError):
     """The policy cannot do this at all (for instance a page size the model's shape rules out)."""
+
+
+def one_of(name: str, value: object, allowed: Collection[str]) -> None:
+    """Raise ValueError unless a knob's value is one of those allowed."""
+    if value not in tuple(allowed):  # a YAML may hold what no dict can look up
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def is_number(value: object) -> bool:
@@ -154,21 +161,37 @@ class Grant:
 EMPTY_GRANT = Grant()
 
 
+#: bytes of one block-table entry on the device (a 32-bit block number)
+BLOCK_TABLE_ENTRY_BYTES = 4
+
+
 @dataclass(frozen=True, slots=True)
 class BlockTable:
     """Paged layout: page p // page_tokens of row i holds position p, at p % page_tokens."""
 
     page_tokens: int
-    table: IntArray  # [sequences, pages], -1 where a row has no page
-    lengths: IntArray  # [sequences]
+    table: IntArray  # [rows, pages], -1 where a row has no page
+    lengths: IntArray  # [rows]
+
+    def take(self, at: IntArray) -> BlockTable:
+        """Return these rows of it, in this order."""
+        return BlockTable(self.page_tokens, self.table[at], self.lengths[at])
 
 
 @dataclass(frozen=True, slots=True)
 class Strided:
     """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p."""
 
-    base: IntArray  # [sequences]
-    lengths: IntArray  # [sequences]
+    base: IntArray  # [rows]
+    lengths: IntArray  # [rows]
+
+    def take(self, at: IntArray) -> Strided:
+        """Return these rows of it, in this order."""
+        return Strided(self.base[at], self.lengths[at])
+
+
+#: what a kernel needs to find the KV of some rows
+Layout = BlockTable | Strided
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +225,9 @@ class Allocator(abc.ABC):
     pages_per_group: int = 0
     #: bytes of one driver page (0: the policy never maps)
     page_bytes: int = 0
+    #: whether a page-group that is mapped may stand in several virtual ranges at once; memory that
+    #: cannot show it twice, or whose tokens run over page ends, has to know
+    alias: bool = True
     #: whether the kernels read a block table, which is sent to the device at every step
     block_tables: ClassVar[bool] = False
     #: whether prompts are looked up in a prefix index, which has to be told their tokens
@@ -290,7 +316,7 @@ class Allocator(abc.ABC):
 
     # -- views -------------------------------------------------------------------------------
     @abc.abstractmethod
-    def layout(self, rows: IntArray) -> BlockTable | Strided:
+    def layout(self, rows: IntArray) -> Layout:
         """Return what a kernel needs to find the KV of these sequences."""
 
     @abc.abstractmethod

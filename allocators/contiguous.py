@@ -23,17 +23,14 @@ from allocators.base import (
     Strided,
     Unsupported,
     Usage,
+    one_of,
 )
 from allocators.host import HostExtents
-from allocators.placement import PLACEMENTS, Extent
+from allocators.placement import PLACEMENTS, Extent, next_power_of_two
 
 RESERVATIONS = ("max", "pow2", "oracle", "grow")
-#: bytes that describe one extent (a base and a length, 64 bits each)
-ENTRY_BYTES = 16
-
-
-def next_power_of_two(n: int) -> int:
-    return 1 << max(0, n - 1).bit_length()
+#: bytes that describe one extent on the device (a base and a length, 64 bits each)
+EXTENT_ENTRY_BYTES = 16
 
 
 class Contiguous(Allocator):
@@ -47,12 +44,8 @@ class Contiguous(Allocator):
         placement: str = "buddy",
         prefix_index: str = "none",
     ) -> None:
-        for name, value, allowed in (
-            ("reservation", reservation, RESERVATIONS),
-            ("placement", placement, tuple(PLACEMENTS)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        one_of("reservation", reservation, RESERVATIONS)
+        one_of("placement", placement, PLACEMENTS)
         if prefix_index != "none":
             raise Unsupported(
                 f"prefix_index={prefix_index}: contiguous sequences cannot share a prefix, as each "
@@ -260,7 +253,7 @@ class Contiguous(Allocator):
             free=flat + free,
             pages=extents,
             logical_pages=extents,
-            metadata_bytes=extents * ENTRY_BYTES,
+            metadata_bytes=extents * EXTENT_ENTRY_BYTES,
         )
 
     # -- checks ------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from allocators.base import (
+    BLOCK_TABLE_ENTRY_BYTES,
     EMPTY_GRANT,
     Allocator,
     BlockTable,
@@ -34,9 +35,6 @@ from allocators.host import HostPages, HostTier
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
 from allocators.prefix.index import PrefixStats
-
-#: bytes of one block-table entry on the device (a 32-bit block number)
-ENTRY_BYTES = 4
 
 
 class Paged(Allocator):
@@ -235,7 +233,7 @@ class Paged(Allocator):
             free=self.geometry.capacity_bytes - in_use - cached,
             pages=held,
             logical_pages=logical,
-            metadata_bytes=logical * ENTRY_BYTES,
+            metadata_bytes=logical * BLOCK_TABLE_ENTRY_BYTES,
         )
 
     # -- checks ------------------------------------------------------------------------------

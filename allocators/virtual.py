@@ -32,17 +32,18 @@ from allocators.base import (
     Unsupported,
     Usage,
     is_number,
+    one_of,
 )
 from allocators.grants import join
 from allocators.growth import bisect_headroom, pages_when_forked
 from allocators.host import HostPages
-from allocators.page_table import EMPTY, PageTable, ceil_div
+from allocators.page_table import NO_PAGES, PageTable, ceil_div
 from allocators.prefix.index import PrefixStats
 from allocators.virtual_prefix import attach
 
 PAGE_BYTES = {"64KiB": 64 << 10, "128KiB": 128 << 10, "256KiB": 256 << 10, "2MiB": 2 << 20}
 #: bytes of one page-table entry of the driver
-ENTRY_BYTES = 8
+PAGE_TABLE_ENTRY_BYTES = 8
 
 
 def page_group_tokens(geometry: Geometry, page_bytes: int, layout: str) -> int:
@@ -71,13 +72,9 @@ class Virtual(Allocator):
         reclaim_free: float = 0.1,
         prefix_index: str = "none",
     ) -> None:
-        for name, value, allowed in (
-            ("page_size", page_size, tuple(PAGE_BYTES)),
-            ("layout", layout, ("per_layer", "sliced")),
-            ("sharing", sharing, ("alias", "copy")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        one_of("page_size", page_size, PAGE_BYTES)
+        one_of("layout", layout, ("per_layer", "sliced"))
+        one_of("sharing", sharing, ("alias", "copy"))
         for name, value in (("deferred", deferred), ("eager", eager), ("background", background)):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be true or false, got {value!r}")
@@ -150,7 +147,7 @@ class Virtual(Allocator):
     def lookup(self, prompt: Prompt) -> int:
         return len(self.index.find(prompt)) * self.geometry.page_tokens
 
-    def _open(self, rows: IntArray, tokens: int, found: IntArray = EMPTY) -> Grant:
+    def _open(self, rows: IntArray, tokens: int, found: IntArray = NO_PAGES) -> Grant:
         """Give each sequence a range with room for `tokens`, which begins with the pages `found`.
 
         The caller has counted the pages.
@@ -379,7 +376,7 @@ class Virtual(Allocator):
             logical_pages=flat + logical,
             metadata_bytes=flat
             + int(self.pages.count.sum())
-            * (self.pages_per_group * self.geometry.ranks * ENTRY_BYTES),
+            * (self.pages_per_group * self.geometry.ranks * PAGE_TABLE_ENTRY_BYTES),
         )
 
     # -- checks ------------------------------------------------------------------------------

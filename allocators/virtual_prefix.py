@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import NO_MAPS, Grant, IntArray, Unsupported
-from allocators.page_table import EMPTY, FreeQueue, PageTable
+from allocators.base import NO_MAPS, Grant, IntArray, Unsupported, one_of
+from allocators.page_table import NO_PAGES, FreeQueue, PageTable
 from allocators.prefix.hash_index import HashIndex
 from allocators.prefix.index import NullIndex, PrefixIndex
 from allocators.prefix.pool import BlockPool
@@ -28,8 +28,7 @@ def attach(pages: PageTable, prefix_index: str, sharing: str) -> tuple[PrefixInd
 
     Raises ValueError for an unknown name, Unsupported for an index where nothing may be aliased.
     """
-    if prefix_index not in INDEXES:
-        raise ValueError(f"prefix_index must be one of {', '.join(INDEXES)}, got {prefix_index!r}")
+    one_of("prefix_index", prefix_index, INDEXES)
     if prefix_index == "none":
         return NullIndex(), Ranges(pages)
     if sharing == "copy":
@@ -86,7 +85,7 @@ class PrefixRanges(Ranges):
 
     # -- taking a range -------------------------------------------------------------------------
     def acquire(self, need: int) -> tuple[int, IntArray]:
-        vrange, grant = self.open(need, EMPTY)
+        vrange, grant = self.open(need, NO_PAGES)
         return vrange, grant.unmaps
 
     def open(self, need: int, found: IntArray) -> tuple[int, Grant]:

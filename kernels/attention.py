@@ -14,10 +14,10 @@ from importlib import import_module
 
 import torch
 
-from allocators.base import IntArray, Unsupported
+from allocators.base import IntArray, Layout, Unsupported
 from kernels.batch import Batch
 from kernels.registry import REGISTRY, probe
-from kernels.rows import Layout, Rows, place
+from kernels.rows import Rows, place
 
 
 def decode(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from allocators.base import Grant, IntArray, Prompt
-from allocators.page_table import EMPTY, PageTable
+from allocators.page_table import NO_PAGES, PageTable
 from allocators.prefix.keys import NO_KEYS, BlockKeys, block_keys
 from allocators.prefix.pool import BlockPool
 
@@ -99,7 +99,7 @@ class NullIndex(PrefixIndex):
     """No prefix caching: nothing is ever found, nothing is remembered."""
 
     def find(self, prompt: Prompt) -> IntArray:
-        return EMPTY
+        return NO_PAGES
 
     def hold(self, row: int, found: IntArray) -> None:
         pass

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import Allocator, BlockTable, Grant, IntArray, Strided
+from allocators.base import Allocator, BlockTable, Grant, IntArray, Layout
 
 
 class Violation(AssertionError):
@@ -126,7 +126,7 @@ class Memory:
         self._map(grant.ahead_maps)
 
     # -- addresses ---------------------------------------------------------------------------
-    def resolve(self, layout: BlockTable | Strided) -> list[IntArray]:
+    def resolve(self, layout: Layout) -> list[IntArray]:
         """Return the physical slot of each position of each row, as a kernel would find it.
 
         Virtual range number r begins at r * ceil(max_len / page_tokens) pages.

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from allocators.base import Geometry, Grant, IntArray, Unsupported
+from allocators.base import Geometry, Grant, IntArray, Unsupported, one_of
 from kernels.cache import copy_slots
 from kernels.memory.base import Backing
 from kernels.memory.page_map import PageMap
@@ -76,8 +76,7 @@ class VirtualMemory(Backing):
         background: bool = True,
     ) -> None:
         super().__init__(geometry, dtype, device)
-        if handles not in HANDLES:
-            raise ValueError(f"handles must be one of {', '.join(HANDLES)}, got {handles!r}")
+        one_of("handles", handles, HANDLES)
         self.shape, self.driver, self.handles = shape, driver, handles
         self.page_map = PageMap(shape.num_ranges, shape.pages_per_range, shape.num_pages)
         self._created = np.zeros(shape.num_pages, dtype=bool)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
-from allocators.base import Allocator, Unsupported
+from allocators.base import Allocator, Unsupported, one_of
 
 PACKINGS = ("padded", "dense")
 
@@ -43,8 +43,7 @@ class VirtualShape:
     @classmethod
     def of(cls, allocator: Allocator, packing: str = "padded") -> VirtualShape:
         """Read the shape off an allocator.  Raises `Unsupported` for what cannot be mapped."""
-        if packing not in PACKINGS:
-            raise ValueError(f"packing must be one of {', '.join(PACKINGS)}, got {packing!r}")
+        one_of("packing", packing, PACKINGS)
         g = allocator.geometry
         sliced = allocator.pages_per_group != 2 * g.layers
         if sliced and allocator.pages_per_group != 2:
@@ -66,7 +65,7 @@ class VirtualShape:
         )
         if shape.rest_bytes < 0:
             raise Unsupported(f"{g.page_tokens} tokens do not fit a page of {shape.page_bytes}")
-        if packing == "dense" and shape.rest_bytes and getattr(allocator, "alias", True):
+        if packing == "dense" and shape.rest_bytes and allocator.alias:
             raise Unsupported("dense packing needs sharing=copy: tokens run over page ends")
         return shape
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 import kernels
-from allocators.base import Allocator, BlockTable, IntArray, Strided
-from harness.executors.model.graphs import Caches, Capture, DecodeGraphs, scratch_like, take
+from allocators.base import Allocator, BlockTable, IntArray, Layout, Strided
+from harness.executors.model.graphs import Caches, Capture, DecodeGraphs, scratch_like
 from kernels.memory import Backing
-from kernels.rows import Layout, Rows
+from kernels.rows import Rows
 
 if TYPE_CHECKING:
     from harness.executors.model.decoder import Decoder
@@ -104,7 +104,7 @@ class Forward:
         if self._single:
             # Every token a row of its own, as long as what it may see.
             layout = replace(
-                take(layout, np.repeat(np.arange(len(queries)), queries)),
+                layout.take(np.repeat(np.arange(len(queries)), queries)),
                 lengths=np.arange(len(pieces.tokens)) + first + 1,
             )
             queries = np.ones(len(pieces.tokens), dtype=np.int64)
@@ -170,6 +170,6 @@ def _parts(layout: Layout, queries: IntArray, cache: torch.Tensor, backend: str)
         return [kernels.place(layout, cache, queries)]
     cut = np.arange(len(queries))
     return [
-        kernels.place(take(layout, cut[:decoding]), cache, queries[:decoding]),
-        kernels.place(take(layout, cut[decoding:]), cache, queries[decoding:]),
+        kernels.place(layout.take(cut[:decoding]), cache, queries[:decoding]),
+        kernels.place(layout.take(cut[decoding:]), cache, queries[decoding:]),
     ]
