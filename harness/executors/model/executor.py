@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
-from allocators.base import Allocator, Grant, IntArray, Unsupported
+from allocators.base import EMPTY_GRANT, Allocator, Grant, IntArray, Unsupported
 from harness.engine.config import SamplingSpec
 from harness.engine.group import Group
 from harness.engine.plan import Plan, Prefill
@@ -125,10 +125,18 @@ class ModelExecutor:
         raise AssertionError("real steps are run one by one")
 
     def map_s(self, grant: Grant) -> float:
-        """Return the seconds of maps and unmaps since this was last asked."""
+        """Return the seconds of maps and unmaps since this was last asked.
+
+        What the background is still mapping counts when this is next asked, or at the end.
+        """
         spent_s = self._memory.mapping_s - self._mapping_seen_s
         self._mapping_seen_s += spent_s
         return spent_s
+
+    def finish(self) -> float:
+        """Wait for what the last step maps ahead; return the seconds that `map_s` has not."""
+        self._memory.wait()
+        return self.map_s(EMPTY_GRANT)
 
     def _prefill(self, prefills: list[Prefill]) -> None:
         for prefill in prefills:
