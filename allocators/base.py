@@ -5,16 +5,16 @@ with a `Grant`, the list of what must now happen to memory, or with `None` when 
 fit at present.  A backing executes grants on real memory; a cost model prices them on a simulated
 clock.  A simulated and a real run therefore take the same decisions by construction.
 
-Sequences are named by small integers, `0 <= seq < geometry.max_seqs`, chosen by the caller and
-free for reuse after `release`.  Lengths and addresses are counted in *slots*: one slot holds the
-keys and values of one token in every layer.
+A live sequence is named by its *row*, an integer `0 <= row < geometry.max_seqs` that the caller
+chooses and may use again after `release`.  Lengths and addresses are counted in *slots*: one slot
+holds the keys and values of one token in every layer.  A *group* is the sequences of one request.
 
 Invariants (each is checked by `harness.conformance`):
 
 1. Atomic: a refusal (`None`) changes no state and no address.
 2. Conservation: active + cached + free == capacity, always.
 3. Addressing: each (sequence, position < length) has exactly one physical slot; two sequences share
-   one only through `admit` of a gang, `fork`, `reassign` or a prefix hit.
+   one only through `admit` of a group, `fork`, `reassign` or a prefix hit.
 4. Single writer: the slot about to be written belongs to one sequence; copy-on-write comes first.
 5. Honest hit: a prefix hit of n tokens means those n slots hold exactly those tokens, and the last
    prompt token is never a hit.
@@ -26,6 +26,7 @@ Invariants (each is checked by `harness.conformance`):
 from __future__ import annotations
 
 import abc
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -45,6 +46,12 @@ class NeverFits(AllocatorError):
 
 class Unsupported(AllocatorError):
     """The policy cannot do this at all (for instance a page size the model's shape rules out)."""
+
+
+def one_of(name: str, value: object, allowed: Collection[str]) -> None:
+    """Raise ValueError unless a knob's value is one of those allowed."""
+    if value not in tuple(allowed):  # a YAML may hold what no dict can look up
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def is_number(value: object) -> bool:
@@ -104,12 +111,13 @@ class Demand:
     `prompt_tokens` and `output_tokens` are the request's own, also when it is admitted again after
     a preemption with part of its output already in the prompt.  Only the `oracle` and `pow2`
     reservations may read `output_tokens`; they are idealised baselines (PagedAttention, section
-    6.1).  `private_tokens` are slots that each sequence of a gang takes at once beyond the
-    common prompt: the diverged part that a preempted gang recomputes.
+    6.1).  `private_tokens` are slots that each sequence of a group takes at once beyond the
+    common prompt: the diverged part that a preempted group recomputes.
 
     `sequences`, if more than are admitted, says that they will become so many by `fork` at the end
-    of the prompt.  Only what is admitted is taken, but it is let in only if the whole gang would
-    fit at present: each sequence `Prompt.whole_tokens` long, the prompt shared as `fork` shares it.
+    of the prompt.  Only what is admitted is taken, but it is let in only if the whole group
+    would fit at present: each sequence `Prompt.whole_tokens` long, the prompt shared as `fork`
+    shares it.
     """
 
     prompt_tokens: int
@@ -134,7 +142,7 @@ class Grant:
     `copies` rows are (source slot, destination slot, slots), physical; within one grant all
     sources are read before any destination is written.  Copies granted by `admit` read the
     prompt's KV and are executed once that is computed; all others come before the step computes.
-    `maps` and `unmaps` rows are (request slot, virtual page-group, physical page-group).
+    `maps` and `unmaps` rows are (virtual range, page-group of it, physical page-group).
     `ahead_maps` has the same form for page-groups that the next step needs, or a later grant of the
     same step: a background thread may map them while this step computes.  A page-group is
     `pages_per_group` driver calls.
@@ -153,21 +161,37 @@ class Grant:
 EMPTY_GRANT = Grant()
 
 
+#: bytes of one block-table entry on the device (a 32-bit block number)
+BLOCK_TABLE_ENTRY_BYTES = 4
+
+
 @dataclass(frozen=True, slots=True)
 class BlockTable:
     """Paged layout: page p // page_tokens of row i holds position p, at p % page_tokens."""
 
     page_tokens: int
-    table: IntArray  # [sequences, pages], -1 where a row has no page
-    lengths: IntArray  # [sequences]
+    table: IntArray  # [rows, pages], -1 where a row has no page
+    lengths: IntArray  # [rows]
+
+    def take(self, at: IntArray) -> BlockTable:
+        """Return these rows of it, in this order."""
+        return BlockTable(self.page_tokens, self.table[at], self.lengths[at])
 
 
 @dataclass(frozen=True, slots=True)
 class Strided:
     """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p."""
 
-    base: IntArray  # [sequences]
-    lengths: IntArray  # [sequences]
+    base: IntArray  # [rows]
+    lengths: IntArray  # [rows]
+
+    def take(self, at: IntArray) -> Strided:
+        """Return these rows of it, in this order."""
+        return Strided(self.base[at], self.lengths[at])
+
+
+#: what a kernel needs to find the KV of some rows
+Layout = BlockTable | Strided
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +225,9 @@ class Allocator(abc.ABC):
     pages_per_group: int = 0
     #: bytes of one driver page (0: the policy never maps)
     page_bytes: int = 0
+    #: whether a page-group that is mapped may stand in several virtual ranges at once; memory that
+    #: cannot show it twice, or whose tokens run over page ends, has to know
+    alias: bool = True
     #: whether the kernels read a block table, which is sent to the device at every step
     block_tables: ClassVar[bool] = False
     #: whether prompts are looked up in a prefix index, which has to be told their tokens
@@ -217,11 +244,11 @@ class Allocator(abc.ABC):
 
     # -- admission ---------------------------------------------------------------------------
     @abc.abstractmethod
-    def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
-        """Start a gang: `seqs[0]` holds the prompt, the others continue from it; all or nothing.
+    def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
+        """Start a group: `rows[0]` holds the prompt, the others continue from it; all or nothing.
 
         Afterwards each sequence is `prompt.tokens + demand.private_tokens` long.  The prompt's KV
-        is written where `seqs[0]` then has it, the grant's copies follow, the private tokens
+        is written where `rows[0]` then has it, the grant's copies follow, the private tokens
         come last.  Raises `NeverFits` if an empty pool could not hold it.
         """
 
@@ -235,21 +262,21 @@ class Allocator(abc.ABC):
 
     # -- growth ------------------------------------------------------------------------------
     @abc.abstractmethod
-    def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
+    def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
         """Give each sequence its next `n` slots, all or nothing."""
 
     @abc.abstractmethod
-    def headroom(self, seqs: IntArray) -> int:
-        """Return the largest n that `grow(seqs, n)` would grant (0 if not even one)."""
+    def headroom(self, rows: IntArray) -> int:
+        """Return the largest n that `grow(rows, n)` would grant (0 if not even one)."""
 
     @abc.abstractmethod
-    def quiet_steps(self, seqs: IntArray, at_most: int) -> int:
-        """Return the largest n <= at_most such that `grow(seqs, n)` needs no operation on memory.
+    def quiet_steps(self, rows: IntArray, at_most: int) -> int:
+        """Return the largest n <= at_most such that `grow(rows, n)` needs no operation on memory.
 
         The engine skips over that many steps at once; 0 is always a correct answer.
         """
 
-    def truncate(self, seq: int, n: int) -> Grant:
+    def truncate(self, row: int, n: int) -> Grant:
         """Drop the last `n` slots (speculative roll-back)."""
         raise Unsupported(f"{type(self).__name__} does not support truncate")
 
@@ -270,18 +297,18 @@ class Allocator(abc.ABC):
 
     # -- release -----------------------------------------------------------------------------
     @abc.abstractmethod
-    def release(self, seqs: IntArray) -> Grant:
+    def release(self, rows: IntArray) -> Grant:
         """End these sequences and take their memory back."""
 
-    def suspend(self, seqs: IntArray, ticket: int) -> Grant | None:
+    def suspend(self, rows: IntArray, ticket: int) -> Grant | None:
         """Move these sequences to host memory and take theirs back; None if the host is full.
 
         `ticket` is the caller's name for what is saved, to `resume` it.
         """
         raise Unsupported(f"{type(self).__name__} cannot swap")
 
-    def resume(self, seqs: IntArray, ticket: int) -> Grant | None:
-        """Bring a ticket's sequences back under the names `seqs`; None if they do not fit now.
+    def resume(self, rows: IntArray, ticket: int) -> Grant | None:
+        """Bring a ticket's sequences back under the names `rows`; None if they do not fit now.
 
         Beside others they are let in only if each could also grow by one slot.
         """
@@ -289,26 +316,26 @@ class Allocator(abc.ABC):
 
     # -- views -------------------------------------------------------------------------------
     @abc.abstractmethod
-    def layout(self, seqs: IntArray) -> BlockTable | Strided:
+    def layout(self, rows: IntArray) -> Layout:
         """Return what a kernel needs to find the KV of these sequences."""
 
     @abc.abstractmethod
-    def addresses(self, seq: int) -> IntArray:
+    def addresses(self, row: int) -> IntArray:
         """Return the physical slot of each position, [length]; for tests and memory maps."""
 
-    def extents(self, seq: int) -> IntArray:
+    def extents(self, row: int) -> IntArray:
         """Return the stretches of the pool that it holds, written or not; for memory maps.
 
         [stretches, 2] of (first slot, slots).  A policy that does not say holds what is written.
         """
-        slots = self.addresses(seq)
+        slots = self.addresses(row)
         return np.column_stack([slots, np.ones_like(slots)])
 
     @abc.abstractmethod
-    def usage(self, seqs: IntArray, finals: IntArray, steps: int = 1) -> Usage:
+    def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
         """Account for the pool over the last `steps` steps, the present one last.
 
-        `seqs` are the live sequences and `finals` the lengths at which they will end (the caller
+        `rows` are the live sequences and `finals` the lengths at which they will end (the caller
         knows the truth, the policy does not).  With `steps` > 1 they have just grown by at least
         that many slots at once, without any operation on memory.
         """

@@ -23,17 +23,14 @@ from allocators.base import (
     Strided,
     Unsupported,
     Usage,
+    one_of,
 )
 from allocators.host import HostExtents
-from allocators.placement import PLACEMENTS, Extent
+from allocators.placement import PLACEMENTS, Extent, next_power_of_two
 
 RESERVATIONS = ("max", "pow2", "oracle", "grow")
-#: bytes that describe one extent (a base and a length, 64 bits each)
-ENTRY_BYTES = 16
-
-
-def next_power_of_two(n: int) -> int:
-    return 1 << max(0, n - 1).bit_length()
+#: bytes that describe one extent on the device (a base and a length, 64 bits each)
+EXTENT_ENTRY_BYTES = 16
 
 
 class Contiguous(Allocator):
@@ -47,12 +44,8 @@ class Contiguous(Allocator):
         placement: str = "buddy",
         prefix_index: str = "none",
     ) -> None:
-        for name, value, allowed in (
-            ("reservation", reservation, RESERVATIONS),
-            ("placement", placement, tuple(PLACEMENTS)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        one_of("reservation", reservation, RESERVATIONS)
+        one_of("placement", placement, PLACEMENTS)
         if prefix_index != "none":
             raise Unsupported(
                 f"prefix_index={prefix_index}: contiguous sequences cannot share a prefix, as each "
@@ -82,18 +75,18 @@ class Contiguous(Allocator):
         return min(next_power_of_two(now), self.geometry.max_len)
 
     # -- admission ---------------------------------------------------------------------------
-    def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
+    def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         whole = max(prompt.tokens, prompt.whole_tokens)
-        to_come = max(0, demand.sequences - len(seqs))
-        if not self._place(seqs, self.reserved_slots(whole, demand), to_come):
+        to_come = max(0, demand.sequences - len(rows))
+        if not self._place(rows, self.reserved_slots(whole, demand), to_come):
             return None
-        self.length[seqs] = prompt.tokens + demand.private_tokens
-        self.active[seqs] = True
-        return self._copies(np.repeat(seqs[:1], len(seqs) - 1), seqs[1:], prompt.tokens)
+        self.length[rows] = prompt.tokens + demand.private_tokens
+        self.active[rows] = True
+        return self._copies(np.repeat(rows[:1], len(rows) - 1), rows[1:], prompt.tokens)
 
-    def _place(self, seqs: IntArray, slots: int, to_come: int = 0) -> bool:
+    def _place(self, rows: IntArray, slots: int, to_come: int = 0) -> bool:
         """Give each an extent, if there is room for theirs and for `to_come` more like them."""
-        most, wanted = self.placement.most(slots), len(seqs) + to_come
+        most, wanted = self.placement.most(slots), len(rows) + to_come
         if wanted > most:
             raise NeverFits(
                 f"{wanted} extents of {slots} slots are needed, the pool of "
@@ -102,10 +95,10 @@ class Contiguous(Allocator):
         taken = self._take([slots] * wanted)
         if taken is None:
             return False
-        for extent in reversed(taken[len(seqs) :]):
+        for extent in reversed(taken[len(rows) :]):
             self.placement.give(extent)
-        for seq, extent in zip(seqs.tolist(), taken[: len(seqs)], strict=True):
-            self._hold(seq, extent, slots)
+        for row, extent in zip(rows.tolist(), taken[: len(rows)], strict=True):
+            self._hold(row, extent, slots)
         return True
 
     def _take(self, sizes: list[int]) -> list[Extent] | None:
@@ -119,20 +112,20 @@ class Contiguous(Allocator):
             taken.append(extent)
         return taken
 
-    def _hold(self, seq: int, extent: Extent, slots: int) -> None:
-        self._extent[seq] = extent
-        self.start[seq], self.size[seq] = extent.start, slots
+    def _hold(self, row: int, extent: Extent, slots: int) -> None:
+        self._extent[row] = extent
+        self.start[row], self.size[row] = extent.start, slots
 
     # -- growth ------------------------------------------------------------------------------
-    def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
-        after = self.length[seqs] + n
-        full = after > self.size[seqs]
+    def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
+        after = self.length[rows] + n
+        full = after > self.size[rows]
         if not full.any():
-            self.length[seqs] = after
+            self.length[rows] = after
             return EMPTY_GRANT
         if self.reservation != "grow":
             return None
-        movers = seqs[full]
+        movers = rows[full]
         sizes = self._doubled(movers, n)
         taken = self._take(sizes)
         if taken is None:
@@ -140,23 +133,23 @@ class Contiguous(Allocator):
         copies = np.column_stack(
             [self.start[movers], [extent.start for extent in taken], self.length[movers]]
         )
-        for seq, extent, slots in zip(movers.tolist(), taken, sizes, strict=True):
-            self.placement.give(self._extent[seq])
-            self._hold(seq, extent, slots)
-        self.length[seqs] = after
+        for row, extent, slots in zip(movers.tolist(), taken, sizes, strict=True):
+            self.placement.give(self._extent[row])
+            self._hold(row, extent, slots)
+        self.length[rows] = after
         return Grant(copies=copies)
 
-    def _doubled(self, seqs: IntArray, n: int) -> list[int]:
+    def _doubled(self, rows: IntArray, n: int) -> list[int]:
         """Return the sizes, doubled as often as needed, that hold `n` more slots."""
         sizes = []
-        for size, after in zip(self.size[seqs].tolist(), self.length[seqs] + n, strict=True):
+        for size, after in zip(self.size[rows].tolist(), self.length[rows] + n, strict=True):
             while size < after:
                 size *= 2
             sizes.append(max(min(size, self.geometry.max_len), int(after)))
         return sizes
 
-    def headroom(self, seqs: IntArray) -> int:
-        lengths, sizes = self.length[seqs], self.size[seqs]
+    def headroom(self, rows: IntArray) -> int:
+        lengths, sizes = self.length[rows], self.size[rows]
         most = self.geometry.max_len - int(lengths.max())
         room = int((sizes - lengths).min())
         if self.reservation != "grow" or room >= most:
@@ -168,7 +161,7 @@ class Contiguous(Allocator):
                 steps.add(size - length)
                 size *= 2
         for n in sorted(steps, reverse=True):
-            full = seqs[lengths + n > sizes]
+            full = rows[lengths + n > sizes]
             taken = self._take(self._doubled(full, n))
             if taken is not None:
                 for extent in reversed(taken):
@@ -176,11 +169,11 @@ class Contiguous(Allocator):
                 return n
         return 0
 
-    def quiet_steps(self, seqs: IntArray, at_most: int) -> int:
-        return max(0, min(at_most, int((self.size[seqs] - self.length[seqs]).min())))
+    def quiet_steps(self, rows: IntArray, at_most: int) -> int:
+        return max(0, min(at_most, int((self.size[rows] - self.length[rows]).min())))
 
-    def truncate(self, seq: int, n: int) -> Grant:
-        self.length[seq] -= n
+    def truncate(self, row: int, n: int) -> Grant:
+        self.length[row] -= n
         return EMPTY_GRANT
 
     # -- sharing -----------------------------------------------------------------------------
@@ -203,21 +196,21 @@ class Contiguous(Allocator):
         return Grant(copies=np.column_stack([self.start[sources], self.start[targets], many]))
 
     # -- release -----------------------------------------------------------------------------
-    def release(self, seqs: IntArray) -> Grant:
-        for seq in seqs.tolist():
-            self.placement.give(self._extent.pop(seq))
-        self.length[seqs] = self.size[seqs] = self.start[seqs] = 0
-        self.active[seqs] = False
+    def release(self, rows: IntArray) -> Grant:
+        for row in rows.tolist():
+            self.placement.give(self._extent.pop(row))
+        self.length[rows] = self.size[rows] = self.start[rows] = 0
+        self.active[rows] = False
         return EMPTY_GRANT
 
-    def suspend(self, seqs: IntArray, ticket: int) -> Grant | None:
-        swaps = self.host.save(ticket, self.start[seqs], self.length[seqs], self.size[seqs])
+    def suspend(self, rows: IntArray, ticket: int) -> Grant | None:
+        swaps = self.host.save(ticket, self.start[rows], self.length[rows], self.size[rows])
         if swaps is None:
             return None
-        self.release(seqs)
+        self.release(rows)
         return Grant(swaps_out=swaps)
 
-    def resume(self, seqs: IntArray, ticket: int) -> Grant | None:
+    def resume(self, rows: IntArray, ticket: int) -> Grant | None:
         # One that was preempted because it was full comes back to where it can go on.
         sizes = self.host.sizes_of(
             ticket, lambda n: min(next_power_of_two(n), self.geometry.max_len)
@@ -225,27 +218,27 @@ class Contiguous(Allocator):
         taken = self._take(sizes)
         if taken is None:
             return None
-        for seq, extent, slots in zip(seqs.tolist(), taken, sizes, strict=True):
-            self._hold(seq, extent, slots)
-        self.length[seqs], swaps = self.host.restore(ticket, self.start[seqs])
-        self.active[seqs] = True
+        for row, extent, slots in zip(rows.tolist(), taken, sizes, strict=True):
+            self._hold(row, extent, slots)
+        self.length[rows], swaps = self.host.restore(ticket, self.start[rows])
+        self.active[rows] = True
         return Grant(swaps_in=swaps)
 
     # -- views -------------------------------------------------------------------------------
-    def layout(self, seqs: IntArray) -> Strided:
-        return Strided(self.start[seqs], self.length[seqs])
+    def layout(self, rows: IntArray) -> Strided:
+        return Strided(self.start[rows], self.length[rows])
 
-    def addresses(self, seq: int) -> IntArray:
-        return self.start[seq] + np.arange(self.length[seq])
+    def addresses(self, row: int) -> IntArray:
+        return self.start[row] + np.arange(self.length[row])
 
-    def extents(self, seq: int) -> IntArray:
-        return np.array([[self.start[seq], self.size[seq]]])
+    def extents(self, row: int) -> IntArray:
+        return np.array([[self.start[row], self.size[row]]])
 
-    def usage(self, seqs: IntArray, finals: IntArray, steps: int = 1) -> Usage:
+    def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
         per_token = self.geometry.bytes_per_token
-        past = self.length[seqs] - np.arange(steps - 1, -1, -1)[:, None]
+        past = self.length[rows] - np.arange(steps - 1, -1, -1)[:, None]
         token = past.sum(axis=1) * per_token
-        later = np.minimum(self.size[seqs], finals) - past
+        later = np.minimum(self.size[rows], finals) - past
         reserved = np.maximum(later, 0).sum(axis=1) * per_token
         asked = int(self.size.sum()) * per_token
         free = self.placement.free * per_token
@@ -260,7 +253,7 @@ class Contiguous(Allocator):
             free=flat + free,
             pages=extents,
             logical_pages=extents,
-            metadata_bytes=extents * ENTRY_BYTES,
+            metadata_bytes=extents * EXTENT_ENTRY_BYTES,
         )
 
     # -- checks ------------------------------------------------------------------------------
@@ -278,5 +271,5 @@ class Contiguous(Allocator):
             assert start >= end, "two extents overlap"
             end = start + size
         assert end <= self.geometry.capacity_tokens, "an extent leaves the pool"
-        for seq, extent in self._extent.items():
-            assert self.length[seq] <= self.size[seq] <= extent.size, "longer than its extent"
+        for row, extent in self._extent.items():
+            assert self.length[row] <= self.size[row] <= extent.size, "longer than its extent"

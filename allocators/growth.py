@@ -24,15 +24,15 @@ def bisect_headroom(fits: Callable[[int], bool], at_most: int) -> int:
 
 
 def pages_when_forked(
-    prompt: Prompt, demand: Demand, gang: int, page_tokens: int, shares: bool = True
+    prompt: Prompt, demand: Demand, sequences: int, page_tokens: int, shares: bool = True
 ) -> int:
-    """Return the pages that `gang` sequences need at `prompt.whole_tokens`, those forked included.
+    """Return the pages that `sequences` need at `prompt.whole_tokens`, those forked included.
 
     `shares`: a fork shares the full pages of the request's own prompt, and all of them as long as
-    nothing follows it.  Without a fork to come the gang is one sequence.
+    nothing follows it.  Without a fork to come it is those of one sequence.
     """
     whole = -(-max(prompt.tokens, prompt.whole_tokens) // page_tokens)
-    if gang >= demand.sequences:
+    if sequences >= demand.sequences:
         return whole
     diverged = prompt.whole_tokens > demand.prompt_tokens
     shared = (demand.prompt_tokens // page_tokens if diverged else whole) if shares else 0

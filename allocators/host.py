@@ -1,7 +1,7 @@
 """Host memory for sequences that are swapped out (PagedAttention, sections 4.5 and 7.3).
 
 A ticket names what was saved together: the caller's own number, given back to fetch it again.
-Sharing survives: a page that several sequences of a gang hold is saved once and restored once.
+Sharing survives: a page that several sequences of a group hold is saved once and restored once.
 """
 
 from __future__ import annotations

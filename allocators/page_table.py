@@ -13,7 +13,7 @@ import numpy as np
 
 from allocators.base import NO_COPIES, IntArray
 
-EMPTY = np.empty(0, dtype=np.int64)
+NO_PAGES = np.empty(0, dtype=np.int64)
 
 
 class FreeQueue:
@@ -87,7 +87,7 @@ class PageTable:
         pages = self.table[rows, lengths // self.page_tokens - ~partial]
         at = np.flatnonzero(partial & (self.ref[pages] > 1))
         if not len(at):
-            return EMPTY
+            return NO_PAGES
         shared, inverse, writers = np.unique(pages[at], return_inverse=True, return_counts=True)
         last = np.zeros(len(shared), dtype=np.int64)
         last[inverse] = np.arange(len(at))
@@ -101,7 +101,7 @@ class PageTable:
         Returns the copies (source slot, destination slot, slots) and the pages given up, [rows].
         """
         if not len(rows):
-            return NO_COPIES, EMPTY
+            return NO_COPIES, NO_PAGES
         column = lengths // self.page_tokens
         old, new = self.table[rows, column], self.free.take(len(rows))
         np.subtract.at(self.ref, old, 1)
@@ -173,7 +173,7 @@ class PageTable:
         """Take from a row all pages after the first `keep`, deepest first; return them."""
         count = int(self.count[row])
         if count <= keep:
-            return EMPTY
+            return NO_PAGES
         pages = self.table[row, keep:count][::-1].copy()
         self.table[row, keep:count] = -1
         self.count[row] = keep

@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from allocators.base import (
+    BLOCK_TABLE_ENTRY_BYTES,
     EMPTY_GRANT,
     Allocator,
     BlockTable,
@@ -34,9 +35,6 @@ from allocators.host import HostPages, HostTier
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
 from allocators.prefix.index import PrefixStats
-
-#: bytes of one block-table entry on the device (a 32-bit block number)
-ENTRY_BYTES = 4
 
 
 class Paged(Allocator):
@@ -94,12 +92,12 @@ class Paged(Allocator):
         return self.index.stats().evictions
 
     # -- admission ---------------------------------------------------------------------------
-    def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
-        t, gang, private = self.geometry.page_tokens, len(seqs), demand.private_tokens
-        blocks = pages_when_forked(prompt, demand, gang, t)
+    def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
+        t, sequences, private = self.geometry.page_tokens, len(rows), demand.private_tokens
+        blocks = pages_when_forked(prompt, demand, sequences, t)
         if private:
             shared = prompt.tokens // t
-            blocks = shared + gang * (-(-(prompt.tokens + private) // t) - shared)
+            blocks = shared + sequences * (-(-(prompt.tokens + private) // t) - shared)
         if blocks > self.pages.num_pages:
             raise NeverFits(
                 f"{blocks} blocks of {t} tokens are needed, the pool has {self.pages.num_pages}"
@@ -110,20 +108,20 @@ class Paged(Allocator):
         idle = np.count_nonzero(self.pages.ref[found] == 0)
         if blocks - len(found) + idle > len(self.pages.free) - spare:
             return None
-        parent, first = seqs[:1], int(seqs[0])
+        parent, first = rows[:1], int(rows[0])
         self.index.hold(first, found)
         fetched = self.index.behind(prompt, found)
         self.index.claim(prompt, found, fetched)
         hit = np.array([len(found) * t])
         self.pages.extend(parent, self.pages.missing(parent, hit, prompt.tokens - int(hit[0])), hit)
-        self.index.admitted(first, prompt, found, alone=gang == 1)
-        if gang > 1:
-            self.pages.share(first, seqs[1:], -(-prompt.tokens // t))
-        self.length[seqs] = prompt.tokens
-        self.active[seqs] = True
+        self.index.admitted(first, prompt, found, alone=sequences == 1)
+        if sequences > 1:
+            self.pages.share(first, rows[1:], -(-prompt.tokens // t))
+        self.length[rows] = prompt.tokens
+        self.active[rows] = True
         # The parent goes last and so keeps its partly filled block: there the prompt's KV will be
         # written, and from there the others copy.
-        grant = self.grow(np.roll(seqs, -1), private) if private else self.index.moved(EMPTY_GRANT)
+        grant = self.grow(np.roll(rows, -1), private) if private else self.index.moved(EMPTY_GRANT)
         hits = len(found) + fetched
         return replace(grant, cached_tokens=hits * t) if hits else grant
 
@@ -132,39 +130,39 @@ class Paged(Allocator):
         return (len(found) + self.index.behind(prompt, found)) * self.geometry.page_tokens
 
     # -- growth ------------------------------------------------------------------------------
-    def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
-        lengths = self.length[seqs]
-        missing = self.pages.missing(seqs, lengths, n)
-        copiers = self.pages.to_copy(seqs, lengths)
+    def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
+        lengths = self.length[rows]
+        missing = self.pages.missing(rows, lengths, n)
+        copiers = self.pages.to_copy(rows, lengths)
         if int(missing.sum()) + len(copiers) > len(self.pages.free):
             return None
-        copies, _ = self.pages.copy_on_write(seqs[copiers], lengths[copiers])
-        self.pages.extend(seqs, missing, lengths)
-        self.length[seqs] = lengths + n
-        self.index.grown(seqs, lengths, lengths + n)
+        copies, _ = self.pages.copy_on_write(rows[copiers], lengths[copiers])
+        self.pages.extend(rows, missing, lengths)
+        self.length[rows] = lengths + n
+        self.index.grown(rows, lengths, lengths + n)
         return self.index.moved(Grant(copies=copies) if len(copies) else EMPTY_GRANT)
 
-    def headroom(self, seqs: IntArray) -> int:
-        lengths = self.length[seqs]
-        free = len(self.pages.free) - len(self.pages.to_copy(seqs, lengths))
+    def headroom(self, rows: IntArray) -> int:
+        lengths = self.length[rows]
+        free = len(self.pages.free) - len(self.pages.to_copy(rows, lengths))
         return bisect_headroom(
-            lambda n: int(self.pages.missing(seqs, lengths, n).sum()) <= free,
+            lambda n: int(self.pages.missing(rows, lengths, n).sum()) <= free,
             self.geometry.max_len - int(lengths.max()),
         )
 
-    def quiet_steps(self, seqs: IntArray, at_most: int) -> int:
-        lengths = self.length[seqs]
-        if len(self.pages.to_copy(seqs, lengths)):
+    def quiet_steps(self, rows: IntArray, at_most: int) -> int:
+        lengths = self.length[rows]
+        if len(self.pages.to_copy(rows, lengths)):
             return 0
         free = self.pages.free.quiet
         return bisect_headroom(
-            lambda n: int(self.pages.missing(seqs, lengths, n).sum()) <= free, at_most
+            lambda n: int(self.pages.missing(rows, lengths, n).sum()) <= free, at_most
         )
 
-    def truncate(self, seq: int, n: int) -> Grant:
-        self.length[seq] -= n
-        self.index.truncated(seq, int(self.length[seq]))
-        self.pages.drop(seq, keep=-(-int(self.length[seq]) // self.geometry.page_tokens))
+    def truncate(self, row: int, n: int) -> Grant:
+        self.length[row] -= n
+        self.index.truncated(row, int(self.length[row]))
+        self.pages.drop(row, keep=-(-int(self.length[row]) // self.geometry.page_tokens))
         return EMPTY_GRANT
 
     # -- sharing -----------------------------------------------------------------------------
@@ -181,47 +179,47 @@ class Paged(Allocator):
         return EMPTY_GRANT
 
     # -- release -----------------------------------------------------------------------------
-    def release(self, seqs: IntArray) -> Grant:
-        for seq in seqs.tolist():
-            self.pages.drop(seq)
-        self.index.released(seqs)
-        self.length[seqs] = 0
-        self.active[seqs] = False
+    def release(self, rows: IntArray) -> Grant:
+        for row in rows.tolist():
+            self.pages.drop(row)
+        self.index.released(rows)
+        self.length[rows] = 0
+        self.active[rows] = False
         return EMPTY_GRANT
 
-    def suspend(self, seqs: IntArray, ticket: int) -> Grant | None:
-        swaps = self.host.save(ticket, self.pages, seqs, self.length[seqs])
-        return None if swaps is None else replace(self.release(seqs), swaps_out=swaps)
+    def suspend(self, rows: IntArray, ticket: int) -> Grant | None:
+        swaps = self.host.save(ticket, self.pages, rows, self.length[rows])
+        return None if swaps is None else replace(self.release(rows), swaps_out=swaps)
 
-    def resume(self, seqs: IntArray, ticket: int) -> Grant | None:
-        beside = self.watermark_blocks + len(seqs) if self.active.any() else 0
+    def resume(self, rows: IntArray, ticket: int) -> Grant | None:
+        beside = self.watermark_blocks + len(rows) if self.active.any() else 0
         if self.host.pages_of(ticket) + beside > len(self.pages.free):
             return None
-        self.length[seqs], swaps = self.host.restore(ticket, self.pages, seqs)
-        self.active[seqs] = True
-        self.index.diverged(seqs)  # what it holds is not looked up any more
+        self.length[rows], swaps = self.host.restore(ticket, self.pages, rows)
+        self.active[rows] = True
+        self.index.diverged(rows)  # what it holds is not looked up any more
         return self.index.moved(Grant(swaps_in=swaps))
 
     # -- views -------------------------------------------------------------------------------
-    def layout(self, seqs: IntArray) -> BlockTable:
-        width = int(self.pages.count[seqs].max(initial=0))
-        table = self.pages.table[seqs, :width]
-        return BlockTable(self.geometry.page_tokens, table, self.length[seqs])
+    def layout(self, rows: IntArray) -> BlockTable:
+        width = int(self.pages.count[rows].max(initial=0))
+        table = self.pages.table[rows, :width]
+        return BlockTable(self.geometry.page_tokens, table, self.length[rows])
 
-    def addresses(self, seq: int) -> IntArray:
-        return self.pages.addresses(seq, int(self.length[seq]))
+    def addresses(self, row: int) -> IntArray:
+        return self.pages.addresses(row, int(self.length[row]))
 
-    def extents(self, seq: int) -> IntArray:
-        return self.pages.extents(seq)
+    def extents(self, row: int) -> IntArray:
+        return self.pages.extents(row)
 
-    def usage(self, seqs: IntArray, finals: IntArray, steps: int = 1) -> Usage:
+    def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
         t, per_token = self.geometry.page_tokens, self.geometry.bytes_per_token
-        lengths = self.length[seqs]
-        spare, later, to_come = self.pages.slack(seqs, lengths, finals, steps, elastic=True)
+        lengths = self.length[rows]
+        spare, later, to_come = self.pages.slack(rows, lengths, finals, steps, elastic=True)
         held = self.pages.num_pages - len(self.pages.free) - to_come
         # Sequences that a static batch still holds after their end keep blocks nobody will read.
-        all_live = len(seqs) == np.count_nonzero(self.active)
-        live = held if all_live else self.pages.distinct_pages(seqs, lengths) - to_come
+        all_live = len(rows) == np.count_nonzero(self.active)
+        live = held if all_live else self.pages.distinct_pages(rows, lengths) - to_come
         token, reserved = (live * t - spare) * per_token, later * per_token
         in_use = held * t * per_token
         cached = self.index.cached_before(to_come) * t * per_token
@@ -235,7 +233,7 @@ class Paged(Allocator):
             free=self.geometry.capacity_bytes - in_use - cached,
             pages=held,
             logical_pages=logical,
-            metadata_bytes=logical * ENTRY_BYTES,
+            metadata_bytes=logical * BLOCK_TABLE_ENTRY_BYTES,
         )
 
     # -- checks ------------------------------------------------------------------------------

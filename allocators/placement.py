@@ -30,8 +30,8 @@ class Placement(Protocol):
         """Return how many extents of `slots` slots an empty pool gives."""
 
 
-def _block(slots: int) -> int:
-    return 1 << (slots - 1).bit_length()
+def next_power_of_two(n: int) -> int:
+    return 1 << max(0, n - 1).bit_length()
 
 
 class Buddy:
@@ -51,7 +51,7 @@ class Buddy:
                 start += size
 
     def take(self, slots: int) -> Extent | None:
-        size = _block(slots)
+        size = next_power_of_two(slots)
         found = next((s for s in self._holes if s >= size and self._holes[s]), None)
         if found is None:
             return None
@@ -76,7 +76,7 @@ class Buddy:
 
     def most(self, slots: int) -> int:
         # Roots of falling powers of two hold as many whole blocks of one size as their sum does.
-        return self._capacity // _block(slots)
+        return self._capacity // next_power_of_two(slots)
 
 
 class _Holes:

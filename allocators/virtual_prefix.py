@@ -1,47 +1,46 @@
 """Prefix sharing of the virtual allocator: page-groups of one prefix in several virtual ranges.
 
-A page-group keeps its key as long as some request slot has it mapped, be the slot busy or idle.
+A page-group keeps its key as long as some range has it mapped, be that busy or idle.
 
-    slot 3 (idle)   [ 7 | 2 | 9 | - ]     7 and 2 are held by a live sequence too: they are active
-    slot 5 (busy)   [ 7 | 2 | 4 | - ]     9 is mapped by idle slots only: it is cached
+    range 3 (idle)   [ 7 | 2 | 9 | - ]     7 and 2 are held by a live sequence too: they are active
+    range 5 (busy)   [ 7 | 2 | 4 | - ]     9 is mapped by idle ranges only: it is cached
 
-An idle slot that is hit gives its page-groups to be mapped a second time and keeps them itself; to
-reclaim one unmaps it from idle slots only.  The rules are stated in docs/prefix.md.
+An idle range that is hit gives its page-groups to be mapped a second time and keeps them itself; to
+reclaim one unmaps it from idle ranges only.  The rules are stated in docs/prefix.md.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import NO_MAPS, Grant, IntArray, Unsupported
-from allocators.page_table import EMPTY, FreeQueue, PageTable
+from allocators.base import NO_MAPS, Grant, IntArray, Unsupported, one_of
+from allocators.page_table import NO_PAGES, FreeQueue, PageTable
 from allocators.prefix.hash_index import HashIndex
 from allocators.prefix.index import NullIndex, PrefixIndex
-from allocators.prefix.pool import Pool
-from allocators.virtual_slots import Slots
+from allocators.prefix.pool import BlockPool
+from allocators.virtual_ranges import Ranges
 
 INDEXES = ("none", "hash")
 
 
-def attach(pages: PageTable, prefix_index: str, sharing: str) -> tuple[PrefixIndex, Slots]:
-    """Return the index `prefix_index` over `pages`, and the request slots that belong to it.
+def attach(pages: PageTable, prefix_index: str, sharing: str) -> tuple[PrefixIndex, Ranges]:
+    """Return the index `prefix_index` over `pages`, and the virtual ranges that belong to it.
 
     Raises ValueError for an unknown name, Unsupported for an index where nothing may be aliased.
     """
-    if prefix_index not in INDEXES:
-        raise ValueError(f"prefix_index must be one of {', '.join(INDEXES)}, got {prefix_index!r}")
+    one_of("prefix_index", prefix_index, INDEXES)
     if prefix_index == "none":
-        return NullIndex(), Slots(pages)
+        return NullIndex(), Ranges(pages)
     if sharing == "copy":
         raise Unsupported(
             "prefix_index=hash maps a page-group into several ranges, which sharing=copy rules "
             "out: use sharing=alias"
         )
     pool = BlankPool(pages.num_pages)
-    return HashIndex(pages, pool), PrefixSlots(pages, pool)
+    return HashIndex(pages, pool), PrefixRanges(pages, pool)
 
 
-class BlankPool(Pool):
+class BlankPool(BlockPool):
     """Free page-groups are mapped nowhere and hold nothing: one that is given back is evicted."""
 
     def __init__(self, num_pages: int) -> None:
@@ -73,48 +72,48 @@ class BlankPool(Pool):
             self.on_evict(lost.tolist())
 
 
-class PrefixSlots(Slots):
-    """Idle slots that may share what they keep, with each other and with busy ones.
+class PrefixRanges(Ranges):
+    """Idle ranges that may share what they keep, with each other and with busy ones.
 
-    `cached` counts the page-groups that only idle slots have mapped, each once.
+    `cached` counts the page-groups that only idle ranges have mapped, each once.
     """
 
     def __init__(self, pages: PageTable, pool: BlankPool) -> None:
         super().__init__(pages)
         self._pool = pool
-        self._idle_ref = np.zeros(pages.num_pages, dtype=np.int64)  # how many idle slots map it
+        self._idle_ref = np.zeros(pages.num_pages, dtype=np.int64)  # how many idle ranges map it
 
-    # -- taking a slot -------------------------------------------------------------------------
+    # -- taking a range -------------------------------------------------------------------------
     def acquire(self, need: int) -> tuple[int, IntArray]:
-        slot, grant = self.open(need, EMPTY)
-        return slot, grant.unmaps
+        vrange, grant = self.open(need, NO_PAGES)
+        return vrange, grant.unmaps
 
     def open(self, need: int, found: IntArray) -> tuple[int, Grant]:
-        """Take an idle slot for `need` page-groups, the first of which are `found`, and map those.
+        """Take an idle range for `need` page-groups, the first of which are `found`; map those.
 
-        It is the slot that loses no prefix and takes the fewest map operations, or, if each would
-        lose one, the slot that has been idle for longest.
+        It is the range that loses no prefix and takes the fewest map operations, or, if each would
+        lose one, the range that has been idle for longest.
         """
         pages = self._pages
-        pages.ref[found] += 1  # so that none of the hit is given up while the slot is cleared
-        slot, kept = self._choose(need, found)
-        del self.idle[slot]
+        pages.ref[found] += 1  # so that none of the hit is given up while the range is cleared
+        vrange, kept = self._choose(need, found)
+        del self.idle[vrange]
         hit, n = min(kept, len(found)), len(found)
-        self._idle_ref[pages.table[slot, : int(pages.count[slot])]] -= 1
-        unmaps = super().drop(slot, kept)
-        pages.ref[found[:hit]] -= 1  # these the slot held already
+        self._idle_ref[pages.table[vrange, : int(pages.count[vrange])]] -= 1
+        unmaps = super().drop(vrange, kept)
+        pages.ref[found[:hit]] -= 1  # these the range held already
         maps = NO_MAPS
         if hit < n:
             column = np.arange(hit, n)
-            pages.table[slot, column] = found[hit:]
-            pages.count[slot] = n
-            maps = np.column_stack([np.full(n - hit, slot), column, found[hit:]])
-        self._pool.forget(pages.table[slot, n:kept])
+            pages.table[vrange, column] = found[hit:]
+            pages.count[vrange] = n
+            maps = np.column_stack([np.full(n - hit, vrange), column, found[hit:]])
+        self._pool.forget(pages.table[vrange, n:kept])
         self._recount()
-        return slot, Grant(unmaps=unmaps, maps=maps)
+        return vrange, Grant(unmaps=unmaps, maps=maps)
 
     def _choose(self, need: int, found: IntArray) -> tuple[int, int]:
-        """Return the slot to take and how many of its leading page-groups may stay mapped.
+        """Return the range to take and how many of its leading page-groups may stay mapped.
 
         Those are the ones of the hit, and behind a complete hit those that nobody else has mapped.
         """
@@ -137,27 +136,27 @@ class PrefixSlots(Slots):
         return int(idle[best]), int(kept[best])
 
     # -- giving it back ------------------------------------------------------------------------
-    def retire(self, slot: int, keep_mapped: bool) -> IntArray:
-        """Make a slot idle; it keeps what leads up to a shared page-group without a key.
+    def retire(self, vrange: int, keep_mapped: bool) -> IntArray:
+        """Make a range idle; it keeps what leads up to a shared page-group without a key.
 
         Such a one may yet be written by those who share it.
         """
-        pages, count = self._pages, int(self._pages.count[slot])
-        held = pages.table[slot, :count].copy()
+        pages, count = self._pages, int(self._pages.count[vrange])
+        held = pages.table[vrange, :count].copy()
         keep = 0
         if keep_mapped:
             written = np.flatnonzero((pages.ref[held] > 1) & ~self._pool.keyed[held])
             keep = int(written[0]) if len(written) else count
-        unmaps = super().drop(slot, keep)
+        unmaps = super().drop(vrange, keep)
         self._idle_ref[held[:keep]] += 1
-        self.idle[slot] = None
+        self.idle[vrange] = None
         self._recount()
         return unmaps
 
     def reclaim(self, wanted: int) -> IntArray:
-        """Unmap page-groups of idle slots, longest idle first, until `wanted` are free.
+        """Unmap page-groups of idle ranges, longest idle first, until `wanted` are free.
 
-        Of a slot the deepest go first, down to the first that no live sequence holds.
+        Of a range the deepest go first, down to the first that no live sequence holds.
         """
         pages = self._pages
         if wanted <= len(pages.free):
@@ -167,12 +166,12 @@ class PrefixSlots(Slots):
         spare = (held >= 0) & self._only_idle()[held]
         unmaps = []
         for at in np.flatnonzero(spare.any(axis=1)).tolist():
-            slot, first = int(idle[at]), int(np.argmax(spare[at]))
-            count, short = int(pages.count[slot]), wanted - len(pages.free)
+            vrange, first = int(idle[at]), int(np.argmax(spare[at]))
+            count, short = int(pages.count[vrange]), wanted - len(pages.free)
             freed = np.cumsum(pages.ref[held[at, :count][::-1]] == 1)
             keep = max(first, count - 1 - int(np.searchsorted(freed, short)))
             self._idle_ref[held[at, keep:count]] -= 1
-            unmaps.append(super().drop(slot, keep))
+            unmaps.append(super().drop(vrange, keep))
             if wanted <= len(pages.free):
                 break
         assert wanted <= len(pages.free), "the caller checks that enough is free or cached"
@@ -180,7 +179,7 @@ class PrefixSlots(Slots):
         return np.concatenate(unmaps)
 
     def prepare_one(self) -> IntArray:
-        """Map one page-group into an empty idle slot, unless one begins with a blank page-group."""
+        """Map one page-group into an empty idle range, unless one begins with a blank one."""
         pages = self._pages
         if not self.idle or not len(pages.free):
             return NO_MAPS
@@ -196,10 +195,10 @@ class PrefixSlots(Slots):
         self.cached += 1
         return maps
 
-    # -- busy slots ----------------------------------------------------------------------------
-    def drop(self, slot: int, keep: int) -> IntArray:
-        """Unmap what a busy slot holds behind its first `keep` page-groups; return the unmaps."""
-        unmaps = super().drop(slot, keep)
+    # -- busy ranges ----------------------------------------------------------------------------
+    def drop(self, vrange: int, keep: int) -> IntArray:
+        """Unmap what a busy range holds behind its first `keep` page-groups; return the unmaps."""
+        unmaps = super().drop(vrange, keep)
         self.left(unmaps[:, 2])
         return unmaps
 
@@ -222,7 +221,7 @@ class PrefixSlots(Slots):
         idle = np.fromiter(self.idle, dtype=np.int64, count=len(self.idle))
         held = pages.table[idle][pages.table[idle] >= 0]
         counted = np.bincount(held, minlength=pages.num_pages)
-        assert (counted == self._idle_ref).all(), "page-groups of idle slots are miscounted"
+        assert (counted == self._idle_ref).all(), "page-groups of idle ranges are miscounted"
         assert int(self._only_idle().sum()) == self.cached, "cached page-groups are miscounted"
         keyed = self._pool.keyed
         assert (pages.ref[keyed] > 0).all(), "a page-group that is mapped nowhere has a key"

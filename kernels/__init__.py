@@ -16,7 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from kernels.support import BACKENDS, Support, probe
+from kernels.registry import BACKENDS, probe
+from kernels.support import Support
 
 if TYPE_CHECKING:
     from kernels.attention import decode, prefill

@@ -11,21 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from types import ModuleType
 
 import torch
 
-from allocators.base import IntArray, Unsupported
-from kernels.rows import Layout, Rows, place
-from kernels.support import probe
-
-MODULES = {
-    "reference": "kernels.reference",
-    "cpu": "kernels.cpu",
-    "triton": "kernels.triton_attention",
-    "flash": "kernels.flash",
-    "sdpa": "kernels.sdpa",
-}
+from allocators.base import IntArray, Layout, Unsupported
+from kernels.batch import Batch
+from kernels.registry import REGISTRY, probe
+from kernels.rows import Rows, place
 
 
 def decode(
@@ -47,8 +39,7 @@ def decode(
     rows = place(layout, k_cache)
     if q.shape[0] != rows.num_rows or rows.max_queries > 1:
         raise ValueError(f"decode takes one query a row: {q.shape[0]} for {rows.num_rows} rows")
-    module = _check(backend, "decode", q, k_cache, v_cache, rows)
-    return module.decode(q, k_cache, v_cache, rows, scale, _out(q, out))
+    return _run("decode", backend, q, k_cache, v_cache, rows, scale, out)
 
 
 def prefill(
@@ -70,26 +61,19 @@ def prefill(
     before, `query_lengths` is None.  Raises as `decode`.
     """
     rows = place(layout, k_cache, query_lengths)
-    module = _check(backend, "prefill", q, k_cache, v_cache, rows)
-    return module.prefill(q, k_cache, v_cache, rows, scale, _out(q, out))
+    return _run("prefill", backend, q, k_cache, v_cache, rows, scale, out)
 
 
-def _out(q: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
-    if out is None:
-        return torch.empty_like(q)
-    if out.shape != q.shape or out.dtype != q.dtype:
-        raise ValueError(f"out is {tuple(out.shape)} {out.dtype}, q {tuple(q.shape)} {q.dtype}")
-    return out
-
-
-def _check(
-    backend: str,
+def _run(
     mode: str,
+    backend: str,
     q: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
     rows: Rows,
-) -> ModuleType:
+    scale: float,
+    out: torch.Tensor | None,
+) -> torch.Tensor:
     kv_heads, head_dim = k_cache.shape[-2:]
     if k_cache.shape != v_cache.shape or k_cache.dtype != v_cache.dtype:
         raise ValueError("keys and values have different shapes or types")
@@ -102,7 +86,13 @@ def _check(
         raise ValueError(f"q is {q.dtype} on {q.device}, KV {k_cache.dtype} on {k_cache.device}")
     # Padded ranges are read through a page table, whatever the layout calls itself.
     page = rows.block_tokens if rows.contiguous or rows.block_tokens else rows.page_tokens
-    support = probe(backend, q.device.type, str(q.dtype), head_dim, page, mode)
+    support = probe(backend, q.device.type, str(q.dtype), head_dim, page)
     if not support.ok:
         raise Unsupported(f"{backend} {mode}: {support.reason}")
-    return import_module(MODULES[backend])
+    if out is None:
+        out = torch.empty_like(q)
+    elif out.shape != q.shape or out.dtype != q.dtype:
+        raise ValueError(f"out is {tuple(out.shape)} {out.dtype}, q {tuple(q.shape)} {q.dtype}")
+    attend = getattr(import_module(REGISTRY[backend].module), mode)
+    attend(Batch.of(q, k_cache, v_cache, rows, scale, out))
+    return out

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from allocators.base import IntArray, Unsupported
-from kernels.support import probe
+from kernels.registry import probe
 
 Index = tuple[torch.Tensor, ...]
 

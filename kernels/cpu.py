@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from allocators.base import IntArray
+from kernels.batch import Batch
 from kernels.cpu_kernel import attend
-from kernels.rows import Rows, as_pages
 
 #: how a 16-bit cache is handed to the kernel, see `cpu_kernel.widen`
 BITS = {torch.float32: None, torch.bfloat16: torch.uint16, torch.float16: torch.int16}
@@ -24,20 +24,13 @@ WORTH_A_THREAD = 1 << 18
 PIECES = 4
 
 
-def prefill(
-    q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
-    rows: Rows,
-    scale: float,
-    out: torch.Tensor,
-) -> torch.Tensor:
-    keys, values = as_pages(k_cache, rows.page_tokens), as_pages(v_cache, rows.page_tokens)
+def prefill(batch: Batch) -> None:
+    q, keys, values, rows, out = batch.q, batch.keys, batch.values, batch.rows, batch.out
     strides = np.array([*keys.stride()[:3], *values.stride()[:3]], dtype=np.int64)
     direct = out.dtype == torch.float32 and out.is_contiguous()
     result = out if direct else torch.empty(q.shape, dtype=torch.float32)
     lengths, starts = rows.lengths.numpy(), rows.starts.numpy()
-    kv_heads = keys.shape[2]
+    kv_heads = batch.kv_heads
     threads = torch.get_num_threads()
     if (kv_heads, threads) not in rows.derived:
         rows.derived[kv_heads, threads] = tasks(lengths, starts, kv_heads, threads)
@@ -53,8 +46,8 @@ def prefill(
         rows.offset.numpy(),
         lengths,
         starts,
-        q.shape[1] // kv_heads,
-        np.float32(scale),
+        batch.group,
+        np.float32(batch.scale),
         result.numpy(),
     )
     used = min(threads, len(parts), 1 + work * q.shape[1] * q.shape[2] // WORTH_A_THREAD)
@@ -72,7 +65,6 @@ def prefill(
         other.result()
     if not direct:
         out.copy_(result)
-    return out
 
 
 decode = prefill

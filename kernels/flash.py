@@ -19,77 +19,78 @@ import torch
 
 from allocators.base import BlockTable, Strided, Unsupported
 from kernels import reference
-from kernels.rows import Rows, as_pages, place
-from kernels.support import FA2_PAGE_TOKENS, YES, Support, installed, no
+from kernels.batch import Batch
+from kernels.rows import Rows, place
+from kernels.support import YES, Support, installed, no
 
-#: (q, keys, values, rows, scale) -> out; keys are paged, or flat if `rows.contiguous`
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Rows, float], torch.Tensor]
+#: computes a batch and returns the result; where that goes is the caller's business
+Attend = Callable[[Batch], torch.Tensor]
+
+#: pages that FlashAttention 2 takes are multiples of this
+FA2_PAGE_TOKENS = 256
 
 #: what a 16-bit kernel may differ by from float32 in a trial on numbers of about 1
 TRIAL_TOLERANCE = 3e-2
 
 
-def prefill(
-    q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
-    rows: Rows,
-    scale: float,
-    out: torch.Tensor,
-) -> torch.Tensor:
-    page = None if is_flat(k_cache, rows) else rows.page_tokens
+def prefill(batch: Batch) -> None:
+    q, rows = batch.q, batch.rows
+    page = None if is_flat(batch) else rows.page_tokens
     attend, support = find(str(q.dtype).removeprefix("torch."), q.shape[-1], page, q.device.type)
     if attend is None:
         raise Unsupported(f"flash: {support.reason}")
     if page is not None and bool(rows.offset.any()):
         raise Unsupported("flash: a row begins within a page")
-    keys, values = as_pages(k_cache, rows.page_tokens), as_pages(v_cache, rows.page_tokens)
-    return out.copy_(attend(q, keys, values, rows, scale))
+    batch.out.copy_(attend(batch))
 
 
 decode = prefill
 
 
-def is_flat(cache: torch.Tensor, rows: Rows) -> bool:
+def is_flat(batch: Batch) -> bool:
     """Whether the rows lie in one uniform buffer, so that a start and a length describe them."""
-    return rows.contiguous and as_pages(cache, rows.page_tokens).shape[0] == 1
+    return batch.rows.contiguous and batch.keys.shape[0] == 1
+
+
+def flat_or_paged(batch: Batch) -> tuple[bool, torch.Tensor, torch.Tensor]:
+    """Return whether the rows are flat, and keys and values as [slots, ..] if so, else as pages."""
+    if is_flat(batch):
+        return True, batch.keys[0], batch.values[0]
+    return False, batch.keys, batch.values
 
 
 # -- candidates ------------------------------------------------------------------------------
-def torch_varlen(
-    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: Rows, scale: float
-) -> torch.Tensor:
+def torch_varlen(batch: Batch) -> torch.Tensor:
     """torch >= 2.11 with the flash implementation that is active in it."""
     from torch.nn.attention.varlen import varlen_attn
 
-    flat = is_flat(keys, rows)
+    rows, (flat, keys, values) = batch.rows, flat_or_paged(batch)
     return varlen_attn(
-        q,
-        keys[0] if flat else keys,
-        values[0] if flat else values,
+        batch.q,
+        keys,
+        values,
         rows.starts,
         row_starts(rows) if flat else None,
         rows.max_queries,
         rows.max_length,
-        scale=scale,
+        scale=batch.scale,
         window_size=(-1, 0),
-        enable_gqa=q.shape[1] != keys.shape[2],
+        enable_gqa=batch.group > 1,
         seqused_k=rows.lengths,
         block_table=None if flat else rows.table,
     )
 
 
-def flash_3(
-    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: Rows, scale: float
-) -> torch.Tensor:
+def flash_3(batch: Batch) -> torch.Tensor:
     from flash_attn_interface import flash_attn_varlen_func, flash_attn_with_kvcache
 
-    shared = {"softmax_scale": scale, "causal": True}
-    if is_flat(keys, rows):
+    rows, (flat, keys, values) = batch.rows, flat_or_paged(batch)
+    shared = {"softmax_scale": batch.scale, "causal": True}
+    if flat:
         found = flash_attn_varlen_func(
-            q,
-            keys[0],
-            values[0],
+            batch.q,
+            keys,
+            values,
             rows.starts,
             row_starts(rows),
             rows.max_queries,
@@ -99,7 +100,7 @@ def flash_3(
         )
     else:
         found = flash_attn_with_kvcache(
-            q,
+            batch.q,
             keys,
             values,
             cache_seqlens=rows.lengths,
@@ -111,12 +112,10 @@ def flash_3(
     return found[0] if isinstance(found, tuple) else found
 
 
-def flash_2(
-    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: Rows, scale: float
-) -> torch.Tensor:
+def flash_2(batch: Batch) -> torch.Tensor:
     from flash_attn import flash_attn_varlen_func
 
-    flat = is_flat(keys, rows)
+    rows, (flat, keys, values) = batch.rows, flat_or_paged(batch)
     if flat and rows.num_rows > 1:
         # Its flat form has no length apart from the next row's start: gaps cannot be described.
         raise Unsupported("FlashAttention 2 reads rows that follow each other without a gap")
@@ -127,14 +126,14 @@ def flash_2(
         )
     ends = rows.lengths.cumsum(0, dtype=torch.int32)
     return flash_attn_varlen_func(
-        q,
-        keys[0] if flat else keys,
-        values[0] if flat else values,
+        batch.q,
+        keys,
+        values,
         rows.starts,
         row_starts(rows) if flat else torch.nn.functional.pad(ends, (1, 0)),
         rows.max_queries,
         rows.max_length,
-        softmax_scale=scale,
+        softmax_scale=batch.scale,
         causal=True,
         block_table=None if flat else rows.table,
     )
@@ -191,8 +190,8 @@ def trial(attend: Attend, dtype: str, head_dim: int, page_tokens: int | None, de
     if page_tokens is None:
         layout = Strided(np.array([2 * page, 3]), lengths)
     rows = place(layout, k, [3, 1])
-    scale = head_dim**-0.5
-    keys, values = as_pages(k, rows.page_tokens), as_pages(v, rows.page_tokens)
-    found = attend(q, keys, values, rows, scale)
-    expected = reference.prefill(q.float(), k.float(), v.float(), rows, scale, q.float())
-    return (found.float() - expected).abs().max().nan_to_num(nan=torch.inf).item()
+    batch = Batch.of(q, k, v, rows, head_dim**-0.5, torch.empty_like(q))
+    wide_out = torch.empty_like(q, dtype=torch.float32)
+    wide = Batch.of(q.float(), k.float(), v.float(), rows, batch.scale, wide_out)
+    reference.prefill(wide)
+    return (attend(batch).float() - wide_out).abs().max().nan_to_num(nan=torch.inf).item()

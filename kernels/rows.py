@@ -22,9 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from allocators.base import BlockTable, IntArray, Strided
-
-Layout = BlockTable | Strided
+from allocators.base import BlockTable, IntArray, Layout, Strided
 
 
 @dataclass(frozen=True, slots=True)

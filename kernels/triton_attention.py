@@ -6,7 +6,8 @@ import torch
 import triton
 
 from kernels import triton_kernels
-from kernels.rows import Rows, as_pages
+from kernels.batch import Batch
+from kernels.rows import Rows
 
 #: positions that one program of a decode walks; fixed, so that results do not depend on the batch
 SPLIT_TOKENS = 256
@@ -21,27 +22,19 @@ def key_block(dim_pad: int, itemsize: int) -> int:
     return max(16, min(64, (16 << 10) // (dim_pad * itemsize)))
 
 
-def decode(
-    q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
-    rows: Rows,
-    scale: float,
-    out: torch.Tensor,
-) -> torch.Tensor:
-    keys, values = as_pages(k_cache, rows.page_tokens), as_pages(v_cache, rows.page_tokens)
-    count, heads, dim = q.shape
-    kv_heads = keys.shape[2]
-    group = heads // kv_heads
+def decode(batch: Batch) -> None:
+    keys, values, rows, out = batch.keys, batch.values, batch.rows, batch.out
+    count, heads, dim = batch.q.shape
+    kv_heads, group = batch.kv_heads, batch.group
     splits = max(1, -(-rows.max_length // SPLIT_TOKENS))
     dim_pad = triton.next_power_of_2(dim)
-    working = {"dtype": torch.float32, "device": q.device}
+    working = {"dtype": torch.float32, "device": batch.q.device}
     peaks = torch.empty((count, heads, splits), **working)
     totals = torch.empty((count, heads, splits), **working)
     parts = torch.empty((count, heads, splits, dim), **working)
-    q = adjacent(q)
+    q = adjacent(batch.q)
     triton_kernels.decode_split[(count, kv_heads, splits)](
-        q, keys, values, rows.table, rows.offset, rows.lengths, peaks, totals, parts, scale,
+        q, keys, values, rows.table, rows.offset, rows.lengths, peaks, totals, parts, batch.scale,
         *q.stride()[:2], *keys.stride()[:3], *values.stride()[:3], rows.table.stride(0),
         splits,
         GROUP=group,
@@ -61,27 +54,19 @@ def decode(
         DIM_PAD=dim_pad,
         SPLIT=SPLIT_TOKENS,
     )  # fmt: skip
-    return out
 
 
-def prefill(
-    q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
-    rows: Rows,
-    scale: float,
-    out: torch.Tensor,
-) -> torch.Tensor:
-    keys, values = as_pages(k_cache, rows.page_tokens), as_pages(v_cache, rows.page_tokens)
-    _, heads, dim = q.shape
+def prefill(batch: Batch) -> None:
+    keys, values, rows, out = batch.keys, batch.values, batch.rows, batch.out
+    _, heads, dim = batch.q.shape
     dim_pad = triton.next_power_of_2(dim)
     blocks = -(-rows.max_queries // QUERY_BLOCK)
-    q = adjacent(q)
+    q = adjacent(batch.q)
     triton_kernels.prefill[(rows.num_rows, blocks, heads)](
-        q, keys, values, rows.table, rows.offset, rows.lengths, rows.starts, out, scale,
+        q, keys, values, rows.table, rows.offset, rows.lengths, rows.starts, out, batch.scale,
         *q.stride()[:2], *keys.stride()[:3], *values.stride()[:3], rows.table.stride(0),
         *out.stride()[:2],
-        GROUP=heads // keys.shape[2],
+        GROUP=batch.group,
         DIM=dim,
         DIM_PAD=dim_pad,
         PAGE=page_constant(rows),
@@ -91,7 +76,6 @@ def prefill(
         WIDEN=widen(q),
         num_stages=STAGES,
     )  # fmt: skip
-    return out
 
 
 def page_constant(rows: Rows) -> int:

@@ -6,7 +6,7 @@ are stated in docs/prefix.md.
 
 from __future__ import annotations
 
-from allocators.base import Unsupported
+from allocators.base import Unsupported, one_of
 from allocators.host import HostTier
 from allocators.page_table import PageTable
 from allocators.prefix.hash_index import HashIndex
@@ -30,12 +30,8 @@ def attach(
     `tier` is where evicted blocks are saved (None: nowhere).  Raises ValueError for an unknown
     name, Unsupported for a radix index with s3fifo and for a tier with other than hash and lru.
     """
-    for name, value, allowed in (
-        ("prefix_index", prefix_index, INDEXES),
-        ("eviction", eviction, EVICTIONS),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    one_of("prefix_index", prefix_index, INDEXES)
+    one_of("eviction", eviction, EVICTIONS)
     if tier is not None:
         if (prefix_index, eviction) != ("hash", "lru"):
             raise Unsupported(

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from allocators.base import IntArray
 from allocators.page_table import PageTable
 from allocators.prefix.index import KeyedIndex
-from allocators.prefix.pool import Pool
+from allocators.prefix.pool import BlockPool
 
 
 class HashIndex(KeyedIndex):
     """Every full block of known tokens has a key; `pool` says in which order they are evicted."""
 
-    def __init__(self, pages: PageTable, pool: Pool) -> None:
+    def __init__(self, pages: PageTable, pool: BlockPool) -> None:
         super().__init__(pages, pool)
         self._more: dict[int, list[int]] = {}  # further pages of a key, oldest first
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from allocators.base import Grant, IntArray, Prompt
-from allocators.page_table import EMPTY, PageTable
+from allocators.page_table import NO_PAGES, PageTable
 from allocators.prefix.keys import NO_KEYS, BlockKeys, block_keys
-from allocators.prefix.pool import Pool
+from allocators.prefix.pool import BlockPool
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class PrefixIndex(abc.ABC):
     def admitted(self, row: int, prompt: Prompt, found: IntArray, alone: bool) -> None:
         """Key the full blocks of a row that now holds its prompt.
 
-        `alone`: the row is no gang, so that `prompt.token_ids` tell its later tokens too.
+        `alone`: no other row is of its group, so `prompt.token_ids` tell its later tokens too.
         """
 
     @abc.abstractmethod
@@ -99,7 +99,7 @@ class NullIndex(PrefixIndex):
     """No prefix caching: nothing is ever found, nothing is remembered."""
 
     def find(self, prompt: Prompt) -> IntArray:
-        return EMPTY
+        return NO_PAGES
 
     def hold(self, row: int, found: IntArray) -> None:
         pass
@@ -135,7 +135,7 @@ class KeyedIndex(PrefixIndex):
     A subclass says what it means to key a run of blocks, and what becomes of evicted pages.
     """
 
-    def __init__(self, pages: PageTable, pool: Pool) -> None:
+    def __init__(self, pages: PageTable, pool: BlockPool) -> None:
         self._pages, self._pool = pages, pool
         pages.free = pool
         pool.on_evict = self._evicted

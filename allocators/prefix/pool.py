@@ -22,7 +22,7 @@ from allocators.prefix.lru_queue import LruQueue
 NO_FLAGS = np.empty(0, dtype=bool)
 
 
-class Pool(abc.ABC):
+class BlockPool(abc.ABC):
     """What both pools keep: `keyed` [pages], and `cached`, how many of the free ones are keyed."""
 
     def __init__(self, num_pages: int) -> None:
@@ -89,7 +89,7 @@ class Pool(abc.ABC):
         self.on_evict(pages.tolist())
 
 
-class LruPool(Pool):
+class LruPool(BlockPool):
     """The single queue of vLLM: least recently used first, whether cached or blank."""
 
     def __init__(self, num_pages: int) -> None:
@@ -146,7 +146,7 @@ class Order(abc.ABC):
         """Choose `n` or more cached pages to evict, in order; at least `n` are cached."""
 
 
-class OrderedPool(Pool):
+class OrderedPool(BlockPool):
     """Blank pages first, in first-in first-out order; then cached ones as `order` says."""
 
     def __init__(self, num_pages: int, order: Order) -> None:

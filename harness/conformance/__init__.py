@@ -22,15 +22,15 @@ except ImportError:
         "harness.conformance needs pytest and hypothesis: pip install 'kv-harness[test]'"
     ) from None
 
-from harness.conformance.driver import Driver, Violation
 from harness.conformance.schedule import drive
 from harness.conformance.suite import ROOMY_GEOMETRY, SMALL_GEOMETRY, AllocatorConformance
+from harness.conformance.trial import Trial, Violation
 
 __all__ = [
     "ROOMY_GEOMETRY",
     "SMALL_GEOMETRY",
     "AllocatorConformance",
-    "Driver",
+    "Trial",
     "Violation",
     "drive",
 ]

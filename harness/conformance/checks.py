@@ -17,19 +17,19 @@ OPERATIONS = ("copies", "maps", "unmaps", "ahead_maps", "swaps_out", "swaps_in")
 NOBODY: IntArray = np.empty(0, dtype=np.int64)
 
 
-def snapshot(allocator: Allocator, seqs: IntArray, finals: IntArray) -> tuple[Any, ...]:
+def snapshot(allocator: Allocator, rows: IntArray, finals: IntArray) -> tuple[Any, ...]:
     """Everything about the state that can be observed, as a value to compare."""
     return (
         allocator.length.tolist(),
         allocator.active.tolist(),
-        [allocator.addresses(seq).tolist() for seq in seqs.tolist()],
+        [allocator.addresses(row).tolist() for row in rows.tolist()],
         allocator.balance(),
-        usage_rows(allocator.usage(seqs, finals)),
-        allocator.headroom(seqs) if len(seqs) else None,
+        usage_by_step(allocator.usage(rows, finals)),
+        allocator.headroom(rows) if len(rows) else None,
     )
 
 
-def usage_rows(usage: Usage) -> list[tuple[int, ...]]:
+def usage_by_step(usage: Usage) -> list[tuple[int, ...]]:
     """One tuple of all columns for each step."""
     columns = [np.asarray(getattr(usage, f.name)).tolist() for f in fields(usage)]
     return list(zip(*columns, strict=True))
@@ -63,14 +63,14 @@ def conservation(allocator: Allocator, capacity: int, memory: Memory) -> None:
         )
 
 
-def usage_adds_up(allocator: Allocator, seqs: IntArray, finals: IntArray) -> None:
+def usage_adds_up(allocator: Allocator, rows: IntArray, finals: IntArray) -> None:
     """The six categories sum to the capacity; tokens are the distinct slots of these sequences."""
-    usage = allocator.usage(seqs, finals)
+    usage = allocator.usage(rows, finals)
     split = {name: int(getattr(usage, name)[0]) for name in CATEGORIES}
     require(min(split.values()) >= 0, "usage", f"a negative share of memory: {split}")
     total, capacity = sum(split.values()), allocator.geometry.capacity_bytes
     require(total == capacity, "usage", f"{split} sum to {total} bytes of {capacity}")
-    slots = [allocator.addresses(seq) for seq in seqs.tolist()]
+    slots = [allocator.addresses(row) for row in rows.tolist()]
     distinct = len(np.unique(np.concatenate(slots))) if slots else 0
     expected = distinct * allocator.geometry.bytes_per_token
     require(split["token"] == expected, "usage", f"{split['token']} token bytes, not {expected}")
@@ -89,14 +89,14 @@ def nothing_is_held(allocator: Allocator) -> None:
     )
 
 
-def headroom_is_exact(allocator: Allocator, seqs: IntArray) -> None:
-    """`grow(seqs, headroom)` is granted, one more is not, and one is refused iff it is 0."""
-    most = allocator.geometry.max_len - int(allocator.length[seqs].max())
-    headroom = allocator.headroom(seqs)
+def headroom_is_exact(allocator: Allocator, rows: IntArray) -> None:
+    """`grow(rows, headroom)` is granted, one more is not, and one is refused iff it is 0."""
+    most = allocator.geometry.max_len - int(allocator.length[rows].max())
+    headroom = allocator.headroom(rows)
     require(0 <= headroom <= most, "headroom", f"{headroom} is not from 0 to {most}")
 
     def granted(n: int) -> bool:
-        return copy.deepcopy(allocator).grow(seqs.copy(), n) is not None
+        return copy.deepcopy(allocator).grow(rows.copy(), n) is not None
 
     if headroom:
         require(granted(headroom), "headroom", f"{headroom} is promised and refused")
@@ -106,26 +106,26 @@ def headroom_is_exact(allocator: Allocator, seqs: IntArray) -> None:
 
 
 def quiet_steps_are_honest(
-    allocator: Allocator, seqs: IntArray, finals: IntArray, at_most: int
+    allocator: Allocator, rows: IntArray, finals: IntArray, at_most: int
 ) -> None:
     """Quiet steps taken at once need no operation, and end and account as taken one by one."""
-    most = min(at_most, allocator.geometry.max_len - int(allocator.length[seqs].max()))
-    steps = allocator.quiet_steps(seqs, most)
+    most = min(at_most, allocator.geometry.max_len - int(allocator.length[rows].max()))
+    steps = allocator.quiet_steps(rows, most)
     require(0 <= steps <= most, "quiet steps", f"{steps} is not from 0 to {most}")
     if not steps:
         return
-    finals = np.maximum(finals, allocator.length[seqs] + steps)
+    finals = np.maximum(finals, allocator.length[rows] + steps)
     at_once, single = copy.deepcopy(allocator), copy.deepcopy(allocator)
-    grant = at_once.grow(seqs.copy(), steps)
+    grant = at_once.grow(rows.copy(), steps)
     require(grant is not None and is_quiet(grant), "quiet steps", f"{steps} at once give {grant}")
-    rows = usage_rows(at_once.usage(seqs, finals, steps))
-    require(len(rows) == steps, "usage", f"{len(rows)} rows for {steps} steps")
-    for step, row in enumerate(rows):
-        grant = single.grow(seqs.copy(), 1)
+    accounts = usage_by_step(at_once.usage(rows, finals, steps))
+    require(len(accounts) == steps, "usage", f"{len(accounts)} rows for {steps} steps")
+    for step, account in enumerate(accounts):
+        grant = single.grow(rows.copy(), 1)
         quiet = grant is not None and is_quiet(grant)
         require(quiet, "quiet steps", f"step {step + 1} of {steps} gives {grant}")
-        alone = usage_rows(single.usage(seqs, finals))[0]
-        require(alone == row, "usage", f"step {step + 1} of {steps}: {row}, alone {alone}")
+        alone = usage_by_step(single.usage(rows, finals))[0]
+        require(alone == account, "usage", f"step {step + 1} of {steps}: {account}, alone {alone}")
     live = np.flatnonzero(allocator.active)
     after = [snapshot(a, live, np.maximum(a.length[live], 1)) for a in (at_once, single)]
     require(after[0] == after[1], "quiet steps", f"{steps} at once and one by one end differently")

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from allocators.base import IntArray
-from harness.conformance.driver import Driver, Make
 from harness.conformance.memory import require
 from harness.conformance.schedule import OPERATIONS, Draw, applies
+from harness.conformance.trial import Make, Trial
 
 
 def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachine]:
@@ -21,18 +21,18 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
     class AllocatorMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
-            self.driver = Driver(make)
+            self.trial = Trial(make)
             self._intact = True
 
         def _do(self, name: str, data: st.DataObject) -> None:
-            self._tell(lambda: OPERATIONS[name](self.driver, _drawing(data)))
+            self._tell(lambda: OPERATIONS[name](self.trial, _drawing(data)))
 
         def _tell(self, operation: Callable[[], object]) -> None:
-            told, self._intact = len(self.driver.history), False
+            told, self._intact = len(self.trial.history), False
             try:
                 operation()
             finally:
-                for line in self.driver.story(told):
+                for line in self.trial.story(told):
                     note(line)
             self._intact = True
 
@@ -40,7 +40,7 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
         def admit(self, data: st.DataObject) -> None:
             self._do("admit", data)
 
-        @precondition(lambda self: applies("visit", self.driver))
+        @precondition(lambda self: applies("visit", self.trial))
         @rule(data=st.data())
         def visit(self, data: st.DataObject) -> None:
             self._do("visit", data)
@@ -51,14 +51,14 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
 
         @rule(data=st.data())
         def grow_to_the_limit(self, data: st.DataObject) -> None:
-            seqs = self.driver.live
-            if len(seqs):
-                headroom = self.driver.allocator.headroom(seqs)
+            rows = self.trial.live
+            if len(rows):
+                headroom = self.trial.allocator.headroom(rows)
                 if headroom:
-                    self._tell(lambda: self._grow_by(seqs, headroom))
+                    self._tell(lambda: self._grow_by(rows, headroom))
 
-        def _grow_by(self, seqs: IntArray, headroom: int) -> None:
-            granted = self.driver.grow(seqs, headroom)
+        def _grow_by(self, rows: IntArray, headroom: int) -> None:
+            granted = self.trial.grow(rows, headroom)
             require(granted, "headroom", f"{headroom} is promised and refused")
 
         @rule(data=st.data())
@@ -81,12 +81,12 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
         def release(self, data: st.DataObject) -> None:
             self._do("release", data)
 
-        @precondition(lambda self: applies("suspend", self.driver))
+        @precondition(lambda self: applies("suspend", self.trial))
         @rule(data=st.data())
         def suspend(self, data: st.DataObject) -> None:
             self._do("suspend", data)
 
-        @precondition(lambda self: applies("resume", self.driver))
+        @precondition(lambda self: applies("resume", self.trial))
         @rule(data=st.data())
         def resume(self, data: st.DataObject) -> None:
             self._do("resume", data)
@@ -94,8 +94,8 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
         def teardown(self) -> None:
             # After a violation the end of the story would only hide what went wrong first.
             if self._intact:
-                self.driver.release_all()
-            for what, times in self.driver.counts.items():
+                self.trial.release_all()
+            for what, times in self.trial.counts.items():
                 totals[what] += times
                 event(f"{what} happened" if times else f"no {what}")
 

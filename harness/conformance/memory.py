@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import Allocator, BlockTable, Grant, IntArray, Strided
+from allocators.base import Allocator, BlockTable, Grant, IntArray, Layout
 
 
 class Violation(AssertionError):
@@ -26,7 +26,7 @@ def require(holds: bool, invariant: str, text: str) -> None:
 
 
 class Memory:
-    """Values by physical slot, and the page table (request slot, virtual page) -> page."""
+    """Values by physical slot, and the page table (virtual range, its page) -> page."""
 
     def __init__(self, allocator: Allocator) -> None:
         self.geometry = allocator.geometry
@@ -71,11 +71,11 @@ class Memory:
         require(len(np.unique(device)) == len(device), "swaps", "two swaps in write one slot")
         self.values[device] = self.host[host]
 
-    def _swapped(self, rows: IntArray, what: str) -> tuple[IntArray, IntArray]:
+    def _swapped(self, swaps: IntArray, what: str) -> tuple[IntArray, IntArray]:
         """Return the device slot and the host slot of each slot that is moved."""
-        if not len(rows):
-            return rows[:, 0], rows[:, 1]
-        device, host, n = rows.T
+        if not len(swaps):
+            return swaps[:, 0], swaps[:, 1]
+        device, host, n = swaps.T
         require(bool((n > 0).all()), "swaps", f"a {what} of no slots")
         device, host = _each(device, n), _each(host, n)
         self.check_slots(device)
@@ -87,13 +87,13 @@ class Memory:
             require(not lost, "mapping", f"a {what} at {sorted(lost)}, which are mapped nowhere")
         return device, host
 
-    def _unmap(self, rows: IntArray) -> None:
-        for slot, vpage, page in rows.tolist():
-            held = self.mapped.pop((slot, vpage), None)
+    def _unmap(self, unmaps: IntArray) -> None:
+        for vrange, vpage, page in unmaps.tolist():
+            held = self.mapped.pop((vrange, vpage), None)
             require(
                 held == page,
                 "mapping",
-                f"unmap of page {page} at {(slot, vpage)}, where {held} is mapped",
+                f"unmap of page {page} at {(vrange, vpage)}, where {held} is mapped",
             )
 
     def _lose(self, grant: Grant) -> None:
@@ -104,11 +104,13 @@ class Memory:
         for page in gone:
             self.values[page * t : (page + 1) * t] = -1
 
-    def _map(self, rows: IntArray) -> None:
-        for slot, vpage, page in rows.tolist():
-            require((slot, vpage) not in self.mapped, "mapping", f"{(slot, vpage)} is mapped twice")
-            self.mapped[slot, vpage] = page
-        require(self.maps_pages or not len(rows), "mapping", "maps from a policy without pages")
+    def _map(self, maps: IntArray) -> None:
+        for vrange, vpage, page in maps.tolist():
+            require(
+                (vrange, vpage) not in self.mapped, "mapping", f"{(vrange, vpage)} is mapped twice"
+            )
+            self.mapped[vrange, vpage] = page
+        require(self.maps_pages or not len(maps), "mapping", "maps from a policy without pages")
 
     def copy(self, grant: Grant) -> None:
         """Execute copies, all sources read before any destination is written; then map ahead."""
@@ -124,10 +126,10 @@ class Memory:
         self._map(grant.ahead_maps)
 
     # -- addresses ---------------------------------------------------------------------------
-    def resolve(self, layout: BlockTable | Strided) -> list[IntArray]:
+    def resolve(self, layout: Layout) -> list[IntArray]:
         """Return the physical slot of each position of each row, as a kernel would find it.
 
-        The virtual range of request slot r begins at r * ceil(max_len / page_tokens) pages.
+        Virtual range number r begins at r * ceil(max_len / page_tokens) pages.
         """
         t = self.geometry.page_tokens
         positions = [np.arange(n) for n in layout.lengths.tolist()]
@@ -143,12 +145,12 @@ class Memory:
             for base, p in zip(bases, positions, strict=True)
         ]
 
-    def _translate(self, slot: int, virtual: IntArray) -> IntArray:
+    def _translate(self, vrange: int, virtual: IntArray) -> IntArray:
         t = self.geometry.page_tokens
         pages = []
         for vpage in range(-(-len(virtual) // t)):
-            page = self.mapped.get((slot, vpage))
-            require(page is not None, "mapping", f"{(slot, vpage)} is in use but not mapped")
+            page = self.mapped.get((vrange, vpage))
+            require(page is not None, "mapping", f"{(vrange, vpage)} is in use but not mapped")
             pages.append(page)
         return np.array(pages, dtype=np.int64)[virtual // t] * t + virtual % t
 

@@ -14,11 +14,11 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from allocators.base import Allocator, Demand, Geometry, NeverFits, Prompt
 from harness.conformance import checks
-from harness.conformance.driver import Driver, fits_when_empty
 from harness.conformance.machine import state_machine
 from harness.conformance.memory import require
 from harness.conformance.schedule import drive
 from harness.conformance.swapping import resumes_beside, tickets_held
+from harness.conformance.trial import Trial, fits_when_empty
 
 #: about five sequences of full length, and two of host memory; a 64 KiB page of one tensor holds 8
 #: tokens
@@ -94,28 +94,28 @@ class AllocatorConformance:
             "never fits",
             f"{size} x {private} tokens of their own in {geometry.capacity_tokens} slots",
         )
-        driver = Driver(self.make)
+        trial = Trial(self.make)
         last = geometry.max_seqs - 1
-        driver.admit(np.array([last]), Prompt(1), Demand(1, 1))
-        before = checks.snapshot(driver.allocator, driver.live, driver.final(driver.live))
+        trial.admit(np.array([last]), Prompt(1), Demand(1, 1))
+        before = checks.snapshot(trial.allocator, trial.live, trial.final(trial.live))
         with pytest.raises(NeverFits):
-            driver.allocator.admit(np.arange(size), *impossible)
-        after = checks.snapshot(driver.allocator, driver.live, driver.final(driver.live))
+            trial.allocator.admit(np.arange(size), *impossible)
+        after = checks.snapshot(trial.allocator, trial.live, trial.final(trial.live))
         require(before == after, "atomic", "a request that never fits changed the state")
 
     def test_nothing_remains_after_release(self) -> None:
-        driver = drive(self.make, self.seeds, self.seeded_steps // 2)
+        trial = drive(self.make, self.seeds, self.seeded_steps // 2)
         size, demand = self._largest_prompt(), Demand(1, 1)
-        granted = driver.admit(np.array([0]), Prompt(size), Demand(size, 1))
+        granted = trial.admit(np.array([0]), Prompt(size), Demand(size, 1))
         require(granted, "total release", f"{size} tokens ({demand}) fitted before, not after")
 
     def test_host_memory_is_free_again_after_resume(self) -> None:
-        driver = drive(self.make, self.seeds + 1, self.seeded_steps // 2)
-        if not driver.counts["suspends"]:
+        trial = drive(self.make, self.seeds + 1, self.seeded_steps // 2)
+        if not trial.counts["suspends"]:
             pytest.skip("nothing was suspended")
-        if driver.counts["saves"] or driver.tickets:
+        if trial.counts["saves"] or trial.tickets:
             pytest.skip("host memory holds a prefix cache, or what an empty pool cannot take back")
-        fresh, used = tickets_held(Driver(self.make)), tickets_held(driver)
+        fresh, used = tickets_held(Trial(self.make)), tickets_held(trial)
         require(fresh == used, "swaps", f"host memory holds {used} tickets, {fresh} when new")
 
     def test_what_is_resumed_beside_others_can_grow(self) -> None:
@@ -132,19 +132,19 @@ class AllocatorConformance:
     def test_hits_are_honest_where_other_tokens_came(self) -> None:
         if not self.make().has_prefix_index:
             pytest.skip("no prefix index")
-        changes: list[Callable[[Driver, int], object]] = [
-            lambda driver, half: driver.fork(0, np.array([1])),
-            lambda driver, half: driver.truncate(0, half // 2 + 1),
+        changes: list[Callable[[Trial, int], object]] = [
+            lambda trial, half: trial.fork(0, np.array([1])),
+            lambda trial, half: trial.truncate(0, half // 2 + 1),
         ]
         for change in changes:
-            driver = Driver(self.make)
+            trial = Trial(self.make)
             ids, row = np.arange(self.geometry.max_len * 2 // 3), np.array([0])
             half = len(ids) // 2
             for tokens in (half, len(ids)):
-                driver.admit(row, Prompt(tokens, ids), Demand(tokens, len(ids) - tokens + 1))
-                change(driver, half)
-                driver.grow(driver.live, half // 2)
-                driver.release_all()
+                trial.admit(row, Prompt(tokens, ids), Demand(tokens, len(ids) - tokens + 1))
+                change(trial, half)
+                trial.grow(trial.live, half // 2)
+                trial.release_all()
 
     def _largest_prompt(self) -> int:
         """Return the longest prompt that an empty pool holds."""

@@ -5,39 +5,39 @@ from __future__ import annotations
 import numpy as np
 
 from allocators.base import Demand, Prompt
-from harness.conformance.driver import Driver, Make
+from harness.conformance.trial import Make, Trial
 
 
-def tickets_held(driver: Driver) -> int:
+def tickets_held(trial: Trial) -> int:
     """Suspend sequences of one token until host memory is full; return how many it took."""
-    for ticket in range(driver.geometry.host_tokens + 1):
-        admitted = driver.admit(np.array([0]), Prompt(1), Demand(1, 1))
-        if not admitted or not driver.suspend(np.array([0]), ticket):
+    for ticket in range(trial.geometry.host_tokens + 1):
+        admitted = trial.admit(np.array([0]), Prompt(1), Demand(1, 1))
+        if not admitted or not trial.suspend(np.array([0]), ticket):
             break
-    return len(driver.tickets)
+    return len(trial.tickets)
 
 
 def resumes_beside(make: Make, others: int) -> bool | None:
-    """Say whether a gang of two is resumed beside `others` tokens of other sequences.
+    """Say whether a group of two is resumed beside `others` tokens of other sequences.
 
-    It fills its last unit of memory, so that it needs more to grow.  The driver checks that a
+    It fills its last unit of memory, so that it needs more to grow.  The trial checks that a
     resume leaves room for that.  None if it cannot be suspended, False if the others do not fit.
     """
-    driver, ticket = Driver(make), 0
-    geometry = driver.geometry
+    trial, ticket = Trial(make), 0
+    geometry = trial.geometry
     unit, most = geometry.page_tokens, min(geometry.max_len - 1, geometry.host_tokens // 2)
     if most < unit:
         return None
     prompt, pair = max(1, most // unit // 2) * unit, np.array([0, 1])
-    if not driver.admit(pair, Prompt(prompt), Demand(prompt, geometry.max_len - prompt)):
+    if not trial.admit(pair, Prompt(prompt), Demand(prompt, geometry.max_len - prompt)):
         return None
-    if not driver.suspend(pair, ticket):
+    if not trial.suspend(pair, ticket):
         return None
     full, rest = divmod(others, geometry.max_len)
     for length in [geometry.max_len] * full + [rest] * (rest > 0):
-        idle = driver.idle
+        idle = trial.idle
         if len(idle) < 3:
             return False
-        if not driver.admit(np.array(idle[-1:]), Prompt(length), Demand(length, 1)):
+        if not trial.admit(np.array(idle[-1:]), Prompt(length), Demand(length, 1)):
             return False
-    return driver.resume(pair, ticket)
+    return trial.resume(pair, ticket)

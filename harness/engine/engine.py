@@ -59,6 +59,9 @@ class Samples(Protocol):
     def begin(self, running: Running) -> None:
         """Be told of the running batch before the first step."""
 
+    def finish(self) -> float:
+        """Be told that the last step is over; return the seconds of maps not yet reported."""
+
 
 class Engine:
     """Runs every request to its end.
@@ -164,6 +167,8 @@ class Engine:
         self._totals["wasted_tokens"] = float(self._scheduler.wasted_tokens)
         if self._allocator.inner.has_prefix_index:
             self._totals["evictions"] = float(self._allocator.inner.evictions)
+        if isinstance(self._executor, Samples):
+            self._totals["map_s"] += self._executor.finish()
         if not self._allocator.inner.pages_per_group:
             for total in ("maps", "unmaps", "map_s"):
                 del self._totals[total]

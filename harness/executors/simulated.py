@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from allocators.base import NO_COPIES, NO_SWAPS, Allocator, Grant, IntArray
+from allocators.base import (
+    BLOCK_TABLE_ENTRY_BYTES,
+    NO_COPIES,
+    NO_SWAPS,
+    Allocator,
+    Grant,
+    IntArray,
+)
 from harness.cost import CostModel, Work
 from harness.cost.roofline import FloatArray
 from harness.engine.plan import Plan
-
-#: bytes of one block-table entry on the device (a 32-bit block number)
-ENTRY_BYTES = 4
 
 
 class SimulatedExecutor:
@@ -80,7 +84,7 @@ class SimulatedExecutor:
         tables: IntArray | int = 0
         if self._paged:
             longest = int(lengths.max()) + np.arange(steps)
-            tables = len(lengths) * -(-longest // self._page_tokens) * ENTRY_BYTES
+            tables = len(lengths) * -(-longest // self._page_tokens) * BLOCK_TABLE_ENTRY_BYTES
         seconds = self._cost.decode_window_s(
             len(lengths), int(lengths.sum()), steps, tables, self._paged
         )
@@ -98,4 +102,6 @@ class SimulatedExecutor:
 
     def _table_bytes(self, rows: int, longest: int) -> int:
         """Return the bytes of a rectangular block table, as wide as its longest row."""
-        return rows * -(-longest // self._page_tokens) * ENTRY_BYTES if self._paged else 0
+        return (
+            rows * -(-longest // self._page_tokens) * BLOCK_TABLE_ENTRY_BYTES if self._paged else 0
+        )

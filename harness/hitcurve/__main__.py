@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.errors import ConfigError
-from harness.hitcurve.options import USAGE, Options, parse
+from harness.hitcurve.options import USAGE, HitCurveOptions, parse
 
 INTERRUPTED = 130
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _out_dir(options: Options) -> Path:
+def _out_dir(options: HitCurveOptions) -> Path:
     out = Path(options.out or f"results/runs/hitcurve-{datetime.now():%Y%m%d-%H%M%S}").expanduser()
     # Asked now, so that a mistake does not show only after minutes of simulation.
     if out.exists() and not out.is_dir():
@@ -48,7 +48,7 @@ def _out_dir(options: Options) -> Path:
     return out
 
 
-def _run(options: Options, out: Path) -> int:
+def _run(options: HitCurveOptions, out: Path) -> int:
     import numpy as np
 
     from harness.hitcurve import output

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.hitcurve import distances, policies
-from harness.hitcurve.options import Options
+from harness.hitcurve.options import HitCurveOptions
 from harness.hitcurve.trace import BlockTrace
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CurvePoint:
     """One cache: `hits` of the trace's `blocks`; a capacity of None is an unbounded cache."""
 
     policy: str
@@ -29,7 +29,7 @@ class Point:
         return self.hits / self.blocks
 
 
-def compute(trace: BlockTrace, options: Options) -> Iterator[Point]:
+def compute(trace: BlockTrace, options: HitCurveOptions) -> Iterator[CurvePoint]:
     """Yield the points by order and policy, smallest capacity first, unbounded last."""
     bounds = [*options.capacities, None]
     for order in options.orders:
@@ -40,7 +40,7 @@ def compute(trace: BlockTrace, options: Options) -> Iterator[Point]:
             else:
                 counts = (_simulated(trace, policy, b, deepest_first) for b in bounds)
             for bound, count in zip(bounds, counts, strict=True):
-                yield Point(policy, order, bound, count, len(trace.blocks))
+                yield CurvePoint(policy, order, bound, count, len(trace.blocks))
 
 
 def lru_counts(trace: BlockTrace, bounds: list[int | None], deepest_first: bool) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.hitcurve.curve import Point
+from harness.hitcurve.curve import CurvePoint
 from harness.hitcurve.output import name_of
 from harness.hitcurve.trace import BlockTrace
 from harness.report.figures.theme import MUTED, heading, new_figure, save, themed
@@ -12,7 +12,7 @@ from harness.report.figures.theme import MUTED, heading, new_figure, save, theme
 COLOURS = {"lru": "#0072B2", "lfu": "#D55E00", "fifo": "#E69F00", "s3fifo": "#009E73"}
 
 
-def draw(path: Path, points: list[Point], trace: BlockTrace, source: str) -> None:
+def draw(path: Path, points: list[CurvePoint], trace: BlockTrace, source: str) -> None:
     """Write the figure as PNG. The dotted line is the unbounded cache."""
     with themed():
         figure = new_figure(7.0, 4.6)

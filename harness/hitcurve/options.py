@@ -40,7 +40,7 @@ class WorkloadOptions:
 
 
 @dataclass
-class Options:
+class HitCurveOptions:
     workload: WorkloadOptions = field(default_factory=WorkloadOptions)
     capacities: list[int] = field(default_factory=lambda: [1000, 10_000, 30_000, 50_000, 100_000])
     policies: list[str] = field(default_factory=lambda: ["lru"])
@@ -53,12 +53,12 @@ class Options:
         return ORDERS[:2] if self.order == "both" else (self.order,)
 
 
-def parse(arguments: Sequence[str]) -> Options:
+def parse(arguments: Sequence[str]) -> HitCurveOptions:
     """Return the options of a command line. Raises ConfigError of one line for any mistake."""
-    return _checked(parse_options(arguments, Options))
+    return _checked(parse_options(arguments, HitCurveOptions))
 
 
-def _checked(options: Options) -> Options:
+def _checked(options: HitCurveOptions) -> HitCurveOptions:
     if not options.workload.path:
         raise ConfigError("workload.path=FILE is needed: a trace to read; --help lists the options")
     try:

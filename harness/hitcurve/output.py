@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from harness.command.tables import text_table
-from harness.hitcurve.curve import Point
+from harness.hitcurve.curve import CurvePoint
 from harness.hitcurve.trace import BlockTrace
 from harness.results.atomic import write_text
 
@@ -17,12 +17,12 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-def name_of(point: Point) -> str:
+def name_of(point: CurvePoint) -> str:
     """How a policy is called in the table and the figure."""
     return point.policy if point.order == "touch" else f"{point.policy}, deepest first"
 
 
-def table(points: list[Point]) -> str:
+def table(points: list[CurvePoint]) -> str:
     """Return one line a policy and one column a capacity, hit rates in percent."""
     bounds = list(dict.fromkeys(point.capacity_blocks for point in points))
     heads = ["unbounded" if bound is None else f"{bound:,}" for bound in bounds]
@@ -32,7 +32,7 @@ def table(points: list[Point]) -> str:
     return text_table(("blocks", *heads), rows)
 
 
-def write_csv(path: Path, points: list[Point], block_tokens: int) -> None:
+def write_csv(path: Path, points: list[CurvePoint], block_tokens: int) -> None:
     """Write one line a point; the capacity of an unbounded cache is `inf`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -44,7 +44,7 @@ def write_csv(path: Path, points: list[Point], block_tokens: int) -> None:
     write_text(path, text.getvalue())
 
 
-def write_json(path: Path, points: list[Point], trace: BlockTrace, source: str) -> None:
+def write_json(path: Path, points: list[CurvePoint], trace: BlockTrace, source: str) -> None:
     """Write the trace's counts and the points; the capacity of an unbounded cache is null."""
     record = {
         "trace": source,

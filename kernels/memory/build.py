@@ -6,8 +6,8 @@ import torch
 
 from allocators.base import Allocator
 from kernels.memory.base import Backing
-from kernels.memory.pool import Pool
-from kernels.memory.virtual import Virtual
+from kernels.memory.pool import PoolMemory
+from kernels.memory.virtual import VirtualMemory
 from kernels.memory.virtual_shape import VirtualShape
 
 
@@ -30,12 +30,12 @@ def backing_for(
     """
     device, geometry = torch.device(device), allocator.geometry
     if not allocator.pages_per_group:
-        return Pool(geometry, dtype, device, paged=allocator.block_tables)
+        return PoolMemory(geometry, dtype, device, paged=allocator.block_tables)
     shape = VirtualShape.of(allocator, packing)
     if mode == "demand":
-        from kernels.memory.demand import Demand
+        from kernels.memory.demand import DemandMemory
 
-        return Demand(shape, geometry, dtype, device)
+        return DemandMemory(shape, geometry, dtype, device)
     if mode != "mapped":
         raise ValueError(f"mode must be mapped or demand, got {mode!r}")
     if device.type == "cpu":
@@ -44,7 +44,7 @@ def backing_for(
         from kernels.memory.virtual_cuda import CudaDriver as Driver
     driver = Driver(shape, device)
     try:
-        return Virtual(
+        return VirtualMemory(
             shape, geometry, dtype, device, driver, handles=handles, background=background
         )
     except BaseException:

@@ -1,8 +1,8 @@
 """`mode=demand`: the operating system's own demand paging in place of explicit maps.
 
-Ranges are ordinary memory that the kernel commits when a page of it is first touched and takes back
-with MADV_DONTNEED.  Maps cost nothing and are not executed; what is held is what was touched, in
-pages of the operating system, so never more than the allocator says is mapped.  A page cannot
+The tensors are ordinary memory that the kernel commits when a page of it is first touched and takes
+back with MADV_DONTNEED.  Maps cost nothing and are not executed; what is held is what was touched,
+in pages of the operating system, so never more than the allocator says is mapped.  A page cannot
 appear at two places: an allocator that aliases is refused.
 """
 
@@ -15,24 +15,24 @@ import torch
 from allocators.base import Geometry, Unsupported
 from kernels.memory import os_memory
 from kernels.memory.tensors import wrap
-from kernels.memory.virtual import Virtual
+from kernels.memory.virtual import VirtualMemory
 from kernels.memory.virtual_shape import VirtualShape
 
 
 class DemandDriver:
-    """See `virtual.Driver`; `map` and `create` have nothing to do."""
+    """See `virtual.PageDriver`; `map` and `create` have nothing to do."""
 
     def __init__(self, shape: VirtualShape) -> None:
         self._shape = shape
-        self._ranges: dict[int, int] = {}
+        self._reserved: dict[int, int] = {}
 
     def reserve(self, size_bytes: int) -> int:
         flags = os_memory.ANONYMOUS | os_memory.MAP_NORESERVE
         address = os_memory.map_memory(
             size_bytes + os_memory.OS_PAGE_BYTES, os_memory.NO_ACCESS, flags
         )
-        self._ranges[address] = size_bytes
-        # The last page stays closed: without it the kernel would join neighbouring ranges into one
+        self._reserved[address] = size_bytes
+        # The last page stays closed: without it the kernel would join neighbouring tensors into one
         # area, and account for them together.
         at_start = flags | os_memory.MAP_FIXED
         os_memory.map_memory(size_bytes, os_memory.READ_WRITE, at_start, at=address)
@@ -53,7 +53,7 @@ class DemandDriver:
         os_memory.advise(address, self._shape.page_bytes, mmap.MADV_DONTNEED)
 
     def rebase(self) -> None:
-        """The ranges hold nothing but our pages."""
+        """The tensors hold nothing but our pages."""
 
     def fence(self) -> None:
         """Kernels of the CPU have returned by now."""
@@ -62,15 +62,15 @@ class DemandDriver:
         return wrap(address, size_bytes, dtype)
 
     def held_bytes(self) -> int:
-        return os_memory.resident_by_smaps(self._ranges.items())
+        return os_memory.resident_by_smaps(self._reserved.items())
 
     def close(self) -> None:
-        while self._ranges:
-            address, size_bytes = self._ranges.popitem()
+        while self._reserved:
+            address, size_bytes = self._reserved.popitem()
             os_memory.unmap_memory(address, size_bytes + os_memory.OS_PAGE_BYTES)
 
 
-class Demand(Virtual):
+class DemandMemory(VirtualMemory):
     """A virtual backing on `DemandDriver`, on the CPU."""
 
     def __init__(

@@ -74,7 +74,7 @@ def file_bytes(file: int) -> int:
 
 
 def core_bytes(address: int, size_bytes: int) -> int:
-    """Bytes of this range that mincore(2) says are in memory."""
+    """Bytes of this area that mincore(2) says are in memory."""
     pages = -(-size_bytes // OS_PAGE_BYTES)
     vector = (ctypes.c_ubyte * pages)()
     if _libc.mincore(address, size_bytes, vector):
@@ -82,15 +82,15 @@ def core_bytes(address: int, size_bytes: int) -> int:
     return sum(byte & 1 for byte in bytes(vector)) * OS_PAGE_BYTES
 
 
-def resident_by_smaps(ranges: Iterable[tuple[int, int]]) -> int:
-    """Sum of `Rss` in /proc/self/smaps over the areas within (address, bytes) ranges, in bytes."""
-    ranges = list(ranges)
+def resident_by_smaps(areas: Iterable[tuple[int, int]]) -> int:
+    """Sum of `Rss` in /proc/self/smaps over mappings within (address, bytes) areas, in bytes."""
+    areas = list(areas)
     total, inside = 0, False
     with open("/proc/self/smaps") as file:
         for line in file:
             if line[0] in "0123456789abcdef":
                 start, end = (int(x, 16) for x in line.split(maxsplit=1)[0].split("-"))
-                inside = any(start < a + n and end > a for a, n in ranges)
+                inside = any(start < a + n and end > a for a, n in areas)
             elif inside and line.startswith("Rss:"):
                 total += int(line.split()[1]) * 1024
     return total

@@ -19,7 +19,7 @@ from kernels.memory.base import Backing, BackingError, OutOfMemory
 from kernels.memory.tensors import wrap
 
 
-class Pool(Backing):
+class PoolMemory(Backing):
     """All of `geometry.capacity_tokens` in whole pages, or in slots if not `paged`."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """Torch tensors over memory that torch did not allocate, without a copy.
 
 Memory is handed over as a DLPack structure that names its device.  The other way,
-`__cuda_array_interface__`, asks the driver whose memory a pointer is, and of a reserved range in
+`__cuda_array_interface__`, asks the driver whose memory a pointer is, and of a reserved address at
 which nothing is mapped yet the driver knows nothing.
 """
 
@@ -48,7 +48,7 @@ _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 #: torch reads a structure once more when the last view of it goes, which may be at any time; so
-#: they are kept for good (about 100 bytes a range)
+#: they are kept for good (about 100 bytes each)
 _kept: list[tuple[_Managed, ctypes.Array]] = []
 
 
@@ -57,7 +57,7 @@ def wrap(
 ) -> torch.Tensor:
     """Return a flat tensor over `size_bytes` from `address`; the memory stays the caller's.
 
-    Nothing is read or written, so the range need not be mapped yet.
+    Nothing is read or written, so the addresses need not be mapped yet.
     """
     on_cuda = device is not None and device.type == "cuda"
     kind = _Device(CUDA if on_cuda else CPU, (device.index or 0) if on_cuda else 0)

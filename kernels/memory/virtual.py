@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from allocators.base import Geometry, Grant, IntArray, Unsupported
+from allocators.base import Geometry, Grant, IntArray, Unsupported, one_of
 from kernels.cache import copy_slots
 from kernels.memory.base import Backing
 from kernels.memory.page_map import PageMap
@@ -22,20 +22,20 @@ from kernels.memory.virtual_shape import VirtualShape
 HANDLES = ("on_demand", "ahead")
 
 
-class Driver(Protocol):
-    """Memory as the system has it.  Page-groups are numbered; a page is (page-group, range)."""
+class PageDriver(Protocol):
+    """Memory as the system has it.  Page-groups are numbered; a page is (page-group, tensor)."""
 
     def reserve(self, size_bytes: int) -> int:
         """Reserve addresses without memory behind them; return the first."""
 
     def create(self, page: int) -> None:
-        """Hold the physical memory of a page-group, one page a range."""
+        """Hold the physical memory of a page-group, one page a tensor."""
 
     def destroy(self, page: int) -> None:
         """Give it back; it is mapped nowhere."""
 
     def map(self, address: int, page: int, index: int) -> None:
-        """Map the page of range number `index` of a page-group at an address of that range."""
+        """Map the page of tensor number `index` of a page-group at an address of that tensor."""
 
     def unmap(self, address: int) -> None:
         """Take the page at this address away."""
@@ -47,7 +47,7 @@ class Driver(Protocol):
         """Wait until nothing that runs may still read what is about to be unmapped."""
 
     def wrap(self, address: int, size_bytes: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return a flat tensor over a reserved range, without a copy."""
+        """Return a flat tensor over reserved addresses, without a copy."""
 
     def held_bytes(self) -> int:
         """Bytes of physical memory held, read back from the system."""
@@ -56,8 +56,8 @@ class Driver(Protocol):
         """Unmap and give back everything, whatever state it is in; may be called again."""
 
 
-class Virtual(Backing):
-    """Executes maps, unmaps and copies on a driver's ranges.
+class VirtualMemory(Backing):
+    """Executes maps, unmaps and copies on tensors whose addresses a driver has reserved.
 
     With `handles="on_demand"` physical memory is held exactly while it is mapped, with "ahead" all
     of it from the start.  With `background` the maps ahead run in a thread; whatever needs them
@@ -70,22 +70,21 @@ class Virtual(Backing):
         geometry: Geometry,
         dtype: torch.dtype,
         device: torch.device,
-        driver: Driver,
+        driver: PageDriver,
         *,
         handles: str = "on_demand",
         background: bool = True,
     ) -> None:
         super().__init__(geometry, dtype, device)
-        if handles not in HANDLES:
-            raise ValueError(f"handles must be one of {', '.join(HANDLES)}, got {handles!r}")
+        one_of("handles", handles, HANDLES)
         self.shape, self.driver, self.handles = shape, driver, handles
-        self.page_map = PageMap(shape.rows, shape.columns, shape.num_pages)
+        self.page_map = PageMap(shape.num_ranges, shape.pages_per_range, shape.num_pages)
         self._created = np.zeros(shape.num_pages, dtype=bool)
         self._thread = ThreadPoolExecutor(1, "map-ahead") if background else None
         self._pending: Future[None] | None = None
         try:
-            self.addresses = [driver.reserve(shape.range_bytes) for _ in range(shape.num_ranges)]
-            self._ranges = [driver.wrap(a, shape.range_bytes, dtype) for a in self.addresses]
+            self.addresses = [driver.reserve(shape.tensor_bytes) for _ in range(shape.num_tensors)]
+            self._tensors = [driver.wrap(a, shape.tensor_bytes, dtype) for a in self.addresses]
             if handles == "ahead":
                 self._create(np.arange(shape.num_pages))
         except BaseException:
@@ -94,19 +93,14 @@ class Virtual(Backing):
 
     # -- views -------------------------------------------------------------------------------
     def keys(self, layer: int) -> torch.Tensor:
-        return self.shape.cache(self._ranges, layer, value=False)
+        return self.shape.cache(self._tensors, layer, value=False)
 
     def values(self, layer: int) -> torch.Tensor:
-        return self.shape.cache(self._ranges, layer, value=True)
+        return self.shape.cache(self._tensors, layer, value=True)
 
     @property
     def committed_bytes(self) -> int:
-        return int(np.count_nonzero(self._created)) * self.shape.group_bytes
-
-    @property
-    def mapped_bytes(self) -> int:
-        """Bytes of the page-groups mapped somewhere, each counted once."""
-        return self.page_map.pages_mapped * self.shape.group_bytes
+        return int(np.count_nonzero(self._created)) * self.shape.page_group_bytes
 
     def resident_bytes(self) -> int:
         self.wait()
@@ -123,9 +117,9 @@ class Virtual(Backing):
         if len(grant.unmaps):
             self.driver.fence()
         left = []
-        for row, column, page in grant.unmaps.tolist():
-            place = self.page_map.unmap(row, column, page)
-            self._each_range(self.driver.unmap, place)
+        for vrange, column, page in grant.unmaps.tolist():
+            place = self.page_map.unmap(vrange, column, page)
+            self._each_tensor(self.driver.unmap, place)
             left.append(page)
         maps, ahead = self._note(grant.maps), self._note(grant.ahead_maps)
         # A page-group that only moves keeps its memory.
@@ -145,11 +139,11 @@ class Virtual(Backing):
         source, target, n = grant.copies.T
         t, shape = self.shape.page_tokens, self.shape
         virtual = np.column_stack([self._virtual(source), self._virtual(target), n])
-        copy_slots([shape.pages(whole) for whole in self._ranges], virtual)
+        copy_slots([shape.pages(whole) for whole in self._tensors], virtual)
         full = virtual[n == t]
         if shape.packing == "dense" and shape.rest_bytes and len(full):
             one = np.column_stack([full[:, :2] // t, np.ones(len(full), dtype=np.int64)])
-            copy_slots([shape.rests(whole) for whole in self._ranges], one)
+            copy_slots([shape.rests(whole) for whole in self._tensors], one)
 
     def wait(self) -> None:
         """Wait for the maps ahead; an error that they met is raised here."""
@@ -163,14 +157,14 @@ class Virtual(Backing):
         return self._virtual(slots)
 
     # -- pages -------------------------------------------------------------------------------
-    def _note(self, rows: IntArray) -> list[tuple[int, int]]:
-        return [(self.page_map.map(r, c, page), page) for r, c, page in rows.tolist()]
+    def _note(self, maps: IntArray) -> list[tuple[int, int]]:
+        return [(self.page_map.map(v, c, page), page) for v, c, page in maps.tolist()]
 
     def _execute(self, maps: list[tuple[int, int]]) -> None:
         for place, page in maps:
             if not self._created[page]:
                 self._create([page])
-            self._each_range(self.driver.map, place, page)
+            self._each_tensor(self.driver.map, place, page)
 
     def _map_ahead(self, maps: list[tuple[int, int]]) -> None:
         # Alone with the count: the next grant waits for this one.
@@ -178,7 +172,7 @@ class Virtual(Backing):
         self._execute(maps)
         self.mapping_s += time.perf_counter() - began_s
 
-    def _each_range(self, call, place: int, page: int | None = None) -> None:  # noqa: ANN001
+    def _each_tensor(self, call, place: int, page: int | None = None) -> None:  # noqa: ANN001
         offset = place * self.shape.page_bytes
         for index, address in enumerate(self.addresses):
             call(address + offset, *(() if page is None else (page, index)))
@@ -196,7 +190,7 @@ class Virtual(Backing):
             self.driver.destroy(page)
 
     def _virtual(self, slots: IntArray) -> IntArray:
-        """Translate physical slots into slots of the padded view of the ranges."""
+        """Translate physical slots into slots of the padded view of the tensors."""
         t = self.shape.page_tokens
         return self.page_map.homes(slots // t) * t + slots % t
 
@@ -208,6 +202,6 @@ class Virtual(Backing):
         if self._thread is not None:
             # What the thread met no longer matters; it must only be over before memory goes.
             self._thread.shutdown(wait=True, cancel_futures=True)
-        self._ranges = []
+        self._tensors = []
         self._created[:] = False
         self.driver.close()

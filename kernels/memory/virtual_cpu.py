@@ -1,6 +1,6 @@
-"""Virtual memory of the operating system: a memfd whose pages are mapped into reserved ranges.
+"""Virtual memory of the operating system: a memfd whose pages are mapped at reserved addresses.
 
-Physical memory is a memfd in which page-group p is one piece, the pages of its ranges side by side.
+Physical memory is a memfd in which page-group p is one piece, its page of each tensor side by side.
 Aliasing is real: mapping a page-group at two places shows the same bytes at both.  What is held is
 what the kernel says the memfd has allocated.
 """
@@ -21,7 +21,7 @@ SHARED_FIXED = 0x01 | os_memory.MAP_FIXED
 
 
 class CpuDriver:
-    """See `virtual.Driver`."""
+    """See `virtual.PageDriver`."""
 
     def __init__(self, shape: VirtualShape, device: torch.device | None = None) -> None:
         if shape.page_bytes % os_memory.OS_PAGE_BYTES:
@@ -30,25 +30,25 @@ class CpuDriver:
                 f"{os_memory.OS_PAGE_BYTES}"
             )
         self._shape = shape
-        self._ranges: dict[int, int] = {}
+        self._reserved: dict[int, int] = {}
         self.file = os.memfd_create("kv-harness", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(self.file, shape.num_pages * shape.group_bytes)
+            os.ftruncate(self.file, shape.num_pages * shape.page_group_bytes)
         except BaseException:
             self.close()
             raise
 
     def reserve(self, size_bytes: int) -> int:
         address = os_memory.map_memory(size_bytes, os_memory.NO_ACCESS, RESERVED)
-        self._ranges[address] = size_bytes
+        self._reserved[address] = size_bytes
         return address
 
     def create(self, page: int) -> None:
-        size = self._shape.group_bytes
+        size = self._shape.page_group_bytes
         os_memory.allocate(self.file, page * size, size)
 
     def destroy(self, page: int) -> None:
-        size = self._shape.group_bytes
+        size = self._shape.page_group_bytes
         os_memory.punch(self.file, page * size, size)
 
     def map(self, address: int, page: int, index: int) -> None:
@@ -59,11 +59,11 @@ class CpuDriver:
             SHARED_FIXED,
             at=address,
             file=self.file,
-            offset=page * shape.group_bytes + index * shape.page_bytes,
+            offset=page * shape.page_group_bytes + index * shape.page_bytes,
         )
 
     def unmap(self, address: int) -> None:
-        # Replaced, not removed: the range stays reserved and a stray access faults.
+        # Replaced, not removed: the address stays reserved and a stray access faults.
         flags = RESERVED | os_memory.MAP_FIXED
         os_memory.map_memory(self._shape.page_bytes, os_memory.NO_ACCESS, flags, at=address)
 
@@ -80,8 +80,8 @@ class CpuDriver:
         return os_memory.file_bytes(self.file)
 
     def close(self) -> None:
-        while self._ranges:
-            os_memory.unmap_memory(*self._ranges.popitem())
+        while self._reserved:
+            os_memory.unmap_memory(*self._reserved.popitem())
         if self.file >= 0:
             file, self.file = self.file, -1
             os.close(file)

@@ -48,7 +48,7 @@ def probe_vmm() -> Support:
 
 
 class CudaDriver:
-    """See `virtual.Driver`.  `bindings` and `torch_cuda` are given by tests.
+    """See `virtual.PageDriver`.  `bindings` and `torch_cuda` are given by tests.
 
     Whatever is held is noted right after the call that obtained it, so that `close` gives back
     exactly what there is, after an error too.
@@ -71,7 +71,7 @@ class CudaDriver:
         self._shape = shape
         self._index = device.index or 0
         self._device = torch.device("cuda", self._index)
-        self._ranges: dict[int, int] = {}
+        self._reserved: dict[int, int] = {}
         self._handles: dict[int, list[Any]] = {}
         self._mapped: set[int] = set()
         self._threads = threading.local()
@@ -93,12 +93,12 @@ class CudaDriver:
     # -- memory ------------------------------------------------------------------------------
     def reserve(self, size_bytes: int) -> int:
         address = int(self._call("cuMemAddressReserve", size_bytes, 0, 0, 0))
-        self._ranges[address] = size_bytes
+        self._reserved[address] = size_bytes
         return address
 
     def create(self, page: int) -> None:
         handles = self._handles.setdefault(page, [])
-        for _ in range(self._shape.num_ranges):
+        for _ in range(self._shape.num_tensors):
             handles.append(self._call("cuMemCreate", self._shape.page_bytes, self._prop, 0))
 
     def destroy(self, page: int) -> None:
@@ -165,8 +165,8 @@ class CudaDriver:
             for handle in handles:
                 attempt("cuMemRelease", handle)
         self._handles.clear()
-        while self._ranges:
-            attempt("cuMemAddressFree", *self._ranges.popitem())
+        while self._reserved:
+            attempt("cuMemAddressFree", *self._reserved.popitem())
         context, self._context = self._context, None
         if context is not None:
             attempt("cuDevicePrimaryCtxRelease", self._gpu)

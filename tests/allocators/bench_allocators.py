@@ -20,11 +20,11 @@ def filled(request):
     """An allocator with a batch of 128 sequences, and their numbers."""
     knobs = {"reservation": "oracle"} if request.param == "contiguous" else {}
     allocator = KINDS[request.param](GEOMETRY, **knobs)
-    seqs = np.arange(128)
-    for seq in seqs:
-        granted = allocator.admit(np.array([seq]), Prompt(PROMPT), Demand(PROMPT, OUTPUT))
+    rows = np.arange(128)
+    for row in rows:
+        granted = allocator.admit(np.array([row]), Prompt(PROMPT), Demand(PROMPT, OUTPUT))
         assert granted is not None
-    return allocator, seqs
+    return allocator, rows
 
 
 def test_admit_and_release(benchmark, filled):
@@ -39,15 +39,15 @@ def test_admit_and_release(benchmark, filled):
 
 
 def test_grow_a_batch_by_one(benchmark, filled):
-    allocator, seqs = filled
+    allocator, rows = filled
     # Each round stays within the lengths that the oracle reserved.
-    benchmark.pedantic(lambda: allocator.grow(seqs), rounds=OUTPUT - 1, iterations=1)
+    benchmark.pedantic(lambda: allocator.grow(rows), rounds=OUTPUT - 1, iterations=1)
 
 
 def test_usage(benchmark, filled):
-    allocator, seqs = filled
-    finals = np.full(len(seqs), PROMPT + OUTPUT - 1)
-    benchmark(lambda: allocator.usage(seqs, finals))
+    allocator, rows = filled
+    finals = np.full(len(rows), PROMPT + OUTPUT - 1)
+    benchmark(lambda: allocator.usage(rows, finals))
 
 
 def test_fork_and_release(benchmark, filled):

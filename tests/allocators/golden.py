@@ -33,11 +33,11 @@ ALLOCATORS = {
 
 
 def count(allocator):
-    """Serve beam and greedy gangs for a while; preempt the latest when growth is refused.
+    """Serve beam and greedy groups for a while; preempt the latest when growth is refused.
 
     The draws depend on nothing but the step, so every allocator is asked the same at first.
     """
-    counts, gangs = Counter(peak_pages=0), {}
+    counts, groups = Counter(peak_pages=0), {}
 
     def note(what, grant):
         if grant is None:
@@ -49,9 +49,9 @@ def count(allocator):
             counts[kind] += len(getattr(grant, kind))
         return True
 
-    def end(gang):
-        note("release", allocator.release(gang))
-        del gangs[int(gang[0])]
+    def end(group):
+        note("release", allocator.release(group))
+        del groups[int(group[0])]
 
     for step in range(STEPS):
         rng = np.random.default_rng([7, step])
@@ -60,28 +60,28 @@ def count(allocator):
         prompt, output = int(rng.integers(1, 200)), int(rng.integers(2, 200))
         private = min(int(rng.integers(0, 8)), output - 1) if size > 1 and rng.random() < 0.3 else 0
         if step % 3 == 0 and len(idle) >= size:
-            seqs, demand = idle[:size], Demand(prompt, output, private)
+            rows, demand = idle[:size], Demand(prompt, output, private)
             try:
-                grant = allocator.admit(seqs, Prompt(prompt), demand)
+                grant = allocator.admit(rows, Prompt(prompt), demand)
             except NeverFits:
                 counts["never_fits"] += 1
             else:
                 if note("admit", grant):
-                    gangs[int(seqs[0])] = (seqs, prompt + output - 1)
-        for gang, final in list(gangs.values()):
-            if allocator.length[gang[0]] >= final:
-                end(gang)
-        while gangs:
-            rows = np.concatenate([gang for gang, _ in gangs.values()])
+                    groups[int(rows[0])] = (rows, prompt + output - 1)
+        for group, final in list(groups.values()):
+            if allocator.length[group[0]] >= final:
+                end(group)
+        while groups:
+            rows = np.concatenate([group for group, _ in groups.values()])
             switch = rng.random(len(rows)) < 0.2
-            drawn = [rng.choice(gang) for gang, _ in gangs.values() for _ in gang]
+            drawn = [rng.choice(group) for group, _ in groups.values() for _ in group]
             note("reassign", allocator.reassign(rows, np.where(switch, drawn, rows)))
             if note("grow", allocator.grow(rows)):
                 break
-            end(next(reversed(gangs.values()))[0])
-        everyone = [gang for gang, _ in gangs.values()]
+            end(next(reversed(groups.values()))[0])
+        everyone = [group for group, _ in groups.values()]
         rows = np.concatenate([np.empty(0, dtype=np.int64), *everyone])
-        finals = [final for gang, final in gangs.values() for _ in gang]
+        finals = [final for group, final in groups.values() for _ in group]
         usage = allocator.usage(rows, np.array(finals, dtype=np.int64))
         counts["peak_pages"] = max(counts["peak_pages"], int(usage.pages[0]))
         counts["token_bytes"] += int(usage.token[0])

@@ -39,15 +39,15 @@ class OraclePaged:
             del self.holders[block]
             self.free += 1
 
-    def _append(self, seq):
-        blocks, length = self.blocks[seq], self.length[seq]
+    def _append(self, row):
+        blocks, length = self.blocks[row], self.length[row]
         if length % self.t == 0:
             blocks.append(self._take())
         elif self.holders[blocks[-1]] > 1:
             new = self._take()
             self._drop(blocks[-1])
             blocks[-1] = new
-        self.length[seq] += 1
+        self.length[row] += 1
 
     def attempt(self, operation, *args):
         """Run an operation; restore everything and return False if it runs out of blocks."""
@@ -59,29 +59,29 @@ class OraclePaged:
             return False
         return True
 
-    def admit(self, seqs, prompt, private):
-        self.blocks[seqs[0]], self.length[seqs[0]] = [], 0
+    def admit(self, rows, prompt, private):
+        self.blocks[rows[0]], self.length[rows[0]] = [], 0
         for _ in range(prompt):
-            self._append(seqs[0])
-        self.fork(seqs[0], seqs[1:])
-        for seq in seqs:
+            self._append(rows[0])
+        self.fork(rows[0], rows[1:])
+        for row in rows:
             for _ in range(private):
-                self._append(seq)
+                self._append(row)
 
-    def grow(self, seqs, n):
+    def grow(self, rows, n):
         for _ in range(n):
-            for seq in seqs:
-                self._append(seq)
+            for row in rows:
+                self._append(row)
 
     def fork(self, parent, children):
         for child in children:
             self.blocks[child], self.length[child] = [], self.length[parent]
             self._hold(child, self.blocks[parent])
 
-    def _hold(self, seq, blocks):
+    def _hold(self, row, blocks):
         for block in blocks:
             self.holders[block] += 1
-        old, self.blocks[seq] = self.blocks[seq], list(blocks)
+        old, self.blocks[row] = self.blocks[row], list(blocks)
         for block in old:
             self._drop(block)
 
@@ -94,18 +94,18 @@ class OraclePaged:
         for block in {block for blocks in chosen for block in blocks}:
             self._drop(block)
 
-    def truncate(self, seq, n):
-        self.length[seq] -= n
-        keep = -(-self.length[seq] // self.t)
-        for block in self.blocks[seq][keep:]:
+    def truncate(self, row, n):
+        self.length[row] -= n
+        keep = -(-self.length[row] // self.t)
+        for block in self.blocks[row][keep:]:
             self._drop(block)
-        del self.blocks[seq][keep:]
+        del self.blocks[row][keep:]
 
-    def release(self, seqs):
-        for seq in seqs:
-            for block in self.blocks.pop(seq):
+    def release(self, rows):
+        for row in rows:
+            for block in self.blocks.pop(row):
                 self._drop(block)
-            del self.length[seq]
+            del self.length[row]
 
 
 def structure(tables):
@@ -137,21 +137,21 @@ def test_every_decision_is_that_of_the_oracle(data, block_size):
         idle = [s for s in range(6) if s not in oracle.length]
         name = draw(st.sampled_from(["admit", "grow", "grow", "fork", "reassign", "cut", "end"]))
         if name == "admit" and idle:
-            seqs = idle[: draw(st.integers(1, 3))]
+            rows = idle[: draw(st.integers(1, 3))]
             prompt, private = draw(st.integers(1, 30)), draw(st.integers(0, 10))
             demand = Demand(prompt, private + 1, private)
             try:
-                granted = paged.admit(np.array(seqs), Prompt(prompt), demand) is not None
+                granted = paged.admit(np.array(rows), Prompt(prompt), demand) is not None
             except NeverFits:
                 granted = False
-            assert granted == oracle.attempt("admit", seqs, prompt, private)
+            assert granted == oracle.attempt("admit", rows, prompt, private)
         elif name == "grow" and live:
-            seqs = draw(st.lists(st.sampled_from(live), min_size=1, unique=True))
-            most = 40 - max(oracle.length[s] for s in seqs)
+            rows = draw(st.lists(st.sampled_from(live), min_size=1, unique=True))
+            most = 40 - max(oracle.length[s] for s in rows)
             if most:
                 n = draw(st.integers(1, most))
-                granted = paged.grow(np.array(seqs), n) is not None
-                assert granted == oracle.attempt("grow", seqs, n)
+                granted = paged.grow(np.array(rows), n) is not None
+                assert granted == oracle.attempt("grow", rows, n)
         elif name == "fork" and live and idle:
             parent, children = draw(st.sampled_from(live)), idle[: draw(st.integers(1, 2))]
             paged.fork(parent, np.array(children), Demand(1, 1))
@@ -163,15 +163,15 @@ def test_every_decision_is_that_of_the_oracle(data, block_size):
             paged.reassign(np.array(rows), np.array(parents))
             oracle.reassign(rows, parents)
         elif name == "cut" and live:
-            seq = draw(st.sampled_from(live))
-            if oracle.length[seq] > 1:
-                n = draw(st.integers(1, oracle.length[seq] - 1))
-                paged.truncate(seq, n)
-                oracle.truncate(seq, n)
+            row = draw(st.sampled_from(live))
+            if oracle.length[row] > 1:
+                n = draw(st.integers(1, oracle.length[row] - 1))
+                paged.truncate(row, n)
+                oracle.truncate(row, n)
         elif name == "end" and live:
-            seqs = draw(st.lists(st.sampled_from(live), min_size=1, unique=True))
-            paged.release(np.array(seqs))
-            oracle.release(seqs)
+            rows = draw(st.lists(st.sampled_from(live), min_size=1, unique=True))
+            paged.release(np.array(rows))
+            oracle.release(rows)
         compare(paged, oracle)
 
 
@@ -180,15 +180,15 @@ def test_a_sequence_wastes_less_than_one_block(block_size):
     pool = Geometry(capacity_tokens=8192, max_seqs=8, max_len=1024)
     paged = Paged(pool, block_size=block_size)
     rng = np.random.default_rng(0)
-    for seq in range(8):
-        paged.admit(np.array([seq]), Prompt(int(rng.integers(1, 400))), Demand(400, 600))
-    seqs = np.arange(8)
+    for row in range(8):
+        paged.admit(np.array([row]), Prompt(int(rng.integers(1, 400))), Demand(400, 600))
+    rows = np.arange(8)
     for _ in range(100):
-        paged.grow(seqs)
-        usage = paged.usage(seqs, np.full(8, 1024))
+        paged.grow(rows)
+        usage = paged.usage(rows, np.full(8, 1024))
         unused = int(usage.reserved[0] + usage.internal[0])
         assert unused < 8 * block_size * pool.bytes_per_token
-        exact = (-paged.length[seqs] % block_size).sum() * pool.bytes_per_token
+        exact = (-paged.length[rows] % block_size).sum() * pool.bytes_per_token
         assert unused == exact
 
 

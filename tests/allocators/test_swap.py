@@ -31,7 +31,7 @@ class World:
     def __init__(self, allocator, scale):
         self.allocator, self.scale = allocator, scale
         self.device, self.host, self.expected = {}, {}, {}
-        self.gangs, self.tickets, self.next = {}, {}, 0
+        self.groups, self.tickets, self.next = {}, {}, 0
         self.seen = dict.fromkeys(("out", "in", "host_full", "refused_back", "shared"), 0)
 
     def execute(self, grant):
@@ -46,57 +46,57 @@ class World:
         }
         self.device.update(moved)
 
-    def write(self, seq, start):
-        for position, slot in enumerate(self.allocator.addresses(seq).tolist()):
+    def write(self, row, start):
+        for position, slot in enumerate(self.allocator.addresses(row).tolist()):
             if position >= start:
                 value = (self.next, position)
                 self.device[slot] = value
-                self.expected[seq] = [*self.expected[seq][:position], value]
+                self.expected[row] = [*self.expected[row][:position], value]
         self.next += 1
 
     def admit(self, rng):
         free = np.flatnonzero(~self.allocator.active)
-        gang = int(rng.integers(1, 4))
-        if len(free) < gang:
+        size = int(rng.integers(1, 4))
+        if len(free) < size:
             return
-        seqs = free[:gang]
+        rows = free[:size]
         prompt = int(rng.integers(1, 40)) * self.scale
-        grant = self.allocator.admit(seqs, Prompt(prompt), Demand(prompt, 40 * self.scale))
+        grant = self.allocator.admit(rows, Prompt(prompt), Demand(prompt, 40 * self.scale))
         if grant is None:
             return
-        self.expected[int(seqs[0])] = []
-        self.write(int(seqs[0]), 0)
+        self.expected[int(rows[0])] = []
+        self.write(int(rows[0]), 0)
         self.execute(grant)
-        for seq in seqs.tolist():
-            self.expected[seq] = list(self.expected[int(seqs[0])])
-        self.gangs[self.next] = seqs
+        for row in rows.tolist():
+            self.expected[row] = list(self.expected[int(rows[0])])
+        self.groups[self.next] = rows
 
     def grow(self):
-        if not self.gangs:
+        if not self.groups:
             return
-        seqs = np.concatenate(list(self.gangs.values()))
-        seqs = seqs[self.allocator.length[seqs] < self.allocator.geometry.max_len - 1]
-        before = self.allocator.length[seqs].copy()
-        grant = self.allocator.grow(seqs) if len(seqs) else None
+        rows = np.concatenate(list(self.groups.values()))
+        rows = rows[self.allocator.length[rows] < self.allocator.geometry.max_len - 1]
+        before = self.allocator.length[rows].copy()
+        grant = self.allocator.grow(rows) if len(rows) else None
         if grant is not None:
             self.execute(grant)
-            for seq, start in zip(seqs.tolist(), before.tolist(), strict=True):
-                self.write(seq, start)
+            for row, start in zip(rows.tolist(), before.tolist(), strict=True):
+                self.write(row, start)
 
     def suspend(self, rng):
-        if not self.gangs:
+        if not self.groups:
             return
-        gang = list(self.gangs)[int(rng.integers(len(self.gangs)))]
-        seqs = self.gangs[gang]
-        slots = np.concatenate([self.allocator.addresses(seq) for seq in seqs.tolist()])
-        grant = self.allocator.suspend(seqs, gang)
+        group = list(self.groups)[int(rng.integers(len(self.groups)))]
+        rows = self.groups[group]
+        slots = np.concatenate([self.allocator.addresses(row) for row in rows.tolist()])
+        grant = self.allocator.suspend(rows, group)
         if grant is None:
             self.seen["host_full"] += 1
             return
         self.seen["out"] += 1
         self.seen["shared"] += len(np.unique(slots)) < len(slots)
         self.execute(grant)
-        self.tickets[gang] = [self.expected.pop(seq) for seq in self.gangs.pop(gang).tolist()]
+        self.tickets[group] = [self.expected.pop(row) for row in self.groups.pop(group).tolist()]
 
     def resume(self, rng):
         free = np.flatnonzero(~self.allocator.active)
@@ -105,27 +105,27 @@ class World:
         ticket = list(self.tickets)[int(rng.integers(len(self.tickets)))]
         if len(free) < len(self.tickets[ticket]):
             return
-        seqs = free[::-1][: len(self.tickets[ticket])].copy()
-        grant = self.allocator.resume(seqs, ticket)
+        rows = free[::-1][: len(self.tickets[ticket])].copy()
+        grant = self.allocator.resume(rows, ticket)
         if grant is None:
             self.seen["refused_back"] += 1
             return
         self.seen["in"] += 1
         self.execute(grant)
-        self.expected.update(zip(seqs.tolist(), self.tickets.pop(ticket), strict=True))
-        self.gangs[ticket] = seqs
+        self.expected.update(zip(rows.tolist(), self.tickets.pop(ticket), strict=True))
+        self.groups[ticket] = rows
 
     def release(self, rng):
-        if self.gangs:
-            gang = list(self.gangs)[int(rng.integers(len(self.gangs)))]
-            for seq in self.gangs[gang].tolist():
-                del self.expected[seq]
-            self.execute(self.allocator.release(self.gangs.pop(gang)))
+        if self.groups:
+            group = list(self.groups)[int(rng.integers(len(self.groups)))]
+            for row in self.groups[group].tolist():
+                del self.expected[row]
+            self.execute(self.allocator.release(self.groups.pop(group)))
 
     def check(self):
         self.allocator.check()
-        for seq, values in self.expected.items():
-            slots = self.allocator.addresses(seq).tolist()
+        for row, values in self.expected.items():
+            slots = self.allocator.addresses(row).tolist()
             assert [self.device[slot] for slot in slots] == values
 
 
@@ -149,7 +149,7 @@ def test_what_was_swapped_out_comes_back(name):
             else:
                 world.release(rng)
             world.check()
-        while world.gangs:
+        while world.groups:
             world.release(rng)
         while world.tickets:
             world.resume(rng)
@@ -165,9 +165,9 @@ def test_what_was_swapped_out_comes_back(name):
 
 def test_no_host_memory_refuses_every_suspension():
     allocator = Paged(replace(GEOMETRY, host_tokens=0))
-    seqs = np.array([0])
-    allocator.admit(seqs, Prompt(5), Demand(5, 5))
-    assert allocator.suspend(seqs, 1) is None
+    rows = np.array([0])
+    allocator.admit(rows, Prompt(5), Demand(5, 5))
+    assert allocator.suspend(rows, 1) is None
     assert allocator.length[0] == 5
 
 

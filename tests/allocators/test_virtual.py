@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from allocators.base import Demand, Geometry, NeverFits, Prompt, Unsupported
-from allocators.virtual import PAGE_BYTES, Virtual, group_tokens
+from allocators.virtual import PAGE_BYTES, Virtual, page_group_tokens
 
 #: (KV heads, layers); head dimension 128, two bytes a value
 MODELS = {"yi-6b": (4, 32), "llama-3-8b": (8, 32), "yi-34b": (8, 60)}
@@ -34,7 +34,7 @@ def geometry(model: str, ranks: int, capacity_tokens: int = 1 << 16) -> Geometry
 @pytest.mark.parametrize(("model", "ranks"), TOKENS_A_GROUP)
 def test_tokens_a_page_group_are_those_of_the_published_table(model, ranks):
     shape = geometry(model, ranks)
-    found = [group_tokens(shape, PAGE_BYTES[size], layout) for size, layout in COLUMNS]
+    found = [page_group_tokens(shape, PAGE_BYTES[size], layout) for size, layout in COLUMNS]
     assert tuple(found) == TOKENS_A_GROUP[model, ranks]
     built = [Virtual(shape, page_size=size, layout=layout) for size, layout in COLUMNS]
     assert tuple(a.geometry.page_tokens for a in built) == TOKENS_A_GROUP[model, ranks]
@@ -46,19 +46,19 @@ def test_a_request_wastes_less_than_two_pages_a_layer_and_rank(model, ranks, pag
     shape = geometry(model, ranks)
     allocator = Virtual(shape, page_size=page_size, eager=False, background=False)
     worst = 2 * shape.layers * PAGE_BYTES[page_size] * ranks
-    assert allocator.group_bytes == worst
+    assert allocator.page_group_bytes == worst
     for tokens in (1, allocator.geometry.page_tokens, allocator.geometry.page_tokens + 1):
-        seqs = np.array([0])
-        allocator.admit(seqs, Prompt(tokens), Demand(tokens, 1))
-        usage = allocator.usage(seqs, np.array([tokens]))
+        rows = np.array([0])
+        allocator.admit(rows, Prompt(tokens), Demand(tokens, 1))
+        usage = allocator.usage(rows, np.array([tokens]))
         assert 0 <= usage.internal[0] < worst
-        allocator.release(seqs)
+        allocator.release(rows)
 
 
 def test_worst_case_waste_spans_the_published_range():
     def worst_mib(page_size):
         shapes = [geometry(*key) for key in TOKENS_A_GROUP]
-        return [Virtual(s, page_size=page_size).group_bytes / (1 << 20) for s in shapes]
+        return [Virtual(s, page_size=page_size).page_group_bytes / (1 << 20) for s in shapes]
 
     assert (min(worst_mib("64KiB")), max(worst_mib("64KiB"))) == (4, 15)
     assert (min(worst_mib("256KiB")), max(worst_mib("256KiB"))) == (16, 60)
@@ -70,9 +70,9 @@ def small(**knobs) -> Virtual:
     return Virtual(shape, page_size="64KiB", **knobs)  # 20 page-groups of 8 tokens
 
 
-def admit(allocator, seqs, tokens, private=0):
+def admit(allocator, rows, tokens, private=0):
     demand = Demand(tokens, private + 20, private)
-    return allocator.admit(np.array(seqs), Prompt(tokens), demand)
+    return allocator.admit(np.array(rows), Prompt(tokens), demand)
 
 
 def test_deferred_reclamation_hands_a_slot_on_with_its_pages_mapped():

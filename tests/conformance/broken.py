@@ -34,8 +34,8 @@ class ContiguousBase(Trusting, Contiguous):
 
 
 class LeaksABlockARelease(PagedBase):
-    def release(self, seqs):
-        super().release(seqs)
+    def release(self, rows):
+        super().release(rows)
         self.pages.free.take(min(1, len(self.pages.free)))
         return EMPTY_GRANT
 
@@ -43,17 +43,17 @@ class LeaksABlockARelease(PagedBase):
 class KeepsABlockARelease(LeaksABlockARelease):
     """The same leak, accounted for as fragmentation."""
 
-    def usage(self, seqs, finals, steps=1):
-        usage = super().usage(seqs, finals, steps)
+    def usage(self, rows, finals, steps=1):
+        usage = super().usage(rows, finals, steps)
         lost = int(usage.pages[-1]) - np.count_nonzero(self.pages.ref)
         lost *= 8 * self.geometry.bytes_per_token
         return replace(usage, token=usage.token - lost, internal=usage.internal + lost)
 
 
 class FreesTwice(PagedBase):
-    def release(self, seqs):
-        pages = self.pages.table[seqs[:1], :1].ravel()
-        super().release(seqs)
+    def release(self, rows):
+        pages = self.pages.table[rows[:1], :1].ravel()
+        super().release(rows)
         if len(self.pages.free) < self.pages.num_pages:
             self.pages.free.give(pages)
         return EMPTY_GRANT
@@ -62,29 +62,29 @@ class FreesTwice(PagedBase):
 class FreesWhatOthersHold(PagedBase):
     """Release ignores reference counts."""
 
-    def release(self, seqs):
-        held = self.pages.table[seqs]
+    def release(self, rows):
+        held = self.pages.table[rows]
         self.pages.ref[held[held >= 0]] = 1
-        return super().release(seqs)
+        return super().release(rows)
 
 
 class NeverCopiesOnWrite(PagedBase):
-    def grow(self, seqs, n=1):
+    def grow(self, rows, n=1):
         self.pages.to_copy = lambda rows, lengths: np.empty(0, dtype=np.int64)
-        return super().grow(seqs, n)
+        return super().grow(rows, n)
 
 
 class ForgetsTheCopy(PagedBase):
     """The block is replaced, but nobody is told to copy its contents."""
 
-    def grow(self, seqs, n=1):
-        grant = super().grow(seqs, n)
+    def grow(self, rows, n=1):
+        grant = super().grow(rows, n)
         return grant and EMPTY_GRANT
 
 
 class CopiesOneSlotTooFew(PagedBase):
-    def grow(self, seqs, n=1):
-        grant = super().grow(seqs, n)
+    def grow(self, rows, n=1):
+        grant = super().grow(rows, n)
         if grant is None or not len(grant.copies):
             return grant
         short = grant.copies - [0, 0, 1]
@@ -94,14 +94,14 @@ class CopiesOneSlotTooFew(PagedBase):
 class CopiesForTheLastHolderToo(PagedBase):
     """The last writer of a shared block copies as well, so the block is lost."""
 
-    def grow(self, seqs, n=1):
+    def grow(self, rows, n=1):
         def everyone(rows, lengths):
             partial = lengths % 8 != 0
             pages = self.pages.table[rows, lengths // 8 - ~partial]
             return np.flatnonzero(partial & (self.pages.ref[pages] > 1))
 
         self.pages.to_copy = everyone
-        return super().grow(seqs, n)
+        return super().grow(rows, n)
 
 
 class CountsOneHolderTooFew(PagedBase):
@@ -112,35 +112,35 @@ class CountsOneHolderTooFew(PagedBase):
 
 
 class ParentGivesItsBlockAway(PagedBase):
-    """Of a gang with private tokens the last child gets the block the prompt is written to."""
+    """Of a group with private tokens the last child gets the block the prompt is written to."""
 
-    def admit(self, seqs, prompt, demand):
+    def admit(self, rows, prompt, demand):
         private = demand.private_tokens
         if not private:
-            return super().admit(seqs, prompt, demand)
+            return super().admit(rows, prompt, demand)
         before = len(self.pages.free)
-        grant = super().admit(seqs, prompt, demand)
+        grant = super().admit(rows, prompt, demand)
         if grant is not None and len(grant.copies) and before:
-            row, last, column = int(seqs[0]), int(seqs[-1]), prompt.tokens // 8
+            row, last, column = int(rows[0]), int(rows[-1]), prompt.tokens // 8
             table = self.pages.table
             table[row, column], table[last, column] = table[last, column], table[row, column]
         return grant
 
 
 class RefusalLengthens(PagedBase):
-    def grow(self, seqs, n=1):
-        self.length[seqs] += n
-        if self.headroom(seqs) <= 0:
+    def grow(self, rows, n=1):
+        self.length[rows] += n
+        if self.headroom(rows) <= 0:
             return None
-        self.length[seqs] -= n
-        return super().grow(seqs, n)
+        self.length[rows] -= n
+        return super().grow(rows, n)
 
 
 class RefusalReordersTheFreeList(PagedBase):
     """A refused admission takes blocks and gives them back: nothing shows until the next grant."""
 
-    def admit(self, seqs, prompt, demand):
-        grant = super().admit(seqs, prompt, demand)
+    def admit(self, rows, prompt, demand):
+        grant = super().admit(rows, prompt, demand)
         if grant is None:
             self.pages.free.give(self.pages.free.take(len(self.pages.free) // 2))
         return grant
@@ -149,22 +149,22 @@ class RefusalReordersTheFreeList(PagedBase):
 class GrowsPartOfTheBatch(PagedBase):
     """Serves the first half even if the whole batch does not fit."""
 
-    def grow(self, seqs, n=1):
-        grant = super().grow(seqs, n)
-        if grant is None and len(seqs) > 1:
-            super().grow(seqs[: len(seqs) // 2], n)
+    def grow(self, rows, n=1):
+        grant = super().grow(rows, n)
+        if grant is None and len(rows) > 1:
+            super().grow(rows[: len(rows) // 2], n)
         return grant
 
 
 class PromisesOneTooMany(PagedBase):
-    def headroom(self, seqs):
-        most = self.geometry.max_len - int(self.length[seqs].max())
-        return min(super().headroom(seqs) + 1, most)
+    def headroom(self, rows):
+        most = self.geometry.max_len - int(self.length[rows].max())
+        return min(super().headroom(rows) + 1, most)
 
 
 class PromisesOneTooFew(PagedBase):
-    def headroom(self, seqs):
-        return max(super().headroom(seqs) - 1, 0)
+    def headroom(self, rows):
+        return max(super().headroom(rows) - 1, 0)
 
 
 class ReassignsRowByRow(PagedBase):
@@ -187,47 +187,47 @@ class CopiesRowByRow(ContiguousBase):
 
 
 class PicksBlocksAtRandom(PagedBase):
-    def grow(self, seqs, n=1):
+    def grow(self, rows, n=1):
         pages = self.pages.free.take(len(self.pages.free))
         self.pages.free.give(np.array(random.sample(pages.tolist(), len(pages)), dtype=np.int64))
-        return super().grow(seqs, n)
+        return super().grow(rows, n)
 
 
 class TruncatesABlockTooMany(PagedBase):
-    def truncate(self, seq, n):
-        super().truncate(seq, n)
-        self.pages.drop(seq, keep=max(1, int(self.pages.count[seq]) - 1))
+    def truncate(self, row, n):
+        super().truncate(row, n)
+        self.pages.drop(row, keep=max(1, int(self.pages.count[row]) - 1))
         return EMPTY_GRANT
 
 
 class LiesAboutQuietSteps(PagedBase):
-    def quiet_steps(self, seqs, at_most):
+    def quiet_steps(self, rows, at_most):
         return at_most
 
 
 class MapsDuringQuietSteps(VirtualBase):
-    def quiet_steps(self, seqs, at_most):
-        return self.headroom(seqs) if self.headroom(seqs) <= at_most else at_most
+    def quiet_steps(self, rows, at_most):
+        return self.headroom(rows) if self.headroom(rows) <= at_most else at_most
 
 
 class AccountsOneByteTooMany(PagedBase):
-    def usage(self, seqs, finals, steps=1):
-        usage = super().usage(seqs, finals, steps)
+    def usage(self, rows, finals, steps=1):
+        usage = super().usage(rows, finals, steps)
         return replace(usage, internal=usage.internal + 1)
 
 
 class CountsSharedTokensTwice(PagedBase):
-    def usage(self, seqs, finals, steps=1):
-        usage = super().usage(seqs, finals, steps)
+    def usage(self, rows, finals, steps=1):
+        usage = super().usage(rows, finals, steps)
         token = np.minimum(
-            self.length[seqs].sum() * self.geometry.bytes_per_token, usage.token + usage.free
+            self.length[rows].sum() * self.geometry.bytes_per_token, usage.token + usage.free
         )
         return replace(usage, token=token, free=usage.free - (token - usage.token))
 
 
 class AccountsQuietStepsAsTheLast(PagedBase):
-    def usage(self, seqs, finals, steps=1):
-        usage = super().usage(seqs, finals, steps)
+    def usage(self, rows, finals, steps=1):
+        usage = super().usage(rows, finals, steps)
         columns = {name: getattr(usage, name)[-1:].repeat(steps) for name in usage.__slots__}
         return replace(usage, **columns)
 
@@ -243,18 +243,18 @@ class GrantsBeyondThePool(ContiguousBase):
 class OverlapsExtents(ContiguousBase):
     """An extent is placed one slot too early."""
 
-    def _hold(self, seq, extent, slots):
-        super()._hold(seq, extent, slots)
-        self.start[seq] = max(0, extent.start - 1)
+    def _hold(self, row, extent, slots):
+        super()._hold(row, extent, slots)
+        self.start[row] = max(0, extent.start - 1)
 
 
 class ForgetsTheOldExtent(ContiguousBase):
     """A sequence that moves keeps its old extent for ever."""
 
-    def grow(self, seqs, n=1):
+    def grow(self, rows, n=1):
         give, self.placement.give = self.placement.give, lambda extent: None
         try:
-            return super().grow(seqs, n)
+            return super().grow(rows, n)
         finally:
             self.placement.give = give
 
@@ -262,41 +262,41 @@ class ForgetsTheOldExtent(ContiguousBase):
 class NeverSaysNever(PagedBase):
     """A request that can never fit waits for ever."""
 
-    def admit(self, seqs, prompt, demand):
+    def admit(self, rows, prompt, demand):
         try:
-            return super().admit(seqs, prompt, demand)
+            return super().admit(rows, prompt, demand)
         except NeverFits:
             return None
 
 
 class SaysNeverTooSoon(PagedBase):
-    def admit(self, seqs, prompt, demand):
-        grant = super().admit(seqs, prompt, demand)
+    def admit(self, rows, prompt, demand):
+        grant = super().admit(rows, prompt, demand)
         if grant is None:
             raise NeverFits("no block is free")
         return grant
 
 
 class ForgetsToUnmap(VirtualBase):
-    def release(self, seqs):
-        return replace(super().release(seqs), unmaps=NO_MAPS)
+    def release(self, rows):
+        return replace(super().release(rows), unmaps=NO_MAPS)
 
 
 class ForgetsToMapTheCopy(VirtualBase):
     """Copy-on-write copies, but the range still shows the shared page-group."""
 
-    def _copy_on_write(self, slots, lengths):
-        return Grant(copies=super()._copy_on_write(slots, lengths).copies)
+    def _copy_on_write(self, ranges, lengths):
+        return Grant(copies=super()._copy_on_write(ranges, lengths).copies)
 
 
 class RemapsInOneGrant(VirtualBase):
     """Maps a shared page-group and its copy in the same place by one grant."""
 
-    def _diverge(self, seqs, n):
-        column = int(self.length[seqs[0]]) // self.geometry.page_tokens
-        page = int(self.pages.table[self.slot[seqs[0]], column])
-        grant = super()._diverge(seqs, n)
-        extra = [[int(self.slot[seq]), column, page] for seq in seqs[1:].tolist()]
+    def _diverge(self, rows, n):
+        column = int(self.length[rows[0]]) // self.geometry.page_tokens
+        page = int(self.pages.table[self.range_of[rows[0]], column])
+        grant = super()._diverge(rows, n)
+        extra = [[int(self.range_of[row]), column, page] for row in rows[1:].tolist()]
         if not len(grant.copies) or not extra:
             return grant
         return replace(grant, maps=np.concatenate([grant.maps, extra]))
@@ -321,16 +321,16 @@ class KeepsPagesMappedAndDenies(VirtualBase):
 
 
 class ClaimsAPrefixHit(PagedBase):
-    def admit(self, seqs, prompt, demand):
-        grant = super().admit(seqs, prompt, demand)
+    def admit(self, rows, prompt, demand):
+        grant = super().admit(rows, prompt, demand)
         if grant is None or prompt.token_ids is None:
             return grant
         return replace(grant, cached_tokens=min(8, prompt.tokens - 1))
 
 
 class ClaimsTheWholePrompt(PagedBase):
-    def admit(self, seqs, prompt, demand):
-        grant = super().admit(seqs, prompt, demand)
+    def admit(self, rows, prompt, demand):
+        grant = super().admit(rows, prompt, demand)
         return grant and replace(grant, cached_tokens=prompt.tokens)
 
 

@@ -27,8 +27,8 @@ class OffloadBase(Trusting, Paged):
 
 # -- what is moved -------------------------------------------------------------------------------
 class RestoresTheWrongPages(PagedBase):
-    def resume(self, seqs, ticket):
-        grant = super().resume(seqs, ticket)
+    def resume(self, rows, ticket):
+        grant = super().resume(rows, ticket)
         if grant is None:
             return None
         device, host, n = grant.swaps_in.T
@@ -36,21 +36,21 @@ class RestoresTheWrongPages(PagedBase):
 
 
 class ForgetsToSwapOut(PagedBase):
-    def suspend(self, seqs, ticket):
-        grant = super().suspend(seqs, ticket)
+    def suspend(self, rows, ticket):
+        grant = super().suspend(rows, ticket)
         return grant and replace(grant, swaps_out=NO_SWAPS)
 
 
 class ForgetsToSwapIn(VirtualBase):
-    def resume(self, seqs, ticket):
-        grant = super().resume(seqs, ticket)
+    def resume(self, rows, ticket):
+        grant = super().resume(rows, ticket)
         return grant and replace(grant, swaps_in=NO_SWAPS)
 
 
 class SwapsOutFullBlocksOnly(PagedBase):
-    def suspend(self, seqs, ticket):
-        last = [self.addresses(seq)[-1] // 8 * 8 for seq in seqs.tolist() if self.length[seq] % 8]
-        grant = super().suspend(seqs, ticket)
+    def suspend(self, rows, ticket):
+        last = [self.addresses(row)[-1] // 8 * 8 for row in rows.tolist() if self.length[row] % 8]
+        grant = super().suspend(rows, ticket)
         if grant is None:
             return None
         full = ~np.isin(grant.swaps_out[:, 0], last)
@@ -58,8 +58,8 @@ class SwapsOutFullBlocksOnly(PagedBase):
 
 
 class SwapsInOneSlotTooFew(ContiguousBase):
-    def resume(self, seqs, ticket):
-        grant = super().resume(seqs, ticket)
+    def resume(self, rows, ticket):
+        grant = super().resume(rows, ticket)
         if grant is None:
             return None
         short = grant.swaps_in - [0, 0, 1]
@@ -67,8 +67,8 @@ class SwapsInOneSlotTooFew(ContiguousBase):
 
 
 class SwapsOutToOnePlace(PagedBase):
-    def suspend(self, seqs, ticket):
-        grant = super().suspend(seqs, ticket)
+    def suspend(self, rows, ticket):
+        grant = super().suspend(rows, ticket)
         if grant is None:
             return None
         swaps = grant.swaps_out.copy()
@@ -84,16 +84,16 @@ class SwapsBeyondHostMemory(PagedBase):
 
 # -- device memory -------------------------------------------------------------------------------
 class ForgetsToUnmapWhatItSuspends(VirtualBase):
-    def suspend(self, seqs, ticket):
-        grant = super().suspend(seqs, ticket)
+    def suspend(self, rows, ticket):
+        grant = super().suspend(rows, ticket)
         return grant and replace(grant, unmaps=NO_MAPS)
 
 
 class KeepsTheBlocksItSuspends(PagedBase):
-    def suspend(self, seqs, ticket):
-        kept = self.pages.table[seqs[0], 0]
+    def suspend(self, rows, ticket):
+        kept = self.pages.table[rows[0], 0]
         self.pages.ref[kept] += 1
-        grant = super().suspend(seqs, ticket)
+        grant = super().suspend(rows, ticket)
         if grant is None:
             self.pages.ref[kept] -= 1
         return grant
@@ -102,142 +102,142 @@ class KeepsTheBlocksItSuspends(PagedBase):
 class MapsTooLateForTheSwap(VirtualBase):
     """What is swapped in has to be mapped before, not behind the next step's back."""
 
-    def resume(self, seqs, ticket):
-        grant = super().resume(seqs, ticket)
+    def resume(self, rows, ticket):
+        grant = super().resume(rows, ticket)
         return grant and replace(grant, maps=NO_MAPS, ahead_maps=grant.maps)
 
 
 class ForgetsHowManyShareIt(PagedBase):
-    """A block that several of a gang hold comes back with a reference count of one."""
+    """A block that several of a group hold comes back with a reference count of one."""
 
-    def resume(self, seqs, ticket):
-        grant = super().resume(seqs, ticket)
+    def resume(self, rows, ticket):
+        grant = super().resume(rows, ticket)
         if grant is not None:
-            held = self.pages.table[seqs]
+            held = self.pages.table[rows]
             self.pages.ref[held[held >= 0]] = 1
         return grant
 
 
 class ResumesOneTokenShort(PagedBase):
-    def resume(self, seqs, ticket):
-        grant = super().resume(seqs, ticket)
+    def resume(self, rows, ticket):
+        grant = super().resume(rows, ticket)
         if grant is not None:
-            self.length[seqs] -= self.length[seqs] > 1
+            self.length[rows] -= self.length[rows] > 1
         return grant
 
 
 class ResumesInTheOrderOfRows(PagedBase):
-    """The names are sorted, so the sequences of a gang change places."""
+    """The names are sorted, so the sequences of a group change places."""
 
-    def resume(self, seqs, ticket):
-        return super().resume(np.sort(seqs), ticket)
+    def resume(self, rows, ticket):
+        return super().resume(np.sort(rows), ticket)
 
 
 # -- host memory ---------------------------------------------------------------------------------
 class GivesHostPagesBackAtOnce(PagedBase):
     """The next suspension may write where a ticket is still kept."""
 
-    def suspend(self, seqs, ticket):
-        grant = super().suspend(seqs, ticket)
+    def suspend(self, rows, ticket):
+        grant = super().suspend(rows, ticket)
         if grant is not None:
             self.host._free.give(self.host._saved[ticket].pages)
         return grant
 
-    def resume(self, seqs, ticket):
+    def resume(self, rows, ticket):
         self.host._free.give = lambda pages: None
         try:
-            return super().resume(seqs, ticket)
+            return super().resume(rows, ticket)
         finally:
             del self.host._free.give
 
 
 class LosesAHostPageAResume(PagedBase):
-    def resume(self, seqs, ticket):
-        grant = super().resume(seqs, ticket)
+    def resume(self, rows, ticket):
+        grant = super().resume(rows, ticket)
         if grant is not None:
             self.host._free.take(1)
         return grant
 
 
 class PicksHostPagesAtRandom(PagedBase):
-    def suspend(self, seqs, ticket):
+    def suspend(self, rows, ticket):
         free = self.host._free
         pages = free.take(len(free))
         free.give(np.array(random.sample(pages.tolist(), len(pages)), dtype=np.int64))
-        return super().suspend(seqs, ticket)
+        return super().suspend(rows, ticket)
 
 
 # -- refusals ------------------------------------------------------------------------------------
 class RefusedSuspendReleases(PagedBase):
-    def suspend(self, seqs, ticket):
-        grant = super().suspend(seqs, ticket)
+    def suspend(self, rows, ticket):
+        grant = super().suspend(rows, ticket)
         if grant is None:
-            self.release(seqs)
+            self.release(rows)
         return grant
 
 
 class RefusedSuspendLosesAHostPage(PagedBase):
-    def suspend(self, seqs, ticket):
-        grant = super().suspend(seqs, ticket)
+    def suspend(self, rows, ticket):
+        grant = super().suspend(rows, ticket)
         if grant is None and len(self.host._free):
             self.host._free.take(1)
         return grant
 
 
 class RefusedResumeTakesABlock(PagedBase):
-    def resume(self, seqs, ticket):
-        grant = super().resume(seqs, ticket)
+    def resume(self, rows, ticket):
+        grant = super().resume(rows, ticket)
         if grant is None and len(self.pages.free):
             self.pages.free.take(1)
         return grant
 
 
 class RefusedResumeReordersTheFreeList(PagedBase):
-    def resume(self, seqs, ticket):
-        grant = super().resume(seqs, ticket)
+    def resume(self, rows, ticket):
+        grant = super().resume(rows, ticket)
         if grant is None:
             self.pages.free.give(self.pages.free.take(len(self.pages.free) // 2))
         return grant
 
 
 class RefusedResumeDropsTheTicket(PagedBase):
-    def resume(self, seqs, ticket):
+    def resume(self, rows, ticket):
         if ticket not in self.host._saved:
             return None
-        grant = super().resume(seqs, ticket)
+        grant = super().resume(rows, ticket)
         if grant is None:
             self.host._free.give(self.host._saved.pop(ticket).pages)
         return grant
 
 
 class NeverTakesALargeOneBack(PagedBase):
-    def resume(self, seqs, ticket):
-        return None if self.host.pages_of(ticket) > 6 else super().resume(seqs, ticket)
+    def resume(self, rows, ticket):
+        return None if self.host.pages_of(ticket) > 6 else super().resume(rows, ticket)
 
 
 class LetsInWhatCannotGrow(PagedBase):
-    def resume(self, seqs, ticket):
+    def resume(self, rows, ticket):
         self.active[:], active = False, self.active.copy()
-        grant = super().resume(seqs, ticket)
+        grant = super().resume(rows, ticket)
         self.active |= active
         return grant
 
 
 class CannotTakeBackWhatItSuspends(PagedBase):
-    def resume(self, seqs, ticket):
+    def resume(self, rows, ticket):
         raise Unsupported("there is no way back")
 
 
 class FindsOutTooLateThatItCannotSwap(PagedBase):
-    def suspend(self, seqs, ticket):
-        self.release(seqs)
+    def suspend(self, rows, ticket):
+        self.release(rows)
         raise Unsupported("there is no host memory after all")
 
 
 # -- a prefix cache in host memory ---------------------------------------------------------------
 class FetchesTheWrongBlocks(OffloadBase):
-    def admit(self, seqs, prompt, demand):
-        grant = super().admit(seqs, prompt, demand)
+    def admit(self, rows, prompt, demand):
+        grant = super().admit(rows, prompt, demand)
         if grant is None or not len(grant.swaps_in):
             return grant
         device, host, n = grant.swaps_in.T
@@ -246,20 +246,20 @@ class FetchesTheWrongBlocks(OffloadBase):
 
 
 class ForgetsToFetch(OffloadBase):
-    def admit(self, seqs, prompt, demand):
-        grant = super().admit(seqs, prompt, demand)
+    def admit(self, rows, prompt, demand):
+        grant = super().admit(rows, prompt, demand)
         return grant and replace(grant, swaps_in=NO_SWAPS)
 
 
 class ForgetsToSave(OffloadBase):
-    def grow(self, seqs, n=1):
-        grant = super().grow(seqs, n)
+    def grow(self, rows, n=1):
+        grant = super().grow(rows, n)
         return grant and replace(grant, swaps_out=NO_SWAPS)
 
 
 class FetchesOneBlockTooFew(OffloadBase):
-    def admit(self, seqs, prompt, demand):
-        grant = super().admit(seqs, prompt, demand)
+    def admit(self, rows, prompt, demand):
+        grant = super().admit(rows, prompt, demand)
         return grant and replace(grant, swaps_in=grant.swaps_in[:-1])
 
 
@@ -285,14 +285,14 @@ class SavesOverWhatItFetches(OffloadBase):
 
 
 class SavesInQuietSteps(OffloadBase):
-    class Pool(OffloadPool):
+    class BlockPool(OffloadPool):
         @property
         def quiet(self):
             return len(self)
 
     def __init__(self, geometry):
         super().__init__(geometry)
-        self.pages.free.__class__ = self.Pool
+        self.pages.free.__class__ = self.BlockPool
 
 
 class KnowsWhatAForkWillHold(OffloadBase):

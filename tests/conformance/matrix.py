@@ -29,7 +29,7 @@ WITHOUT_HOST = (
 )  # fmt: skip
 
 
-def with_group_tokens(tokens: int, page_size: str, layout: str) -> Geometry:
+def with_page_group_tokens(tokens: int, page_size: str, layout: str) -> Geometry:
     """A model shape whose page-group of this size holds `tokens` tokens."""
     layers = 2
     per_tensor = tokens * (layers if layout == "sliced" else 1)
@@ -86,14 +86,14 @@ def _policies() -> dict[str, Case]:
         found["-".join(["virtual-hash", *on])] = (Virtual, SMALL_GEOMETRY, knobs, (*caused, "hits"))
     found["virtual-hash-reclaim-half"] = (
         Virtual,
-        with_group_tokens(4, "64KiB", "per_layer"),
+        with_page_group_tokens(4, "64KiB", "per_layer"),
         {"page_size": "64KiB", "prefix_index": "hash", "reclaim_free": 0.5},
         (*caused, "hits"),
     )
     for page_size, layout in itertools.product(PAGE_BYTES, ("per_layer", "sliced")):
         # 11 tokens do not divide a page: the rest of it is lost, and has to be accounted for.
         tokens = 11 if page_size == "128KiB" else 8
-        pool = with_group_tokens(tokens, page_size, layout)
+        pool = with_page_group_tokens(tokens, page_size, layout)
         knobs = {"page_size": page_size, "layout": layout}
         found[f"virtual-{page_size}-{layout}"] = (Virtual, pool, knobs, caused)
     found["virtual-reclaim-half"] = (

@@ -8,6 +8,7 @@ import torch
 from torch.nn.attention import varlen
 
 from kernels import flash
+from kernels.batch import Batch
 from kernels.rows import place
 from tests.kernels.cases import close, make
 
@@ -110,7 +111,8 @@ def test_each_candidate_is_called_as_it_is_documented(monkeypatch, candidate, ki
         out = case.poisoned_out()
         case.k_cache.nan_to_num_(0.0)
         case.v_cache.nan_to_num_(0.0)
-        flash.prefill(case.q, case.k_cache, case.v_cache, rows, case.scale, out)
+        batch = Batch.of(case.q, case.k_cache, case.v_cache, rows, case.scale, out)
+        flash.prefill(batch)
         close(out, case)
 
 

@@ -57,17 +57,17 @@ def test_device_memory_agrees_with_the_allocator():
         pytest.skip(probe_vmm().reason)
     allocator = Virtual(geometry(16, "2MiB", layers=2), page_size="2MiB")
     with backing_for(allocator, dtype=torch.float32, device="cuda") as backing:
-        values, seqs = {}, np.arange(4)
-        for seq in seqs.tolist():
-            n = 20 + 7 * seq
-            grant = allocator.admit(np.array([seq]), Prompt(n), Demand(n, 20))
+        values, rows = {}, np.arange(4)
+        for row in rows.tolist():
+            n = 20 + 7 * row
+            grant = allocator.admit(np.array([row]), Prompt(n), Demand(n, 20))
             if grant is None:
                 break
             backing.apply(grant)
-            values[seq] = np.arange(n) + 1000 * seq
-            write_values(backing, allocator.layout(np.array([seq])), values[seq])
+            values[row] = np.arange(n) + 1000 * row
+            write_values(backing, allocator.layout(np.array([row])), values[row])
             assert backing.resident_bytes() == expected_bytes(allocator)
         live = np.array(list(values))
-        rows = read_values(backing, allocator.layout(live))
-        for seq, row in zip(live.tolist(), rows, strict=True):
-            assert row.tolist() == values[seq].tolist()
+        found = read_values(backing, allocator.layout(live))
+        for row, held in zip(live.tolist(), found, strict=True):
+            assert held.tolist() == values[row].tolist()

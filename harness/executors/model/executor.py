@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
-from allocators.base import Allocator, Grant, IntArray, Unsupported
+from allocators.base import EMPTY_GRANT, Allocator, Grant, IntArray, Unsupported
 from harness.engine.config import SamplingSpec
 from harness.engine.group import Group
 from harness.engine.plan import Plan, Prefill
@@ -74,7 +74,7 @@ class ModelExecutor:
         self._allocator, self._memory = allocator, memory
         self._host = HostSpace(memory)
         self._forward = Forward(decoder, allocator, memory, backend, single=single, capture=capture)
-        self._sampler = Sampler(sampling, seed)
+        self.sampler = Sampler(sampling, seed)
         self.histories = Histories(requests, decoder.shape.vocab)
         self._running: Running | None = None
         self._mapping_seen_s = 0.0
@@ -93,10 +93,6 @@ class ModelExecutor:
     @property
     def memory(self) -> Backing:
         return self._memory
-
-    def beam_scores(self, request: int) -> list[float]:
-        """Return the log-probability of each beam of a request, the best first."""
-        return self._sampler.scores(request)
 
     # -- the step ----------------------------------------------------------------------------
     def step(self, plan: Plan, lengths: IntArray) -> float:
@@ -129,10 +125,18 @@ class ModelExecutor:
         raise AssertionError("real steps are run one by one")
 
     def map_s(self, grant: Grant) -> float:
-        """Return the seconds of maps and unmaps since this was last asked."""
+        """Return the seconds of maps and unmaps since this was last asked.
+
+        What the background is still mapping counts when this is next asked, or at the end.
+        """
         spent_s = self._memory.mapping_s - self._mapping_seen_s
         self._mapping_seen_s += spent_s
         return spent_s
+
+    def finish(self) -> float:
+        """Wait for what the last step maps ahead; return the seconds that `map_s` has not."""
+        self._memory.wait()
+        return self.map_s(EMPTY_GRANT)
 
     def _prefill(self, prefills: list[Prefill]) -> None:
         for prefill in prefills:
@@ -190,7 +194,7 @@ class ModelExecutor:
         tokens = [self.histories.piece(p.group, p.sequence, p.start, p.stop) for p in pieces]
         return self._forward.run(
             Pieces(
-                seqs=np.array([p.row for p in pieces], dtype=np.int64),
+                rows=np.array([p.row for p in pieces], dtype=np.int64),
                 starts=np.array([p.start for p in pieces], dtype=np.int64),
                 stops=np.array([p.stop for p in pieces], dtype=np.int64),
                 tokens=np.concatenate(tokens),
@@ -212,7 +216,7 @@ class ModelExecutor:
         if len(at) < len(pieces):
             hidden = hidden[torch.as_tensor(at, device=hidden.device)]
         emitted = [self.histories.emitted(group.index) for group in groups]
-        choices = self._sampler.choose(self._forward.logits(hidden), rows, groups, emitted)
+        choices = self.sampler.choose(self._forward.logits(hidden), rows, groups, emitted)
         for group, n, choice in zip(groups, emitted, choices, strict=True):
             self.histories.append(group, choice.tokens, choice.parents)
             if choice.parents is not None and n < len(group.lineage):

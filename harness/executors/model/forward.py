@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 import kernels
-from allocators.base import Allocator, BlockTable, IntArray, Strided
-from harness.executors.model.graphs import Caches, Capture, DecodeGraphs, scratch_like, take
+from allocators.base import Allocator, BlockTable, IntArray, Layout, Strided
+from harness.executors.model.graphs import Caches, Capture, DecodeGraphs, scratch_like
 from kernels.memory import Backing
-from kernels.rows import Layout, Rows
+from kernels.rows import Rows
 
 if TYPE_CHECKING:
     from harness.executors.model.decoder import Decoder
@@ -23,12 +23,12 @@ WARM_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Positions `starts[i]`..`stops[i]` - 1 of sequence `seqs[i]`, and their `tokens` in one row.
+    """Positions `starts[i]`..`stops[i]` - 1 of sequence `rows[i]`, and their `tokens` in one row.
 
     KV of the positions before is in memory; single positions (who decodes) come first.
     """
 
-    seqs: IntArray
+    rows: IntArray
     starts: IntArray
     stops: IntArray
     tokens: IntArray  # [sum of stops - starts]
@@ -65,10 +65,10 @@ class Forward:
 
     def run(self, pieces: Pieces) -> torch.Tensor:
         """Compute the pieces and store their KV; return the last hidden state of each, [S, H]."""
-        layout = self._allocator.layout(pieces.seqs)
+        layout = self._allocator.layout(pieces.rows)
         # A prompt may be computed before the private tokens behind it, which the layout counts.
         layout = replace(layout, lengths=pieces.stops)
-        if self._graphs is not None and len(pieces.tokens) == len(pieces.seqs):
+        if self._graphs is not None and len(pieces.tokens) == len(pieces.rows):
             return self._graphs.run(layout, torch.as_tensor(pieces.tokens))
         return self._pass(self._caches, layout, pieces)
 
@@ -104,7 +104,7 @@ class Forward:
         if self._single:
             # Every token a row of its own, as long as what it may see.
             layout = replace(
-                take(layout, np.repeat(np.arange(len(queries)), queries)),
+                layout.take(np.repeat(np.arange(len(queries)), queries)),
                 lengths=np.arange(len(pieces.tokens)) + first + 1,
             )
             queries = np.ones(len(pieces.tokens), dtype=np.int64)
@@ -170,6 +170,6 @@ def _parts(layout: Layout, queries: IntArray, cache: torch.Tensor, backend: str)
         return [kernels.place(layout, cache, queries)]
     cut = np.arange(len(queries))
     return [
-        kernels.place(take(layout, cut[:decoding]), cache, queries[:decoding]),
-        kernels.place(take(layout, cut[decoding:]), cache, queries[decoding:]),
+        kernels.place(layout.take(cut[:decoding]), cache, queries[:decoding]),
+        kernels.place(layout.take(cut[decoding:]), cache, queries[decoding:]),
     ]

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 import kernels
-from allocators.base import Geometry
-from kernels.rows import Layout, Rows, as_pages
+from allocators.base import BlockTable, Geometry, Layout, Strided
+from kernels.rows import Rows, as_pages
 
 #: the first of the lengths for which graphs are captured, and from each to the next
 LEAST_LENGTH, LENGTH_FACTOR = 1024, 4
@@ -113,7 +113,7 @@ class DecodeGraphs:
         while longest < layout.lengths.max():
             longest *= LENGTH_FACTOR
         filled = np.minimum(np.arange(size), count - 1)
-        layout = take(layout, filled)
+        layout = layout.take(filled)
         entry = self._entry(size, longest, layout)
         rows = kernels.place(layout, self._caches[0][0])
         slots = kernels.new_slots(layout, np.ones(size, dtype=np.int64))
@@ -140,10 +140,11 @@ class DecodeGraphs:
     def _make(self, size: int, longest: int, layout: Layout) -> _Entry:
         cache = self._caches[0][0]
         # All rows are the first token of the first page: what scratch memory has, too.
-        name = "table" if hasattr(layout, "table") else "base"
-        zeros = np.zeros((size, 1) if name == "table" else size, dtype=np.int64)
-        ones = np.ones(size, dtype=np.int64)
-        layout = replace(layout, lengths=ones, **{name: zeros})
+        zeros, ones = np.zeros(size, dtype=np.int64), np.ones(size, dtype=np.int64)
+        if isinstance(layout, BlockTable):
+            layout = BlockTable(layout.page_tokens, zeros[:, None], ones)
+        else:
+            layout = Strided(zeros, ones)
         rows = kernels.place(layout, cache)
         # As many columns as the longest row may need; a row in one long page needs no second.
         pages = as_pages(cache, rows.page_tokens if rows.block_tokens else None).shape[0]
@@ -185,13 +186,6 @@ def scratch_like(caches: Caches, slots: int) -> Caches:
         for _ in range(2)
     )
     return [(keys, values)] * len(caches)
-
-
-def take(layout: Layout, at: np.ndarray) -> Layout:
-    """Return these rows of a layout."""
-    name = "table" if hasattr(layout, "table") else "base"
-    part = {"lengths": np.asarray(layout.lengths)[at], name: np.asarray(getattr(layout, name))[at]}
-    return replace(layout, **part)
 
 
 def _power(n: int) -> int:

@@ -32,7 +32,8 @@ class Sampler:
 
     def __init__(self, spec: SamplingSpec, seed: int) -> None:
         self._spec, self._seed = spec, seed
-        self._scores: dict[int, torch.Tensor] = {}  # of beams: sums of log-probabilities [width]
+        #: of each request's beams, the best first: sums of log-probabilities, [width]
+        self.beam_scores: dict[int, torch.Tensor] = {}
         self._draws: dict[int, np.ndarray] = {}
 
     def choose(
@@ -82,7 +83,10 @@ class Sampler:
         start = torch.full((width,), -torch.inf, device=logits.device)
         start[0] = 0.0  # all beams are the prompt: only the first one is continued
         scores = torch.stack(
-            [self._scores[g.index] if n else start for g, n in zip(groups, emitted, strict=True)]
+            [
+                self.beam_scores[g.index] if n else start
+                for g, n in zip(groups, emitted, strict=True)
+            ]
         )
         total = (scores[:, :, None] + wide).flatten(1)
         best = torch.topk(total, width, dim=-1, sorted=True)
@@ -92,15 +96,11 @@ class Sampler:
         )
         choices = []
         for i, group in enumerate(groups):
-            self._scores[group.index] = best.values[i]
+            self.beam_scores[group.index] = best.values[i]
             # At first all hold the same prompt: going on in place moves nothing.
             at = parents[i] if emitted[i] else np.arange(width)
             choices.append(Choice(tokens[i], at))
         return choices
-
-    def scores(self, request: int) -> list[float]:
-        """Return the log-probability of each beam of a request, the best first."""
-        return self._scores[request].tolist()
 
 
 def nucleus(logits: torch.Tensor, temperature: float, top_p: float, draws: np.ndarray) -> IntArray:

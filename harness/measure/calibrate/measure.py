@@ -17,7 +17,7 @@ from harness.measure.calibrate.attention import StepBench
 from harness.measure.calibrate.bench import Bench, Point
 from harness.measure.calibrate.grids import MIB, Grid
 from harness.measure.calibrate.statistics import STATISTICS
-from kernels.memory.pool import Pool
+from kernels.memory.pool import PoolMemory
 
 if TYPE_CHECKING:
     from harness.executors.model.decoder import Decoder
@@ -47,7 +47,7 @@ def measure(
     bench = Bench(device)
     geometry = _geometry(model, page_tokens, pool_bytes or _pool_bytes(device), grid)
     with ExitStack() as stack:
-        pool = stack.enter_context(Pool(geometry, decoder.dtype, device, paged=True))
+        pool = stack.enter_context(PoolMemory(geometry, decoder.dtype, device, paged=True))
         step = StepBench(bench, grid, decoder, pool, backend)
         linear, store = step.layers()
         swap_out, swap_in = memory.swaps(bench, grid, pool)

@@ -82,6 +82,9 @@ class Paired:
     def map_s(self, grant: Grant) -> float:
         return self._real.map_s(grant)
 
+    def finish(self) -> float:
+        return self._real.finish()
+
 
 def moves(grants: list[Grant]) -> tuple[str, ...]:
     """Return which of copies, maps and swaps these grants ask for."""

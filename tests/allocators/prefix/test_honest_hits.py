@@ -124,9 +124,9 @@ def test_every_invariant_holds_with_forks_and_beams(index, eviction, block_size)
         return Paged(SMALL_GEOMETRY, **knobs)
 
     for seed in (11, 12):
-        driver = drive(make, seed, 150)
-        counts += driver.counts
-        counts["evictions"] += driver.allocator.evictions
+        trial = drive(make, seed, 150)
+        counts += trial.counts
+        counts["evictions"] += trial.allocator.evictions
     assert counts["hits"]
     assert counts["refusals"]
     assert counts["evictions"]

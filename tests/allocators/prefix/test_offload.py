@@ -30,7 +30,7 @@ def pool(blocks: int, host_blocks: int, offload: bool = True, **knobs) -> Paged:
     return Paged(geometry, offload=offload, **knobs)
 
 
-def row(*rows: int) -> np.ndarray:
+def array(*rows: int) -> np.ndarray:
     return np.array(rows)
 
 
@@ -41,7 +41,7 @@ class Memory:
         self.real, self.host_slots = real, host_blocks * SIZE
         self.device: dict[int, object] = {}
         self.host: dict[int, object] = {}
-        self.stream: dict[int, list[int]] = {}  # of each live row, what it will hold
+        self.stream: dict[int, list[int]] = {}  # of each live sequence, what it will hold
         self.tickets: dict[int, list[int]] = {}
         self.saw: Counter[str] = Counter()
         self.unique = iter(range(-(10**9), 0))
@@ -61,70 +61,70 @@ class Memory:
         assert len(self.host) <= self.host_slots
         assert all(0 <= slot < self.host_slots for slot in self.host)
 
-    def write(self, seq: int, start: int) -> None:
-        stream = self.stream[seq]
-        slots = self.real.addresses(seq).tolist()
+    def write(self, row: int, start: int) -> None:
+        stream = self.stream[row]
+        slots = self.real.addresses(row).tolist()
         while len(stream) < len(slots):
             stream.append(next(self.unique))
         for position in range(start, len(slots)):
             self.device[slots[position]] = tuple(stream[: position + 1])
 
     def verify(self) -> None:
-        for seq, stream in self.stream.items():
-            for position, slot in enumerate(self.real.addresses(seq).tolist()):
-                assert self.device[slot] == tuple(stream[: position + 1]), (seq, position)
+        for row, stream in self.stream.items():
+            for position, slot in enumerate(self.real.addresses(row).tolist()):
+                assert self.device[slot] == tuple(stream[: position + 1]), (row, position)
         self.real.check()
 
     # -- calls -------------------------------------------------------------------------------
-    def admit(self, seq: int, tokens: int, ids: np.ndarray) -> int | None:
+    def admit(self, row: int, tokens: int, ids: np.ndarray) -> int | None:
         prompt = Prompt(tokens, ids)
         expected, before = self.real.lookup(prompt), self.real.prefix_stats.fetched_blocks
-        grant = self.real.admit(row(seq), prompt, Demand(tokens, 1))
+        grant = self.real.admit(array(row), prompt, Demand(tokens, 1))
         if grant is None:
             self.saw["refusals"] += 1
             return None
         assert grant.cached_tokens == expected < tokens
         self.execute(grant)
-        self.stream[seq] = ids.tolist()
+        self.stream[row] = ids.tolist()
         fetched = self.real.prefix_stats.fetched_blocks - before
         assert len(grant.swaps_in) == fetched
         self.saw["fetched"] += fetched
         self.saw["fetched behind the device's"] += bool(fetched) and fetched * SIZE < expected
         self.saw["saved and fetched at once"] += bool(fetched) and len(grant.swaps_out) > 0
-        self.write(seq, expected)
+        self.write(row, expected)
         return expected
 
-    def grow(self, seqs: list[int], n: int) -> None:
-        starts = self.real.length[seqs].tolist()
-        grant = self.real.grow(np.array(seqs), n)
+    def grow(self, rows: list[int], n: int) -> None:
+        starts = self.real.length[rows].tolist()
+        grant = self.real.grow(np.array(rows), n)
         if grant is None:
             self.saw["refusals to grow"] += 1
             return
         self.saw["saved by growth"] += len(grant.swaps_out)
         self.execute(grant)
-        for seq, start in zip(seqs, starts, strict=True):
-            self.write(seq, start)
+        for row, start in zip(rows, starts, strict=True):
+            self.write(row, start)
 
-    def release(self, seq: int) -> None:
-        self.execute(self.real.release(row(seq)))
-        del self.stream[seq]
+    def release(self, row: int) -> None:
+        self.execute(self.real.release(array(row)))
+        del self.stream[row]
 
-    def truncate(self, seq: int, n: int) -> None:
-        self.execute(self.real.truncate(seq, n))
-        del self.stream[seq][int(self.real.length[seq]) :]
+    def truncate(self, row: int, n: int) -> None:
+        self.execute(self.real.truncate(row, n))
+        del self.stream[row][int(self.real.length[row]) :]
 
-    def suspend(self, seq: int, ticket: int) -> None:
-        grant = self.real.suspend(row(seq), ticket)
+    def suspend(self, row: int, ticket: int) -> None:
+        grant = self.real.suspend(array(row), ticket)
         if grant is not None:
             self.execute(grant)
-            self.tickets[ticket] = self.stream.pop(seq)
+            self.tickets[ticket] = self.stream.pop(row)
             self.saw["suspended"] += 1
 
-    def resume(self, seq: int, ticket: int) -> None:
-        grant = self.real.resume(row(seq), ticket)
+    def resume(self, row: int, ticket: int) -> None:
+        grant = self.real.resume(array(row), ticket)
         if grant is not None:
             self.execute(grant)
-            self.stream[seq] = self.tickets.pop(ticket)
+            self.stream[row] = self.tickets.pop(ticket)
             self.saw["resumed"] += 1
             self.saw["saved by a resume"] += len(grant.swaps_out)
 
@@ -151,8 +151,8 @@ def test_every_hit_holds_exactly_its_tokens_wherever_it_came_from(host_blocks):
             elif what < 9 and live:
                 memory.release(live[int(rng.integers(len(live)))])
             elif what == 9 and live:
-                seq = live[int(rng.integers(len(live)))]
-                memory.truncate(seq, int(rng.integers(0, min(7, int(memory.real.length[seq])))))
+                row = live[int(rng.integers(len(live)))]
+                memory.truncate(row, int(rng.integers(0, min(7, int(memory.real.length[row])))))
             elif what == 10 and live:
                 memory.suspend(live[int(rng.integers(len(live)))], step)
             elif memory.tickets:
@@ -189,10 +189,10 @@ def test_a_block_goes_to_the_host_with_its_page_and_comes_back():
 def test_a_block_with_another_copy_on_the_device_is_not_saved():
     memory = Memory(pool(8, 8), 8)
     ids = np.arange(8)
-    for seq in (0, 1):  # the last block of a whole prompt is computed again
-        memory.admit(seq, 8, ids)
-    for seq in (0, 1):
-        memory.release(seq)
+    for row in (0, 1):  # the last block of a whole prompt is computed again
+        memory.admit(row, 8, ids)
+    for row in (0, 1):
+        memory.release(row)
     memory.admit(2, 24, np.arange(24) + 5000)  # five unused pages and the first copy
     assert memory.real.evictions == 1
     assert memory.real.prefix_stats.offloaded_blocks == 0
@@ -240,11 +240,11 @@ def test_taking_a_cached_page_is_an_operation_and_a_blank_one_is_not():
     memory = Memory(pool(6, 8), 8)
     prefill(memory, 1, 2)  # two blocks are cached, its last page is blank and three are unused
     memory.admit(1, 4, np.arange(4) + 5000)
-    assert memory.real.headroom(row(1)) == 5 * SIZE
-    quiet = memory.real.quiet_steps(row(1), 50)
+    assert memory.real.headroom(array(1)) == 5 * SIZE
+    quiet = memory.real.quiet_steps(array(1), 50)
     assert quiet == 3 * SIZE  # the queue is [unused, unused, blank, cached, cached]
-    assert not len(memory.real.grow(row(1), quiet).swaps_out)
-    assert len(memory.real.grow(row(1), 1).swaps_out) == 1
+    assert not len(memory.real.grow(array(1), quiet).swaps_out)
+    assert len(memory.real.grow(array(1), 1).swaps_out) == 1
 
 
 @pytest.mark.parametrize(

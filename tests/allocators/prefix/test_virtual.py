@@ -13,7 +13,7 @@ from allocators.contiguous import Contiguous
 from allocators.virtual import Virtual
 from harness.conformance import SMALL_GEOMETRY
 from harness.conformance.schedule import drive
-from tests.allocators.prefix.slow_slots import SlowSlots
+from tests.allocators.prefix.slow_ranges import SlowRanges
 from tests.allocators.prefix.streams import (
     Streams,
     assert_no_index_without_tokens,
@@ -47,19 +47,21 @@ class Pair:
     def __init__(self, groups: int, size: int, options: dict) -> None:
         self.real, self.streams = pool(groups, size, **options), Streams()
         knobs = {k: v for k, v in options.items() if k != "reclaim_free"}
-        self.slow = SlowSlots(ROWS, groups, size, 12 * size, keep_free=self.real.keep_free, **knobs)
+        self.slow = SlowRanges(
+            ROWS, groups, size, 12 * size, keep_free=self.real.keep_free, **knobs
+        )
         self.groups, self.size = groups, size
         self.mapped: dict[tuple[int, int], int] = {}
 
     def execute(self, grant) -> None:
-        for slot, column, page in grant.unmaps.tolist():
-            assert self.mapped.pop((slot, column)) == page
-        for slot, column, page in np.concatenate([grant.maps, grant.ahead_maps]).tolist():
-            assert (slot, column) not in self.mapped
-            self.mapped[slot, column] = page
+        for vrange, column, page in grant.unmaps.tolist():
+            assert self.mapped.pop((vrange, column)) == page
+        for vrange, column, page in np.concatenate([grant.maps, grant.ahead_maps]).tolist():
+            assert (vrange, column) not in self.mapped
+            self.mapped[vrange, column] = page
 
     def admit(self, draw) -> None:
-        idle = [row for row in range(ROWS) if row not in self.slow.slot]
+        idle = [row for row in range(ROWS) if row not in self.slow.range_of]
         if not idle:
             return
         prompt = draw(1, 6 * self.size)
@@ -83,7 +85,9 @@ class Pair:
     def grow(self, draw) -> None:
         n = draw(1, 3) if draw(0, 1) else 1
         rows = [
-            r for r in self.slow.slot if self.slow.length[r] + n <= 12 * self.size and draw(0, 2)
+            r
+            for r in self.slow.range_of
+            if self.slow.length[r] + n <= 12 * self.size and draw(0, 2)
         ]
         if rows:
             grant = self.real.grow(np.array(rows), n)
@@ -92,7 +96,7 @@ class Pair:
                 self.execute(grant)
 
     def release(self, draw) -> None:
-        rows = [row for row in self.slow.slot if not draw(0, 2)]
+        rows = [row for row in self.slow.range_of if not draw(0, 2)]
         if rows:
             self.execute(self.real.release(np.array(rows)))
             self.slow.release(rows)
@@ -100,12 +104,12 @@ class Pair:
     def compare(self) -> None:
         real, slow = self.real, self.slow
         assert real.pages.free.pages().tolist() == slow.free
-        assert list(real.slots.idle) == slow.idle
+        assert list(real.ranges.idle) == slow.idle
         table = [[p for p in row if p >= 0] for row in real.pages.table.tolist()]
         assert table == slow.mapped
         flat = {(s, c): p for s, row in enumerate(table) for c, p in enumerate(row)}
         assert self.mapped == flat
-        assert set(np.flatnonzero(real.slots._pool.keyed).tolist()) == set(slow.named)
+        assert set(np.flatnonzero(real.ranges._pool.keyed).tolist()) == set(slow.named)
         assert real.evictions == slow.saw["evictions"]
         free = len(slow.free)
         cached = slow.available() - free
@@ -148,9 +152,9 @@ def test_hits_are_honest_with_forks_beams_and_truncation(options):
         return Virtual(SMALL_GEOMETRY, page_size="64KiB", prefix_index="hash", **options)
 
     for seed in range(20, 25):
-        driver = drive(make, seed, 150)
-        counts += driver.counts
-        counts["evictions"] += driver.allocator.evictions
+        trial = drive(make, seed, 150)
+        counts += trial.counts
+        counts["evictions"] += trial.allocator.evictions
     for what in ("hits", "refusals", "copies", "unmaps", "evictions"):
         assert counts[what] > 0, f"no {what} in the whole run: {counts}"
 
@@ -161,7 +165,7 @@ def state(real: Virtual) -> dict:
     return {
         "table": real.pages.table.tolist(),
         "free": real.pages.free.pages().tolist(),
-        "idle": list(real.slots.idle),
+        "idle": list(real.ranges.idle),
         "keyed": index._pool.keyed.tolist(),
         "named": sorted(index._page_of.items()),
         "more": sorted(index._more.items()),
@@ -241,7 +245,7 @@ def test_an_idle_slot_with_more_prefix_than_is_hit_keeps_it():
     grant = admit(real, 1, [*range(8), 70, 71])
     assert grant.cached_tokens == 8
     assert len(grant.maps) == 3
-    # Two are shared with the idle slot and active, the other two are cached.
+    # Two are shared with the idle range and active, the other two are cached.
     assert real.balance() == (3, 2, 15)
     assert real.lookup(Prompt(17, np.arange(17))) == 16
     real.release(np.array([1]))
@@ -252,7 +256,7 @@ def test_to_reclaim_unmaps_from_idle_slots_only():
     real = pool(6, 4)
     admit(real, 0, np.arange(16))
     real.release(np.array([0]))
-    admit(real, 1, [*range(8), 70])  # holds 3, the idle slot 2 more
+    admit(real, 1, [*range(8), 70])  # holds 3, the idle range 2 more
     grant = real.grow(np.array([1]), 10)  # wants 2 more: 1 is free
     assert len(grant.unmaps) == 1
     assert real.balance() == (5, 1, 0)
@@ -311,8 +315,8 @@ def test_what_is_generated_after_a_fork_is_never_indexed():
     assert real.lookup(Prompt(30, np.arange(30))) == 4
 
 
-def hit_beside_an_idle_slot() -> Virtual:
-    """Sequence 1 of 13 tokens holds 3 of the 4 page-groups that an idle slot keeps."""
+def hit_beside_an_idle_range() -> Virtual:
+    """Sequence 1 of 13 tokens holds 3 of the 4 page-groups that an idle range keeps."""
     real = pool(20, 4)
     admit(real, 0, np.arange(16))
     real.release(np.array([0]))
@@ -322,7 +326,7 @@ def hit_beside_an_idle_slot() -> Virtual:
 
 
 def test_a_roll_back_into_a_shared_page_group_copies_it_and_leaves_it_cached():
-    real = hit_beside_an_idle_slot()
+    real = hit_beside_an_idle_range()
     real.truncate(1, 6)
     assert real.balance() == (2, 2, 16)
     assert real.lookup(Prompt(16, np.arange(16))) == 4  # the second one has lost its key
@@ -332,7 +336,7 @@ def test_a_roll_back_into_a_shared_page_group_copies_it_and_leaves_it_cached():
 
 
 def test_a_beam_step_away_from_a_prefix_leaves_it_cached():
-    real = hit_beside_an_idle_slot()
+    real = hit_beside_an_idle_range()
     real.fork(1, np.array([2]), Demand(13, 5))
     real.truncate(2, 8)
     real.grow(np.array([2]), 8)

@@ -16,6 +16,7 @@ from harness.engine.engine import Engine
 from harness.executors.model.decoder import build_decoder
 from harness.executors.model.executor import ModelExecutor
 from kernels.memory import backing_for
+from tests.kernels.memory.cases import expected_bytes
 from workloads.requests import RequestTable
 
 #: 64 KiB hold 32 tokens of one tensor of LLAMA, 16 of one that has all its layers
@@ -107,7 +108,7 @@ class Watcher:
         for group in step.running.groups.values():
             seen.lineages[group.index] = group.lineage
         if self._memory is not None:
-            held, told = self._memory.resident_bytes(), told_bytes(step.allocator)
+            held, told = self._memory.resident_bytes(), expected_bytes(step.allocator)
             assert held == told, f"{held} bytes are resident, the allocator says {told}"
 
 
@@ -115,15 +116,6 @@ def plain(grant):
     """Return a grant as something that `==` compares."""
     arrays = ("copies", "maps", "unmaps", "ahead_maps", "swaps_out", "swaps_in")
     return (grant.cached_tokens, *(getattr(grant, name).tolist() for name in arrays))
-
-
-def told_bytes(allocator):
-    active, cached, _ = allocator.balance()
-    if allocator.pages_per_group:
-        return (active + cached) * allocator.pages_per_group * allocator.page_bytes
-    g = allocator.geometry
-    tokens = g.capacity_tokens // g.page_tokens * g.page_tokens
-    return -(-tokens * g.bytes_per_token // 4096) * 4096
 
 
 def serve(
@@ -167,7 +159,7 @@ def serve(
     seen.digest = executor.histories.digest()
     seen.outputs = [executor.histories.output(i) for i in range(len(table))]
     if sampling.mode == "beam":
-        seen.scores = [executor.beam_scores(i) for i in range(len(table))]
+        seen.scores = [executor.sampler.beam_scores[i].tolist() for i in range(len(table))]
     return seen
 
 

@@ -1,14 +1,14 @@
-"""A real run whose background maps are late; run by test_model_decisions in a process of its own.
+"""A real run whose background maps are late; run by test_decisions in a process of its own.
 
 A step that does not wait for them writes to memory that is not there, which ends the process.
 """
 
 import time
 
-from kernels.memory.virtual import Virtual
+from kernels.memory.virtual import VirtualMemory
 from tests.executors.model.serving_cases import contiguous, requests, serve, virtual
 
-prompt = Virtual._map_ahead
+on_time = VirtualMemory._map_ahead
 late = 0
 
 
@@ -16,10 +16,10 @@ def slow(self, maps):
     global late
     late += 1
     time.sleep(0.05)
-    prompt(self, maps)
+    on_time(self, maps)
 
 
-Virtual._map_ahead = slow
+VirtualMemory._map_ahead = slow
 for n, longest, tokens in ((10, (32, 32), 800), (2, (8, 8), 32)):
     # In the small pool the second request is let in without a grant, into the page-group that the
     # first one's grant maps ahead.

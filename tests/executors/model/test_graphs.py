@@ -104,11 +104,11 @@ def test_a_result_outlives_the_next_replay():
     memory = backing_for(allocator, dtype=torch.float32)
     forward = Forward(decoder_of("llama"), allocator, memory, "cpu", capture=Again())
     hidden = []
-    for seq, token in ((0, 3), (1, 4)):
-        allocator.admit(np.array([seq]), Prompt(1), Demand(1, 4))
-        one = Pieces(np.array([seq]), np.array([0]), np.array([1]), np.array([token]))
+    for row, token in ((0, 3), (1, 4)):
+        allocator.admit(np.array([row]), Prompt(1), Demand(1, 4))
+        one = Pieces(np.array([row]), np.array([0]), np.array([1]), np.array([token]))
         hidden.append(forward.run(one))
-        if seq == 0:
+        if row == 0:
             kept = hidden[0].clone()
     assert torch.equal(hidden[0], kept)
     assert not torch.equal(*hidden)

@@ -138,11 +138,11 @@ class RealMemory(Memory):
         """Through the layout of whichever sequence has these slots."""
         super().write(slots, values)
         left = dict(zip(slots.tolist(), values.tolist(), strict=True))
-        for seq in np.flatnonzero(self.allocator.active).tolist():
+        for row in np.flatnonzero(self.allocator.active).tolist():
             if not left:
                 break
-            layout = self.allocator.layout(np.array([seq]))
-            own = self.allocator.addresses(seq).tolist()
+            layout = self.allocator.layout(np.array([row]))
+            own = self.allocator.addresses(row).tolist()
             positions = [i for i, slot in enumerate(own) if slot in left]
             if positions:
                 part = [left.pop(own[i]) for i in positions]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from allocators.base import Demand, Prompt
-from harness.conformance import drive, driver
+from harness.conformance import drive, trial
 from kernels.memory.host_space import HostSpace
 from tests.kernels.memory.cases import ALLOCATORS, RealMemory
 
@@ -25,8 +25,8 @@ MODES = [(name, {}) for name in ALLOCATORS if name != "virtual-2MiB"] + [
 
 @pytest.fixture
 def real_memory(monkeypatch):
-    """Let the driver use real memory; close whatever it opened."""
-    monkeypatch.setattr(driver, "Memory", RealMemory)
+    """Let a trial use real memory; close whatever it opened."""
+    monkeypatch.setattr(trial, "Memory", RealMemory)
     monkeypatch.setattr(RealMemory, "made", [])
     yield RealMemory
     for backing in RealMemory.made:
@@ -56,10 +56,10 @@ def test_every_live_token_reads_back_and_resident_memory_is_what_is_mapped(
 
 
 def test_admission_copies_after_the_prompt_is_computed(real_memory):
-    """A gang's copies read what was written between `map` and `copy`."""
-    gang = driver.Driver(ALLOCATORS["virtual-copy"])
-    assert gang.admit(np.arange(3), Prompt(20), Demand(20, 10))
-    assert gang.grow(np.arange(3), 5)
+    """A group's copies read what was written between `map` and `copy`."""
+    pair = trial.Trial(ALLOCATORS["virtual-copy"])
+    assert pair.admit(np.arange(3), Prompt(20), Demand(20, 10))
+    assert pair.grow(np.arange(3), 5)
 
 
 @pytest.mark.parametrize("name", ["paged-7", "contiguous-grow", "virtual-alias"])

@@ -15,12 +15,13 @@ from allocators.virtual import Virtual
 from kernels import load, new_slots, prefill
 from kernels.memory import BackingError, OutOfMemory, backing_for, os_memory
 from kernels.memory.host_space import HostSpace
-from kernels.memory.pool import Pool
-from kernels.memory.virtual import Virtual as Backing
+from kernels.memory.pool import PoolMemory
+from kernels.memory.virtual import VirtualMemory
 from kernels.memory.virtual_cpu import CpuDriver
 from kernels.memory.virtual_shape import VirtualShape
 from tests.kernels.memory.cases import (
     ALLOCATORS,
+    expected_bytes,
     geometry,
     read_values,
     small,
@@ -37,11 +38,11 @@ def open_backing(name="virtual-alias", **options):
 
 
 def maps_of(backing):
-    """Lines of /proc/self/maps that lie in the backing's ranges."""
+    """Lines of /proc/self/maps that lie at the backing's addresses."""
     found = []
     for line in all_maps():
         start, end = (int(x, 16) for x in line.split()[0].split("-"))
-        size = backing.shape.range_bytes
+        size = backing.shape.tensor_bytes
         found += [line for a in backing.addresses if start < a + size and end > a]
     return found
 
@@ -55,8 +56,8 @@ def test_a_page_group_mapped_twice_shows_the_same_bytes():
     with backing:
         backing.map(Grant(maps=np.array([[0, 0, 5], [3, 2, 5]])))
         t = backing.geometry.page_tokens
-        other = (3 * backing.shape.columns + 2) * t
-        assert backing.resident_bytes() == backing.shape.group_bytes
+        other = (3 * backing.shape.pages_per_range + 2) * t
+        assert backing.resident_bytes() == backing.shape.page_group_bytes
         for layer in range(2):
             for cache in (backing.keys(layer), backing.values(layer)):
                 slots = cache.flatten(0, 1)
@@ -71,25 +72,25 @@ def test_resident_memory_by_three_accounts():
     with backing:
         grant = allocator.admit(np.arange(3), Prompt(30), Demand(30, 10))
         backing.apply(grant)
-        shape, pages = backing.shape, backing.page_map
-        assert pages.places_mapped > pages.pages_mapped > 0
-        expected = pages.pages_mapped * shape.group_bytes
-        assert backing.resident_bytes() == backing.mapped_bytes == expected
-        ranges = [(a, shape.range_bytes) for a in backing.addresses]
-        assert os_memory.resident_by_smaps(ranges) == 0
-        for whole in backing._ranges:
-            for place in np.flatnonzero(pages.at.ravel() >= 0).tolist():
+        shape, places = backing.shape, backing.page_map.places
+        assert places.sum() > np.count_nonzero(places) > 0
+        expected = np.count_nonzero(places) * shape.page_group_bytes
+        assert backing.resident_bytes() == expected == expected_bytes(allocator)
+        tensors = [(a, shape.tensor_bytes) for a in backing.addresses]
+        assert os_memory.resident_by_smaps(tensors) == 0
+        for whole in backing._tensors:
+            for place in np.flatnonzero(backing.page_map.at.ravel() >= 0).tolist():
                 at = place * shape.page_numbers
                 whole[at : at + shape.page_numbers] = 1.0
         # The file is counted once, mincore and smaps once for each place that shows it.
-        shown = pages.places_mapped * shape.group_bytes
+        shown = places.sum() * shape.page_group_bytes
         assert backing.resident_bytes() == expected
-        assert sum(os_memory.core_bytes(*r) for r in ranges) == shown
-        assert os_memory.resident_by_smaps(ranges) == shown
+        assert sum(os_memory.core_bytes(*each) for each in tensors) == shown
+        assert os_memory.resident_by_smaps(tensors) == shown
         backing.apply(allocator.release(np.arange(3)))
         active, cached, _ = allocator.balance()
         assert active == 0
-        assert backing.resident_bytes() == cached * shape.group_bytes
+        assert backing.resident_bytes() == cached * shape.page_group_bytes
 
 
 def test_demand_paging_holds_exactly_the_touched_system_pages():
@@ -101,7 +102,7 @@ def test_demand_paging_holds_exactly_the_touched_system_pages():
         token = backing.shape.token_numbers * 4
         system_pages = -(-5 * token // os_memory.OS_PAGE_BYTES)
         assert backing.resident_bytes() == 4 * system_pages * os_memory.OS_PAGE_BYTES
-        assert backing.resident_bytes() < backing.mapped_bytes
+        assert backing.resident_bytes() < expected_bytes(allocator)
 
 
 def test_demand_paging_refuses_what_aliases():
@@ -113,12 +114,11 @@ def test_demand_paging_refuses_what_aliases():
 def test_handles_made_ahead_hold_everything_from_the_start():
     allocator, backing = open_backing(handles="ahead")
     with backing:
-        whole = sum(allocator.balance()) * backing.shape.group_bytes
+        whole = sum(allocator.balance()) * backing.shape.page_group_bytes
         assert backing.resident_bytes() == backing.committed_bytes == whole
         backing.apply(allocator.admit(ONE, Prompt(5), Demand(5, 30)))
         backing.apply(allocator.release(ONE))
-        assert backing.resident_bytes() == whole
-        assert backing.mapped_bytes < whole
+        assert backing.resident_bytes() == whole > expected_bytes(allocator)
 
 
 def test_a_moved_page_group_keeps_its_bytes_and_a_new_one_has_none():
@@ -128,7 +128,7 @@ def test_a_moved_page_group_keeps_its_bytes_and_a_new_one_has_none():
         backing.keys(0).flatten(0, 1)[0] = 3.0
         move = Grant(unmaps=np.array([[0, 0, 5]]), maps=np.array([[1, 0, 5]]))
         backing.map(move)
-        at = backing.shape.columns * backing.geometry.page_tokens
+        at = backing.shape.pages_per_range * backing.geometry.page_tokens
         assert (backing.keys(0).flatten(0, 1)[at] == 3.0).all()
         backing.map(Grant(unmaps=np.array([[1, 0, 5]])))
         assert backing.resident_bytes() == 0
@@ -143,8 +143,8 @@ def test_attention_reads_virtual_ranges_in_place(packing, layout):
     allocator = Virtual(shape, page_size="64KiB", layout=layout, sharing="copy")
     with backing_for(allocator, dtype=torch.float32, packing=packing) as backing:
         lengths = [25, 40]
-        for seq, n in enumerate(lengths):
-            backing.apply(allocator.admit(np.array([seq]), Prompt(n), Demand(n, 9)))
+        for row, n in enumerate(lengths):
+            backing.apply(allocator.admit(np.array([row]), Prompt(n), Demand(n, 9)))
         rows = allocator.layout(np.arange(2))
         slots = new_slots(rows, lengths)
         k, v = backing.keys(1), backing.values(1)
@@ -241,7 +241,7 @@ def test_a_failure_half_way_leaves_nothing_behind(method, after, background):
     threads = threading.active_count()
 
     def use():
-        with Backing(shape, allocator.geometry, torch.float32, torch.device("cpu"), driver,
+        with VirtualMemory(shape, allocator.geometry, torch.float32, torch.device("cpu"), driver,
                      background=background) as backing:  # fmt: skip
             backing.map(Grant(ahead_maps=np.array([[0, 0, 5], [1, 0, 6], [2, 0, 7]])))
             backing.resident_bytes()
@@ -250,7 +250,7 @@ def test_a_failure_half_way_leaves_nothing_behind(method, after, background):
         use()
     gc.collect()
     assert driver.file == -1
-    assert driver._ranges == {}
+    assert driver._reserved == {}
     assert threading.active_count() <= threads
     assert len(all_maps()) <= before + 1
 
@@ -258,7 +258,7 @@ def test_a_failure_half_way_leaves_nothing_behind(method, after, background):
 def test_more_than_the_machine_has_is_out_of_memory():
     shape = small(capacity_tokens=1 << 36)
     with pytest.raises(OutOfMemory, match=r"mmap of \d+ bytes failed"):
-        Pool(shape, torch.float32, torch.device("cpu"), paged=False)
+        PoolMemory(shape, torch.float32, torch.device("cpu"), paged=False)
 
 
 def test_swapped_out_tokens_come_back_elsewhere():
@@ -270,9 +270,9 @@ def test_swapped_out_tokens_come_back_elsewhere():
             saved = backing.save(new_slots(allocator.layout(ONE), [20]))
             backing.apply(allocator.release(ONE))
             two = np.array([2])
-            for seq in (np.array([1]), two):
-                backing.apply(allocator.admit(seq, Prompt(20), Demand(20, 9)))
-                write_values(backing, allocator.layout(seq), np.arange(20))
+            for rows in (np.array([1]), two):
+                backing.apply(allocator.admit(rows, Prompt(20), Demand(20, 9)))
+                write_values(backing, allocator.layout(rows), np.arange(20))
             backing.restore(new_slots(allocator.layout(two), [20]), saved)
             kept, back = read_values(backing, allocator.layout(np.array([1, 2])))
             assert kept.tolist() == list(range(20))

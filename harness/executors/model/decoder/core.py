@@ -48,12 +48,6 @@ class Decoder(ABC):
         self.scale = 1.0 / math.sqrt(shape.head_dim)
         self.batching = Batching(loader.device, batch_invariant)
         self._load(loader)
-        self._parameter_bytes = loader.loaded_bytes
-
-    @property
-    def parameter_bytes(self) -> int:
-        """The bytes of all weights on the device; tied ones count once."""
-        return self._parameter_bytes
 
     @torch.inference_mode()
     def hidden(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:

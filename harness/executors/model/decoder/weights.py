@@ -36,12 +36,11 @@ class Source(Protocol):
 
 
 class Loader:
-    """Puts weights on `device` as `dtype`, and counts their bytes."""
+    """Puts weights on `device` as `dtype`."""
 
     def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
         self.dtype = dtype
-        self.loaded_bytes = 0
         self._source = source
 
     def one(self, name: str, shape: tuple[int, ...], kind: Kind) -> torch.Tensor:
@@ -55,7 +54,6 @@ class Loader:
         out = torch.empty((sum(rows), *rest), dtype=self.dtype, device=self.device)
         for part, name, count in zip(out.split(list(rows)), names, rows, strict=True):
             part.copy_(self._source(name, (count, *rest), kind))
-        self.loaded_bytes += out.nbytes
         return out
 
 

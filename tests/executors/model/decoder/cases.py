@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import torch
 import yaml
@@ -11,6 +12,7 @@ import conf
 from allocators.base import Strided
 from harness.cost.shapes import ModelShape
 from harness.executors.model.decoder import Decoder, build_decoder
+from harness.executors.model.decoder.weights import Loader
 from kernels import place, prefill, store
 
 CONF = Path(conf.__file__).parent
@@ -46,6 +48,20 @@ def build(shape: ModelShape, weights: Path | None = None, **options: object) -> 
         **options,
     }
     return build_decoder(shape, weights=weights, **given)
+
+
+def loaded_bytes(shape: ModelShape, weights: Path | None = None, **options: object) -> int:
+    """Return the bytes of all weights that a decoder loads; tied ones count once."""
+    loaded: list[torch.Tensor] = []
+    fused = Loader.fused
+
+    def noted(*args: object) -> torch.Tensor:
+        loaded.append(fused(*args))
+        return loaded[-1]
+
+    with mock.patch.object(Loader, "fused", noted):
+        build(shape, weights, **options)
+    return sum(weight.nbytes for weight in loaded)
 
 
 class Prompt:

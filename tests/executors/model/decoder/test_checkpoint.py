@@ -7,17 +7,18 @@ import torch
 from safetensors.torch import save_file
 
 from harness.executors.model.decoder import shape_of_checkpoint
-from tests.executors.model.decoder.cases import build
+from tests.executors.model.decoder.cases import loaded_bytes
 from tests.executors.model.decoder.spoilt import TENSORS, config, error, weights
 
 
 def test_this_checkpoint_is_good_before_it_is_spoilt(tmp_path):
     config(tmp_path)
     weights(tmp_path)
-    decoder = build(shape_of_checkpoint(tmp_path), tmp_path)
-    assert decoder.parameter_bytes == 4 * sum(torch.Size(s).numel() for s in TENSORS.values())
-    assert decoder.shape.name == tmp_path.name
-    assert decoder.shape.rope_theta == 10000.0  # what checkpoints older than the option mean
+    shape = shape_of_checkpoint(tmp_path)
+    numbers = sum(torch.Size(size).numel() for size in TENSORS.values())
+    assert loaded_bytes(shape, tmp_path) == 4 * numbers
+    assert shape.name == tmp_path.name
+    assert shape.rope_theta == 10000.0  # what checkpoints older than the option mean
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])

@@ -6,7 +6,14 @@ import torch
 from harness.cost.shapes import ModelShape, weight_bytes
 from harness.executors.model.decoder import DecoderError
 from harness.executors.model.decoder.weights import Kind, RandomSource
-from tests.executors.model.decoder.cases import LLAMA_TINY, OPT_TINY, QWEN_TINY, Prompt, build
+from tests.executors.model.decoder.cases import (
+    LLAMA_TINY,
+    OPT_TINY,
+    QWEN_TINY,
+    Prompt,
+    build,
+    loaded_bytes,
+)
 
 UNTIED = ModelShape(**{**vars(LLAMA_TINY), "name": "untied", "tied_embeddings": False})
 
@@ -23,7 +30,7 @@ def test_logits_are_seeded_and_spread_by_about_two(shape):
 
 @pytest.mark.parametrize("shape", [LLAMA_TINY, UNTIED, QWEN_TINY, OPT_TINY], ids=lambda s: s.name)
 def test_the_cost_model_counts_the_bytes_that_are_there(shape):
-    assert build(shape, dtype=torch.bfloat16).parameter_bytes == weight_bytes(shape)
+    assert loaded_bytes(shape, dtype=torch.bfloat16) == weight_bytes(shape)
 
 
 def test_a_tensor_does_not_depend_on_what_was_drawn_before():

@@ -6,14 +6,17 @@ import numpy as np
 
 from allocators.base import Demand, Grant, IntArray, NeverFits, Prompt, Unsupported
 from harness.conformance import checks
+from harness.conformance.audit import Audit, Make, Suspended, text
 from harness.conformance.memory import Memory, Violation, require
-from harness.conformance.observer import Make, Observer, Suspended, text
 
-__all__ = ["Driver", "Make", "Violation", "fits_when_empty"]
+__all__ = ["Make", "Trial", "Violation", "fits_when_empty"]
 
 
 def fits_when_empty(make: Make, size: int, prompt: Prompt, demand: Demand) -> bool:
-    """Whether a fresh allocator admits this gang.  It may not answer None: nothing will free up."""
+    """Say whether a fresh allocator admits this group; it may not answer None.
+
+    Nothing will become free.
+    """
     try:
         grant = make().admit(np.arange(size), prompt, demand)
     except NeverFits:
@@ -22,10 +25,10 @@ def fits_when_empty(make: Make, size: int, prompt: Prompt, demand: Demand) -> bo
     return True
 
 
-class Driver(Observer):
+class Trial(Audit):
     """One method for each call of the protocol; each says whether the call was granted.
 
-    `swaps` turns false when the policy says that it cannot swap.  `known[seq]` are the values of
+    `swaps` turns false when the policy says that it cannot swap.  `known[row]` are the values of
     a lone sequence whose prompt's tokens go on beyond it, until it is forked or rolled back.
     """
 
@@ -33,45 +36,45 @@ class Driver(Observer):
         super().__init__(make, Memory)
         self.swaps = True
         self.known: dict[int, IntArray] = {}
-        self._gangs = 0
+        self._groups = 0
 
     # -- operations --------------------------------------------------------------------------
-    def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> bool:
-        """Admit a gang; the prompt is written by `seqs[0]`, then copied, then the rest follows."""
+    def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> bool:
+        """Admit a group; the prompt is written by `rows[0]`, then copied, then the rest follows."""
         try:
-            grant = self.ask("admit", seqs, prompt, demand)
+            grant = self.ask("admit", rows, prompt, demand)
         except NeverFits:
-            possible = fits_when_empty(self.make, len(seqs), prompt, demand)
-            require(not possible, "never fits", f"{text(prompt)} x {len(seqs)} fits when empty")
+            possible = fits_when_empty(self.make, len(rows), prompt, demand)
+            require(not possible, "never fits", f"{text(prompt)} x {len(rows)} fits when empty")
             self.counts["never_fits"] += 1
             return False
         if grant is None:
-            fits_empty = len(self.tokens) and fits_when_empty(self.make, len(seqs), prompt, demand)
-            require(bool(fits_empty), "never fits", f"{text(prompt)} x {len(seqs)} never will")
+            fits_empty = len(self.tokens) and fits_when_empty(self.make, len(rows), prompt, demand)
+            require(bool(fits_empty), "never fits", f"{text(prompt)} x {len(rows)} never will")
             return False
         n, ids = prompt.tokens, prompt.token_ids
         known = self.memory.fresh(n) if ids is None else self.memory.prefix_values(ids)
         values = known[:n]
         self.memory.map(grant)
-        hit = self._honest_hit(grant, int(seqs[0]), values)
-        self.memory.write(self.allocator.addresses(int(seqs[0]))[hit:n], values[hit:])
+        hit = self._honest_hit(grant, int(rows[0]), values)
+        self.memory.write(self.allocator.addresses(int(rows[0]))[hit:n], values[hit:])
         self.memory.copy(grant)
-        self._gangs += 1
-        if len(seqs) == 1:
-            self.known[int(seqs[0])] = known
-        for seq in seqs.tolist():
-            self.tokens[seq] = values
-            self.finals[seq] = demand.prompt_tokens + demand.output_tokens - 1
-            self.gang[seq] = self._gangs
-        self._write_new(seqs, demand.private_tokens)
+        self._groups += 1
+        if len(rows) == 1:
+            self.known[int(rows[0])] = known
+        for row in rows.tolist():
+            self.tokens[row] = values
+            self.finals[row] = demand.prompt_tokens + demand.output_tokens - 1
+            self.group_of[row] = self._groups
+        self._write_new(rows, demand.private_tokens)
         self.verify()
         return True
 
-    def _honest_hit(self, grant: Grant, seq: int, values: IntArray) -> int:
+    def _honest_hit(self, grant: Grant, row: int, values: IntArray) -> int:
         """What is cached holds its tokens before anything of the prompt is written."""
         hit, n = grant.cached_tokens, len(values)
         require(0 <= hit < n, "honest hit", f"a hit of {hit} of {n} prompt tokens")
-        slots = self.allocator.addresses(seq)[:hit]
+        slots = self.allocator.addresses(row)[:hit]
         self.memory.check_slots(slots)
         wrong = np.flatnonzero(self.memory.values[slots] != values[:hit])
         require(
@@ -82,10 +85,10 @@ class Driver(Observer):
         self.counts["hits"] += hit > 0
         return hit
 
-    def grow(self, seqs: IntArray, n: int = 1) -> bool:
-        if not self._execute(self.ask("grow", seqs, n)):
+    def grow(self, rows: IntArray, n: int = 1) -> bool:
+        if not self._execute(self.ask("grow", rows, n)):
             return False
-        self._write_new(seqs, n)
+        self._write_new(rows, n)
         self.verify()
         return True
 
@@ -101,7 +104,7 @@ class Driver(Observer):
         self.known.pop(parent, None)
         for child in children.tolist():
             self.tokens[child] = self.tokens[parent]
-            self.finals[child], self.gang[child] = self.finals[parent], self.gang[parent]
+            self.finals[child], self.group_of[child] = self.finals[parent], self.group_of[parent]
         self.verify()
         return True
 
@@ -113,24 +116,24 @@ class Driver(Observer):
         self.verify()
         return True
 
-    def truncate(self, seq: int, n: int) -> bool:
+    def truncate(self, row: int, n: int) -> bool:
         try:
-            grant = self.ask("truncate", seq, n)
+            grant = self.ask("truncate", row, n)
         except Unsupported:
             self.counts["unsupported"] += 1
             return False
         granted = self._execute(grant)
         require(granted, "protocol", "truncate answers with a grant, never None")
-        self.known.pop(seq, None)
-        self.tokens[seq] = self.tokens[seq][:-n]
+        self.known.pop(row, None)
+        self.tokens[row] = self.tokens[row][:-n]
         self.verify()
         return True
 
-    def suspend(self, seqs: IntArray, ticket: int) -> bool:
+    def suspend(self, rows: IntArray, ticket: int) -> bool:
         """Move sequences to host memory under a ticket that is not in use."""
-        could_grow = self.allocator.headroom(seqs) > 0
+        could_grow = self.allocator.headroom(rows) > 0
         try:
-            grant = self.ask("suspend", seqs, ticket)
+            grant = self.ask("suspend", rows, ticket)
         except Unsupported:
             require(not self.counts["suspends"], "protocol", "suspend was supported before")
             self.swaps = False
@@ -139,22 +142,22 @@ class Driver(Observer):
             self.counts["suspend_refusals"] += 1
             return False
         self.counts["suspends"] += 1
-        leaving = seqs.tolist()
+        leaving = rows.tolist()
         self.tickets[ticket] = Suspended(
-            [self.tokens.pop(seq) for seq in leaving],
-            [self.finals.pop(seq) for seq in leaving],
-            [self.gang.pop(seq) for seq in leaving],
-            [self.known.pop(seq, checks.NOBODY) for seq in leaving],
+            [self.tokens.pop(row) for row in leaving],
+            [self.finals.pop(row) for row in leaving],
+            [self.group_of.pop(row) for row in leaving],
+            [self.known.pop(row, checks.NOBODY) for row in leaving],
             could_grow,
         )
         self.verify()
         return True
 
-    def resume(self, seqs: IntArray, ticket: int) -> bool:
+    def resume(self, rows: IntArray, ticket: int) -> bool:
         """Bring a ticket's sequences back under other names, as many as they were."""
         saved, alone = self.tickets[ticket], not self.tokens
         try:
-            grant = self.ask("resume", seqs, ticket)
+            grant = self.ask("resume", rows, ticket)
         except (NeverFits, Unsupported) as error:
             raise Violation(f"protocol: what was suspended is not resumed: {error}") from error
         if not self._execute(grant):
@@ -164,21 +167,21 @@ class Driver(Observer):
             return False
         self.counts["resumes"] += 1
         del self.tickets[ticket]
-        for i, seq in enumerate(seqs.tolist()):
-            self.tokens[seq], self.finals[seq] = saved.tokens[i], saved.finals[i]
-            self.gang[seq], self.known[seq] = saved.gangs[i], saved.known[i]
+        for i, row in enumerate(rows.tolist()):
+            self.tokens[row], self.finals[row] = saved.tokens[i], saved.finals[i]
+            self.group_of[row], self.known[row] = saved.groups[i], saved.known[i]
         self.verify()
         if not alone and max(map(len, saved.tokens)) < self.geometry.max_len:
-            stuck = self.allocator.headroom(seqs) == 0
+            stuck = self.allocator.headroom(rows) == 0
             require(not stuck, "swaps", "what was resumed beside others cannot grow by one slot")
         return True
 
-    def release(self, seqs: IntArray) -> None:
-        granted = self._execute(self.ask("release", seqs))
+    def release(self, rows: IntArray) -> None:
+        granted = self._execute(self.ask("release", rows))
         require(granted, "protocol", "release answers with a grant, never None")
-        for seq in seqs.tolist():
-            del self.tokens[seq], self.finals[seq], self.gang[seq]
-            self.known.pop(seq, None)
+        for row in rows.tolist():
+            del self.tokens[row], self.finals[row], self.group_of[row]
+            self.known.pop(row, None)
         self.verify()
 
     def release_all(self) -> None:
@@ -191,11 +194,11 @@ class Driver(Observer):
             if self.resume(np.arange(len(saved.tokens)), ticket):
                 self.release(self.live)
 
-    def check_growth(self, seqs: IntArray, at_most: int = 12) -> None:
+    def check_growth(self, rows: IntArray, at_most: int = 12) -> None:
         """Check that `headroom` is exact and `quiet_steps` honest for this batch."""
         before = self.snapshot()
-        checks.headroom_is_exact(self.allocator, seqs)
-        checks.quiet_steps_are_honest(self.allocator, seqs, self.final(seqs), at_most)
+        checks.headroom_is_exact(self.allocator, rows)
+        checks.quiet_steps_are_honest(self.allocator, rows, self.final(rows), at_most)
         require(before == self.snapshot(), "atomic", "a query changed the state")
 
     # -- memory ------------------------------------------------------------------------------
@@ -207,13 +210,13 @@ class Driver(Observer):
         self.memory.copy(grant)
         return True
 
-    def _write_new(self, seqs: IntArray, n: int) -> None:
+    def _write_new(self, rows: IntArray, n: int) -> None:
         if not n:
             return
-        for seq in seqs.tolist():
-            known = self.known.get(seq, checks.NOBODY)[len(self.tokens[seq]) :][:n]
+        for row in rows.tolist():
+            known = self.known.get(row, checks.NOBODY)[len(self.tokens[row]) :][:n]
             fresh = self.memory.fresh(n - len(known))
-            self.tokens[seq] = np.concatenate([self.tokens[seq], known, fresh])
-            self.finals[seq] = max(self.finals[seq], len(self.tokens[seq]))
-            slots = self.allocator.addresses(seq)
-            self.memory.write(slots[-n:], self.tokens[seq][-n:])
+            self.tokens[row] = np.concatenate([self.tokens[row], known, fresh])
+            self.finals[row] = max(self.finals[row], len(self.tokens[row]))
+            slots = self.allocator.addresses(row)
+            self.memory.write(slots[-n:], self.tokens[row][-n:])

@@ -1,6 +1,6 @@
 """The rules of docs/prefix.md for `virtual`, with lists and tuples: slow, and plain to read.
 
-`mapped[slot]` are the page-groups of a request slot, `named[page]` the tokens up to its end.
+`mapped[vrange]` are the page-groups of a virtual range, `named[page]` the tokens up to its end.
 """
 
 from __future__ import annotations
@@ -8,26 +8,26 @@ from __future__ import annotations
 from collections import Counter
 
 
-class SlowSlots:
-    def __init__(self, slots, groups, size, max_len, *, deferred, eager, background, keep_free):
+class SlowRanges:
+    def __init__(self, ranges, num_pages, size, max_len, *, deferred, eager, background, keep_free):
         self.size, self.max_len = size, max_len
         self.deferred, self.eager, self.background = deferred, eager, background
         self.keep_free = keep_free
-        self.free = list(range(groups))
-        self.mapped: list[list[int]] = [[] for _ in range(slots)]
-        self.idle = list(range(slots))
+        self.free = list(range(num_pages))
+        self.mapped: list[list[int]] = [[] for _ in range(ranges)]
+        self.idle = list(range(ranges))
         self.named: dict[int, tuple] = {}
-        self.slot: dict[int, int] = {}
+        self.range_of: dict[int, int] = {}
         self.stream: dict[int, tuple] = {}
         self.length: dict[int, int] = {}
         self.saw: Counter[str] = Counter()
 
     def holders(self, page: int) -> list[int]:
-        return [slot for slot, pages in enumerate(self.mapped) if page in pages]
+        return [vrange for vrange, pages in enumerate(self.mapped) if page in pages]
 
     def is_cached(self, page: int) -> bool:
         holders = self.holders(page)
-        return bool(holders) and all(slot in self.idle for slot in holders)
+        return bool(holders) and all(vrange in self.idle for vrange in holders)
 
     def available(self) -> int:
         return len(self.free) + len({p for row in self.mapped for p in row if self.is_cached(p)})
@@ -44,19 +44,19 @@ class SlowSlots:
     # -- calls -------------------------------------------------------------------------------
     def admit(self, row: int, stream: tuple, tokens: int, whole: int) -> int | None:
         found = self.hits(stream, tokens)
-        groups = -(-max(tokens, whole) // self.size)
+        num_pages = -(-max(tokens, whole) // self.size)
         cached = sum(map(self.is_cached, found))
-        if groups - len(found) + cached > self.available():
+        if num_pages - len(found) + cached > self.available():
             self.saw["refusals"] += 1
-            self.saw["refused for its own hits"] += groups - len(found) <= self.available()
+            self.saw["refused for its own hits"] += num_pages - len(found) <= self.available()
             return None
         self.saw["hits on live page-groups"] += len(found) - cached
         self.saw["hits on idle page-groups"] += cached
-        slot = self.open(-(-tokens // self.size), found)
-        self.slot[row], self.stream[row], self.length[row] = slot, stream, 0
+        vrange = self.open(-(-tokens // self.size), found)
+        self.range_of[row], self.stream[row], self.length[row] = vrange, stream, 0
         self.extend([row], tokens)
         if self.eager and self.free and not any(map(self.is_ready, self.idle)):
-            empty = [slot for slot in self.idle if not self.mapped[slot]]
+            empty = [vrange for vrange in self.idle if not self.mapped[vrange]]
             if empty:
                 self.mapped[empty[0]].append(self.free.pop(0))
                 self.saw["mapped eagerly"] += 1
@@ -64,7 +64,7 @@ class SlowSlots:
 
     def grow(self, rows: list[int], n: int) -> bool:
         missing = sum(
-            max(0, self.groups(row, n) - len(self.mapped[self.slot[row]])) for row in rows
+            max(0, self.pages_for(row, n) - len(self.mapped[self.range_of[row]])) for row in rows
         )
         if missing > self.available():
             self.saw["refusals to grow"] += 1
@@ -74,54 +74,54 @@ class SlowSlots:
 
     def release(self, rows: list[int]) -> None:
         for row in rows:
-            slot = self.slot.pop(row)
-            keep = len(self.mapped[slot]) if self.deferred else 0
-            self.cut(slot, keep)
-            self.idle.append(slot)
+            vrange = self.range_of.pop(row)
+            keep = len(self.mapped[vrange]) if self.deferred else 0
+            self.cut(vrange, keep)
+            self.idle.append(vrange)
             del self.stream[row], self.length[row]
         self.reclaim(min(self.keep_free, self.available()))
 
-    # -- slots -------------------------------------------------------------------------------
-    def is_ready(self, slot: int) -> bool:
-        return bool(self.mapped[slot]) and self.is_blank(slot, self.mapped[slot][0])
+    # -- ranges -------------------------------------------------------------------------------
+    def is_ready(self, vrange: int) -> bool:
+        return bool(self.mapped[vrange]) and self.is_blank(vrange, self.mapped[vrange][0])
 
-    def is_blank(self, slot: int, page: int) -> bool:
-        return self.holders(page) == [slot] and page not in self.named
+    def is_blank(self, vrange: int, page: int) -> bool:
+        return self.holders(page) == [vrange] and page not in self.named
 
     def open(self, need: int, found: list[int]) -> int:
-        def in_place(slot: int) -> int:
+        def in_place(vrange: int) -> int:
             kept = 0
-            for column, page in enumerate(self.mapped[slot]):
+            for column, page in enumerate(self.mapped[vrange]):
                 if column < len(found):
                     good = page == found[column]
                 else:
-                    good = column < need and self.holders(page) == [slot] and page not in found
+                    good = column < need and self.holders(page) == [vrange] and page not in found
                 if not good:
                     break
                 kept += 1
             return kept
 
-        def loses(slot: int) -> bool:
-            rest = [page for page in self.mapped[slot] if page not in found]
-            return any(page in self.named and self.holders(page) == [slot] for page in rest)
+        def loses(vrange: int) -> bool:
+            rest = [page for page in self.mapped[vrange] if page not in found]
+            return any(page in self.named and self.holders(page) == [vrange] for page in rest)
 
-        harmless = [slot for slot in self.idle if not loses(slot)]
-        slot = self.idle[0]
+        harmless = [vrange for vrange in self.idle if not loses(vrange)]
+        vrange = self.idle[0]
         if harmless:
-            slot = min(harmless, key=lambda s: len(self.mapped[s]) - 2 * in_place(s))
+            vrange = min(harmless, key=lambda s: len(self.mapped[s]) - 2 * in_place(s))
         self.saw["prefixes overwritten"] += not harmless
-        kept = in_place(slot)
+        kept = in_place(vrange)
         self.saw["taken with its prefix in place"] += 0 < len(found) <= kept
-        self.idle.remove(slot)
-        self.cut(slot, kept, spared=found)
-        self.mapped[slot] += found[kept:]
-        for page in self.mapped[slot][len(found) :]:
+        self.idle.remove(vrange)
+        self.cut(vrange, kept, spared=found)
+        self.mapped[vrange] += found[kept:]
+        for page in self.mapped[vrange][len(found) :]:
             self.forget(page)
-        return slot
+        return vrange
 
-    def cut(self, slot: int, keep: int, spared: list[int] = ()) -> None:
-        while len(self.mapped[slot]) > keep:
-            page = self.mapped[slot].pop()
+    def cut(self, vrange: int, keep: int, spared: list[int] = ()) -> None:
+        while len(self.mapped[vrange]) > keep:
+            page = self.mapped[vrange].pop()
             if not self.holders(page) and page not in spared:
                 self.forget(page)
                 self.free.append(page)
@@ -130,22 +130,22 @@ class SlowSlots:
         self.saw["evictions"] += self.named.pop(page, None) is not None
 
     def reclaim(self, wanted: int) -> None:
-        for slot in self.idle:
-            kept = [c for c, page in enumerate(self.mapped[slot]) if self.is_cached(page)]
-            while len(self.free) < wanted and kept and len(self.mapped[slot]) > kept[0]:
+        for vrange in self.idle:
+            kept = [c for c, page in enumerate(self.mapped[vrange]) if self.is_cached(page)]
+            while len(self.free) < wanted and kept and len(self.mapped[vrange]) > kept[0]:
                 self.saw["reclaimed"] += 1
                 before = len(self.free)
-                self.cut(slot, len(self.mapped[slot]) - 1)
+                self.cut(vrange, len(self.mapped[vrange]) - 1)
                 self.saw["unmapped from one of several"] += len(self.free) == before
         assert len(self.free) >= wanted
 
     # -- growth ------------------------------------------------------------------------------
-    def groups(self, row: int, n: int) -> int:
+    def pages_for(self, row: int, n: int) -> int:
         return -(-(self.length[row] + n) // self.size)
 
     def extend(self, rows: list[int], n: int) -> None:
-        pages = [self.mapped[self.slot[row]] for row in rows]
-        missing = [self.groups(row, n) - len(p) for row, p in zip(rows, pages, strict=True)]
+        pages = [self.mapped[self.range_of[row]] for row in rows]
+        missing = [self.pages_for(row, n) - len(p) for row, p in zip(rows, pages, strict=True)]
         self.reclaim(sum(max(0, m) for m in missing))
         for _ in range(n):
             for row, held in zip(rows, pages, strict=True):
@@ -165,7 +165,7 @@ class SlowSlots:
                 length = self.length[row] - back
                 block, rest = divmod(length, self.size)
                 if not rest and block and length <= len(self.stream[row]):
-                    page = self.mapped[self.slot[row]][block - 1]
+                    page = self.mapped[self.range_of[row]][block - 1]
                     if page not in self.named:
                         self.saw["duplicates"] += self.stream[row][:length] in self.named.values()
                         self.named[page] = self.stream[row][:length]

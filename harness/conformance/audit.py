@@ -26,16 +26,16 @@ class Suspended:
 
     tokens: list[IntArray]
     finals: list[int]
-    gangs: list[int]
+    groups: list[int]
     known: list[IntArray]
     could_grow: bool
 
 
-class Observer:
+class Audit:
     """Live sequences with the values they must read back.
 
-    `tokens[seq]` are the values by position, `finals[seq]` the length at which it will end and
-    `gang[seq]` the sequences it started with; `tickets` are those that are swapped out.  `counts`
+    `tokens[row]` are the values by position, `finals[row]` the length at which it will end and
+    `group[row]` the sequences it started with; `tickets` are those that are swapped out.  `counts`
     says what happened: grants, refusals, copies, maps, unmaps, hits, swaps; `history` lists the
     calls.
     """
@@ -47,7 +47,7 @@ class Observer:
         self.capacity = sum(self.allocator.balance())
         self.tokens: dict[int, IntArray] = {}
         self.finals: dict[int, int] = {}
-        self.gang: dict[int, int] = {}
+        self.group_of: dict[int, int] = {}
         self.tickets: dict[int, Suspended] = {}
         self.counts: Counter[str] = Counter()
         self.history: list[tuple[str, tuple[object, ...], str]] = []
@@ -61,8 +61,8 @@ class Observer:
     def idle(self) -> list[int]:
         return [s for s in range(self.geometry.max_seqs) if s not in self.tokens]
 
-    def final(self, seqs: IntArray) -> IntArray:
-        return np.array([self.finals[s] for s in seqs.tolist()], dtype=np.int64)
+    def final(self, rows: IntArray) -> IntArray:
+        return np.array([self.finals[s] for s in rows.tolist()], dtype=np.int64)
 
     def story(self, since: int = 0) -> list[str]:
         """Return the calls from number `since` on, one line each."""
@@ -123,47 +123,47 @@ class Observer:
 
     def verify(self) -> None:
         """Check every invariant that can be seen from outside, then the policy's own."""
-        seqs, allocator = self.live, self.allocator
+        rows, allocator = self.live, self.allocator
         require(
             set(np.flatnonzero(allocator.active).tolist()) == set(self.tokens),
             "protocol",
             "`active` does not say who lives",
         )
-        found = self.memory.resolve(allocator.layout(seqs))
-        for seq, slots in zip(seqs.tolist(), found, strict=True):
-            self._reads_back(seq, slots)
+        found = self.memory.resolve(allocator.layout(rows))
+        for row, slots in zip(rows.tolist(), found, strict=True):
+            self._reads_back(row, slots)
         checks.conservation(allocator, self.capacity, self.memory)
-        checks.usage_adds_up(allocator, seqs, self.final(seqs))
+        checks.usage_adds_up(allocator, rows, self.final(rows))
         # The last of them are over but still held, as in a run-to-completion batch.
-        part = seqs[: (len(seqs) + 1) // 2]
+        part = rows[: (len(rows) + 1) // 2]
         checks.usage_adds_up(allocator, part, self.final(part))
-        if not len(seqs):
+        if not len(rows):
             checks.nothing_is_held(allocator)
         allocator.check()
 
-    def _reads_back(self, seq: int, slots: IntArray) -> None:
-        expected, own = self.tokens[seq], self.allocator.addresses(seq)
-        length = int(self.allocator.length[seq])
+    def _reads_back(self, row: int, slots: IntArray) -> None:
+        expected, own = self.tokens[row], self.allocator.addresses(row)
+        length = int(self.allocator.length[row])
         require(
             length == len(expected) == len(slots),
             "addressing",
-            f"sequence {seq} is {length} long and {len(expected)} were granted",
+            f"sequence {row} is {length} long and {len(expected)} were granted",
         )
         require(
             np.array_equal(own, slots),
             "addressing",
-            f"layout and addresses differ for sequence {seq}",
+            f"layout and addresses differ for sequence {row}",
         )
         require(
-            np.array_equal(own, self.twin.addresses(seq)),
+            np.array_equal(own, self.twin.addresses(row)),
             "deterministic",
-            f"a twin with the same calls put sequence {seq} elsewhere",
+            f"a twin with the same calls put sequence {row} elsewhere",
         )
         self.memory.check_slots(slots)
         wrong = np.flatnonzero(self.memory.values[slots] != expected)
         if len(wrong):
             raise Violation(
-                f"single writer: sequence {seq} does not read back its own tokens at positions "
+                f"single writer: sequence {row} does not read back its own tokens at positions "
                 f"{wrong.tolist()} of {length} (a write, copy, map or swap went wrong)"
             )
 

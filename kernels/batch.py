@@ -1,0 +1,47 @@
+"""What one call of attention computes, in the form in which every back end takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from kernels.rows import Rows, as_pages
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Queries, the KV they read in place, and where the result goes.
+
+    `keys` and `values` may be strided over pages, tokens and heads; a head's numbers are adjacent.
+    """
+
+    q: torch.Tensor  # [T, query_heads, head_dim]
+    keys: torch.Tensor  # [pages, page_tokens, kv_heads, head_dim]
+    values: torch.Tensor  # as keys
+    rows: Rows
+    scale: float
+    out: torch.Tensor  # as q
+
+    @classmethod
+    def of(
+        cls,
+        q: torch.Tensor,
+        k_cache: torch.Tensor,
+        v_cache: torch.Tensor,
+        rows: Rows,
+        scale: float,
+        out: torch.Tensor,
+    ) -> Batch:
+        """View caches, paged or flat, as the pages of `rows`; nothing is copied."""
+        page = rows.page_tokens
+        return cls(q, as_pages(k_cache, page), as_pages(v_cache, page), rows, scale, out)
+
+    @property
+    def kv_heads(self) -> int:
+        return self.keys.shape[2]
+
+    @property
+    def group(self) -> int:
+        """Query heads that read one KV head."""
+        return self.q.shape[1] // self.kv_heads
