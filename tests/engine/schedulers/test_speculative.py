@@ -10,7 +10,7 @@ from allocators.virtual import Virtual
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
-from harness.engine.speculative import accepted_guesses
+from harness.engine.schedulers.speculative import accepted_guesses
 from harness.executors.simulated import SimulatedExecutor
 from workloads.requests import RequestTable
 
