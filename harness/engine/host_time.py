@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from time import perf_counter
 from typing import Any, cast
 
-from allocators.base import Allocator, IntArray
+from allocators.base import Allocator
 
-#: the calls of the protocol that a scheduler makes on its way; views and checks are not timed
+#: the calls of the protocol that a scheduler makes on its way, which are timed
 DECISIONS = (
     "admit", "lookup", "grow", "quiet_steps", "truncate", "fork", "reassign", "release", "suspend",
     "resume",
 )  # fmt: skip
+#: what else the protocol has: its views, checks and attributes, some of them set by `__init__`
+REST = tuple(
+    name
+    for name in (*dir(Allocator), "geometry", "length", "active")
+    if name not in DECISIONS and not name.startswith("_")
+)
 
 
 class HostTime:
@@ -48,10 +55,6 @@ class _Watched:
         for name in DECISIONS:
             setattr(self, name, host_time.timed(getattr(allocator, name)))
 
-    @property
-    def length(self) -> IntArray:
-        # Read at every step, and quicker so than by __getattr__.
-        return self._allocator.length
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._allocator, name)
+for _name in REST:
+    setattr(_Watched, _name, property(attrgetter(f"_allocator.{_name}")))
