@@ -25,7 +25,7 @@ from harness.cost.spec import CostSpec
 from harness.engine.config import POLICIES, PREEMPTIONS, SAMPLING_MODES, EngineSpec, SamplingSpec
 from harness.errors import ConfigError
 from harness.executors.spec import EXECUTORS, ExecutorSpec
-from harness.observers.recorders import HarnessSpec, check_recording
+from harness.observers.spec import HarnessSpec, check_recording
 from workloads.build import build
 from workloads.errors import WorkloadError
 from workloads.requests import RequestTable
