@@ -42,7 +42,7 @@ def parse_window(text: str) -> tuple[int, int]:
 
 @dataclass
 class MemoryMap:
-    """Both [steps, stretches]: `owner` a request's index plus one, 0 where free; `kind` one of four."""
+    """[steps, stretches] each: `owner`, a request's index plus one, 0 where free; its `kind`."""
 
     first_step: int
     capacity_tokens: int
@@ -83,7 +83,7 @@ class MapRecorder:
 
 
 def _frame(step: StepView, back: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return [stretches] owner and kind, `back` steps before the last; growing rows were shorter."""
+    """[stretches] owner and kind, `back` steps before the last; those who grow were shorter."""
     capacity = step.allocator.geometry.capacity_tokens
     owner = np.zeros(capacity, dtype=np.uint32)
     written = np.zeros(capacity, dtype=np.uint8)
