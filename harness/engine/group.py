@@ -1,4 +1,4 @@
-"""A request inside the engine: a gang of sequences that is scheduled and preempted as one."""
+"""A request inside the engine: its sequences, which are scheduled and preempted as one."""
 
 from __future__ import annotations
 
@@ -71,16 +71,3 @@ class Group:
 
     def demand(self, private_tokens: int) -> Demand:
         return Demand(self.prompt_tokens, self.output_tokens, private_tokens, self.sequences)
-
-
-def beam_lineage(seed: int, request: int, steps: int, width: int, switch: float) -> IntArray:
-    """Draw which candidate each candidate continues at each of `steps` beam steps, [steps, width].
-
-    With probability `switch` a candidate is replaced by a continuation of one drawn uniformly (a
-    Moran process), else it continues itself.  Depends on nothing but the seed and the request, so
-    that every allocator sees the same beams.
-    """
-    rng = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), request]))
-    replaced = rng.random((steps, width)) < switch
-    drawn = rng.integers(0, width, (steps, width))
-    return np.where(replaced, drawn, np.arange(width))

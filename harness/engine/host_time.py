@@ -1,75 +1,60 @@
-"""Host time spent in the allocator, measured around each call."""
+"""Host time spent in the allocator, measured around each of its decisions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from time import perf_counter
+from typing import Any, cast
 
-from allocators.base import Allocator, Demand, Grant, IntArray, Prompt
+from allocators.base import Allocator
+
+#: the calls of the protocol that a scheduler makes on its way, which are timed
+DECISIONS = (
+    "admit", "lookup", "grow", "quiet_steps", "truncate", "fork", "reassign", "release", "suspend",
+    "resume",
+)  # fmt: skip
+#: what else the protocol has: its views, checks and attributes, some of them set by `__init__`
+REST = tuple(
+    name
+    for name in (*dir(Allocator), "geometry", "length", "active")
+    if name not in DECISIONS and not name.startswith("_")
+)
 
 
-class TimedAllocator:
-    """Forwards the calls that the engine makes on its way and adds up the seconds they take."""
+class HostTime:
+    """`spent_s`: the seconds that the decisions of a watched allocator have taken so far."""
 
-    def __init__(self, allocator: Allocator) -> None:
-        self.inner = allocator
-        self.host_s = 0.0
+    def __init__(self) -> None:
+        self.spent_s = 0.0
 
-    def admit(self, seqs: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
-        start = perf_counter()
-        grant = self.inner.admit(seqs, prompt, demand)
-        self.host_s += perf_counter() - start
-        return grant
+    def watch(self, allocator: Allocator) -> Allocator:
+        """Return the allocator with its decisions timed; all else of it is as it was."""
+        return cast(Allocator, _Watched(allocator, self))
 
-    def lookup(self, prompt: Prompt) -> int:
-        start = perf_counter()
-        hit = self.inner.lookup(prompt)
-        self.host_s += perf_counter() - start
-        return hit
+    def timed(self, decide: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the call, by position only, so that it also adds the seconds it takes.
 
-    def grow(self, seqs: IntArray, n: int = 1) -> Grant | None:
-        start = perf_counter()
-        grant = self.inner.grow(seqs, n)
-        self.host_s += perf_counter() - start
-        return grant
+        One that raises adds none.
+        """
 
-    def quiet_steps(self, seqs: IntArray, at_most: int) -> int:
-        start = perf_counter()
-        steps = self.inner.quiet_steps(seqs, at_most)
-        self.host_s += perf_counter() - start
-        return steps
+        def call(*args: Any) -> Any:
+            start_s = perf_counter()
+            answer = decide(*args)
+            self.spent_s += perf_counter() - start_s
+            return answer
 
-    def fork(self, parent: int, children: IntArray, demand: Demand) -> Grant | None:
-        start = perf_counter()
-        grant = self.inner.fork(parent, children, demand)
-        self.host_s += perf_counter() - start
-        return grant
+        return call
 
-    def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
-        start = perf_counter()
-        grant = self.inner.reassign(rows, parents)
-        self.host_s += perf_counter() - start
-        return grant
 
-    def truncate(self, seq: int, n: int) -> Grant:
-        start = perf_counter()
-        grant = self.inner.truncate(seq, n)
-        self.host_s += perf_counter() - start
-        return grant
+class _Watched:
+    """Stands for an allocator.  Its decisions are attributes, so that no call takes a detour."""
 
-    def suspend(self, seqs: IntArray, ticket: int) -> Grant | None:
-        start = perf_counter()
-        grant = self.inner.suspend(seqs, ticket)
-        self.host_s += perf_counter() - start
-        return grant
+    def __init__(self, allocator: Allocator, host_time: HostTime) -> None:
+        self._allocator = allocator
+        for name in DECISIONS:
+            setattr(self, name, host_time.timed(getattr(allocator, name)))
 
-    def resume(self, seqs: IntArray, ticket: int) -> Grant | None:
-        start = perf_counter()
-        grant = self.inner.resume(seqs, ticket)
-        self.host_s += perf_counter() - start
-        return grant
 
-    def release(self, seqs: IntArray) -> Grant:
-        start = perf_counter()
-        grant = self.inner.release(seqs)
-        self.host_s += perf_counter() - start
-        return grant
+for _name in REST:
+    setattr(_Watched, _name, property(attrgetter(f"_allocator.{_name}")))

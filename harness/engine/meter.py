@@ -1,11 +1,15 @@
-"""Accounting: the columns of the timeline, one entry a step, every byte in one category."""
+"""Accounting: the columns of the timeline, every byte in one category, and of the requests."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from allocators.base import IntArray, Usage
+from harness.engine.group import Group
 from harness.results.runlog import TIMELINE_COLUMNS
+from workloads.requests import RequestTable
 
 FIRST_CAPACITY = 1024
 
@@ -75,3 +79,20 @@ class Meter:
         more = max(capacity, n)
         for name, column in self._columns.items():
             self._columns[name] = np.concatenate([column, np.zeros(more, dtype=column.dtype)])
+
+
+def request_columns(groups: Sequence[Group], requests: RequestTable) -> dict[str, np.ndarray]:
+    """Return the columns of requests that have all ended, one entry a request, by index."""
+    groups = sorted(groups, key=lambda group: group.index)
+    columns = {
+        name: np.array([getattr(group, name) for group in groups])
+        for name in (
+            "arrival_s", "first_scheduled_s", "first_token_s", "finish_s",
+            "prompt_tokens", "output_tokens", "sequences", "preemptions",
+        )
+    }  # fmt: skip
+    columns["request"] = np.array([group.index for group in groups], dtype=np.int64)
+    names = [requests.name(group.index) for group in groups]
+    columns["id"] = np.array(names, dtype=object)
+    columns["status"] = np.array(["finished"] * len(groups), dtype=object)
+    return columns

@@ -11,7 +11,7 @@ from harness.engine.running import NO_ROWS
 
 @dataclass(slots=True)
 class Prefill:
-    """One gang to compute: `prompt_tokens` by its first row, then `private_tokens` by each row."""
+    """One group to compute: `prompt_tokens` by its first row, `private_tokens` by each row."""
 
     group: Group
     grant: Grant
@@ -20,7 +20,7 @@ class Prefill:
 
     @property
     def computed_tokens(self) -> int:
-        """Tokens that the step computes for this gang; a prefix hit is not computed."""
+        """Tokens that the step computes for this group; a prefix hit is not computed."""
         private = self.private_tokens * self.group.sequences
         return self.prompt_tokens - self.grant.cached_tokens + private
 
@@ -29,10 +29,10 @@ class Prefill:
 class Chunk:
     """A piece of one sequence: `new_tokens` behind the `past_tokens` whose KV is there.
 
-    `sequence` is the index of its row in `group.rows`; a forked gang has one piece a row.
+    `sequence` is the index of its row in `group.rows`; a forked group has one piece a row.
     `hit_tokens` of the past were found in the prefix cache when this step admitted the sequence.
     A token is sampled only where the piece is the `last` of what is known of the sequence.  Of a
-    gang that is not forked yet the piece is of the prompt, by `rows[0]`, and its last row of
+    group that is not forked yet the piece is of the prompt, by `rows[0]`, and its last row of
     logits gives the first tokens of all sequences.
     """
 

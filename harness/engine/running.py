@@ -13,9 +13,9 @@ NO_ROWS = np.empty(0, dtype=np.int64)
 class Running:
     """Groups that hold memory and decode.
 
-    Columns, [sequences]: `rows` (allocator sequence numbers), `finals` (lengths in slots at their
-    end), `outputs` and `left` (tokens to sample, and those still to come) and `owner` (index of
-    the group).  A gang that is not forked yet has one entry, which is marked in `unforked`.
+    Columns, [sequences]: `rows`, `finals` (lengths in slots at their end), `outputs` and `left`
+    (tokens to sample, and those still to come) and `owner` (index of the group).  A group that is
+    not forked yet has one entry, which is marked in `unforked`.
     `parents[row, t]` is the row that row continues at beam step t.
     """
 
@@ -46,7 +46,7 @@ class Running:
                 self.parents[group.rows, group.reassigned_step] = group.rows
 
     def fork(self, group: Group, at: int) -> None:
-        """Let the sequence at place `at` become all those of its gang, in its place."""
+        """Let the sequence at place `at` become all those of its group, in its place."""
         counts = np.ones(len(self.rows), dtype=np.int64)
         counts[at] = group.sequences
         self.rows, self.finals = np.repeat(self.rows, counts), np.repeat(self.finals, counts)

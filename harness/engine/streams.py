@@ -13,7 +13,7 @@ class Streams:
     """Makes a request's stream when it is first asked for and keeps it until the request ends.
 
     Simulated output is nobody else's, so only the request itself can hit it, after a preemption.
-    Of a gang only the prompt has identities: its sequences differ behind it.
+    Of a group of several sequences only the prompt has identities: they differ behind it.
     """
 
     def __init__(self, requests: RequestTable, wanted: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,9 +19,11 @@ from harness.cost import CostModel, Work
 from harness.cost.roofline import FloatArray
 from harness.engine.plan import Plan
 
+Tokens = TypeVar("Tokens", int, IntArray)
+
 
 class SimulatedExecutor:
-    """Prices plans.  `skips` says that several steps may be run in one go."""
+    """Prices plans.  A draft model's step takes `draft_cost` of a decode step of the model."""
 
     skips = True
 
@@ -36,11 +39,44 @@ class SimulatedExecutor:
 
         `lengths` are the slots that the decoding (and padding) rows fill, the new token included.
         """
-        work = Work(paged=self._paged)
-        blocking = ahead = 0.0
-        for grant in plan.all_grants:
-            blocking, ahead = self._add(grant, blocking, ahead)
-        new, past, longest, rows = [], [], int(lengths.max(initial=0)), len(lengths)
+        blocking_s, ahead_s = self._grants_s(plan.all_grants)
+        work = self._work(plan, lengths)
+        compute_s = self._cost.step_s(work)
+        if plan.draft_steps:
+            compute_s += plan.draft_steps * self._draft_cost * self._draft_step_s(work)
+        return blocking_s + max(compute_s, ahead_s)
+
+    def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> FloatArray:
+        """Return the seconds of `steps` steps of pure growth, [steps].
+
+        `lengths` are those of the first step; only it executes `grants`.
+        """
+        blocking_s, ahead_s = self._grants_s(grants)
+        tables_bytes = self._table_bytes(len(lengths), int(lengths.max()) + np.arange(steps))
+        seconds = self._cost.decode_window_s(
+            len(lengths), int(lengths.sum()), steps, tables_bytes, self._paged
+        )
+        seconds[0] = blocking_s + max(float(seconds[0]), ahead_s)
+        return seconds
+
+    def map_s(self, grant: Grant) -> float:
+        """Return the seconds that the grant's maps and unmaps take, hidden ones included."""
+        maps_only = replace(grant, copies=NO_COPIES, swaps_out=NO_SWAPS, swaps_in=NO_SWAPS)
+        return sum(self._cost.grant_s(maps_only, self._allocator))
+
+    def _grants_s(self, grants: list[Grant]) -> tuple[float, float]:
+        """Return (seconds that block the step, seconds of background mapping beside it)."""
+        blocking_s = ahead_s = 0.0
+        for grant in grants:
+            now_s, beside_s = self._cost.grant_s(grant, self._allocator)
+            blocking_s, ahead_s = blocking_s + now_s, ahead_s + beside_s
+        return blocking_s, ahead_s
+
+    def _work(self, plan: Plan, lengths: IntArray) -> Work:
+        """Return what a step of the plan computes: pieces of prompts, and rows that decode."""
+        new, past = [], []
+        rows = sampled = len(lengths)
+        longest = int(lengths.max(initial=0))
         for prefill in plan.prefills:
             hit, n = prefill.grant.cached_tokens, prefill.group.sequences
             new.append(prefill.prompt_tokens - hit)
@@ -50,58 +86,36 @@ class SimulatedExecutor:
                 past += [prefill.prompt_tokens] * n
             longest = max(longest, prefill.prompt_tokens + prefill.private_tokens)
             rows += n
-        work.sampled = rows
+            sampled += n
         for chunk in plan.chunks:
             new.append(chunk.new_tokens)
             past.append(chunk.past_tokens)
             longest = max(longest, chunk.past_tokens + chunk.new_tokens)
             rows += 1
-            work.sampled += chunk.sampled_tokens
-        work.prefill_new = np.array(new, dtype=np.int64)
-        work.prefill_past = np.array(past, dtype=np.int64)
-        work.decode_seqs, work.decode_context_tokens = len(lengths), int(lengths.sum())
-        work.table_bytes = self._table_bytes(rows, longest)
-        compute = self._cost.step_s(work)
-        if plan.draft_steps:
-            # The draft model decodes the same sequences, one token after the other.
-            decode = Work(
-                decode_seqs=rows,
-                decode_context_tokens=int(work.prefill_past.sum()) + rows,
-                sampled=rows,
-                paged=self._paged,
-            )
-            compute += plan.draft_steps * self._draft_cost * self._cost.step_s(decode)
-        return blocking + max(compute, ahead)
-
-    def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> FloatArray:
-        """Return the seconds of `steps` steps of pure growth, [steps].
-
-        `lengths` are those of the first step; only it executes `grants`.
-        """
-        blocking = ahead = 0.0
-        for grant in grants:
-            blocking, ahead = self._add(grant, blocking, ahead)
-        tables: IntArray | int = 0
-        if self._paged:
-            longest = int(lengths.max()) + np.arange(steps)
-            tables = len(lengths) * -(-longest // self._page_tokens) * BLOCK_TABLE_ENTRY_BYTES
-        seconds = self._cost.decode_window_s(
-            len(lengths), int(lengths.sum()), steps, tables, self._paged
+            sampled += chunk.sampled_tokens
+        return Work(
+            prefill_new=np.array(new, dtype=np.int64),
+            prefill_past=np.array(past, dtype=np.int64),
+            decode_seqs=len(lengths),
+            decode_context_tokens=int(lengths.sum()),
+            sampled=sampled,
+            table_bytes=self._table_bytes(rows, longest),
+            paged=self._paged,
         )
-        seconds[0] = blocking + max(float(seconds[0]), ahead)
-        return seconds
 
-    def map_s(self, grant: Grant) -> float:
-        """Return the seconds that the grant's maps and unmaps take, hidden ones included."""
-        maps_only = replace(grant, copies=NO_COPIES, swaps_out=NO_SWAPS, swaps_in=NO_SWAPS)
-        return sum(self._cost.grant_s(maps_only, self._allocator))
+    def _draft_step_s(self, verified: Work) -> float:
+        """Return the seconds in which the model would decode a token of each piece it verifies."""
+        rows = len(verified.prefill_new)
+        decode = Work(
+            decode_seqs=rows,
+            decode_context_tokens=int(verified.prefill_past.sum()) + rows,
+            sampled=rows,
+            paged=self._paged,
+        )
+        return self._cost.step_s(decode)
 
-    def _add(self, grant: Grant, blocking: float, ahead: float) -> tuple[float, float]:
-        now, beside = self._cost.grant_s(grant, self._allocator)
-        return blocking + now, ahead + beside
-
-    def _table_bytes(self, rows: int, longest: int) -> int:
-        """Return the bytes of a rectangular block table, as wide as its longest row."""
+    def _table_bytes(self, rows: int, longest: Tokens) -> Tokens | int:
+        """Return the bytes of rectangular block tables, each as wide as its longest row."""
         return (
             rows * -(-longest // self._page_tokens) * BLOCK_TABLE_ENTRY_BYTES if self._paged else 0
         )

@@ -1,8 +1,9 @@
 """A trace of a run that Perfetto and chrome://tracing open: option `harness.trace=chrome`.
 
 One process an allocator. Its tracks: steps with what they computed, counters of memory operations
-and of the batch, and instants for admissions and preemptions. Times are simulated microseconds. The
-format is the JSON of Chrome's Trace Event Format: `X` complete, `C` counter, `i` instant, `M` name.
+and of the batch, and instants for admissions and preemptions. Times are microseconds on the run's
+clock. The format is the JSON of Chrome's Trace Event Format: `X` complete, `C` counter, `i`
+instant, `M` name.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ class TraceRecorder:
             return
         plan, start_us = step.plan, 1e6 * step.start_s
         grants = plan.all_grants
-        page_bytes = step.allocator.geometry.bytes_per_token
-        copied = sum(int(grant.copies[:, 2].sum()) for grant in grants if len(grant.copies))
+        bytes_per_token = step.allocator.geometry.bytes_per_token
+        copied_slots = sum(int(grant.copies[:, 2].sum()) for grant in grants if len(grant.copies))
         memory = {
-            "copied_bytes": copied * page_bytes,
+            "copied_bytes": copied_slots * bytes_per_token,
             "maps": sum(len(grant.maps) + len(grant.ahead_maps) for grant in grants),
             "unmaps": sum(len(grant.unmaps) for grant in grants),
         }

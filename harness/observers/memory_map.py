@@ -2,14 +2,16 @@
 
     python -m harness +workload=beam harness.memory_map=100:300
 
-The pool is cut into ROWS stretches. A map holds for each step and stretch the request that holds
-most of it, whether several sequences share it, and whether anything is written in it. It is kept in
+The pool is cut into STRETCHES. A map holds for each step and stretch the request that holds most of
+it, whether several sequences share it, and whether anything is written in it. It is kept in
 `memory_map.npz` in the run directory: plain arrays, nothing that is executed when read.
 """
 
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ from harness.results.atomic import replacing
 
 MEMORY_MAP = "memory_map.npz"
 #: stretches that the pool is cut into: about as many as a page shows in pixels
-ROWS = 256
+STRETCHES = 256
 #: steps that one map can hold
 MOST_STEPS = 2000
 FREE, HELD, WRITTEN, SHARED = 0, 1, 2, 3
@@ -40,7 +42,7 @@ def parse_window(text: str) -> tuple[int, int]:
 
 @dataclass
 class MemoryMap:
-    """`owner` [steps, rows] is a request's index plus one, 0 where free; `kind` one of the four."""
+    """[steps, stretches] each: `owner`, a request's index plus one, 0 where free; its `kind`."""
 
     first_step: int
     capacity_tokens: int
@@ -81,7 +83,7 @@ class MapRecorder:
 
 
 def _frame(step: StepView, back: int) -> tuple[np.ndarray, np.ndarray]:
-    """[rows] owner and kind, `back` steps before the last; those who grow were shorter then."""
+    """[stretches] owner and kind, `back` steps before the last; those who grow were shorter."""
     capacity = step.allocator.geometry.capacity_tokens
     owner = np.zeros(capacity, dtype=np.uint32)
     written = np.zeros(capacity, dtype=np.uint8)
@@ -98,13 +100,13 @@ def _frame(step: StepView, back: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _thin(owner: np.ndarray, written: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """From slots to stretches: who holds most of each, and the state of most of what it holds."""
-    rows = min(ROWS, len(owner))
-    edges = np.linspace(0, len(owner), rows + 1).round().astype(np.int64)
-    stretch = np.repeat(np.arange(rows), np.diff(edges))
+    stretches = min(STRETCHES, len(owner))
+    edges = np.linspace(0, len(owner), stretches + 1).round().astype(np.int64)
+    stretch = np.repeat(np.arange(stretches), np.diff(edges))
     pairs, counts = np.unique(
         np.stack([stretch, owner.astype(np.int64)]), axis=1, return_counts=True
     )
-    thin = np.zeros(rows, dtype=np.uint32)
+    thin = np.zeros(stretches, dtype=np.uint32)
     # Written in rising order of the count, so that the largest stays.
     order = np.argsort(counts, kind="stable")
     thin[pairs[0][order]] = pairs[1][order]
@@ -130,9 +132,6 @@ def write_maps(run_dir: Path, maps: Mapping[str, MemoryMap]) -> None:
 
 def read_maps(run_dir: Path) -> dict[str, MemoryMap]:
     """The maps of a run by allocator; empty where there are none, or none that can be read."""
-    import zipfile
-    import zlib
-
     try:
         with np.load(run_dir / MEMORY_MAP, allow_pickle=False) as arrays:
             return {

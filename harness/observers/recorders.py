@@ -6,34 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.engine.observer import Observer
-from harness.errors import ConfigError
 from harness.observers.chrome_trace import TraceRecorder, write_trace
 from harness.observers.memory_map import MapRecorder, parse_window, write_maps
+from harness.observers.spec import HarnessSpec
 from workloads.requests import RequestTable
-
-TRACES = ("none", "chrome")
-REPORTS = ("html", "none")
-
-
-@dataclass
-class HarnessSpec:
-    """`trace`: none or chrome. `memory_map`: START:STOP, in steps. Neither changes a result."""
-
-    trace: str = "none"
-    memory_map: str | None = None
-
-
-def check_recording(spec: HarnessSpec, report: str) -> None:
-    """Raise `ConfigError` for an option that is none."""
-    if spec.trace not in TRACES:
-        raise ConfigError(f"harness.trace must be one of {', '.join(TRACES)}, got {spec.trace!r}")
-    if report not in REPORTS:
-        raise ConfigError(f"report must be one of {', '.join(REPORTS)}, got {report!r}")
-    if spec.memory_map is not None:
-        try:
-            parse_window(spec.memory_map)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
 
 
 @dataclass

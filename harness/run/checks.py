@@ -8,7 +8,7 @@ from dataclasses import fields
 from harness.engine.config import POLICIES, PREEMPTIONS, SAMPLING_MODES, SamplingSpec
 from harness.errors import ConfigError
 from harness.executors.spec import EXECUTORS, ExecutorSpec
-from harness.observers.recorders import check_recording
+from harness.observers.spec import check_recording
 from harness.run.config import Config
 
 #: an exbibyte: beyond any pool, and far from where numbers overflow

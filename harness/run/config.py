@@ -16,7 +16,7 @@ from harness.cost.spec import CostSpec
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.errors import ConfigError
 from harness.executors.spec import ExecutorSpec
-from harness.observers.recorders import HarnessSpec
+from harness.observers.spec import HarnessSpec
 from workloads.spec import WorkloadSpec
 
 

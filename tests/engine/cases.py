@@ -116,31 +116,31 @@ class Spy:
     """Sits between an engine and its scheduler, and asserts at each step what must always hold."""
 
     def __init__(self, engine):
-        self._scheduler = engine._scheduler
-        self.sampled = Counter()  # request -> tokens, summed over its sequences
+        self._scheduler, engine._scheduler = engine._scheduler, self
+        self.sampled_tokens = Counter()  # request -> tokens, summed over its sequences
         self.prefilled = Counter()  # request -> how often
-        self.prefill_batches = []  # (gangs that run beside, gangs computed)
-        plan, sampled = engine._plan, self._scheduler.sampled
-        engine._plan = lambda: self._planned(plan)
-        self._scheduler.sampled = lambda plan: self._counted(plan, sampled)
+        self.prefill_batches = []  # (groups that run beside, groups computed)
 
-    def _planned(self, plan):
-        result = plan()
-        self.check_gangs()
+    def __getattr__(self, name):
+        return getattr(self._scheduler, name)
+
+    def plan(self, horizon):
+        result = self._scheduler.plan(horizon)
+        self.check_groups()
         if result is not None and result.prefills:
             computed = [p.group.index for p in result.prefills]
-            beside = [i for i in self._scheduler.running.groups if i not in computed]
+            beside = [i for i in self.running.groups if i not in computed]
             self.prefill_batches.append((beside, computed))
             new = [p for p in result.prefills if not p.group.generated]
-            preempted = [g for g in self._scheduler.waiting if g.generated]
+            preempted = [g for g in self.waiting if g.generated]
             assert not (new and preempted), "a request was admitted past a preempted one"
             self.prefilled.update(computed)
         return result
 
-    def check_gangs(self):
-        running, waiting = self._scheduler.running, self._scheduler.waiting
+    def check_groups(self):
+        running, waiting = self.running, self.waiting
         owned = Counter(running.owner.tolist())
-        assert owned == {i: g.sequences for i, g in running.groups.items()}, "a gang is split"
+        assert owned == {i: g.sequences for i, g in running.groups.items()}, "a group is split"
         rows = running.rows.tolist()
         assert len(set(rows)) == len(rows), "two sequences run in one row"
         for group in running.groups.values():
@@ -151,11 +151,11 @@ class Spy:
         order = [*running.groups, *(group.index for group in waiting)]
         assert order == sorted(order), "somebody overtook"
 
-    def _counted(self, plan, sampled):
+    def sampled(self, plan):
         if plan.prefills:
             for prefill in plan.prefills:
-                self.sampled[prefill.group.index] += prefill.group.sequences
+                self.sampled_tokens[prefill.group.index] += prefill.group.sequences
         else:
-            for owner in self._scheduler.running.owner.tolist():
-                self.sampled[owner] += plan.steps
-        return sampled(plan)
+            for owner in self.running.owner.tolist():
+                self.sampled_tokens[owner] += plan.steps
+        return self._scheduler.sampled(plan)

@@ -28,7 +28,7 @@ class Sequence:
 
 
 @dataclass(eq=False)
-class Gang:
+class Group:
     index: int
     prompt: int
     output: int
@@ -88,19 +88,19 @@ class PagedMemory:
             self.copied += inside
         sequence.length += 1
 
-    def admit(self, gang):
-        common = gang.prompt + gang.common()
-        total = gang.prompt + gang.sampled
+    def admit(self, group):
+        common = group.prompt + group.common()
+        total = group.prompt + group.sampled
         wide = -(-total // self.t)
         shared = common // self.t if total > common else wide
-        need = shared + gang.size * (wide - shared)
+        need = shared + group.size * (wide - shared)
         if need > self.blocks:
-            raise CannotFit(gang.index)
+            raise CannotFit(group.index)
         if need > self.blocks - self.in_use:
             return False
-        histories = gang.histories()
-        gang.sequences = [Sequence(fed=h) for h in histories or [[] for _ in range(gang.size)]]
-        first, *others = gang.sequences
+        histories = group.histories()
+        group.sequences = [Sequence(fed=h) for h in histories or [[] for _ in range(group.size)]]
+        first, *others = group.sequences
         for _ in range(common):
             self._write(first)
         for sequence in others:
@@ -112,13 +112,13 @@ class PagedMemory:
                 self._write(sequence)
         return True
 
-    def reassign(self, gang, parents):
-        tables = [list(gang.sequences[p].blocks) for p in parents]
+    def reassign(self, group, parents):
+        tables = [list(group.sequences[p].blocks) for p in parents]
         for block in (b for table in tables for b in table):
             block.holders += 1
-        for block in (b for s in gang.sequences for b in s.blocks):
+        for block in (b for s in group.sequences for b in s.blocks):
             self._drop(block)
-        for sequence, table in zip(gang.sequences, tables, strict=True):
+        for sequence, table in zip(group.sequences, tables, strict=True):
             sequence.blocks = table
 
     def grow(self, sequences):
@@ -138,18 +138,18 @@ class PagedMemory:
             self._write(sequence)
         return True
 
-    def release(self, gang):
-        for block in (b for s in gang.sequences for b in s.blocks):
+    def release(self, group):
+        for block in (b for s in group.sequences for b in s.blocks):
             self._drop(block)
 
-    def account(self, gangs):
+    def account(self, groups):
         written, later = {}, {}
-        for gang in gangs:
-            for sequence in gang.sequences:
+        for group in groups:
+            for sequence in group.sequences:
                 for i, block in enumerate(sequence.blocks):
                     here = min(self.t, sequence.length - i * self.t)
                     written[block] = max(written.get(block, 0), here)
-                    soon = min(self.t, gang.final - i * self.t) - here
+                    soon = min(self.t, group.final - i * self.t) - here
                     later[block] = max(later.get(block, 0), soon)
         assert len(written) == self.in_use
         return {
@@ -190,8 +190,8 @@ class ContiguousMemory:
             return []
         return self._split(start, size // 2) + self._split(start + size // 2, size // 2)
 
-    def admit(self, gang):
-        slots = size = self.slots_of(gang)
+    def admit(self, group):
+        slots = size = self.slots_of(group)
         if self.buddy:
             size = 1
             while size < slots:
@@ -201,10 +201,10 @@ class ContiguousMemory:
             return False
         start = min(fitting)[1]
         self.taken.append((start, size, slots))
-        gang.sequences = [Sequence(length=gang.prompt, extent=self.taken[-1])]
+        group.sequences = [Sequence(length=group.prompt, extent=self.taken[-1])]
         return True
 
-    def reassign(self, gang, parents):
+    def reassign(self, group, parents):
         raise AssertionError("greedy only")
 
     def grow(self, sequences):
@@ -213,38 +213,38 @@ class ContiguousMemory:
             assert sequence.length <= sequence.extent[2]
         return True
 
-    def release(self, gang):
-        for sequence in gang.sequences:
+    def release(self, group):
+        for sequence in group.sequences:
             self.taken.remove(sequence.extent)
 
-    def account(self, gangs):
-        token = sum(gang.sequences[0].length for gang in gangs)
+    def account(self, groups):
+        token = sum(group.sequences[0].length for group in groups)
         return {
             "blocks": len(self.taken),
             "token": token,
-            "reserved": sum(g.final - g.sequences[0].length for g in gangs),
+            "reserved": sum(g.final - g.sequences[0].length for g in groups),
             "held": sum(asked for _, _, asked in self.taken),
             "rounded": sum(size - asked for _, size, asked in self.taken),
         }
 
 
 class Reference:
-    """First come, first served; prompts first; the latest gang is preempted whole."""
+    """First come, first served; prompts first; the latest group is preempted whole."""
 
-    def __init__(self, memory, gangs, arrivals, max_seqs, budget, concurrency=None):
+    def __init__(self, memory, groups, arrivals, max_seqs, budget, concurrency=None):
         self.memory, self.max_seqs, self.budget = memory, max_seqs, budget
-        self.expected = list(zip(arrivals, gangs, strict=True))
+        self.expected = list(zip(arrivals, groups, strict=True))
         self.concurrency = concurrency
         self.queue, self.running = [], []
-        self.now, self.starved = 0.0, False
-        self.recomputed_once = 0  # tokens that one sequence of a gang recomputed for all
+        self.now, self.saturated = 0.0, False
+        self.recomputed_once = 0  # tokens that one sequence of a group recomputed for all
         self.finish = {}
 
     def run(self):
         released = len(self.expected)
         if self.concurrency is not None:
             released = min(self.concurrency, released)
-            self.expected = [(0.0, gang) for _, gang in self.expected]
+            self.expected = [(0.0, group) for _, group in self.expected]
         total, rows = len(self.expected), []
         while len(self.finish) < total:
             while self.expected and released and self.expected[0][0] <= self.now:
@@ -255,13 +255,13 @@ class Reference:
                 self.now = self.expected[0][0]
                 continue
             self.now += 1.0
-            for gang in step.pop("sampling"):
-                gang.sample()
-            done = [gang for gang in self.running if gang.sampled == gang.output]
-            for gang in done:
-                self.running.remove(gang)
-                self.memory.release(gang)
-                self.finish[gang.index] = self.now
+            for group in step.pop("sampling"):
+                group.sample()
+            done = [group for group in self.running if group.sampled == group.output]
+            for group in done:
+                self.running.remove(group)
+                self.memory.release(group)
+                self.finish[group.index] = self.now
             step["running"] = len(self.running)
             here = 0
             if self.concurrency is None:
@@ -290,49 +290,49 @@ class Reference:
             "batched": tokens,
             "preemptions": preemptions,
             "copied": copied,
-            "starved": self.starved,
+            "saturated": self.saturated,
             **self.memory.account(self.running),
         }
 
     def _admit(self):
-        admitted, tokens, self.starved = [], 0, False
+        admitted, tokens, self.saturated = [], 0, False
         while self.queue:
-            gang = self.queue[0]
-            if sum(g.size for g in self.running) + gang.size > self.max_seqs:
+            group = self.queue[0]
+            if sum(g.size for g in self.running) + group.size > self.max_seqs:
                 break
-            private = gang.sampled - gang.common()
-            more = gang.prompt + gang.common() + gang.size * private
+            private = group.sampled - group.common()
+            more = group.prompt + group.common() + group.size * private
             if admitted and tokens + more > self.budget:
                 break
-            common = gang.common() if gang.size > 1 else 0
-            if not self.memory.admit(gang):
-                self.starved = True
+            common = group.common() if group.size > 1 else 0
+            if not self.memory.admit(group):
+                self.saturated = True
                 break
             self.recomputed_once += common
             self.running.append(self.queue.pop(0))
-            admitted.append(gang)
+            admitted.append(group)
             tokens += more
         return admitted, tokens
 
     def _decode(self):
         """Give every sequence its next slot, preempting while that fails; return how often."""
-        for gang in self.running:
-            if gang.lineage is not None:
-                parents = gang.lineage[gang.sampled - 1]
-                self.memory.reassign(gang, parents)
-                histories = [list(gang.sequences[p].fed) for p in parents]
-                for sequence, fed in zip(gang.sequences, histories, strict=True):
+        for group in self.running:
+            if group.lineage is not None:
+                parents = group.lineage[group.sampled - 1]
+                self.memory.reassign(group, parents)
+                histories = [list(group.sequences[p].fed) for p in parents]
+                for sequence, fed in zip(group.sequences, histories, strict=True):
                     sequence.fed = fed
         preemptions = 0
         while self.running:
-            sequences = [s for gang in self.running for s in gang.sequences]
+            sequences = [s for group in self.running for s in group.sequences]
             if self.memory.grow(sequences):
                 for sequence in sequences:
                     sequence.fed.append(sequence.last)
                 break
-            gang = self.running.pop()
-            self.memory.release(gang)
-            self.queue.insert(0, gang)
-            self.starved = True
+            group = self.running.pop()
+            self.memory.release(group)
+            self.queue.insert(0, group)
+            self.saturated = True
             preemptions += 1
         return preemptions

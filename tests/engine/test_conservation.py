@@ -1,4 +1,4 @@
-"""Every allocator x mode x policy x kind of arrival: skipping ahead changes no bit, gangs stay
+"""Every allocator x mode x policy x kind of arrival: skipping ahead changes no bit, groups stay
 whole, every byte and every token is accounted for, and every request ends once.
 """
 
@@ -18,7 +18,7 @@ RESERVED = ("contiguous_max", "contiguous_pow2", "contiguous_oracle")
 
 def requests_of(arrivals, mode):
     """Return requests of which some wait for memory, and, with gaps, some for nothing."""
-    # A step of the roofline takes 0.6 ms here; a gang of four needs more of them in a row.
+    # A step of the roofline takes 0.6 ms here; a group of four needs more of them in a row.
     gap_s = {"greedy": 0.0025, "parallel": 0.006, "beam": 0.011}[mode]
     return drawn(26, arrivals, gap_s, seed=5)
 
@@ -68,7 +68,7 @@ def test_skipping_ahead_changes_no_bit_and_nothing_is_lost(name, mode, policy):
         assert ended == sorted(ended)
         assert ended[-1] == len(requests)
         for spy in spies:
-            assert [spy.sampled[i] for i in range(len(requests))] == (
+            assert [spy.sampled_tokens[i] for i in range(len(requests))] == (
                 requests.output_tokens * sequences
             ).tolist()
             again = [spy.prefilled[i] - 1 for i in range(len(requests))]

@@ -9,7 +9,7 @@ from allocators.base import Unsupported
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
-from harness.engine.engine import OutOfMemory
+from harness.engine.schedulers.base import Unservable
 from tests.engine.cases import MODES, POOL, Metronome, allocators, make, run, table
 
 SMALL = replace(POOL, capacity_tokens=64, max_len=200)
@@ -31,7 +31,7 @@ class Bounded(Metronome):
 
 
 def message_of(allocator, requests, mode, **options):
-    with pytest.raises(OutOfMemory) as caught:
+    with pytest.raises(Unservable) as caught:
         run(allocator, requests, MODES[mode], Bounded(), **options)
     text = str(caught.value)
     assert "\n" not in text

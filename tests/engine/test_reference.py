@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from allocators.base import Geometry
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
+from harness.engine.beams import drawn_lineage
 from harness.engine.config import SamplingSpec
-from harness.engine.engine import OutOfMemory
-from harness.engine.group import beam_lineage
+from harness.engine.schedulers.base import Unservable
 from tests.engine.cases import Checking, Metronome, run, table
-from tests.engine.reference import CannotFit, ContiguousMemory, Gang, PagedMemory, Reference
+from tests.engine.reference import CannotFit, ContiguousMemory, Group, PagedMemory, Reference
 
 MAX_LEN = 40
 LENGTHS = {
@@ -28,7 +28,7 @@ COLUMNS = {
     "batched_tokens": "batched",
     "blocks_in_use": "blocks",
     "preemptions": "preemptions",
-    "saturated": "starved",
+    "saturated": "saturated",
 }
 SLOTS = {"token_bytes": "token", "reserved_bytes": "reserved", "copied_bytes": "copied"}
 
@@ -43,7 +43,7 @@ def cases(draw, mode="greedy"):
     block = draw(st.sampled_from([1, 2, 3, 4, 8, 16]))
     # The longest request just fits without any sharing, or with some.
     longest = max(prompt + output - 1 for prompt, output in lengths)
-    gangs = draw(st.sampled_from([1, size / 2, size, size]))
+    lives = draw(st.sampled_from([1, size / 2, size, size]))
     return {
         "lengths": lengths,
         "sampling": SamplingSpec(mode, size, size, draw(st.sampled_from([0.1, 0.5, 1.0]))),
@@ -52,22 +52,22 @@ def cases(draw, mode="greedy"):
         "max_seqs": draw(st.sampled_from([size, 9, 24])),
         "budget": draw(st.sampled_from([1, 12, 30, 2048, 2048])),
         "block": block,
-        "blocks": max(1, int(gangs * -(-longest // block))) + draw(st.integers(0, 6)),
+        "blocks": max(1, int(lives * -(-longest // block))) + draw(st.integers(0, 6)),
         "skip": draw(st.booleans()),
         "seed": draw(st.integers(0, 3)),
     }
 
 
-def gangs_of(case):
+def groups_of(case):
     sampling = case["sampling"]
-    gangs = []
+    groups = []
     for i, (prompt, output) in enumerate(case["lengths"]):
-        gang = Gang(i, prompt, output, sampling.sequences)
+        group = Group(i, prompt, output, sampling.sequences)
         if sampling.mode == "beam":
-            drawn = beam_lineage(case["seed"], i, output - 1, gang.size, sampling.beam_switch)
-            gang.lineage = drawn.tolist()
-        gangs.append(gang)
-    return gangs
+            drawn = drawn_lineage(case["seed"], i, output - 1, group.size, sampling.beam_switch)
+            group.lineage = drawn.tolist()
+        groups.append(group)
+    return groups
 
 
 def engine_log(case, allocator):
@@ -96,7 +96,7 @@ def assert_same(log, rows, finish, bytes_per_token, slots=SLOTS):
 def reference_of(case, memory):
     arrivals = case["arrivals"].tolist()
     limits = case["max_seqs"], case["budget"], case["concurrency"]
-    return Reference(memory, gangs_of(case), arrivals, *limits)
+    return Reference(memory, groups_of(case), arrivals, *limits)
 
 
 @pytest.mark.parametrize("mode", ["greedy", "parallel", "beam"])
@@ -113,7 +113,7 @@ def test_paged_steps_are_those_of_the_reference(mode):
         try:
             rows = reference.run()
         except CannotFit as error:
-            with pytest.raises(OutOfMemory, match=f"request '{error.args[0]}' .* can never fit"):
+            with pytest.raises(Unservable, match=f"request '{error.args[0]}' .* can never fit"):
                 engine_log(case, allocator)
             seen["never fits"] += 1
             return
@@ -144,7 +144,7 @@ def test_contiguous_steps_are_those_of_the_reference(reservation, placement):
     @given(cases(), st.integers(40, 150))
     def compare(case, capacity):
         geometry = Geometry(max(capacity, 64), case["max_seqs"], MAX_LEN, layers=3)
-        reserved = {"max": lambda gang: MAX_LEN, "oracle": lambda gang: gang.final}[reservation]
+        reserved = {"max": lambda group: MAX_LEN, "oracle": lambda group: group.final}[reservation]
         memory = ContiguousMemory(geometry.capacity_tokens, reserved, placement == "buddy")
         reference = reference_of(case, memory)
         rows = reference.run()
@@ -153,13 +153,13 @@ def test_contiguous_steps_are_those_of_the_reference(reservation, placement):
         for row in rows:
             free = geometry.capacity_tokens - row["held"] - row["rounded"]
             row["internal"] = row["held"] - row["token"] - row["reserved"]
-            row["external"] = row["rounded"] + (free if row["starved"] else 0)
-            row["idle"] = 0 if row["starved"] else free
+            row["external"] = row["rounded"] + (free if row["saturated"] else 0)
+            row["idle"] = 0 if row["saturated"] else free
         slots = {**SLOTS, **{f"{c}_bytes": c for c in ("internal", "external", "idle")}}
         assert_same(log, rows, reference.finish, geometry.bytes_per_token, slots)
-        seen["starved"] += sum(row["starved"] for row in rows)
+        seen["saturated"] += sum(row["saturated"] for row in rows)
         seen["together"] += sum(row["blocks"] > 2 for row in rows)
 
     compare()
-    assert seen["starved"]
+    assert seen["saturated"]
     assert reservation == "max" or seen["together"]

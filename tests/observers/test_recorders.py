@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.observers.chrome_trace import TRACE
-from harness.observers.memory_map import FREE, HELD, ROWS, SHARED, WRITTEN, parse_window, read_maps
+from harness.observers.memory_map import FREE, HELD, SHARED, STRETCHES, WRITTEN, read_maps
 from harness.report.memory_map import indexed_png, map_pixels, palette
 
 SMALL = ["+workload=beam", "workload.num_requests=12", "kv_tokens=9000", "engine.max_len=1024"]
@@ -50,7 +50,7 @@ def test_maps_show_what_the_policies_do(runs):
     }  # fmt: skip
     for each in maps.values():
         assert each.first_step == 5
-        assert each.owner.shape == each.kind.shape == (55, ROWS)
+        assert each.owner.shape == each.kind.shape == (55, STRETCHES)
         assert ((each.owner == 0) == (each.kind == FREE)).all()
     share = {n: {k: (m.kind == k).mean() for k in range(4)} for n, m in maps.items()}
     # Candidates of a beam share blocks; contiguous extents never do, and are mostly empty.
@@ -100,13 +100,6 @@ def test_a_window_after_the_end_is_noted(tmp_path):
     done = run(tmp_path, "run", "allocator=[paged]", "harness.memory_map=90000:90010")
     assert done.returncode == 0
     assert "paged: the run ended before harness.memory_map began" in done.stderr
-
-
-def test_windows_are_parsed():
-    assert parse_window("0:5") == (0, 5)
-    for text in ("", "5", "5:1", "-1:5", "a:b", "1:2:3"):
-        with pytest.raises(ValueError, match=r"START:STOP"):
-            parse_window(text)
 
 
 def test_pictures_of_maps_keep_their_cells(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 BLOCKS, BLOCK_TOKENS, REQUESTS = 2047, 16, 1000
 
 

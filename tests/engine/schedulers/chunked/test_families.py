@@ -6,9 +6,10 @@ import pytest
 from allocators.base import Demand, Geometry, NeverFits, Prompt
 from allocators.paged import Paged
 from harness.engine.config import EngineSpec, SamplingSpec
-from harness.engine.engine import Engine, OutOfMemory
+from harness.engine.engine import Engine
+from harness.engine.schedulers.base import Unservable
 from harness.results.summary import summarize
-from tests.engine.chunked.cases import FAMILIES, Checked, allocator, executor, requests
+from tests.engine.schedulers.chunked.cases import FAMILIES, Checked, allocator, executor, requests
 from workloads.requests import RequestTable
 
 
@@ -89,7 +90,7 @@ def test_a_request_that_outgrows_the_whole_pool_is_named():
     engine = Engine(
         small, table, SamplingSpec(), EngineSpec(policy="chunked"), executor(small), seed=0
     )
-    with pytest.raises(OutOfMemory, match="'b'"):
+    with pytest.raises(Unservable, match="'b'"):
         engine.run("paged")
 
 

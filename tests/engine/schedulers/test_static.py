@@ -100,7 +100,7 @@ def test_static_under_pressure_preempts_and_starts_the_next_batch_with_the_preem
     assert log.timeline["preemptions"].sum()
     firsts = [batch[0] for _, batch in spy.prefill_batches]
     assert firsts == sorted(firsts)
-    assert all(spy.sampled[i] == 34 for i in range(10))
+    assert all(spy.sampled_tokens[i] == 34 for i in range(10))
 
 
 def test_memory_and_not_the_tokens_of_a_step_bounds_a_batch():

@@ -7,9 +7,9 @@ Whoever decodes is only the case of one token to go.
     running, in order    grow; refused: the last of the running is preempted until it fits
     waiting, in order    if none was preempted: while budget, sequences and memory allow
 
-A gang (parallel sampling) is one of the queue, with n rows.  Its first row computes the prompt for
-all and samples the first token of each; in the next step in which it is served the others are
-forked from it, and from then on all compute the same number of tokens a step.
+A group of several sequences (parallel sampling) is one of the queue, with n rows.  Its first row
+computes the prompt for all and samples the first token of each; in the next step in which it is
+served the others are forked from it, and from then on all compute the same number of tokens a step.
 
     n rows reserved    [ prompt in pieces, by rows[0] | fork | private tokens, in lockstep  ... ]
 
@@ -19,44 +19,58 @@ what that had generated.  `docs/scheduling.md` states every rule, with what each
 
 from __future__ import annotations
 
-import heapq
-
 import numpy as np
 
-from allocators.base import EMPTY_GRANT, Grant, IntArray, NeverFits, Prompt
+from allocators.base import EMPTY_GRANT, IntArray, NeverFits, Prompt, Unsupported
 from harness.engine.group import Group
 from harness.engine.plan import Chunk, Plan
 from harness.engine.running import NO_ROWS
-from harness.engine.scheduler import Horizon, Scheduler
+from harness.engine.schedulers.base import DEFAULT_BUDGET_TOKENS, Horizon, Scheduler, Setup
 
 
 class ChunkedScheduler(Scheduler):
-    """Single sequences and gangs of equally many each; beams are refused by the engine."""
+    """Groups of equally many sequences each, which only append."""
 
-    #: places among the running of the plan's rows, and of those that sample
-    _decoding: IntArray = NO_ROWS
-    _sampling: IntArray = NO_ROWS
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        # Places among the running of those of the plan that decode, and of those that sample.
+        self._decoding = self._sampling = NO_ROWS
 
-    def decoding_lengths(self, plan: Plan | None = None) -> IntArray:
-        lengths = super().decoding_lengths()
-        return lengths if plan is None else lengths[self._decoding]
+    @classmethod
+    def check(cls, setup: Setup) -> None:
+        if setup.sampling.mode == "beam":
+            raise Unsupported(
+                "engine=chunked schedules sequences that only append, sampling.mode=beam replaces "
+                "some at every step: use engine=continuous"
+            )
+        if setup.options.preemption == "swap":
+            raise Unsupported("engine=chunked preempts by recompute only, as vLLM's V1 scheduler")
+        if setup.options.expected_output_tokens:
+            raise Unsupported("engine=chunked does not admit by expected length, see continuous")
+        super().check(setup)
+        sequences, budget = setup.sampling.sequences, cls.budget_tokens(setup)
+        if budget < sequences:
+            raise Unsupported(
+                f"a request of {sequences} sequences decodes as many tokens a step, more "
+                f"than max_num_batched_tokens={budget}"
+            )
 
-    # -- the step ----------------------------------------------------------------------------
+    @staticmethod
+    def default_budget_tokens(max_len: int) -> int:
+        return DEFAULT_BUDGET_TOKENS
+
+    # -- a step ------------------------------------------------------------------------------
     def plan(self, horizon: Horizon) -> Plan | None:
         plan = Plan(self._take_pending())
-        self.starved = False
+        self.saturated = False
         budget = self._schedule_running(plan)
         if not plan.preemptions:
             self._schedule_waiting(plan, budget)
         if not len(self.running):
-            self.pending = plan.grants
-            if not plan.preemptions:
-                return None
-            # The only one that ran was preempted: it is admitted again now, or can never fit.
-            again = self.plan(horizon)
-            if again is not None:
-                again.preemptions += plan.preemptions
-            return again
+            if plan.preemptions:
+                return self._plan_again(plan, horizon)
+            self._pending = plan.grants
+            return None
         at = self._sampling
         first = at[self.running.left[at] == self.running.outputs[at]]
         plan.started = [self.running.groups[i] for i in self.running.owner[first].tolist()]
@@ -64,6 +78,25 @@ class ChunkedScheduler(Scheduler):
             self._go_on(plan, horizon)
         return plan
 
+    def decoding_lengths(self, plan: Plan) -> IntArray:
+        return self.grown_lengths()[self._decoding]
+
+    def sampled(self, plan: Plan) -> list[Group]:
+        return self._count(self._sampling, plan.steps)
+
+    def _go_on(self, plan: Plan, horizon: Horizon) -> None:
+        """Run further steps at once, in which all decode and whoever waits stays refused.
+
+        A refusal lasts as long as nothing is released: growth only takes memory, and publishes no
+        block that the head of the queue could hit.
+        """
+        rows = plan.rows
+        plan.steps = horizon(rows, int(self.running.left.min()), plan.grants, 1)
+        if plan.steps > 1:
+            grant = self._allocator.grow(rows, plan.steps - 1)
+            assert grant is EMPTY_GRANT, "a quiet step needed an operation on memory"
+
+    # -- running -----------------------------------------------------------------------------
     def _schedule_running(self, plan: Plan) -> int:
         """Give each running group its slots, in order; return what is left of the budget.
 
@@ -75,7 +108,7 @@ class ChunkedScheduler(Scheduler):
         decoding, sampling = [np.arange(at)], [np.arange(at)]
         while at < len(running.rows) and budget:
             group = running.groups[int(running.owner[at])]
-            past = int(self.allocator.inner.length[group.rows[0]])
+            past = self._computed_tokens(group)
             forks = not group.forked and past == group.prompt_tokens
             if forks and budget >= group.sequences and not self._fork(group, at, plan):
                 self._preempt(running.latest(), plan)
@@ -114,9 +147,9 @@ class ChunkedScheduler(Scheduler):
         if not len(running):
             return 0
         n = next(iter(running.groups.values())).sequences
-        due = running.lengths + 1 - self.allocator.inner.length[running.rows]
+        due = self.grown_lengths() - self._allocator.length[running.rows]
         others = np.flatnonzero((due != 1) | running.unforked)
-        # This cuts no gang in two: one that is forked always finds n tokens of the budget left.
+        # This cuts no group in two: a forked one always finds n tokens of the budget left.
         decoding = min(int(others[0]) if len(others) else len(due), self._budget_tokens)
         at = 0
         while at < decoding:
@@ -131,7 +164,7 @@ class ChunkedScheduler(Scheduler):
 
         The whole batch in one call if it fits, else its largest leading part by halves.  A policy
         that serves a batch in order so gives what a call a group would, block numbers included:
-        what is copied on write is copied when a gang first grows, and that is not here.
+        what is copied on write is copied when a group first grows, and that is not here.
         """
         calls = [len(groups)]
         size = (1 << (len(groups) - 1).bit_length()) >> 1
@@ -147,85 +180,64 @@ class ChunkedScheduler(Scheduler):
             done += 1
         return done
 
-    def _grow(self, rows: IntArray, n: int, plan: Plan) -> bool:
-        return self._granted(self.allocator.grow(rows, n), plan)
+    def _grow(self, rows: IntArray, tokens: int, plan: Plan) -> bool:
+        return self._granted(self._allocator.grow(rows, tokens), plan.grants)
 
     def _fork(self, group: Group, at: int, plan: Plan) -> bool:
-        """Let all sequences of a gang go on from its first, which holds the prompt."""
+        """Let all sequences of a group go on from its first, which holds the prompt."""
         generated = int(self.running.outputs[at] - self.running.left[at])
         try:
-            grant = self.allocator.fork(
+            grant = self._allocator.fork(
                 int(group.rows[0]), group.rows[1:], group.demand(private_tokens=generated)
             )
         except NeverFits as error:
-            raise NeverFits(str(error), group.index) from error
-        if not self._granted(grant, plan):
+            raise self._unservable(group, str(error)) from error
+        if not self._granted(grant, plan.grants):
             return False
         self.running.fork(group, at)
         return True
 
-    def _granted(self, grant: Grant | None, plan: Plan) -> bool:
-        if grant is not None and grant is not EMPTY_GRANT:
-            plan.grants.append(grant)
-        return grant is not None
+    def _computed_tokens(self, group: Group) -> int:
+        """Return how many tokens of each of its sequences are in memory."""
+        return int(self._allocator.length[group.rows[0]])
 
+    # -- admission ---------------------------------------------------------------------------
     def _schedule_waiting(self, plan: Plan, budget: int) -> None:
-        while self.waiting and len(self._free_rows) >= self.waiting[0].sequences and budget:
+        """Take groups from the queue, in order, while rows, budget and memory last."""
+        while self._head_has_rows() and budget:
             group = self.waiting[0]
-            gang = group.sequences > 1
+            single = group.sequences == 1
             known = group.prompt_tokens + group.generated
-            end = group.prompt_tokens if gang else known
-            stream = self.streams.of(group)
-            hit = 0 if stream is None else self.allocator.lookup(Prompt(end, stream))
+            end = known if single else group.prompt_tokens
+            stream = self._streams.of(group)
+            hit = 0 if stream is None else self._allocator.lookup(Prompt(end, stream))
             tokens = min(end, hit + budget)
-            rows = np.array(heapq.nsmallest(group.sequences, self._free_rows), dtype=np.int64)
+            rows = self._next_rows(group)
             prompt = Prompt(tokens, stream, whole_tokens=known)
             grant = self._ask(group, rows[:1], prompt, group.demand(0))
             if grant is None:
-                self.starved = True
                 return
             assert grant.cached_tokens == hit, "the hit is not what it was"
-            for _ in range(group.sequences):
-                heapq.heappop(self._free_rows)
-            group.rows, group.forked = rows, not gang
-            self.waiting.popleft()
             if tokens == known:
                 self._sampling = np.append(self._sampling, len(self.running.rows))
-            self.running.add(group)
-            self._granted(grant, plan)
+            group.forked = single
+            self._start(group, rows)
+            self._granted(grant, plan.grants)
             plan.chunks.append(Chunk(group, hit, tokens - hit, tokens == known, hit_tokens=hit))
             budget -= tokens - hit
             self.looked_up_tokens += end
             self.wasted_tokens += max(0, group.lost_tokens - hit)
             group.lost_tokens = 0
 
+    # -- preemption --------------------------------------------------------------------------
     def _preempt(self, group: Group, plan: Plan) -> None:
-        prompt, length = group.prompt_tokens, int(self.allocator.inner.length[group.rows[0]])
-        shared = min(length, prompt)
-        group.lost_tokens = shared + group.sequences * (length - shared)
+        computed = self._computed_tokens(group)
+        shared = min(computed, group.prompt_tokens)
+        group.lost_tokens = shared + group.sequences * (computed - shared)
         alone = len(self.running) == 1
         super()._preempt(group, plan)
         if alone and group.sequences > 1:
             # Admitted to the empty pool it gets on by one token at least, or never will.
             if group.refused_alone == group.generated:
-                raise NeverFits(f"{self._empty_pool()} refused all its sequences", group.index)
+                raise self._unservable(group, f"{self._empty_pool()} refused all its sequences")
             group.refused_alone = group.generated
-
-    def _go_on(self, plan: Plan, horizon: Horizon) -> None:
-        """Run further steps at once, in which all decode and whoever waits stays refused.
-
-        A refusal lasts as long as nothing is released: growth only takes memory, and publishes no
-        block that the head of the queue could hit.
-        """
-        rows = plan.rows
-        plan.steps = horizon(rows, int(self.running.left.min()), plan.grants, 1)
-        if plan.steps > 1:
-            grant = self.allocator.grow(rows, plan.steps - 1)
-            assert grant is EMPTY_GRANT, "a quiet step needed an operation on memory"
-
-    # -- ends --------------------------------------------------------------------------------
-    def sampled(self, plan: Plan) -> list[Group]:
-        done = self.running.sampled(self._sampling, plan.steps)
-        for group in done:
-            self._end(group)
-        return done

@@ -8,9 +8,10 @@ from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.engine.config import EngineSpec, SamplingSpec
-from harness.engine.engine import Engine, OutOfMemory
+from harness.engine.engine import Engine
+from harness.engine.schedulers.base import Unservable
 from harness.results.summary import summarize
-from tests.engine.chunked.cases import FAMILIES, Checked, allocator, executor, requests
+from tests.engine.schedulers.chunked.cases import FAMILIES, Checked, allocator, executor, requests
 from workloads.requests import RequestTable
 
 
@@ -120,7 +121,7 @@ def serve(of, prompts, outputs, n, **options):
     return Engine(of, table, SamplingSpec("parallel", n=n), spec, executor(of), seed=0).run("x")
 
 
-def test_the_steps_of_one_gang():
+def test_the_steps_of_one_group():
     """Six tokens of prompt in two steps, the fork with the copy in the third, then lockstep."""
     log = serve(paged_pool(64), [6], [4], n=3, max_num_batched_tokens=4)
     assert log.timeline["batched_tokens"].tolist() == [4, 2, 3, 3, 3]
@@ -130,8 +131,8 @@ def test_the_steps_of_one_gang():
     assert log.requests["first_token_s"].tolist() == [log.timeline["time_s"][1]]
 
 
-def test_a_preempted_gang_computes_its_prompt_once_and_the_rest_for_each():
-    """Two gangs of 4 + 5 slots on 8 blocks; the second goes when both need blocks, and returns."""
+def test_a_preempted_group_computes_its_prompt_once_and_the_rest_for_each():
+    """Two groups of 4 + 5 slots on 8 blocks; the second goes when both need blocks, and returns."""
     log = serve(paged_pool(32), [4, 4], [6, 6], n=2, max_num_batched_tokens=8)
     assert log.timeline["preemptions"].tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0]
     # 8: both prompts; 2 x 2 a step; the first alone ends; 4: the prompt; 2 x 4; 2 x 1.
@@ -139,20 +140,20 @@ def test_a_preempted_gang_computes_its_prompt_once_and_the_rest_for_each():
     assert log.totals["wasted_tokens"] == 4 + 2 * 4
 
 
-def test_a_gang_that_ends_with_its_first_token_is_never_forked():
+def test_a_group_that_ends_with_its_first_token_is_never_forked():
     log = serve(paged_pool(8), [6], [1], n=4)
     assert log.timeline["batched_tokens"].tolist() == [6]
     assert log.timeline["blocks_in_use"].tolist() == [2]
 
 
-def test_a_gang_takes_its_rows_when_it_is_admitted():
+def test_a_group_takes_its_rows_when_it_is_admitted():
     log = serve(paged_pool(640), [4, 4], [2, 2], n=3, max_num_seqs=5)
     assert log.timeline["running"].tolist() == [1, 0, 1, 0]
     log = serve(paged_pool(640), [4, 4], [2, 2], n=3, max_num_seqs=6)
     assert log.timeline["running"].tolist() == [2, 0]
 
 
-def test_what_stands_behind_a_gang_left_out_waits():
+def test_what_stands_behind_a_group_left_out_waits():
     """The first takes 3 of 4 tokens; the second may not fork for one, and nobody overtakes it."""
     log = serve(paged_pool(640), [1, 1, 9], [4, 3, 2], n=3, max_num_batched_tokens=4)
     assert log.timeline["batched_tokens"].tolist() == [4, 3, 3, 3, 4, 4, 4, 1, 3]
@@ -175,9 +176,9 @@ def small(of, **knobs):
         lambda: small(Virtual, page_size="64KiB", sharing="copy"),
     ],
 )
-def test_a_gang_that_can_never_fit_is_named(of):
+def test_a_group_that_can_never_fit_is_named(of):
     """4 x 40 private slots are more than 128, however they are shared."""
-    with pytest.raises(OutOfMemory, match=r"'1' .*4 sequences\) can never fit"):
+    with pytest.raises(Unservable, match=r"'1' .*4 sequences\) can never fit"):
         serve(of(), [4, 10], [2, 41], n=4)
 
 
@@ -190,7 +191,7 @@ def test_a_gang_that_can_never_fit_is_named(of):
         (lambda: small(Virtual, page_size="64KiB", background=False, sharing="copy"), 0),
     ],
 )
-def test_the_first_of_a_gang_is_let_in_only_if_its_forks_would_fit(of, generated):
+def test_the_first_of_a_group_is_let_in_only_if_its_forks_would_fit(of, generated):
     """64 of 128 slots are free: enough for two times 24 or 3 + 2 x 2 pages of 8, not for three."""
     of = of()
     assert of.admit(np.array([7]), Prompt(60), Demand(60, 5)) is not None
@@ -213,7 +214,7 @@ class NeverForks(Paged):
 
 def test_an_allocator_that_always_refuses_a_fork_is_not_asked_for_ever():
     of = NeverForks(Geometry(capacity_tokens=64, max_seqs=8, max_len=96))
-    with pytest.raises(OutOfMemory, match="refused all its sequences"):
+    with pytest.raises(Unservable, match="refused all its sequences"):
         serve(of, [4, 4], [3, 3], n=2)
 
 

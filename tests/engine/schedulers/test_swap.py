@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from allocators.base import Geometry, Unsupported
+from allocators.base import Demand, Geometry, Prompt, Unsupported
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
@@ -72,8 +72,6 @@ def test_transfers_cost_time_and_small_blocks_cost_more():
     times = {}
     for block in (1, 16, 128):
         memory = Paged(GEOMETRY, block_size=block)
-        from allocators.base import Demand, Prompt
-
         memory.admit(np.array([0]), Prompt(200), Demand(200, 10))
         times[block] = model.grant_s(memory.suspend(np.array([0]), 0), memory)[0]
     assert times[1] > 5 * times[16] > 5 * times[128]

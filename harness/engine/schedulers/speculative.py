@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import EMPTY_GRANT, IntArray
+from allocators.base import Grant, IntArray, Unsupported
 from harness.engine.group import Group
 from harness.engine.plan import Chunk, Plan
 from harness.engine.running import NO_ROWS
-from harness.engine.scheduler import Horizon, Scheduler
+from harness.engine.schedulers.base import Horizon, Setup
+from harness.engine.schedulers.continuous import ContinuousScheduler
 
 
 def accepted_guesses(
@@ -32,32 +33,39 @@ def accepted_guesses(
     return int(rejected[0]) if len(rejected) else drafted
 
 
-class SpeculativeScheduler(Scheduler):
+class SpeculativeScheduler(ContinuousScheduler):
     """The `continuous` policy with a draft behind every decoded token; single sequences."""
 
-    draft_tokens: int = 0
-    acceptance_rate: float = 0.0
-    seed: int = 0
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._draft_tokens = setup.sampling.draft_tokens
+        self._acceptance_rate = setup.sampling.acceptance_rate
+        self._seed = setup.seed
 
-    def decoding_lengths(self, plan: Plan | None = None) -> IntArray:
-        # Every row is a piece of several tokens; nothing decodes one by one.
-        return super().decoding_lengths(plan) if plan is None else NO_ROWS
+    @classmethod
+    def check(cls, setup: Setup) -> None:
+        super().check(setup)
+        policy = setup.options.policy
+        if policy != "continuous":
+            raise Unsupported(
+                f"sampling.mode=speculative runs with engine=continuous, not {policy}"
+            )
+
+    def decoding_lengths(self, plan: Plan) -> IntArray:
+        return NO_ROWS  # every row is a piece of several tokens; nothing decodes one by one
 
     def _decode(self, horizon: Horizon) -> Plan | None:
-        plan = super()._decode(lambda rows, at_most, grants, granted: 1)
-        if plan is None or plan.prefills:
-            return plan
+        plan = super()._decode(_one_step)
+        if plan is None or plan.prefills or plan.chunks:
+            return plan  # nothing decodes, or it was planned again and has its drafts
         running = self.running
         past = running.lengths
         drafts = np.zeros(len(past), dtype=np.int64)
-        wanted = np.minimum(self.draft_tokens, running.left - 1)
+        wanted = np.minimum(self._draft_tokens, running.left - 1)
         for n in np.unique(wanted[wanted > 0]).tolist():
             at = np.flatnonzero(wanted == n)
-            grant = self.allocator.grow(plan.rows[at], n)
-            if grant is not None:
+            if self._granted(self._allocator.grow(plan.rows[at], n), plan.grants):
                 drafts[at] = n
-                if grant is not EMPTY_GRANT:
-                    plan.grants.append(grant)
         groups = [running.groups[index] for index in running.owner.tolist()]
         plan.chunks = [
             Chunk(group, before, 1 + drafted, last=True)
@@ -74,16 +82,20 @@ class SpeculativeScheduler(Scheduler):
         for i, chunk in enumerate(plan.chunks):
             drafted = chunk.new_tokens - 1
             accepted = accepted_guesses(
-                self.seed, chunk.group.index, int(sampled_before[i]), drafted, self.acceptance_rate
+                self._seed,
+                chunk.group.index,
+                int(sampled_before[i]),
+                drafted,
+                self._acceptance_rate,
             )
             gained[i] = accepted + 1
             if drafted > accepted:
                 row = int(chunk.group.rows[0])
-                grant = self.allocator.truncate(row, drafted - accepted)
-                if grant is not EMPTY_GRANT:
-                    self.pending.append(grant)
+                self._granted(self._allocator.truncate(row, drafted - accepted), self._pending)
                 self.wasted_tokens += drafted - accepted
-        done = self.running.sampled(slice(None), gained)
-        for group in done:
-            self._end(group)
-        return done
+        return self._count(slice(None), gained)
+
+
+def _one_step(rows: IntArray, at_most: int, grants: list[Grant], granted: int) -> int:
+    """Decode step by step: how far a sequence gets is known only once its draft was checked."""
+    return 1

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from allocators.base import Geometry
 from allocators.paged import Paged
 from harness.engine.config import EngineSpec, SamplingSpec
-from harness.engine.engine import Engine, OutOfMemory
-from tests.engine.chunked.model import CannotFit, Model, Pool, Request
+from harness.engine.engine import Engine
+from harness.engine.schedulers.base import Unservable
+from tests.engine.schedulers.chunked.model import CannotFit, Model, Pool, Request
 from workloads.requests import RequestTable
 
 COLUMNS = (
@@ -21,9 +22,9 @@ COLUMNS = (
 
 
 @st.composite
-def cases(draw, gangs):
+def cases(draw, groups):
     """Draw prompts that share beginnings, pools of a few blocks, and budgets of a few tokens."""
-    sequences = draw(st.integers(2, 4)) if gangs else 1
+    sequences = draw(st.integers(2, 4)) if groups else 1
     n = draw(st.integers(1, 9))
     stem = draw(st.lists(st.integers(0, 3), min_size=24, max_size=24))
     prompts = []
@@ -99,8 +100,9 @@ def run_engine(case, prefix_index):
         skip_ahead=case["skip"],
     )
     recorder = Recorder(allocator, case["skip"])
-    gang = SamplingSpec("parallel", n=case["sequences"]) if case["sequences"] > 1 else None
-    engine = Engine(allocator, requests, gang or SamplingSpec(), spec, recorder, seed=0)
+    several = case["sequences"] > 1
+    sampling = SamplingSpec("parallel", n=case["sequences"]) if several else SamplingSpec()
+    engine = Engine(allocator, requests, sampling, spec, recorder, seed=0)
     recorder.engine = engine
     log = engine.run("paged")
     log.check()
@@ -124,7 +126,7 @@ def compare(case, prefix_index, seen):
             held.append(blocks)
     except CannotFit:
         seen["cannot fit"] += 1
-        with pytest.raises(OutOfMemory):
+        with pytest.raises(Unservable):
             run_engine(case, prefix_index)
         return
     log, tables, free = run_engine(case, prefix_index)
@@ -157,22 +159,22 @@ WITH_CACHE = {
     "hit on a referenced block", "hit on a cached block", "hit after a preemption", "evictions",
 }  # fmt: skip
 OF_SINGLES = {"hit on its own output"}
-OF_GANGS = {
+OF_GROUPS = {
     "fork", "fork after a preemption", "a fork left out", "a prompt left out", "copy-on-write",
-    "copy-on-write in a step that preempts", "chunk of a gang's output", "preempted while forked",
+    "copy-on-write in a step that preempts", "chunk of a group's output", "preempted while forked",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("gangs", [False, True], ids=["singles", "gangs"])
+@pytest.mark.parametrize("groups", [False, True], ids=["singles", "groups"])
 @pytest.mark.parametrize("prefix_index", ["none", "hash"])
-def test_every_step_is_that_of_the_model(prefix_index, gangs):
-    needed = NEEDED | (OF_GANGS if gangs else set())
+def test_every_step_is_that_of_the_model(prefix_index, groups):
+    needed = NEEDED | (OF_GROUPS if groups else set())
     if prefix_index == "hash":
-        needed = needed | WITH_CACHE | (set() if gangs else OF_SINGLES)
+        needed = needed | WITH_CACHE | (set() if groups else OF_SINGLES)
     seen = Counter()
 
     @settings(max_examples=400, deadline=None, derandomize=True, database=None)
-    @given(case=cases(gangs))
+    @given(case=cases(groups))
     def check(case):
         compare(case, prefix_index, seen)
 

@@ -23,7 +23,7 @@ class Request:
     """`tables` has the blocks of each sequence that exists; all are `computed` tokens long."""
 
     number: int
-    tokens: list  # those whose identity is known: of a gang the prompt, else the output too
+    tokens: list  # those whose identity is known: of a group the prompt, else the output too
     output: int
     arrival_step: int
     sequences: int = 1
@@ -182,7 +182,7 @@ class Model:
         if not self.running and not self.waiting:
             self.at = self.to_come[0].arrival_step
             self.arrive()
-        self.left, self.hit, self.preempted, self.starved = self.budget, 0, 0, False
+        self.left, self.hit, self.preempted, self.saturated = self.budget, 0, 0, False
         copied_before = self.pool.copied_slots
         self.scheduled = []
         left_out = self.schedule_running()
@@ -196,7 +196,7 @@ class Model:
             "copied_slots": self.pool.copied_slots - copied_before,
             "logical_blocks": sum(len(table) for r in self.running for table in r.tables),
             "cached": self.pool.cached,
-            "saturated": self.starved,
+            "saturated": self.saturated,
         }
         held = {
             r.number: [[block.number for block in table] for table in r.tables]
@@ -230,7 +230,7 @@ class Model:
             due = request.target - request.computed
             tokens = min(due, self.left // width)
             # All before it are forked too and take as much as when it was, or less.
-            assert tokens, "a forked gang was left out"
+            assert tokens, "a forked group was left out"
             while not self.pool.fits(request, request.computed + tokens):
                 victim = self.running.pop()
                 assert victim not in self.scheduled
@@ -240,7 +240,7 @@ class Model:
                     return False
             self.pool.extend(request, request.computed + tokens)
             self.seen["chunk of a running prompt"] += tokens > 1 and width == 1
-            self.seen["chunk of a gang's output"] += width > 1 and tokens < due
+            self.seen["chunk of a group's output"] += width > 1 and tokens < due
             self.scheduled.append(request)
             self.left -= tokens * width
             at += 1
@@ -248,8 +248,8 @@ class Model:
         self.seen["a prompt left out"] += left_out
         # Single sequences are admitted each with a token of the budget left, and only the last
         # of them has several to go.
-        gangs = any(request.sequences > 1 for request in self.running)
-        assert gangs or not left_out, "running, and left out for lack of budget"
+        groups = any(request.sequences > 1 for request in self.running)
+        assert groups or not left_out, "running, and left out for lack of budget"
         return left_out
 
     def preempt(self, victim):
@@ -261,7 +261,7 @@ class Model:
         victim.computed = 0
         self.waiting.insert(0, victim)
         self.preempted += 1
-        self.starved = True
+        self.saturated = True
 
     def schedule_waiting(self):
         while self.waiting and self.left:
@@ -277,7 +277,7 @@ class Model:
                 self.seen["only a piece would fit"] += self.pool.admits(
                     request, hit + tokens, found
                 )
-                self.starved = True
+                self.saturated = True
                 return
             self.seen["hit on a referenced block"] += any(block.holders for block in found)
             self.seen["hit on a cached block"] += any(not block.holders for block in found)

@@ -10,7 +10,8 @@ from allocators.virtual import Virtual
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
-from harness.engine.speculative import accepted_guesses
+from harness.engine.schedulers.base import Unservable
+from harness.engine.schedulers.speculative import accepted_guesses
 from harness.executors.simulated import SimulatedExecutor
 from workloads.requests import RequestTable
 
@@ -84,3 +85,15 @@ def test_accepted_guesses_are_a_leading_run_with_the_given_rate():
 def test_other_policies_say_that_they_cannot(policy):
     with pytest.raises(Unsupported, match="continuous"):
         run(FAMILIES["paged"](), 0.5, policy=policy)
+
+
+def test_one_that_came_back_to_an_empty_pool_gets_its_drafts_once():
+    """The only one that runs is swapped out, fetched in the same step, and planned again."""
+    pool = Geometry(64, 4, 200, layers=2, kv_heads=4, head_dim=64, host_tokens=640)
+    requests = RequestTable(np.zeros(1), np.array([4]), np.array([150]))
+    memory = Contiguous(pool, reservation="grow", placement="best_fit")
+    executor = SimulatedExecutor(Roofline(MODEL, HARDWARE, CostSpec()), memory)
+    spec = EngineSpec(max_num_seqs=4, preemption="swap")
+    sampling = SamplingSpec("speculative", acceptance_rate=0.6)
+    with pytest.raises(Unservable, match=r"request '0' .* can never fit"):
+        Engine(memory, requests, sampling, spec, executor, 3).run("x")

@@ -13,7 +13,7 @@ from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.executors.simulated import SimulatedExecutor
 from workloads.requests import RequestTable
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+CONF = Path(__file__).resolve().parents[4] / "conf"
 #: a page-group of 64 KiB holds 8 tokens of it
 POOL = Geometry(capacity_tokens=480, max_seqs=20, max_len=96, layers=2, kv_heads=8, head_dim=512)
 FAMILIES = {

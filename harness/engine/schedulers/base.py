@@ -1,0 +1,218 @@
+"""What every policy shares: the queue, the rows, preemption, and what becomes of memory.
+
+First come, first served.  A group is admitted, preempted and ended whole.  Under pressure the
+latest arrival is preempted: its memory is released and it goes back to the head of the queue, to be
+computed again from its prompt and what it had generated.  The queue is strict, so nothing new is
+admitted while any is preempted (PagedAttention, section 4.5).
+"""
+
+from __future__ import annotations
+
+import abc
+import heapq
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from allocators.base import (
+    EMPTY_GRANT,
+    Allocator,
+    AllocatorError,
+    Demand,
+    Grant,
+    IntArray,
+    NeverFits,
+    Prompt,
+    Unsupported,
+)
+from harness.engine.config import EngineSpec, SamplingSpec
+from harness.engine.group import Group
+from harness.engine.plan import Plan
+from harness.engine.running import NO_ROWS, Running
+from harness.engine.streams import Streams
+from workloads.requests import RequestTable
+
+#: the token budget of a step where none is given, as vLLM's server has it
+DEFAULT_BUDGET_TOKENS = 2048
+
+
+class Unservable(AllocatorError):
+    """A request that this allocator can never serve from this pool; the text names both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a policy is made from."""
+
+    allocator: Allocator
+    requests: RequestTable
+    sampling: SamplingSpec
+    options: EngineSpec
+    seed: int
+
+    @property
+    def max_rows(self) -> int:
+        """How many sequences may run at once."""
+        return min(self.options.max_num_seqs, self.allocator.geometry.max_seqs)
+
+
+class Horizon(Protocol):
+    """How far the engine sees: what a scheduler asks before it plans several steps as one."""
+
+    def __call__(self, rows: IntArray, at_most: int, grants: list[Grant], granted: int) -> int:
+        """Return how many steps, 1 to `at_most`, in which `rows` only grow may be run in one go.
+
+        The first of them executes `grants`, and the slots of the first `granted` are taken already.
+        """
+
+
+class Scheduler(abc.ABC):
+    """The part of a policy that all have in common; a policy decides `plan` and `sampled`."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._allocator = setup.allocator
+        self._requests = setup.requests
+        self._streams = Streams(setup.requests, setup.allocator.has_prefix_index)
+        self._budget_tokens = self.budget_tokens(setup)
+        self._free_rows = list(range(setup.max_rows))  # a heap
+        self._pending: list[Grant] = []  # executed with the next step
+        max_len = setup.allocator.geometry.max_len
+        self.waiting: deque[Group] = deque()
+        self.running = Running(setup.max_rows, max_len, setup.sampling.mode == "beam")
+        self.saturated = False  # the head of the queue was refused memory when last asked for
+        self.looked_up_tokens = 0  # of all admissions: what a prefix cache could have given
+        self.wasted_tokens = 0  # computed, lost by a preemption and computed again
+
+    # -- what a policy takes -----------------------------------------------------------------
+    @classmethod
+    def check(cls, setup: Setup) -> None:
+        """Raise `Unsupported` for requests or options that the policy can never serve."""
+        sequences, rows = setup.sampling.sequences, setup.max_rows
+        if sequences > rows:
+            raise Unsupported(
+                f"a request of {sequences} sequences never fits in max_num_seqs={rows}"
+            )
+
+    @classmethod
+    def budget_tokens(cls, setup: Setup) -> int:
+        """Return how many tokens a step may compute."""
+        given = setup.options.max_num_batched_tokens
+        return given or cls.default_budget_tokens(setup.allocator.geometry.max_len)
+
+    @staticmethod
+    @abc.abstractmethod
+    def default_budget_tokens(max_len: int) -> int:
+        """Return the budget where none is given, for sequences of up to `max_len` tokens."""
+
+    # -- a step ------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def plan(self, horizon: Horizon) -> Plan | None:
+        """Return what to run next, or None when nothing can run before another request arrives.
+
+        Raises `Unservable` for a request that cannot be served at all.
+        """
+
+    @abc.abstractmethod
+    def decoding_lengths(self, plan: Plan) -> IntArray:
+        """Return the slots that each row which decodes in `plan` fills, its new token included."""
+
+    def grown_lengths(self) -> IntArray:
+        """Return the slots of all that run, each grown by one token."""
+        return self.running.lengths + 1
+
+    @abc.abstractmethod
+    def sampled(self, plan: Plan) -> list[Group]:
+        """Count the tokens that the plan's sequences sampled; return the groups that have ended."""
+
+    def _count(self, places: slice | IntArray, tokens: int | IntArray) -> list[Group]:
+        """Count tokens for the sequences at these places of the running; end who is done."""
+        done = self.running.sampled(places, tokens)
+        for group in done:
+            self._end(group)
+        return done
+
+    def _plan_again(self, plan: Plan, horizon: Horizon) -> Plan | None:
+        """Drop a plan whose last sequence was preempted: it is admitted now, or can never fit."""
+        self._pending = plan.grants
+        again = self.plan(horizon)
+        if again is not None:
+            again.preemptions += plan.preemptions
+        return again
+
+    # -- admission ---------------------------------------------------------------------------
+    def _head_has_rows(self) -> bool:
+        return bool(self.waiting) and len(self._free_rows) >= self.waiting[0].sequences
+
+    def _next_rows(self, group: Group) -> IntArray:
+        return np.array(heapq.nsmallest(group.sequences, self._free_rows), dtype=np.int64)
+
+    def _ask(self, group: Group, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
+        """Ask memory for the head of the queue; None as long as it has to wait."""
+        try:
+            grant = self._allocator.admit(rows, prompt, demand)
+        except NeverFits as error:
+            raise self._unservable(group, str(error)) from error
+        if grant is None:
+            if not len(self.running):
+                raise self._unservable(group, f"{self._empty_pool()} refused it")
+            self.saturated = True
+        return grant
+
+    def _start(self, group: Group, rows: IntArray) -> None:
+        """Let the head of the queue run in these rows."""
+        for _ in range(group.sequences):
+            heapq.heappop(self._free_rows)
+        group.rows = rows
+        self.waiting.popleft()
+        self.running.add(group)
+
+    def _empty_pool(self) -> str:
+        return f"the empty pool of {self._allocator.geometry.capacity_tokens} tokens"
+
+    def _unservable(self, group: Group, reason: str) -> Unservable:
+        return Unservable(
+            f"request {self._requests.name(group.index)!r} (prompt {group.prompt_tokens}, output "
+            f"{group.output_tokens}, {group.sequences} sequences) can never fit: {reason}"
+        )
+
+    # -- growth ------------------------------------------------------------------------------
+    def _granted(self, grant: Grant | None, grants: list[Grant]) -> bool:
+        """Say whether memory agreed; what it has to do for that is executed with `grants`."""
+        if grant is not None and grant is not EMPTY_GRANT:
+            grants.append(grant)
+        return grant is not None
+
+    def _take_pending(self) -> list[Grant]:
+        grants, self._pending = self._pending, []
+        return grants
+
+    # -- preemption and release --------------------------------------------------------------
+    def _preempt(self, group: Group, plan: Plan) -> None:
+        """Take a running group's memory and put it at the head of the queue."""
+        self.running.remove(group)
+        self._granted(self._evict(group), plan.grants)
+        self._free_rows_of(group)
+        group.preemptions += 1
+        plan.preemptions += 1
+        self.waiting.appendleft(group)
+        self.saturated = True
+
+    def _evict(self, group: Group) -> Grant:
+        """Take the memory of a group that will be back."""
+        return self._allocator.release(group.held_rows)
+
+    def _end(self, group: Group) -> None:
+        self._streams.forget(group)
+        self.running.remove(group)
+        self._release(group, self._pending)
+
+    def _release(self, group: Group, grants: list[Grant]) -> None:
+        self._granted(self._allocator.release(group.held_rows), grants)
+        self._free_rows_of(group)
+
+    def _free_rows_of(self, group: Group) -> None:
+        for row in group.rows.tolist():
+            heapq.heappush(self._free_rows, row)
+        group.rows = NO_ROWS
