@@ -18,7 +18,7 @@ from harness.cost.shapes import (
     HardwareSpec,
     ModelShape,
     kv_bytes_per_token,
-    kv_heads_per_rank,
+    kv_geometry,
     kv_pool_bytes,
 )
 from harness.cost.spec import CostSpec
@@ -184,16 +184,13 @@ def make_geometry(config: Config) -> Geometry:
     if config.engine.preemption == "swap" or offload:
         host_gib = config.engine.host_gib
         host_tokens = capacity_tokens if host_gib is None else int(host_gib * GIB) // per_token
-    return Geometry(
+    return kv_geometry(
+        model,
+        ranks,
         capacity_tokens=capacity_tokens,
         host_tokens=host_tokens,
         max_seqs=config.engine.max_num_seqs,
         max_len=max_len(config),
-        layers=model.layers,
-        kv_heads=kv_heads_per_rank(model, ranks),
-        head_dim=model.head_dim,
-        dtype_bytes=model.dtype_bytes,
-        ranks=ranks,
     )
 
 

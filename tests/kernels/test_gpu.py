@@ -33,8 +33,9 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 @pytest.mark.parametrize("dim", [64, 80, 96, 128, 256])
 def test_attention_agrees_with_float64_or_is_refused_with_a_reason(backend, dtype, layout, dim):
     lengths = [1, 16, 257, 1000]
-    case = make(lengths, dtype=dtype, dim=dim, heads=(8, 2), **LAYOUTS[layout]).to("cuda")
-    chunk = make(lengths, [1, 9, 257, 30], dtype=dtype, dim=dim, **LAYOUTS[layout]).to("cuda")
+    case = make(lengths, dtype=dtype, dim=dim, heads=(8, 2), device="cuda", **LAYOUTS[layout])
+    queries = [1, 9, 257, 30]
+    chunk = make(lengths, queries, dtype=dtype, dim=dim, device="cuda", **LAYOUTS[layout])
     try:
         out = decode(*case.args, case.scale, backend=backend, out=case.poisoned_out())
     except Unsupported as refusal:

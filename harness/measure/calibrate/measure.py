@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from allocators.base import Geometry
 from harness.cost.calibration import Calibration
-from harness.cost.shapes import ModelShape, kv_bytes_per_token
+from harness.cost.shapes import ModelShape, kv_bytes_per_token, kv_geometry
 from harness.measure.calibrate import layers, memory
-from harness.measure.calibrate.attention import StepBench
-from harness.measure.calibrate.bench import Bench, Point
-from harness.measure.calibrate.grids import MIB, Grid
-from harness.measure.calibrate.statistics import STATISTICS
+from harness.measure.calibrate.attention import StepParts
+from harness.measure.calibrate.grids import Grid
+from harness.measure.calibrate.options import STATISTICS
+from harness.measure.rounds import Rounds, Sampled
+from harness.measure.timing import MIB, Timer
 from kernels.memory.pool import Pool
 
 if TYPE_CHECKING:
@@ -33,47 +34,46 @@ def measure(
     backend: str,
     page_tokens: int,
     repeats: int,
-    statistic: str = "median",
-    pool_bytes: int | None = None,
-    say: Callable[[str], None] = lambda line: None,
-    between: Callable[[], None] = lambda: None,
+    statistic: str,
+    say: Callable[[str], None],
+    between: Callable[[], None],
 ) -> Calibration:
     """Return the calibration of `decoder` on its device, without the table of overheads.
 
-    `pool_bytes` bounds the KV cache that is measured; batches and contexts that do not fit are
-    left out.  `say` is told of the progress; `between` is called after each round.
+    Batches and contexts that do not fit into `POOL_BYTES` are left out.  `say` is told of the
+    progress; `between` is called after each round.
     """
     model, device = decoder.shape, decoder.device
-    bench = Bench(device)
-    geometry = _geometry(model, page_tokens, pool_bytes or _pool_bytes(device), grid)
+    rounds = Rounds(Timer(device))
+    geometry = _geometry(model, page_tokens, _pool_bytes(device), grid)
     with ExitStack() as stack:
         pool = stack.enter_context(Pool(geometry, decoder.dtype, device, paged=True))
-        step = StepBench(bench, grid, decoder, pool, backend)
+        step = StepParts(rounds, grid, decoder, pool, backend)
         linear, store = step.layers()
-        swap_out, swap_in = memory.swaps(bench, grid, pool)
-        maps, unmaps, mapped = memory.calls(bench, grid, geometry, decoder.dtype)
+        swap_out, swap_in = memory.swaps(rounds, grid, pool)
+        maps, unmaps, mapped = memory.calls(rounds, grid, geometry, decoder.dtype)
         for backing in mapped:
             stack.enter_context(backing)
-        pace = layers.probe(bench, decoder)
+        pace = layers.probe(rounds, decoder)
         tables: dict[str, Any] = {
             "linear": linear,
             "store": store,
             "prefill": step.prefill(),
             "decode": step.decode(),
-            "sample": layers.sample(bench, grid.rows, decoder),
-            "table": memory.tables(bench, grid),
-            "copy": memory.copies(bench, grid, pool),
+            "sample": layers.sample(rounds, grid.rows, decoder),
+            "table": memory.tables(rounds, grid),
+            "copy": memory.copies(rounds, grid, pool),
             "swap_out": swap_out,
             "swap_in": swap_in,
             "map": maps,
             "unmap": unmaps,
         }
-        for number in bench.run(repeats):
+        for number in rounds.run(repeats):
             what = f"round {number} of {repeats}" if number else "warm-up"
-            say(f"{len(bench.points)} times: {what}")
+            say(f"{len(rounds.numbers)} times: {what}")
             between()
         pick = STATISTICS[statistic]
-        seconds, probe_s = _seconds(tables, pick), pick(pace.taken)
+        seconds, probe_s = _seconds(tables, pick), pick(pace.taken_s)
     return Calibration(
         model=asdict(model),
         device=device.type,
@@ -90,10 +90,10 @@ def measure(
     )
 
 
-def _seconds(value: Any, pick: Callable[[Iterable[float]], float]) -> Any:
-    """Replace every point by one number."""
-    if isinstance(value, Point):
-        return pick(value.taken)
+def _seconds(value: Any, pick: Callable[[Sequence[float]], float]) -> Any:
+    """Replace everything sampled by one number."""
+    if isinstance(value, Sampled):
+        return pick(value.taken_s)
     if isinstance(value, dict):
         return {key: _seconds(inner, pick) for key, inner in value.items()}
     return [_seconds(inner, pick) for inner in value] if isinstance(value, list) else value
@@ -104,17 +104,15 @@ def _geometry(model: ModelShape, page_tokens: int, pool_bytes: int, grid: Grid) 
     most = grid.rows[-1] * min(model.max_context, grid.context[-1])
     tokens = min(most, pool_bytes // kv_bytes_per_token(model))
     tokens = max(tokens, 2 * grid.rows[-1]) // page_tokens * page_tokens
-    return Geometry(
+    geometry = kv_geometry(
+        model,
+        1,
         capacity_tokens=max(tokens, page_tokens),
+        host_tokens=grid.moved[-1],
         max_seqs=grid.rows[-1],
         max_len=model.max_context,
-        page_tokens=page_tokens,
-        layers=model.layers,
-        kv_heads=model.kv_heads,
-        head_dim=model.head_dim,
-        dtype_bytes=model.dtype_bytes,
-        host_tokens=grid.moved[-1],
     )
+    return replace(geometry, page_tokens=page_tokens)
 
 
 def _pool_bytes(device: torch.device) -> int:

@@ -124,10 +124,10 @@ def run(job: Job) -> None:
     # The context of the device that torch uses becomes this thread's.
     torch.zeros(1, device=job.device)
     torch.cuda.synchronize(job.device)
-    table(job, find_bindings(), lambda: torch.cuda.synchronize(job.device))
+    time_calls(job, find_bindings(), lambda: torch.cuda.synchronize(job.device))
 
 
-def table(job: Job, cu: Any, fence: Callable[[], None], samples: int = SAMPLES) -> None:
+def time_calls(job: Job, cu: Any, fence: Callable[[], None], samples: int = SAMPLES) -> None:
     """Take the times through the bindings `cu`; `fence` waits for the device."""
     index, results = job.device.index or 0, job.results
     probe = Calls(cu, index)

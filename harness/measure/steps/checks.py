@@ -1,0 +1,58 @@
+"""Runs tests that leave records of what they checked, and reads those records.
+
+What is right is decided in `tests`, once; here it is only run on the device that is measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from harness.measure.job import Job, Skipped
+from harness.measure.subprocesses import ROOT, last_line, run_for
+
+#: names the file to which tests append their records, a JSON object a line (tests/records.py)
+VARIABLE = "KV_HARNESS_RECORDS"
+
+
+def run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str, Any]]]:
+    """Run those of the file `tests` that are for this device; return their records by kind.
+
+    The records lie in the job's directory until the tests have ended, so a crash loses none.
+    Raises `Skipped` if there are no tests here or no pytest, `RuntimeError` if they leave nothing.
+    """
+    if not (ROOT / tests).is_file():
+        raise Skipped(f"there is no {tests}: only a checkout can check what is right")
+    if find_spec("pytest") is None:
+        raise Skipped("pytest is not installed, which checks what is right")
+    path = job.out / f"{job.step}-checks.jsonl"
+    path.unlink(missing_ok=True)
+    arguments = [*_PYTEST, "-k", selected(job), tests]
+    unreached = "the checks that were not reached"
+    done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, variables={VARIABLE: str(path)})
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    # Status 1: tests failed, as their records say.
+    if not done["timed_out"] and (not lines or done["exit_status"] not in (0, 1)):
+        raise RuntimeError(f"{tests} left no record: {last_line(done)}")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        record = json.loads(line)
+        found.setdefault(record.pop("kind"), []).append(record)
+    return found
+
+
+#: without the options and the conftest of the whole suite, which need packages that a machine with
+#: a GPU may lack
+_PYTEST: Sequence[str] = (
+    *("-m", "pytest", "-q", "--tb=short", "--noconftest", "-o", "addopts="),
+    *("--import-mode=importlib", "-p", "no:cacheprovider"),
+)
+
+
+def selected(job: Job) -> str:
+    """Return the expression that selects tests by the place in their name (tests/places.py)."""
+    kind = job.device.type
+    return f"{kind}-{'small' if job.quick or kind == 'cpu' else 'full'}"
