@@ -87,27 +87,12 @@ def _command(given: Sequence[str]) -> str:
 
 def _measure(options: CalibrateOptions, real: RealRun, command: str) -> Calibration:
     from allocators.base import Unsupported
-    from harness.measure.calibrate.grids import FULL, QUICK
     from harness.measure.calibrate.measure import measure
-    from harness.measure.calibrate.overhead import Overhead
-    from harness.results import describe_environment
+    from harness.results.environment import describe_environment
     from kernels.memory import OutOfMemory
 
-    grid = QUICK if options.quick else FULL
-    assert options.repeats
-    overhead = Overhead(real, grid.served, options.page_tokens)
     try:
-        calibration = measure(
-            real.decoder,
-            grid,
-            backend=real.spec.backend,
-            page_tokens=options.page_tokens,
-            repeats=options.repeats,
-            statistic=options.statistic,
-            say=_say,
-            between=overhead.take,
-        )
-        calibration = overhead.added(calibration)
+        calibration = measure(real, options, _say)
     except (Unsupported, OutOfMemory) as error:
         raise ConfigError(str(error)) from error
     calibration.command, calibration.environment = command, describe_environment()

@@ -5,50 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from allocators.base import Geometry
 from harness.cost.calibration import Calibration
 from harness.cost.shapes import ModelShape, kv_bytes_per_token, kv_geometry
+from harness.executors.model.real import RealRun
 from harness.measure.calibrate import layers, memory
 from harness.measure.calibrate.attention import StepParts
-from harness.measure.calibrate.grids import Grid
-from harness.measure.calibrate.options import STATISTICS
+from harness.measure.calibrate.grids import FULL, QUICK, Grid
+from harness.measure.calibrate.options import STATISTICS, CalibrateOptions
+from harness.measure.calibrate.overhead import Overhead
 from harness.measure.rounds import Rounds, Sampled
 from harness.measure.timing import MIB, Timer
 from kernels.memory.pool import Pool
-
-if TYPE_CHECKING:
-    from harness.executors.model.decoder import Decoder
 
 #: KV that measurements may take on a CPU; on a GPU a quarter of what is free, at most 16 times this
 POOL_BYTES = 512 * MIB
 
 
-def measure(
-    decoder: Decoder,
-    grid: Grid,
-    *,
-    backend: str,
-    page_tokens: int,
-    repeats: int,
-    statistic: str,
-    say: Callable[[str], None],
-    between: Callable[[], None],
-) -> Calibration:
-    """Return the calibration of `decoder` on its device, without the table of overheads.
+def measure(real: RealRun, options: CalibrateOptions, say: Callable[[str], None]) -> Calibration:
+    """Return the calibration of a decoder on its device; `say` is told of the progress.
 
-    Batches and contexts that do not fit into `POOL_BYTES` are left out.  `say` is told of the
-    progress; `between` is called after each round.
+    Batches and contexts that do not fit into `POOL_BYTES` are left out.  Raises `Unsupported` and
+    `kernels.memory.OutOfMemory`.
     """
-    model, device = decoder.shape, decoder.device
-    rounds = Rounds(Timer(device))
-    geometry = _geometry(model, page_tokens, _pool_bytes(device), grid)
+    assert options.repeats
+    decoder, grid, page_tokens = real.decoder, QUICK if options.quick else FULL, options.page_tokens
+    device, rounds = decoder.device, Rounds(Timer(decoder.device))
+    overhead = Overhead(real, grid.served, page_tokens)
+    geometry = _geometry(decoder.shape, page_tokens, _pool_bytes(device), grid)
     with ExitStack() as stack:
         pool = stack.enter_context(Pool(geometry, decoder.dtype, device, paged=True))
-        step = StepParts(rounds, grid, decoder, pool, backend)
+        step = StepParts(rounds, grid, decoder, pool, real.spec.backend)
         linear, store = step.layers()
         swap_out, swap_in = memory.swaps(rounds, grid, pool)
         maps, unmaps, mapped = memory.calls(rounds, grid, geometry, decoder.dtype)
@@ -68,26 +59,27 @@ def measure(
             "map": maps,
             "unmap": unmaps,
         }
-        for number in rounds.run(repeats):
-            what = f"round {number} of {repeats}" if number else "warm-up"
+        for number in rounds.run(options.repeats):
+            what = f"round {number} of {options.repeats}" if number else "warm-up"
             say(f"{len(rounds.numbers)} times: {what}")
-            between()
-        pick = STATISTICS[statistic]
+            overhead.take()
+        pick = STATISTICS[options.statistic]
         seconds, probe_s = _seconds(tables, pick), pick(pace.taken_s)
-    return Calibration(
-        model=asdict(model),
+    calibration = Calibration(
+        model=asdict(decoder.shape),
         device=device.type,
-        dtype=str(decoder.dtype).removeprefix("torch."),
-        backend=backend,
+        dtype=real.spec.dtype,
+        backend=real.spec.backend,
         batch_invariant=decoder.batching.tile > 1,
         row_tile=decoder.batching.tile,
         threads=torch.get_num_threads(),
         page_tokens=page_tokens,
-        repeats=repeats,
-        statistic=statistic,
+        repeats=options.repeats,
+        statistic=options.statistic,
         probe_s=probe_s,
         tables=seconds,
     )
+    return overhead.added(calibration)
 
 
 def _seconds(value: Any, pick: Callable[[Sequence[float]], float]) -> Any:

@@ -112,8 +112,8 @@ class Lengths:
 class Stage:
     """A model on a device, and the requests that it serves with every allocator."""
 
-    def __init__(self, device, size):
-        spec = ExecutorSpec(name="model", device=device, dtype="float32")
+    def __init__(self, device, size, **options):
+        spec = ExecutorSpec(name="model", device=device, **{"dtype": "float32", **options})
         shape = settle(spec, load_model("llama-tiny"))
         if size == "small":
             shape = replace(shape, layers=2)

@@ -13,7 +13,7 @@ import torch
 from harness.cost import Calibrated, CostSpec, HardwareSpec, Work, make_cost
 from harness.cost.calibration import CURVES, LAYOUTS, load_calibration
 from harness.cost.shapes import ModelShape
-from harness.measure.calibrate import grids
+from harness.measure.calibrate import measure
 from harness.measure.calibrate.__main__ import main
 from harness.measure.calibrate.grids import Grid
 
@@ -31,7 +31,7 @@ SMALL = Grid(
 def _small(tmp_path, monkeypatch):
     """A grid that is measured in a second, and a model that is served as fast."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(grids, "QUICK", SMALL)
+    monkeypatch.setattr(measure, "QUICK", SMALL)
     monkeypatch.setattr("harness.measure.calibrate.__main__.load_model", lambda name: TINY)
     monkeypatch.setattr("harness.measure.rounds.LEAST_SAMPLE_S", 1e-5)
 
@@ -84,7 +84,7 @@ def written(tmp_path_factory):
     """The file and the output of one run of the whole command."""
     out = tmp_path_factory.mktemp("calibration") / "tiny.json"
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
-        patch.setattr(grids, "QUICK", SMALL)
+        patch.setattr(measure, "QUICK", SMALL)
         patch.setattr("harness.measure.calibrate.__main__.load_model", lambda name: TINY)
         patch.setattr("harness.measure.rounds.LEAST_SAMPLE_S", 1e-5)
         arguments = ["quick=true", "device=cpu", "repeats=2", "requests=3", f"out={out}"]
