@@ -13,6 +13,7 @@ from harness.measure.steps import checks, identity, kernels
 from tests.records import leave, recorded
 
 ROW = {"mode": "beam", "allocator": "paged()", "pressure": "none", "reason": ""}
+SERVED = {**ROW, "status": "ok", "digest": "sha256:1"}
 
 
 def job(step, out):
@@ -43,7 +44,7 @@ def tests_leave(monkeypatch):
 
 def test_records_become_results(tmp_path, tests_leave):
     setting = {"kind": "setting", "prompt_tokens": [3]}
-    row = {**ROW, "status": "ok", "resident_difference_bytes": [0, 0]}
+    row = {**SERVED, "resident_difference_bytes": [0, 0]}
     asked = tests_leave(setting, {"kind": "identity", **row})
     made = job("identity", tmp_path)
     identity.run(made)
@@ -55,8 +56,9 @@ def test_records_become_results(tmp_path, tests_leave):
     assert not list(tmp_path.iterdir()), "what was read is not left beside the record"
 
 
-def test_a_record_of_a_failure_fails_the_step(tmp_path, tests_leave):
-    tests_leave({"kind": "identity", **ROW, "status": "failed", "reason": "no"}, exit_status=1)
+@pytest.mark.parametrize("status", ["failed", "unsupported"])
+def test_a_run_that_did_not_serve_fails_the_step(tmp_path, tests_leave, status):
+    tests_leave({"kind": "identity", **ROW, "status": status, "reason": "no"}, exit_status=1)
     made = job("identity", tmp_path)
     with pytest.raises(AssertionError, match=r"1 of 1 runs differ or fail, first beam paged\(\)"):
         identity.run(made)
@@ -64,7 +66,7 @@ def test_a_record_of_a_failure_fails_the_step(tmp_path, tests_leave):
 
 
 def test_tests_that_are_cut_keep_what_they_left(tmp_path, tests_leave):
-    row = {**ROW, "status": "ok", "resident_difference_bytes": [0, 4096]}
+    row = {**SERVED, "resident_difference_bytes": [0, 4096]}
     tests_leave({"kind": "identity", **row}, exit_status=2, timed_out=True)
     made = job("identity", tmp_path)
     identity.run(made)
