@@ -20,6 +20,9 @@ from harness.executors.model.real import RealRun
 from harness.executors.simulated import SimulatedExecutor
 from workloads.requests import RequestTable
 
+#: the smallest page-group that a virtual backing maps on each kind of device
+SMALLEST_PAGE = {"cuda": "2MiB", "cpu": "64KiB"}
+
 
 @dataclass(frozen=True, slots=True)
 class ServedStep:

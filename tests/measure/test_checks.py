@@ -4,21 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from harness.measure import subprocesses
-from harness.measure.job import Job, Skipped
-from harness.measure.options import MeasureOptions
+from harness.measure.job import Skipped
 from harness.measure.steps import checks, identity, kernels
+from tests.measure.jobs import make_job
 from tests.records import leave, recorded
 
 ROW = {"mode": "beam", "allocator": "paged()", "pressure": "none", "reason": ""}
 SERVED = {**ROW, "status": "ok", "digest": "sha256:1"}
-
-
-def job(step, out):
-    options = MeasureOptions(device="cpu", quick=True)
-    return Job(step, options, out, torch.device("cpu"), "command", {}, 30, lambda line: None)
 
 
 @pytest.fixture
@@ -46,7 +40,7 @@ def test_records_become_results(tmp_path, tests_leave):
     setting = {"kind": "setting", "prompt_tokens": [3]}
     row = {**SERVED, "resident_difference_bytes": [0, 0]}
     asked = tests_leave(setting, {"kind": "identity", **row})
-    made = job("identity", tmp_path)
+    made = make_job("identity", tmp_path)
     identity.run(made)
     assert "cpu-small" in asked[0]
     assert made.results["prompt_tokens"] == [3]
@@ -59,7 +53,7 @@ def test_records_become_results(tmp_path, tests_leave):
 @pytest.mark.parametrize("status", ["failed", "unsupported"])
 def test_a_run_that_did_not_serve_fails_the_step(tmp_path, tests_leave, status):
     tests_leave({"kind": "identity", **ROW, "status": status, "reason": "no"}, exit_status=1)
-    made = job("identity", tmp_path)
+    made = make_job("identity", tmp_path)
     with pytest.raises(AssertionError, match=r"1 of 1 runs differ or fail, first beam paged\(\)"):
         identity.run(made)
     assert len(made.results["cases"]) == 1
@@ -68,7 +62,7 @@ def test_a_run_that_did_not_serve_fails_the_step(tmp_path, tests_leave, status):
 def test_tests_that_are_cut_keep_what_they_left(tmp_path, tests_leave):
     row = {**SERVED, "resident_difference_bytes": [0, 4096]}
     tests_leave({"kind": "identity", **row}, exit_status=2, timed_out=True)
-    made = job("identity", tmp_path)
+    made = make_job("identity", tmp_path)
     identity.run(made)
     assert made.results["left_out"] == ["the checks that were not reached"]
     assert made.results["resident_agrees"] is False
@@ -78,18 +72,18 @@ def test_tests_that_are_cut_keep_what_they_left(tmp_path, tests_leave):
 def test_tests_that_leave_nothing_are_a_failure(tmp_path, tests_leave, exit_status):
     tests_leave(exit_status=exit_status)
     with pytest.raises(RuntimeError, match="left no record: the last line"):
-        identity.run(job("identity", tmp_path))
+        identity.run(make_job("identity", tmp_path))
 
 
 def test_without_pytest_the_step_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(Skipped, match="pytest is not installed"):
-        identity.run(job("identity", tmp_path))
+        identity.run(make_job("identity", tmp_path))
 
 
 def test_without_tests_the_times_of_kernels_are_still_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "ROOT", tmp_path)
-    made = job("kernels", tmp_path)
+    made = make_job("kernels", tmp_path, quick=True)
     with pytest.raises(Skipped, match="times alone: there is no tests/kernels"):
         kernels.run(made)
     assert made.results["times"]

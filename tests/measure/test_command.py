@@ -11,12 +11,9 @@ from harness.measure.job import Unmeasurable
 from harness.measure.options import STEPS
 from harness.measure.runner import PLAN
 from harness.measure.steps import checks
+from tests.measure.jobs import records
 
 HERE = ("environment", "kernels", "vmm", "identity")
-
-
-def records(out):
-    return {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
 
 
 def plan(monkeypatch, **steps):

@@ -5,14 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from harness.measure import subprocesses
-from harness.measure.job import Job
-from harness.measure.options import MeasureOptions
 from harness.measure.steps import allocators, calibration, sizing
 from harness.measure.subprocesses import run_python
 from harness.measure.tables import DRAWN
+from tests.measure.jobs import make_job
 
 SUMMARY = {
     "config": {
@@ -31,11 +29,6 @@ SUMMARY = {
         for name in ("paged", "virtual")
     ],
 }
-
-
-def job(step, out, device="cpu", **options):
-    made = MeasureOptions(device=device, **options)
-    return Job(step, made, out, torch.device(device), "command", {}, 30, lambda line: None)
 
 
 @pytest.fixture
@@ -61,7 +54,7 @@ def asked(monkeypatch):
 
 
 def test_on_a_gpu_it_is_the_comparison_that_was_asked_for(tmp_path, asked):
-    made = job("comparison", tmp_path, "cuda", requests=123)
+    made = make_job("comparison", tmp_path, "cuda", requests=123)
     allocators.serve_chat(made)
     assert asked[0][:2] == ["-m", "harness"]
     assert set(asked[0]) >= {
@@ -82,7 +75,7 @@ def test_a_trial_that_fails_costs_only_the_choice_of_a_number(tmp_path, asked, m
         raise MemoryError("no room")
 
     monkeypatch.setattr(sizing, "fitting_requests", fails)
-    made = job("comparison", tmp_path, "cuda")
+    made = make_job("comparison", tmp_path, "cuda")
     allocators.serve_chat(made)
     assert f"executor.max_requests={allocators.FALLBACK_REQUESTS}" in asked[0]
     assert made.results["sizing"]["reason"] == "no trial: MemoryError: no room"
@@ -90,14 +83,14 @@ def test_a_trial_that_fails_costs_only_the_choice_of_a_number(tmp_path, asked, m
 
 def test_it_may_be_repeated_in_the_same_directory(tmp_path, asked):
     for _ in range(2):
-        allocators.serve_beams(job("beam", tmp_path, quick=True))
+        allocators.serve_beams(make_job("beam", tmp_path, quick=True))
     assert "+workload=beam" in asked[1]
 
 
 def test_a_row_with_an_error_fails_the_step_and_is_kept(tmp_path, asked, monkeypatch):
     monkeypatch.setitem(SUMMARY["rows"][1], "status", "error")
     monkeypatch.setitem(SUMMARY["rows"][1], "reason", "it broke")
-    made = job("comparison", tmp_path)
+    made = make_job("comparison", tmp_path)
     with pytest.raises(RuntimeError, match="virtual: it broke"):
         allocators.serve_chat(made)
     assert len(made.results["rows"]) == 2
@@ -107,11 +100,11 @@ def test_a_comparison_that_wrote_nothing_says_why(tmp_path, monkeypatch):
     done = {"command": "c", "exit_status": 2, "timed_out": False, "output": "error: too large\n"}
     monkeypatch.setattr(subprocesses, "run_python", lambda *_: done)
     with pytest.raises(RuntimeError, match="wrote nothing: error: too large"):
-        allocators.serve_chat(job("comparison", tmp_path))
+        allocators.serve_chat(make_job("comparison", tmp_path))
 
 
 def test_calibration_is_that_of_the_model_compared(tmp_path, asked):
-    calibration.run(job("calibrate", tmp_path, "cuda"))
+    calibration.run(make_job("calibrate", tmp_path, "cuda"))
     assert "model=opt-13b" in asked[0]
     assert "device=cuda" in asked[0]
 

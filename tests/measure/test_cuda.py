@@ -7,25 +7,18 @@ import pytest
 import torch
 
 from harness.measure import environment
-from harness.measure.job import Job
-from harness.measure.options import MeasureOptions
 from harness.measure.steps import vmm
 from harness.measure.tables import DRAWN
 from harness.measure.timing import QUEUE_CYCLES, Timer, spread
 from tests.kernels.memory.fake_cuda import FakeCuda
+from tests.measure.jobs import make_job
 
 CUDA = torch.device("cuda", 0)
 MIB = 2**20
 
 
-def job(tmp_path, **options):
-    return Job(
-        "vmm", MeasureOptions(**options), tmp_path, CUDA, "command", {}, 100, lambda line: None
-    )
-
-
 def take(tmp_path, fake, samples=200):
-    made, fences = job(tmp_path), []
+    made, fences = make_job("vmm", tmp_path, "cuda"), []
     vmm.time_calls(made, fake, lambda: fences.append(len(fake.mapped)), samples)
     return made, fences
 

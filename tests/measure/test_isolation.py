@@ -6,10 +6,7 @@ import pytest
 
 from harness.measure import runner
 from harness.measure.__main__ import main
-
-
-def records(out):
-    return {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
+from tests.measure.jobs import records
 
 
 def test_a_step_in_a_process_of_its_own(tmp_path):

@@ -25,7 +25,7 @@ from harness.executors.model.real import RealRun
 from harness.measure.calibrate.layers import probe
 from harness.measure.calibrate.options import STATISTICS
 from harness.measure.rounds import Rounds
-from harness.measure.serving import ServedStep, ServingRun, serve
+from harness.measure.serving import SMALLEST_PAGE, ServedStep, ServingRun, serve
 from harness.measure.timing import Timer
 from workloads.build import build
 from workloads.requests import RequestTable
@@ -33,8 +33,6 @@ from workloads.spec import LengthSpec, WorkloadSpec
 
 KINDS = ("prefill", "decode", "mixed")
 MOVES = ("copies", "maps", "swaps")
-#: the smallest page-group that a virtual backing maps on each kind of device
-SMALLEST_PAGE = {"cuda": "2MiB", "cpu": "64KiB"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,12 @@ from harness.measure.subprocesses import ROOT, last_line, run_for
 
 #: names the file to which tests append their records, a JSON object a line (tests/records.py)
 VARIABLE = "KV_HARNESS_RECORDS"
+#: without the options, the conftest and the plugins of the whole suite, which a machine with a GPU
+#: may lack
+_PYTEST: Sequence[str] = (
+    *("-m", "pytest", "-q", "--tb=short", "--noconftest", "-o", "addopts="),
+    *("--import-mode=importlib", "-p", "no:cacheprovider"),
+)
 
 
 def run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str, Any]]]:
@@ -31,7 +37,8 @@ def run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str,
     path.unlink(missing_ok=True)
     arguments = [*_PYTEST, "-k", selected(job), tests]
     unreached = "the checks that were not reached"
-    done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, variables={VARIABLE: str(path)})
+    variables = {VARIABLE: str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, variables=variables)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
     # Status 1: tests failed, as their records say.
@@ -42,14 +49,6 @@ def run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str,
         record = json.loads(line)
         found.setdefault(record.pop("kind"), []).append(record)
     return found
-
-
-#: without the options and the conftest of the whole suite, which need packages that a machine with
-#: a GPU may lack
-_PYTEST: Sequence[str] = (
-    *("-m", "pytest", "-q", "--tb=short", "--noconftest", "-o", "addopts="),
-    *("--import-mode=importlib", "-p", "no:cacheprovider"),
-)
 
 
 def selected(job: Job) -> str:

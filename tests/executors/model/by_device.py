@@ -20,8 +20,8 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.executors.model.real import RealRun, settle
 from harness.executors.spec import ExecutorSpec
-from harness.measure.calibrate.accuracy import SMALLEST_PAGE
 from harness.measure.options import load_model
+from harness.measure.serving import SMALLEST_PAGE
 from tests.executors.model.serving_cases import told_bytes
 from tests.records import leave
 from workloads.requests import RequestTable
