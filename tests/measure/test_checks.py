@@ -68,10 +68,14 @@ def test_tests_that_are_cut_keep_what_they_left(tmp_path, tests_leave):
     assert made.results["resident_agrees"] is False
 
 
-@pytest.mark.parametrize("exit_status", [0, 5])
-def test_tests_that_leave_nothing_are_a_failure(tmp_path, tests_leave, exit_status):
-    tests_leave(exit_status=exit_status)
-    with pytest.raises(RuntimeError, match="left no record: the last line"):
+@pytest.mark.parametrize(
+    ("records", "exit_status"), [([], 0), ([], 5), ([SERVED], 1), ([SERVED], 3)]
+)
+def test_records_that_do_not_say_what_happened_fail_the_step(
+    tmp_path, tests_leave, records, exit_status
+):
+    tests_leave(*({"kind": "identity", **each} for each in records), exit_status=exit_status)
+    with pytest.raises(RuntimeError, match="left no record of what it did: the last line"):
         identity.run(make_job("identity", tmp_path))
 
 

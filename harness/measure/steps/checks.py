@@ -27,7 +27,8 @@ def run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str,
     """Run those of the file `tests` that are for this device; return their records by kind.
 
     The records lie in the job's directory until the tests have ended, so a crash loses none.
-    Raises `Skipped` if there are no tests here or no pytest, `RuntimeError` if they leave nothing.
+    Raises `Skipped` if there are no tests here or no pytest, `RuntimeError` if they leave nothing
+    or fail without a record that says so.
     """
     if not (ROOT / tests).is_file():
         raise Skipped(f"there is no {tests}: only a checkout can check what is right")
@@ -41,12 +42,14 @@ def run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str,
     done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, variables=variables)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
-    # Status 1: tests failed, as their records say.
-    if not done["timed_out"] and (not lines or done["exit_status"] not in (0, 1)):
-        raise RuntimeError(f"{tests} left no record: {last_line(done)}")
+    records = [json.loads(line) for line in lines]
+    told = any(record.get("status", "ok") != "ok" for record in records)
+    # Status 0: all passed; 1: some did not.
+    expected = done["timed_out"] or done["exit_status"] == 0 or (done["exit_status"] == 1 and told)
+    if not expected or not (records or done["timed_out"]):
+        raise RuntimeError(f"{tests} left no record of what it did: {last_line(done)}")
     found: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        record = json.loads(line)
+    for record in records:
         found.setdefault(record.pop("kind"), []).append(record)
     return found
 
