@@ -53,7 +53,7 @@ class Calibration:
     tables: dict[str, Any]
     command: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
-    #: simulated against measured step times right after, see harness.measure.calibrate.compare
+    #: simulated against measured step times right after, see harness.measure.calibrate.accuracy
     comparison: dict[str, Any] | None = None
 
     def text(self) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from allocators.base import Geometry
+
 #: a "40 GB" card holds 40 GiB: with 0.9 of it, OPT-13B leaves the 12 GiB of KV that the
 #: PagedAttention paper names (arXiv 2309.06180, section 6.1)
 BYTES_PER_GB = 2**30
@@ -140,6 +142,33 @@ def kv_bytes_per_token(model: ModelShape, ranks: int = 1) -> int:
     """Return the bytes of one token's keys and values, summed over layers and ranks."""
     per_rank = 2 * model.layers * kv_heads_per_rank(model, ranks) * model.head_dim
     return per_rank * model.dtype_bytes * ranks
+
+
+def kv_geometry(
+    model: ModelShape,
+    ranks: int,
+    *,
+    capacity_tokens: int,
+    host_tokens: int = 0,
+    max_seqs: int,
+    max_len: int,
+) -> Geometry:
+    """Return a KV pool for `model` on `ranks` GPUs, with `host_tokens` more in host memory.
+
+    Each rank holds its own KV heads of every token; `max_seqs` sequences of up to `max_len` tokens
+    live at a time.
+    """
+    return Geometry(
+        capacity_tokens=capacity_tokens,
+        host_tokens=host_tokens,
+        max_seqs=max_seqs,
+        max_len=max_len,
+        layers=model.layers,
+        kv_heads=kv_heads_per_rank(model, ranks),
+        head_dim=model.head_dim,
+        dtype_bytes=model.dtype_bytes,
+        ranks=ranks,
+    )
 
 
 def _norm_parameters(model: ModelShape) -> int:

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from harness.command.frame import FAILED, INTERRUPTED, OK, run_command
 from harness.errors import ConfigError
-from harness.measure.options import USAGE, Options, parse
-
-OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+from harness.measure.options import USAGE, MeasureOptions, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,19 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2, after one line, for input that is wrong; 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(USAGE, end="")
-        return OK
-    try:
-        if given[:1] == ["report"]:
-            return _report(given[1:])
-        return _measure(parse(given), f"python -m harness.measure {shlex.join(given)}".strip())
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG
-    except OSError as error:
-        print(f"error: cannot write the records: {error}", file=sys.stderr)
-        return FAILED
+    return run_command(_main, USAGE, given, writing="the records")
+
+
+def _main(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["report"]:
+        return _report(arguments[1:])
+    return _measure(parse(arguments), f"python -m harness.measure {shlex.join(arguments)}".strip())
 
 
 def _report(arguments: Sequence[str]) -> int:
@@ -49,7 +42,7 @@ def _report(arguments: Sequence[str]) -> int:
     return OK
 
 
-def _measure(options: Options, command: str) -> int:
+def _measure(options: MeasureOptions, command: str) -> int:
     import torch
 
     from harness.measure.environment import describe
@@ -78,7 +71,7 @@ def _measure(options: Options, command: str) -> int:
     return FAILED if {"failed", "partial"} & set(found.values()) else OK
 
 
-def _out(options: Options, accelerator: dict | None) -> Path:
+def _out(options: MeasureOptions, accelerator: dict | None) -> Path:
     """Return the directory of the records."""
     if options.out:
         out = Path(options.out).expanduser()

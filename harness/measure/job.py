@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.measure.options import Options
+from harness.measure.options import MeasureOptions
 from harness.results.atomic import write_text
 
 if TYPE_CHECKING:
@@ -22,7 +22,15 @@ STATUSES = ("ok", "partial", "failed", "unsupported", "skipped")
 
 
 class Unmeasurable(Exception):
-    """This step cannot be done here; the text is one line."""
+    """This step cannot be done on this device; the text is one line."""
+
+    status = "unsupported"
+
+
+class Skipped(Unmeasurable):
+    """This step, or a part of it, needs something that is not here; the text is one line."""
+
+    status = "skipped"
 
 
 @dataclass
@@ -30,7 +38,7 @@ class Job:
     """What a step is given.  It fills `results` and calls `save` whenever it has something."""
 
     step: str
-    options: Options
+    options: MeasureOptions
     out: Path
     device: torch.device
     command: str

@@ -1,13 +1,15 @@
-"""The options of the command, typed, and their checks; importing this imports no torch."""
+"""The options of `harness.measure`, typed, and their checks; importing this imports no torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 from harness.command.arguments import parse_options
+from harness.cost.shapes import ModelShape
 from harness.errors import ConfigError
 
 STEPS = ("environment", "kernels", "vmm", "identity", "comparison", "beam", "calibrate")
@@ -34,7 +36,7 @@ records anew (DIR/README.md); the first does so at its end.
 
 
 @dataclass
-class Options:
+class MeasureOptions:
     out: str | None = None
     only: Any = None
     limit_s: float = 570.0
@@ -50,20 +52,16 @@ class Options:
         return STEPS if self.only is None else tuple(s for s in STEPS if s in self.only)
 
 
-def parse(arguments: Sequence[str]) -> Options:
+def parse(arguments: Sequence[str]) -> MeasureOptions:
     """Return the options of a command line.  Raises `ConfigError` of one line for any mistake."""
-    return _checked(parse_options(arguments, Options))
-
-
-def _checked(options: Options) -> Options:
+    options = parse_options(arguments, MeasureOptions)
     if options.only is not None:
         names = options.only if isinstance(options.only, list) else str(options.only).split(",")
         options.only = [str(name).strip() for name in names]
         wrong = [name for name in options.only if name not in STEPS]
         if wrong or not options.only:
             raise ConfigError(f"only must name steps of {', '.join(STEPS)}, got {wrong}")
-    if options.device not in DEVICES:
-        raise ConfigError(f"device must be one of {', '.join(DEVICES)}, got {options.device!r}")
+    check_one_of("device", options.device, DEVICES)
     if not 0 < options.limit_s < math.inf:
         raise ConfigError(f"limit_s must be a positive number, got {options.limit_s}")
     if options.isolate is None:
@@ -71,3 +69,23 @@ def _checked(options: Options) -> Options:
     if options.requests is not None and options.requests < 1:
         raise ConfigError(f"requests must be at least 1, got {options.requests}")
     return options
+
+
+def check_one_of(name: str, value: str, allowed: Collection[str]) -> None:
+    """Raise `ConfigError` if the option `name` has a value that it may not have."""
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def load_model(name: str) -> ModelShape:
+    """Return the shape of `conf/model/NAME.yaml`.  Raises `ConfigError` if there is none."""
+    from omegaconf import OmegaConf
+
+    folder = files("conf") / "model"
+    names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
+    check_one_of("model", name, names)
+    text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+    merged = OmegaConf.merge(OmegaConf.structured(ModelShape), OmegaConf.create(text))
+    shape = OmegaConf.to_object(merged)
+    assert isinstance(shape, ModelShape)
+    return shape

@@ -7,13 +7,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.measure.job import Job, Unmeasurable, one_line
-from harness.measure.options import STEPS, Options
-from harness.measure.subprocesses import GRACE_S, last_line, run_command
+from harness.measure.options import STEPS, MeasureOptions
+from harness.measure.steps import allocators, calibration, environment, identity, kernels, vmm
+from harness.measure.subprocesses import GRACE_S, last_line, run_python
 from harness.results.atomic import write_text
 
 if TYPE_CHECKING:
@@ -25,31 +25,28 @@ START_S = 12.0
 
 @dataclass(frozen=True)
 class Step:
-    """`run(job)` of `module`; it is not begun with less than `least_s` seconds left, and gets at
+    """What `run(job)` does; it is not begun with less than `least_s` seconds left, and gets at
     most `share` of what is left after the least that later steps need."""
 
-    module: str
+    run: Callable[[Job], None]
     least_s: float
     share: float
 
-    def load(self) -> Callable[[Job], None]:
-        return import_module(f"harness.measure.{self.module}").run
-
 
 PLAN: dict[str, Step] = {
-    "environment": Step("environment", 3, 1.0),
-    "kernels": Step("kernels", 20, 0.35),
-    "vmm": Step("vmm", 8, 0.2),
-    "identity": Step("identity", 20, 0.4),
-    "comparison": Step("comparison", 60, 0.8),
-    "beam": Step("beam", 25, 0.6),
-    "calibrate": Step("calibrate_step", 25, 1.0),
+    "environment": Step(environment.run, 3, 1.0),
+    "kernels": Step(kernels.run, 20, 0.35),
+    "vmm": Step(vmm.run, 8, 0.2),
+    "identity": Step(identity.run, 20, 0.4),
+    "comparison": Step(allocators.serve_chat, 60, 0.8),
+    "beam": Step(allocators.serve_beams, 25, 0.6),
+    "calibrate": Step(calibration.run, 25, 1.0),
 }
 assert tuple(PLAN) == STEPS
 
 
 def run_steps(
-    options: Options,
+    options: MeasureOptions,
     out: Path,
     device: torch.device,
     command: str,
@@ -104,7 +101,7 @@ def _run_apart(job: Job) -> None:
     given = {"requests": options.requests, "commit": options.commit}
     arguments += [f"{key}={value}" for key, value in given.items() if value is not None]
     job.path.unlink(missing_ok=True)
-    done = run_command(arguments, job.limit_s + GRACE_S)
+    done = run_python(arguments, job.limit_s + GRACE_S)
     if not job.path.exists():
         job.end("failed", f"its process wrote nothing: {last_line(done)}")
         return
@@ -119,9 +116,9 @@ def _run_apart(job: Job) -> None:
 def _run(job: Job, step: Step) -> None:
     job.save()
     try:
-        step.load()(job)
+        step.run(job)
     except Unmeasurable as error:
-        job.end("unsupported", " ".join(str(error).split()))
+        job.end(error.status, " ".join(str(error).split()))
     except KeyboardInterrupt:
         job.end("partial", "interrupted")
         raise

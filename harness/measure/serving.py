@@ -1,135 +1,126 @@
-"""Serves small workloads for real and notes what was emitted, moved and resident."""
+"""Small real serving runs in which every step is also priced: same plans, two times a step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from allocators.base import Allocator, Geometry
-from allocators.contiguous import Contiguous
-from allocators.paged import Paged
-from allocators.virtual import Virtual
+from allocators.base import Allocator, Geometry, Grant, IntArray
+from harness.cost.build import CostModel
+from harness.cost.roofline import FloatArray, Work
+from harness.cost.shapes import kv_geometry
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
-from harness.engine.observer import StepView
+from harness.engine.plan import Plan
+from harness.engine.running import Running
+from harness.executors.model.executor import ModelExecutor
+from harness.executors.model.real import RealRun
+from harness.executors.simulated import SimulatedExecutor
 from workloads.requests import RequestTable
 
-if TYPE_CHECKING:
-    from harness.cost.shapes import ModelShape
-    from harness.executors.model.real import RealRun
-    from kernels.memory import Backing
-
-FAMILIES: dict[str, type[Allocator]] = {
-    "contiguous": Contiguous,
-    "paged": Paged,
-    "virtual": Virtual,
-}
-SAMPLING = {
-    "greedy": SamplingSpec("greedy"),
-    "parallel": SamplingSpec("parallel", n=4, temperature=0.9, top_p=0.9),
-    "beam": SamplingSpec("beam", width=4),
-}
-OS_PAGE_BYTES = 4096
+#: the smallest page-group that a virtual backing maps on each kind of device
+SMALLEST_PAGE = {"cuda": "2MiB", "cpu": "64KiB"}
 
 
-@dataclass
-class Served:
-    """What happened in one run."""
+@dataclass(frozen=True, slots=True)
+class ServedStep:
+    """One step: what kind it is, how many rows it has, and how long it took and should take.
 
-    digest: str = ""
-    steps: int = 0
-    preemptions: int = 0
-    swapped_slots: int = 0
-    copied_slots: int = 0
-    hit_tokens: int = 0
-    outputs: list[np.ndarray] = field(default_factory=list)
-    #: resident bytes, as the system says, less what the allocator says, before the first step
-    resident_offset_bytes: int = 0
-    #: least and most of that difference over the run, less the offset
-    resident_difference_bytes: list[int] = field(default_factory=lambda: [0, 0])
-    resident_peak_bytes: int = 0
+    `kind` is prefill, decode or mixed; `moves` are those of copies, maps and swaps that it did.
+    """
+
+    kind: str
+    moves: tuple[str, ...]
+    rows: int
+    measured_s: float
+    simulated_s: float
 
 
-class Watcher:
-    """An observer that counts, and after each step asks the system what is resident."""
+@dataclass(frozen=True)
+class ServingRun:
+    """A small serving run: requests, an allocator, an engine, a way to sample."""
 
-    def __init__(self, served: Served, memory: Backing, allocator: Allocator) -> None:
-        self._served, self._memory = served, memory
-        served.resident_offset_bytes = memory.resident_bytes() - told_bytes(allocator)
-
-    def on_step(self, step: StepView) -> None:
-        served = self._served
-        step.allocator.check()
-        for grant in step.plan.all_grants:
-            served.copied_slots += int(grant.copies[:, 2].sum())
-            served.swapped_slots += int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())
-        served.hit_tokens += step.plan.hit_tokens
-        held = self._memory.resident_bytes()
-        off = held - told_bytes(step.allocator) - served.resident_offset_bytes
-        low, high = served.resident_difference_bytes
-        served.resident_difference_bytes = [min(low, off), max(high, off)]
-        served.resident_peak_bytes = max(served.resident_peak_bytes, held)
+    name: str
+    allocator: Callable[[Geometry], Allocator]
+    requests: RequestTable
+    capacity_tokens: int
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
 
 
-def told_bytes(allocator: Allocator) -> int:
-    """Return the bytes that the allocator says are resident now."""
-    active, cached, _ = allocator.balance()
-    if allocator.pages_per_group:
-        return (active + cached) * allocator.pages_per_group * allocator.page_bytes
-    g = allocator.geometry
-    # A pool is all there from the start.
-    return g.capacity_tokens // g.page_tokens * g.page_tokens * g.bytes_per_token
-
-
-def serve(
-    real: RealRun, allocator: Allocator, requests: RequestTable, mode: str, **engine: Any
-) -> Served:
-    """Serve `requests`; a pool's memory is NaN until it is written."""
-    served = Served()
-    with real.executor(allocator, requests, SAMPLING[mode]) as executor:
-        memory = executor.memory
-        if not allocator.pages_per_group:
-            for layer in range(allocator.geometry.layers):
-                memory.keys(layer).fill_(torch.nan)
-                memory.values(layer).fill_(torch.nan)
-        watcher = Watcher(served, memory, allocator)
-        options = EngineSpec(max_num_seqs=allocator.geometry.max_seqs, **engine)
-        log = Engine(
-            allocator, requests, SAMPLING[mode], options, executor, real.seed, [watcher]
-        ).run("measure")
-        log.check()
-        served.digest = executor.histories.digest()
-        served.outputs = [executor.histories.output(i) for i in range(len(requests))]
-    served.steps = log.steps
-    served.preemptions = int(log.timeline["preemptions"].sum())
-    return served
-
-
-def geometry(shape: ModelShape, tokens: int, host: int, max_len: int, max_seqs: int) -> Geometry:
-    """Return a pool for `shape` of `tokens` slots, and `host` more in host memory."""
-    return Geometry(
-        capacity_tokens=tokens,
-        host_tokens=host,
-        max_seqs=max_seqs,
-        max_len=max_len,
-        layers=shape.layers,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        dtype_bytes=shape.dtype_bytes,
+def serve(run: ServingRun, real: RealRun, cost: CostModel) -> list[ServedStep]:
+    """Serve `run` for real and return its steps.  Raises `AllocatorError` if it cannot run."""
+    engine, model = run.engine, real.decoder.shape
+    geometry = kv_geometry(
+        model,
+        1,
+        capacity_tokens=run.capacity_tokens,
+        host_tokens=run.capacity_tokens if engine.preemption == "swap" else 0,
+        max_seqs=engine.max_num_seqs,
+        max_len=engine.max_len or model.max_context,
     )
+    allocator = run.allocator(geometry)
+    with real.executor(allocator, run.requests, run.sampling) as executor:
+        paired = PairedExecutor(executor, SimulatedExecutor(cost, allocator))
+        Engine(allocator, run.requests, run.sampling, engine, paired, real.seed).run("")
+    return paired.steps
 
 
-def differing(found: Served, expected: Served) -> dict[str, Any]:
-    """Say how far two runs are apart: tokens and requests that differ, and the first of them."""
-    tokens, wrong, first = 0, 0, None
-    for number, (a, b) in enumerate(zip(found.outputs, expected.outputs, strict=True)):
-        off = a != b
-        tokens += int(off.sum())
-        wrong += bool(off.any())
-        if first is None and off.any():
-            sequence, position = np.argwhere(off)[0].tolist()
-            first = {"request": number, "sequence": sequence, "token": position}
-    return {"differing_tokens": tokens, "differing_requests": wrong, "first_difference": first}
+class PairedExecutor:
+    """Runs each plan for real, and asks a simulated executor about the same plan."""
+
+    skips = False
+
+    def __init__(self, real: ModelExecutor, simulated: SimulatedExecutor) -> None:
+        self._real, self._simulated = real, simulated
+        self.steps: list[ServedStep] = []
+
+    def begin(self, running: Running) -> None:
+        self._real.begin(running)
+
+    def step(self, plan: Plan, lengths: IntArray) -> float:
+        """Return the measured seconds, which are what the engine's clock goes by."""
+        # First, because a real step samples, and sampling moves the groups of the plan on.
+        simulated_s = self._simulated.step(plan, lengths)
+        measured_s = self._real.step(plan, lengths)
+        pieces = len(plan.chunks) + sum(p.group.sequences for p in plan.prefills)
+        kind = "decode" if not pieces else "mixed" if len(lengths) else "prefill"
+        rows, moves = len(lengths) + pieces, moves_of(plan.all_grants)
+        self.steps.append(ServedStep(kind, moves, rows, measured_s, simulated_s))
+        return measured_s
+
+    def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> FloatArray:
+        raise AssertionError("real steps are run one by one")
+
+    def map_s(self, grant: Grant) -> float:
+        return self._real.map_s(grant)
+
+    def finish(self) -> float:
+        return self._real.finish()
+
+
+def moves_of(grants: list[Grant]) -> tuple[str, ...]:
+    """Return which of copies, maps and swaps these grants ask for."""
+    found = {
+        "copies": any(len(g.copies) for g in grants),
+        "maps": any(len(g.maps) + len(g.unmaps) + len(g.ahead_maps) for g in grants),
+        "swaps": any(len(g.swaps_out) + len(g.swaps_in) for g in grants),
+    }
+    return tuple(name for name, happened in found.items() if happened)
+
+
+class FreeCost:
+    """A cost model for which nothing takes time."""
+
+    def step_s(self, work: Work) -> float:
+        return 0.0
+
+    def decode_window_s(
+        self, seqs: int, context_tokens: int, steps: int, table_bytes: IntArray | int, paged: bool
+    ) -> FloatArray:
+        return np.zeros(steps)
+
+    def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
+        return 0.0, 0.0

@@ -8,12 +8,17 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from harness.measure.job import Job
 
 #: seconds that a command has to write what it holds, once it was interrupted
 GRACE_S = 15.0
@@ -22,6 +27,25 @@ LEAST_GRACE_S = 10.0
 #: characters of its output that are kept
 KEPT_CHARS = 6000
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_for(
+    job: Job, arguments: list[str], limit_s: float, unreached: str, **options: Any
+) -> dict[str, Any]:
+    """Run `python ARGUMENTS` as (a part of) a step and note it in `results.run`; see `run_python`.
+
+    The device's memory is given back first, because the command is to have it.  `unreached` says
+    in the record what is missing if the time does not suffice.
+    """
+    release(job.device)
+    done = run_python(arguments, limit_s, **options)
+    for key in ("command", "output"):
+        # A record names no place of whoever made it.
+        done[key] = str(done[key]).replace(str(job.out), "OUT").replace(f"{ROOT}{os.sep}", "")
+    job.results["run"] = done
+    if done["timed_out"]:
+        job.results.setdefault("left_out", []).append(unreached)
+    return done
 
 
 def release(device: torch.device) -> None:
@@ -33,13 +57,19 @@ def release(device: torch.device) -> None:
             torch.cuda.empty_cache()
 
 
-def run_command(arguments: list[str], limit_s: float) -> dict[str, Any]:
+def run_python(
+    arguments: list[str],
+    limit_s: float,
+    *,
+    cwd: Path | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Run `python ARGUMENTS`; return the command, its status, seconds and the end of its output.
 
     It is interrupted (as by Ctrl-C) so early that it ends within `limit_s`: whatever it has by
-    then, it writes.  `timed_out` says that this happened.
+    then, it writes.  `timed_out` says that this happened.  `variables` join its environment.
     """
-    environment = dict(os.environ)
+    environment = {**os.environ, **variables}
     # Where the project is used from a checkout and not installed.
     paths = [str(ROOT), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -52,6 +82,7 @@ def run_command(arguments: list[str], limit_s: float) -> dict[str, Any]:
         text=True,
         errors="replace",
         env=environment,
+        cwd=cwd,
     ) as process:
         try:
             output, timed_out = _wait(process, limit_s)
@@ -95,9 +126,3 @@ def last_line(found: dict[str, Any]) -> str:
     """Return the last line that a command printed."""
     lines = str(found["output"]).strip().splitlines()
     return lines[-1] if lines else "it printed nothing"
-
-
-def without_paths(found: dict[str, Any], out: Path) -> None:
-    """Call the directory of the records OUT: a record names no place of whoever made it."""
-    for key in ("command", "output"):
-        found[key] = str(found[key]).replace(str(out), "OUT")

@@ -5,30 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from harness.command.tables import cell_text, markdown_table
+
 MIB, KIB = 2**20, 2**10
 Record = dict[str, Any]
-Row = Sequence[object]
 
 
-def table(head: Row, rows: Iterable[Row]) -> str:
-    """Return a Markdown table; numbers to the right."""
-    body = [[cell(value) for value in row] for row in rows]
-    if not body:
-        return ""
-    lines = [f"| {' | '.join(map(str, head))} |"]
-    lines.append("|" + "|".join("---" if i == 0 else "---:" for i in range(len(head))) + "|")
-    lines += [f"| {' | '.join(row)} |" for row in body]
-    return "\n".join(lines)
-
-
-def cell(value: object) -> str:
-    """Return a value as it stands in a table."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|")
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table, nothing if it has no rows."""
+    rows = list(rows)
+    return markdown_table(head, rows) if rows else ""
 
 
 def _environment(results: Record) -> list[str]:
@@ -94,9 +80,9 @@ def _identity(results: Record) -> list[str]:
     ]  # fmt: skip
     head = ("", "pressure", "tokens", "preempted", "slots swapped", "tokens hit", "tokens that "
             "differ", "resident, less what is told: least, most", "reason")  # fmt: skip
-    same, resident = results["same_outputs"], results["resident_agrees"]
+    same, resident = (cell_text(results[name]) for name in ("same_outputs", "resident_agrees"))
     return [
-        f"Same tokens throughout: {cell(same)}. Resident memory agrees: {cell(resident)}.",
+        f"Same tokens throughout: {same}. Resident memory agrees: {resident}.",
         table(head, rows),
     ]
 
@@ -107,7 +93,7 @@ def _comparison(results: Record) -> list[str]:
     config = results["config"]
     said = f"{config['num_requests']} requests, model {config['model']['name']}, "
     said += f"{config['executor']['dtype']} on {config['executor']['device']}. "
-    said += f"The same outputs: {cell(results['same_outputs'])}."
+    said += f"The same outputs: {cell_text(results['same_outputs'])}."
     return [said, table(names, rows)]
 
 

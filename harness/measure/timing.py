@@ -1,13 +1,13 @@
-"""Times of single calls on a device, and the floors to compare them with."""
+"""Times on a device: of single calls with cold caches, of the parts of a pass, and their spread."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from statistics import median
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 
 MIB = 2**20
@@ -18,92 +18,96 @@ QUEUE_CYCLES = 1_000_000
 FLUSH_BYTES = 256 * MIB
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least `share` of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
 def spread(seconds: Sequence[float]) -> dict[str, Any]:
-    """Return count, median, p10, p90 and p99 of samples, in seconds."""
+    """Return count, median, p10, p90 and p99 of samples, in seconds; the last three are samples."""
+    low, high, last = np.quantile(seconds, [0.1, 0.9, 0.99], method="inverted_cdf").tolist()
     return {
         "samples": len(seconds),
-        "median_s": median(seconds),
-        "p10_s": quantile(seconds, 0.1),
-        "p90_s": quantile(seconds, 0.9),
-        "p99_s": quantile(seconds, 0.99),
+        "median_s": float(np.median(seconds)),
+        "p10_s": low,
+        "p90_s": high,
+        "p99_s": last,
     }
 
 
 class Timer:
-    """Takes times on `device`; `cuda` is given by tests.
-
-    On CUDA a sample is the time between two events around one call, with the last-level cache
-    overwritten before it (a layer's KV is not in it either, when a step comes to that layer) and
-    the call queued while the device is busy.  `call_s` is the time of a call as the host sees it,
-    of many one after the other: larger where launching takes longer than computing.
-    """
+    """Takes times on `device`, on CUDA by its events; `cuda` is given by tests."""
 
     def __init__(self, device: torch.device, cuda: Any = None) -> None:
         self.device, self._cuda = device, cuda or torch.cuda
-        self._flush: torch.Tensor | None = None
+        self._on_cuda = device.type == "cuda"
+        self._flushed: torch.Tensor | None = None
         self.flush_bytes = 0
-        if device.type == "cuda":
+        if self._on_cuda:
             properties = self._cuda.get_device_properties(device)
             self.flush_bytes = 2 * getattr(properties, "L2_cache_size", 0) or FLUSH_BYTES
-            self._flush = self._buffer(self.flush_bytes)
-
-    def _buffer(self, size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.int8, device=self.device)
 
     def synchronize(self) -> None:
         """Wait for the device."""
-        if self.device.type == "cuda":
+        if self._on_cuda:
             self._cuda.synchronize(self.device)
 
+    def mark(self) -> Any:
+        """Return a mark behind all work asked for so far, for `laps`."""
+        if not self._on_cuda:
+            return perf_counter()
+        event = self._cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def laps(self, marks: Sequence[Any]) -> list[float]:
+        """Return the seconds from each mark to the next; waits for the device."""
+        self.synchronize()
+        if self._on_cuda:
+            return [start.elapsed_time(end) * 1e-3 for start, end in pairwise(marks)]
+        return [end - start for start, end in pairwise(marks)]
+
+    def call_s(self, work: Callable[[], Any], calls: int) -> float:
+        """Return the host's seconds of one of `calls` calls, the device's work included."""
+        self.synchronize()
+        start_s = perf_counter()
+        for _ in range(calls):
+            work()
+        self.synchronize()
+        return (perf_counter() - start_s) / calls
+
     def measure(self, work: Callable[[], Any], repeats: int) -> dict[str, Any]:
-        """Return the spread of `repeats` samples of `work()`, and `call_s`."""
+        """Return the spread of `repeats` samples of `work()`, and `call_s`.
+
+        On CUDA a sample is the time between two events around one call, with the last-level cache
+        overwritten before it (a layer's KV is not in it either, when a step comes to that layer)
+        and the call queued while the device is busy.  `call_s` is the time of a call as the host
+        sees it, of many one after the other: larger where launching takes longer than computing.
+        """
         for _ in range(3):  # compiles, loads, allocates
             work()
         self.synchronize()
-        samples = self._events(work, repeats) if self._flush is not None else self._walls(
-            work, repeats
-        )  # fmt: skip
-        self.synchronize()
-        began_s = perf_counter()
+        marks = []
         for _ in range(repeats):
+            self._disturb()
+            marks.append(self.mark())
             work()
-        self.synchronize()
-        return {**spread(samples), "call_s": (perf_counter() - began_s) / repeats}
+            marks.append(self.mark())
+        # Every other lap is what lies between two samples.
+        return {**spread(self.laps(marks)[::2]), "call_s": self.call_s(work, repeats)}
 
-    def _events(self, work: Callable[[], Any], repeats: int) -> list[float]:
-        pairs = []
-        assert self._flush is not None
-        for _ in range(repeats):
-            start, end = (self._cuda.Event(enable_timing=True) for _ in range(2))
-            self._flush.zero_()
+    def _disturb(self) -> None:
+        """On CUDA, overwrite the last-level cache and keep the device busy for a while."""
+        if self._on_cuda:
+            if self._flushed is None:
+                self._flushed = self._buffer(self.flush_bytes)
+            self._flushed.zero_()
             self._cuda._sleep(QUEUE_CYCLES)
-            start.record()
-            work()
-            end.record()
-            pairs.append((start, end))
-        self.synchronize()
-        return [start.elapsed_time(end) / 1e3 for start, end in pairs]
 
-    def _walls(self, work: Callable[[], Any], repeats: int) -> list[float]:
-        seconds = []
-        for _ in range(repeats):
-            began_s = perf_counter()
-            work()
-            seconds.append(perf_counter() - began_s)
-        return seconds
+    def _buffer(self, size_bytes: int) -> torch.Tensor:
+        return torch.empty(size_bytes, dtype=torch.int8, device=self.device)
 
 
-def copy_bytes_s(timer: Timer, size: int, repeats: int) -> float:
-    """Return the bytes read and written in a second by a copy of `size` bytes on the device."""
-    source = torch.zeros(size, dtype=torch.int8, device=timer.device)
+def copy_bytes_s(timer: Timer, size_bytes: int, repeats: int) -> float:
+    """Return the bytes read and written in a second by a copy on the device."""
+    source = torch.zeros(size_bytes, dtype=torch.int8, device=timer.device)
     target = torch.empty_like(source)
-    return 2 * size / timer.measure(lambda: target.copy_(source), repeats)["median_s"]
+    return 2 * size_bytes / timer.measure(lambda: target.copy_(source), repeats)["median_s"]
 
 
 def product_flops_s(timer: Timer, size: int, dtype: torch.dtype, repeats: int) -> float:

@@ -45,7 +45,7 @@ def package_versions() -> dict[str, str | None]:
     except metadata.PackageNotFoundError:
         required = list(_CORE)
     names = sorted({re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in required})
-    return {name: _version(name) for name in [DISTRIBUTION, *names]}
+    return {name: installed_version(name) for name in [DISTRIBUTION, *names]}
 
 
 # Used only where the project runs from a checkout that was never installed.
@@ -107,7 +107,8 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Return the version of an installed distribution, None where it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from allocators.base import Geometry
-from harness.cost.shapes import CostError, kv_bytes_per_token, kv_heads_per_rank, kv_pool_bytes
+from harness.cost.shapes import CostError, kv_bytes_per_token, kv_geometry, kv_pool_bytes
 from harness.errors import ConfigError
 from harness.run.config import Config
 
@@ -23,16 +23,13 @@ def make_geometry(config: Config) -> Geometry:
     if config.engine.preemption == "swap" or offload:
         host_gib = config.engine.host_gib
         host_tokens = capacity_tokens if host_gib is None else int(host_gib * GIB) // per_token
-    return Geometry(
+    return kv_geometry(
+        model,
+        ranks,
         capacity_tokens=capacity_tokens,
         host_tokens=host_tokens,
         max_seqs=config.engine.max_num_seqs,
         max_len=config.max_len,
-        layers=model.layers,
-        kv_heads=kv_heads_per_rank(model, ranks),
-        head_dim=model.head_dim,
-        dtype_bytes=model.dtype_bytes,
-        ranks=ranks,
     )
 
 

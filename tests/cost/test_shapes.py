@@ -17,6 +17,7 @@ from harness.cost import (
     parameter_count,
     weight_bytes,
 )
+from harness.cost.shapes import kv_geometry
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -124,3 +125,13 @@ def test_memory_that_never_suffices_is_an_error_too():
         kv_pool_bytes(model, HardwareSpec(name="toy", memory_gb=0.00001))
     with pytest.raises(CostError, match=r"hardware\.count"):
         kv_pool_bytes(model, HardwareSpec(name="toy", memory_gb=80, count=0))
+
+
+def test_a_pool_holds_the_heads_of_one_rank_and_counts_the_bytes_of_all():
+    model = ModelShape(layers=3, kv_heads=8, head_dim=64, dtype_bytes=2)
+    for ranks in (1, 4, 16):
+        pool = kv_geometry(model, ranks, capacity_tokens=100, host_tokens=7, max_seqs=5, max_len=50)
+        assert pool.kv_heads == kv_heads_per_rank(model, ranks)
+        assert pool.bytes_per_token == kv_bytes_per_token(model, ranks)
+        assert (pool.capacity_tokens, pool.host_tokens) == (100, 7)
+        assert (pool.max_seqs, pool.max_len) == (5, 50)

@@ -24,10 +24,6 @@ class Case:
     def args(self):
         return self.q, self.k_cache, self.v_cache, self.layout
 
-    def to(self, device):
-        tensors = (x.to(device) for x in (self.q, self.k_cache, self.v_cache))
-        return Case(*tensors, self.layout, self.queries, self.scale)
-
     def expected(self):
         """The answer in float64, from the numbers as the cache holds them."""
         caches = (self.k_cache.double(), self.v_cache.double())
@@ -67,6 +63,7 @@ def make(
     dtype=torch.float32,
     seed=0,
     padded=None,
+    device="cpu",
 ):
     """A case; `page=None` is contiguous, in pages of `padded` tokens with gaps between if given."""
     lengths = np.asarray(lengths, dtype=np.int64)
@@ -83,17 +80,18 @@ def make(
     if padded:
         pages, token = -(-shape[0] // padded), kv_heads * dim
         step = padded * token + 48
-        whole = torch.full((2, pages * step), float("nan"), dtype=dtype)
+        whole = torch.full((2, pages * step), float("nan"), dtype=dtype, device=device)
         strides = (step, token, dim, 1)
         k, v = (w.as_strided((pages, padded, kv_heads, dim), strides) for w in whole)
     else:
-        k, v = torch.full((2, *shape), float("nan"), dtype=dtype)
+        k, v = torch.full((2, *shape), float("nan"), dtype=dtype, device=device)
     live = new_slots(layout, lengths)
     new_k, new_v = (
-        torch.randn((len(live), kv_heads, dim), generator=numbers).to(dtype) for _ in range(2)
+        torch.randn((len(live), kv_heads, dim), generator=numbers).to(device, dtype)
+        for _ in range(2)
     )
     store(new_k, new_v, k, v, live)
-    q = torch.randn((int(queries.sum()), query_heads, dim), generator=numbers).to(dtype)
+    q = torch.randn((int(queries.sum()), query_heads, dim), generator=numbers).to(device, dtype)
     return Case(q, k, v, layout, queries, dim**-0.5)
 
 
@@ -101,7 +99,12 @@ def make(
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 
 
+def error_of(found, case):
+    """The largest difference from float64 at any position; infinite where there is NaN."""
+    return (found.double() - case.expected()).abs().nan_to_num(nan=torch.inf).max().item()
+
+
 def close(found, case):
     """Assert agreement with float64, position by position."""
-    error = (found.double() - case.expected()).abs().max().item()
+    error = error_of(found, case)
     assert error < TOLERANCE[case.q.dtype], f"off by {error} in {case.q.dtype}"

@@ -10,7 +10,8 @@ from kernels import copy_slots, decode, load, prefill, probe, store
 from kernels.memory import backing_for
 from kernels.memory.virtual_cuda import probe_vmm
 from tests.kernels.cases import close, make
-from tests.kernels.memory.cases import expected_bytes, geometry, read_values, write_values
+from tests.kernels.memory.cases import geometry, read_values, write_values
+from tests.kernels.memory.expected import expected_bytes
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
@@ -33,8 +34,9 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 @pytest.mark.parametrize("dim", [64, 80, 96, 128, 256])
 def test_attention_agrees_with_float64_or_is_refused_with_a_reason(backend, dtype, layout, dim):
     lengths = [1, 16, 257, 1000]
-    case = make(lengths, dtype=dtype, dim=dim, heads=(8, 2), **LAYOUTS[layout]).to("cuda")
-    chunk = make(lengths, [1, 9, 257, 30], dtype=dtype, dim=dim, **LAYOUTS[layout]).to("cuda")
+    case = make(lengths, dtype=dtype, dim=dim, heads=(8, 2), device="cuda", **LAYOUTS[layout])
+    queries = [1, 9, 257, 30]
+    chunk = make(lengths, queries, dtype=dtype, dim=dim, device="cuda", **LAYOUTS[layout])
     try:
         out = decode(*case.args, case.scale, backend=backend, out=case.poisoned_out())
     except Unsupported as refusal:

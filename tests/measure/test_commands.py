@@ -5,13 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from harness.measure import beam, calibrate_step, comparison
-from harness.measure.job import Job
-from harness.measure.options import Options
-from harness.measure.subprocesses import run_command
+from harness.measure import subprocesses
+from harness.measure.steps import allocators, calibration, sizing
+from harness.measure.subprocesses import run_python
 from harness.measure.tables import DRAWN
+from tests.measure.jobs import make_job
 
 SUMMARY = {
     "config": {
@@ -32,39 +31,31 @@ SUMMARY = {
 }
 
 
-def job(step, out, device="cpu", **options):
-    return Job(
-        step, Options(device=device, **options), out, torch.device(device), "command", {}, 30,
-        lambda line: None,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def asked(monkeypatch):
     """Commands are noted and not run; the comparison's writes a summary."""
     found = []
 
-    def run(arguments, limit_s):
+    def run(arguments, limit_s, **options):
         found.append(arguments)
         directory = [a.partition("=")[2] for a in arguments if a.startswith("hydra.run.dir=")]
         for path in map(Path, directory):
             (path / "figures").mkdir(parents=True)
             (path / "summary.json").write_text(json.dumps(SUMMARY))
-            (path / "timeline.parquet").write_bytes(b"0" * (comparison.KEPT_BYTES + 1))
+            (path / "timeline.parquet").write_bytes(b"0" * (allocators.KEPT_BYTES + 1))
             (path / "requests.parquet").write_bytes(b"0")
         return {
             "command": " ".join(arguments), "exit_status": 0, "timed_out": False,
             "seconds": 1.0, "output": "fine",
         }  # fmt: skip
 
-    monkeypatch.setattr(comparison, "run_command", run)
-    monkeypatch.setattr(calibrate_step, "run_command", run)
+    monkeypatch.setattr(subprocesses, "run_python", run)
     return found
 
 
 def test_on_a_gpu_it_is_the_comparison_that_was_asked_for(tmp_path, asked):
-    made = job("comparison", tmp_path, "cuda", requests=123)
-    comparison.run(made)
+    made = make_job("comparison", tmp_path, "cuda", requests=123)
+    allocators.serve_chat(made)
     assert asked[0][:2] == ["-m", "harness"]
     assert set(asked[0]) >= {
         "+workload=sharegpt", "model=opt-13b", "kv_memory_gib=12", "executor=model",
@@ -75,44 +66,45 @@ def test_on_a_gpu_it_is_the_comparison_that_was_asked_for(tmp_path, asked):
     assert str(tmp_path) not in made.results["run"]["command"]
     kept = sorted(path.name for path in (tmp_path / "comparison").iterdir())
     assert kept == ["requests.parquet", "summary.json"]
-    assert "| paged | ok |" in "\n".join(DRAWN["comparison"](made.results))
+    shown = " ".join("\n".join(DRAWN["comparison"](made.results)).split())
+    assert "| paged | ok |" in shown
 
 
 def test_a_trial_that_fails_costs_only_the_choice_of_a_number(tmp_path, asked, monkeypatch):
     def fails(*arguments):
         raise MemoryError("no room")
 
-    monkeypatch.setattr("harness.measure.sizing.fitting_requests", fails)
-    made = job("comparison", tmp_path, "cuda")
-    comparison.run(made)
-    assert f"executor.max_requests={comparison.FALLBACK_REQUESTS}" in asked[0]
+    monkeypatch.setattr(sizing, "fitting_requests", fails)
+    made = make_job("comparison", tmp_path, "cuda")
+    allocators.serve_chat(made)
+    assert f"executor.max_requests={allocators.FALLBACK_REQUESTS}" in asked[0]
     assert made.results["sizing"]["reason"] == "no trial: MemoryError: no room"
 
 
 def test_it_may_be_repeated_in_the_same_directory(tmp_path, asked):
     for _ in range(2):
-        beam.run(job("beam", tmp_path, quick=True))
+        allocators.serve_beams(make_job("beam", tmp_path, quick=True))
     assert "+workload=beam" in asked[1]
 
 
 def test_a_row_with_an_error_fails_the_step_and_is_kept(tmp_path, asked, monkeypatch):
     monkeypatch.setitem(SUMMARY["rows"][1], "status", "error")
     monkeypatch.setitem(SUMMARY["rows"][1], "reason", "it broke")
-    made = job("comparison", tmp_path)
+    made = make_job("comparison", tmp_path)
     with pytest.raises(RuntimeError, match="virtual: it broke"):
-        comparison.run(made)
+        allocators.serve_chat(made)
     assert len(made.results["rows"]) == 2
 
 
 def test_a_comparison_that_wrote_nothing_says_why(tmp_path, monkeypatch):
     done = {"command": "c", "exit_status": 2, "timed_out": False, "output": "error: too large\n"}
-    monkeypatch.setattr(comparison, "run_command", lambda *_: done)
+    monkeypatch.setattr(subprocesses, "run_python", lambda *_: done)
     with pytest.raises(RuntimeError, match="wrote nothing: error: too large"):
-        comparison.run(job("comparison", tmp_path))
+        allocators.serve_chat(make_job("comparison", tmp_path))
 
 
 def test_calibration_is_that_of_the_model_compared(tmp_path, asked):
-    calibrate_step.run(job("calibrate", tmp_path, "cuda"))
+    calibration.run(make_job("calibrate", tmp_path, "cuda"))
     assert "model=opt-13b" in asked[0]
     assert "device=cuda" in asked[0]
 
@@ -126,7 +118,7 @@ def test_a_command_that_takes_too_long_is_interrupted_and_may_write(tmp_path):
         "except KeyboardInterrupt:\n"
         "    print('written')\n"
     )
-    found = run_command(["-c", script], 6.0)
+    found = run_python(["-c", script], 6.0)
     assert found["timed_out"]
     assert found["output"].split() == ["begun", "written"]
 
@@ -134,11 +126,11 @@ def test_a_command_that_takes_too_long_is_interrupted_and_may_write(tmp_path):
 def test_a_command_that_does_not_listen_is_killed(monkeypatch):
     monkeypatch.setattr("harness.measure.subprocesses.LEAST_GRACE_S", 1.0)
     script = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
-    assert run_command(["-c", script], 2.0)["timed_out"]
+    assert run_python(["-c", script], 2.0)["timed_out"]
 
 
 def test_the_status_and_the_output_of_a_command_are_kept():
-    found = run_command(["-c", "import sys; print('a line'); sys.exit(3)"], 20.0)
+    found = run_python(["-c", "import sys; print('a line'); sys.exit(3)"], 20.0)
     assert found["exit_status"] == 3
     assert found["output"] == "a line\n"
     assert not found["timed_out"]

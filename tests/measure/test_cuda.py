@@ -1,28 +1,25 @@
 """What runs on CUDA only, against a driver and events that are made up."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from harness.measure import environment, vmm
-from harness.measure.job import Job
-from harness.measure.options import Options
+from harness.measure import environment
+from harness.measure.steps import vmm
 from harness.measure.tables import DRAWN
-from harness.measure.timing import QUEUE_CYCLES, Timer, quantile
+from harness.measure.timing import QUEUE_CYCLES, Timer, spread
 from tests.kernels.memory.fake_cuda import FakeCuda
+from tests.measure.jobs import make_job
 
 CUDA = torch.device("cuda", 0)
 MIB = 2**20
 
 
-def job(tmp_path, **options):
-    return Job("vmm", Options(**options), tmp_path, CUDA, "command", {}, 100, lambda line: None)
-
-
 def take(tmp_path, fake, samples=200):
-    made, fences = job(tmp_path), []
-    vmm.table(made, fake, lambda: fences.append(len(fake.mapped)), samples)
+    made, fences = make_job("vmm", tmp_path, "cuda"), []
+    vmm.time_calls(made, fake, lambda: fences.append(len(fake.mapped)), samples)
     return made, fences
 
 
@@ -58,7 +55,7 @@ def test_a_size_that_the_driver_refuses_is_named_with_its_answer(tmp_path):
     refused = {r["page_bytes"]: r["reason"] for r in made.results["refused"]}
     assert set(refused) == {64 * 1024, 128 * 1024, 256 * 1024}
     assert set(refused.values()) == {"cuMemCreate: CUDA_ERROR_INVALID_VALUE"}
-    shown = "\n".join(DRAWN["vmm"](made.results))
+    shown = " ".join("\n".join(DRAWN["vmm"](made.results)).split())
     assert "| set_access | 2 | 2 |" in shown
     assert "CUDA_ERROR_INVALID_VALUE" in shown
 
@@ -131,9 +128,11 @@ def test_a_sample_is_flushed_queued_and_between_two_events():
 
 
 def test_quantiles_are_samples():
-    values = [5.0, 1.0, 4.0, 2.0, 3.0]
-    assert [quantile(values, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)] == [1, 1, 3, 5, 5]
-    assert quantile(list(range(1, 201)), 0.99) == 198
+    assert spread([5.0, 1.0, 4.0, 2.0, 3.0]) == {
+        "samples": 5, "median_s": 3.0, "p10_s": 1.0, "p90_s": 5.0, "p99_s": 5.0,
+    }  # fmt: skip
+    assert spread([float(n) for n in range(1, 201)])["p99_s"] == 198.0
+    assert spread([1.0, 2.0])["median_s"] == 1.5
 
 
 def test_the_environment_of_a_gpu(monkeypatch):
@@ -147,3 +146,38 @@ def test_the_environment_of_a_gpu(monkeypatch):
     assert found["accelerator"]["name"] == "A GPU"
     assert found["accelerator"]["capability"] == "9.0"
     assert "driver" in found["accelerator"]
+
+
+class FakeNvml:
+    """What is asked of `pynvml`."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, there):
+        self.there, self.open = there, 0
+
+    def nvmlInit(self):
+        if not self.there:
+            raise self.NVMLError("driver not loaded")
+        self.open += 1
+
+    def nvmlShutdown(self):
+        self.open -= 1
+
+    def nvmlSystemGetDriverVersion(self):
+        assert self.open
+        return "580.1"
+
+
+@pytest.mark.parametrize(("there", "version"), [(True, "580.1"), (False, None)])
+def test_the_driver_says_its_version_if_there_is_one(monkeypatch, there, version):
+    nvml = FakeNvml(there)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert environment.driver_version() == version
+    assert not nvml.open
+
+
+def test_without_nvidia_ml_py_the_driver_is_unknown(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert environment.driver_version() is None

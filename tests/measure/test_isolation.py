@@ -6,10 +6,7 @@ import pytest
 
 from harness.measure import runner
 from harness.measure.__main__ import main
-
-
-def records(out):
-    return {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
+from tests.measure.jobs import records
 
 
 def test_a_step_in_a_process_of_its_own(tmp_path):
@@ -35,7 +32,7 @@ def test_a_process_that_dies_leaves_its_record(tmp_path, monkeypatch, status, ti
         (tmp_path / "vmm.json").write_text(json.dumps(record | left))
         return {"exit_status": status, "timed_out": timed_out, "seconds": 3.0, "output": ""}
 
-    monkeypatch.setattr(runner, "run_command", died)
+    monkeypatch.setattr(runner, "run_python", died)
     assert main(["device=cpu", "only=vmm", "isolate=true", f"out={tmp_path}"]) == 1
     kept = records(tmp_path)["vmm"]
     assert kept["reason"].startswith(reason)
@@ -44,6 +41,6 @@ def test_a_process_that_dies_leaves_its_record(tmp_path, monkeypatch, status, ti
 
 def test_a_process_that_cannot_start_is_a_failed_step(tmp_path, monkeypatch):
     done = {"exit_status": 1, "timed_out": False, "seconds": 1.0, "output": "x\nno module\n"}
-    monkeypatch.setattr(runner, "run_command", lambda *_: done)
+    monkeypatch.setattr(runner, "run_python", lambda *_: done)
     assert main(["device=cpu", "only=vmm", "isolate=true", f"out={tmp_path}"]) == 1
     assert records(tmp_path)["vmm"]["reason"] == "its process wrote nothing: no module"

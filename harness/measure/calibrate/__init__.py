@@ -1,4 +1,4 @@
-"""Measures a machine for `cost_model=calibrated`, and compares simulated with measured steps.
+"""Measures times for `cost_model=calibrated`, and how far simulated steps are from measured ones.
 
     python -m harness.measure.calibrate model=llama-tiny out=FILE
 

@@ -8,39 +8,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.command.frame import OK, run_command
 from harness.cost.shapes import CostError
 from harness.errors import ConfigError
-from harness.measure.calibrate.options import USAGE, Options, executor_spec, load_model, parse
+from harness.measure.calibrate.options import USAGE, CalibrateOptions, executor_spec, parse
+from harness.measure.options import load_model
 
 if TYPE_CHECKING:
     from harness.cost.calibration import Calibration
     from harness.executors.model.real import RealRun
 
-INTERRUPTED = 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 2, after one line, for input that is wrong."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(USAGE, end="")
-        return 0
+    return run_command(_main, USAGE, given, writing="the calibration")
+
+
+def _main(arguments: Sequence[str]) -> int:
     try:
-        options = parse(given)
-        return _run(options, _command(given))
+        return _calibrate(parse(arguments), _command(arguments))
     except (ConfigError, CostError) as error:
         # The executor names its own options; here they stand without their group.
-        print(f"error: {str(error).replace('executor.', '')}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: cannot write the calibration: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
+        raise ConfigError(str(error).replace("executor.", "")) from error
 
 
-def _run(options: Options, command: str) -> int:
+def _calibrate(options: CalibrateOptions, command: str) -> int:
     shape = load_model(options.model)
     out = _out(options)
 
@@ -50,7 +43,7 @@ def _run(options: Options, command: str) -> int:
     from harness.cost.calibration import load_calibration
     from harness.executors.model.real import RealRun, settle
     from harness.measure.calibrate import output
-    from harness.measure.calibrate.compare import compare
+    from harness.measure.calibrate.accuracy import measure_accuracy
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -70,13 +63,8 @@ def _run(options: Options, command: str) -> int:
     if options.compare:
         assert options.runs
         assert options.requests
-        found = compare(
-            real,
-            Calibrated(shape, calibration, options.calibration or str(out)),
-            runs=options.runs,
-            requests=options.requests,
-            say=_say,
-        )
+        cost = Calibrated(shape, calibration, options.calibration or str(out))
+        found = measure_accuracy(real, cost, options.runs, options.requests, say=_say)
         print(f"\nSimulated against measured steps, {calibration.statistic} of {options.runs}\n")
         print(output.errors(found))
         if out is not None:
@@ -88,45 +76,30 @@ def _run(options: Options, command: str) -> int:
             f"  python -m harness +workload=NAME model={options.model} "
             f"model.dtype_bytes={shape.dtype_bytes} cost_model=calibrated cost_model.file={out}"
         )
-    return 0
+    return OK
 
 
-def _command(given: list[str]) -> str:
+def _command(given: Sequence[str]) -> str:
     """Return the command without the folders of this machine: the file may be handed on."""
     named = [f"out={Path(x[4:]).name}" if x.startswith("out=") else x for x in given]
     return f"python -m harness.measure.calibrate {shlex.join(named)}".strip()
 
 
-def _measure(options: Options, real: RealRun, command: str) -> Calibration:
+def _measure(options: CalibrateOptions, real: RealRun, command: str) -> Calibration:
     from allocators.base import Unsupported
-    from harness.measure.calibrate.grids import FULL, QUICK
     from harness.measure.calibrate.measure import measure
-    from harness.measure.calibrate.serving import Overhead
-    from harness.results import describe_environment
+    from harness.results.environment import describe_environment
     from kernels.memory import OutOfMemory
 
-    grid = QUICK if options.quick else FULL
-    assert options.repeats
-    overhead = Overhead(real, grid.served, options.page_tokens)
     try:
-        calibration = measure(
-            real.decoder,
-            grid,
-            backend=real.spec.backend,
-            page_tokens=options.page_tokens,
-            repeats=options.repeats,
-            statistic=options.statistic,
-            say=_say,
-            between=overhead.take,
-        )
-        calibration = overhead.added(calibration)
+        calibration = measure(real, options, _say)
     except (Unsupported, OutOfMemory) as error:
         raise ConfigError(str(error)) from error
     calibration.command, calibration.environment = command, describe_environment()
     return calibration
 
 
-def _out(options: Options) -> Path | None:
+def _out(options: CalibrateOptions) -> Path | None:
     """Return the file to write, None if it is named later or none is written."""
     if options.out is None:
         return None

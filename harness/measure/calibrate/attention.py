@@ -15,8 +15,9 @@ import torch
 
 from allocators.base import BlockTable, IntArray, Strided
 from harness.cost.calibration import LAYOUTS
-from harness.measure.calibrate.bench import Bench, Laps, Point
 from harness.measure.calibrate.grids import Grid, tiles, up_to
+from harness.measure.layouts import shuffled, side_by_side
+from harness.measure.rounds import Rounds, Sampled
 from kernels import decode, new_slots, place, prefill, store
 from kernels.memory import Backing
 
@@ -39,13 +40,14 @@ class Parts:
     attend_s: float
 
 
-class StepBench:
-    """Adds the parts of steps to a bench; `memory` is a paged pool of all layers."""
+class StepParts:
+    """Adds the parts of steps to `rounds`; `memory` is a paged pool of all layers."""
 
     def __init__(
-        self, bench: Bench, grid: Grid, decoder: Decoder, memory: Backing, backend: str
+        self, rounds: Rounds, grid: Grid, decoder: Decoder, memory: Backing, backend: str
     ) -> None:
-        self._bench, self._grid, self._decoder, self._backend = bench, grid, decoder, backend
+        self._timer = rounds.timer
+        self._rounds, self._grid, self._decoder, self._backend = rounds, grid, decoder, backend
         self._model, geometry = decoder.shape, memory.geometry
         self._page, self._slots = geometry.page_tokens, geometry.capacity_tokens
         paged = [(memory.keys(i), memory.values(i)) for i in range(self._model.layers)]
@@ -66,8 +68,8 @@ class StepBench:
             lengths = np.full(-(-n // PIECE), PIECE)
             lengths[-1] -= lengths.sum() - n
             take = self._pass("paged", prefill, lengths, lengths)
-            linear.append(self._bench.add(lambda take=take: take().linear_s))
-            stores.append(self._bench.add(lambda take=take: take().store_s))
+            linear.append(self._rounds.add(lambda take=take: take().linear_s))
+            stores.append(self._rounds.add(lambda take=take: take().store_s))
         return {"tokens": tokens, "seconds": linear}, {"tokens": tokens, "seconds": stores}
 
     def decode(self) -> Table:
@@ -98,49 +100,49 @@ class StepBench:
 
     def _attention(
         self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
-    ) -> Point:
+    ) -> Sampled:
         if queries.max() < LONG_PIECE:
             take = self._pass(name, kernel, lengths, queries)
-            return self._bench.add(lambda: take().attend_s)
+            return self._rounds.add(lambda: take().attend_s)
         k, v = self._caches[name][0]
         rows = place(self._layout(name, lengths), k, queries)
         size = (int(queries.sum()), self._model.heads, self._model.head_dim)
         q = torch.randn(size).to(k.device, k.dtype)
         scale = self._decoder.scale
-        return self._bench.call(lambda: kernel(q, k, v, rows, None, scale, backend=self._backend))
+        return self._rounds.call(lambda: kernel(q, k, v, rows, None, scale, backend=self._backend))
 
     def _pass(
         self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
     ) -> Callable[[], Parts]:
         """Return what runs one pass of the decoder and takes the times of its parts."""
-        caches, device = self._caches[name], self._bench.device
+        caches, timer = self._caches[name], self._timer
         layout = self._layout(name, lengths)
         rows = place(layout, caches[0][0], queries)
-        slots = torch.as_tensor(new_slots(layout, queries), device=device)
-        tokens = torch.arange(int(queries.sum()), device=device) % self._model.vocab
-        positions = torch.arange(len(tokens), device=device) % self._model.max_context
+        slots = torch.as_tensor(new_slots(layout, queries), device=timer.device)
+        tokens = torch.arange(int(queries.sum()), device=timer.device) % self._model.vocab
+        positions = torch.arange(len(tokens), device=timer.device) % self._model.max_context
         more = (None,) if kernel is prefill else ()
         scale, backend = self._decoder.scale, self._backend
 
         def take() -> Parts:
-            laps = Laps(device)
+            marks: list[Any] = []
 
             def attend(
                 layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
             ) -> torch.Tensor:
-                laps.mark()
+                marks.append(timer.mark())
                 store(k, v, *caches[layer], slots, backend=backend)
-                laps.mark()
+                marks.append(timer.mark())
                 out = kernel(q, *caches[layer], rows, *more, scale, backend=backend)
-                laps.mark()
+                marks.append(timer.mark())
                 return out
 
-            self._bench.synchronize()
-            laps.mark()
+            timer.synchronize()
+            marks.append(timer.mark())
             self._decoder.hidden(tokens, positions, attend)
-            laps.mark()
+            marks.append(timer.mark())
             # From the start on: layers, store, attention, layers, store, attention, .., layers.
-            seconds = np.array(laps.seconds())
+            seconds = np.array(timer.laps(marks))
             n = len(caches)
             return Parts(seconds[::3].sum(), seconds[1::3].sum() / n, seconds[2::3].sum() / n)
 
@@ -149,14 +151,9 @@ class StepBench:
     # -- layouts ---------------------------------------------------------------------------------
     def _layout(self, name: str, lengths: IntArray) -> BlockTable | Strided:
         """Lay rows out side by side; pages in an order without any, as a pool in use has them."""
-        pages = -(-lengths // self._page)
-        first = np.cumsum(pages) - pages
         if name == "contiguous":
-            return Strided(first * self._page, lengths)
-        table = np.full((len(lengths), int(pages.max())), -1, dtype=np.int64)
-        for row, (start, n) in enumerate(zip(first.tolist(), pages.tolist(), strict=True)):
-            table[row, :n] = self._order[start : start + n]
-        return BlockTable(self._page, table, lengths)
+            return side_by_side(lengths, self._page)
+        return shuffled(lengths, self._page, self._order)
 
     def _fits(self, rows: int, length: int) -> bool:
         return rows * -(-length // self._page) * self._page <= self._slots

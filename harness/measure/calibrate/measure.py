@@ -2,98 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
 from allocators.base import Geometry
 from harness.cost.calibration import Calibration
-from harness.cost.shapes import ModelShape, kv_bytes_per_token
+from harness.cost.shapes import ModelShape, kv_bytes_per_token, kv_geometry
+from harness.executors.model.real import RealRun
 from harness.measure.calibrate import layers, memory
-from harness.measure.calibrate.attention import StepBench
-from harness.measure.calibrate.bench import Bench, Point
-from harness.measure.calibrate.grids import MIB, Grid
-from harness.measure.calibrate.statistics import STATISTICS
+from harness.measure.calibrate.attention import StepParts
+from harness.measure.calibrate.grids import FULL, QUICK, Grid
+from harness.measure.calibrate.options import STATISTICS, CalibrateOptions
+from harness.measure.calibrate.overhead import Overhead
+from harness.measure.rounds import Rounds, Sampled
+from harness.measure.timing import MIB, Timer
 from kernels.memory.pool import PoolMemory
-
-if TYPE_CHECKING:
-    from harness.executors.model.decoder import Decoder
 
 #: KV that measurements may take on a CPU; on a GPU a quarter of what is free, at most 16 times this
 POOL_BYTES = 512 * MIB
 
 
-def measure(
-    decoder: Decoder,
-    grid: Grid,
-    *,
-    backend: str,
-    page_tokens: int,
-    repeats: int,
-    statistic: str = "median",
-    pool_bytes: int | None = None,
-    say: Callable[[str], None] = lambda line: None,
-    between: Callable[[], None] = lambda: None,
-) -> Calibration:
-    """Return the calibration of `decoder` on its device, without the table of overheads.
+def measure(real: RealRun, options: CalibrateOptions, say: Callable[[str], None]) -> Calibration:
+    """Return the calibration of a decoder on its device; `say` is told of the progress.
 
-    `pool_bytes` bounds the KV cache that is measured; batches and contexts that do not fit are
-    left out.  `say` is told of the progress; `between` is called after each round.
+    Batches and contexts that do not fit into `POOL_BYTES` are left out.  Raises `Unsupported` and
+    `kernels.memory.OutOfMemory`.
     """
-    model, device = decoder.shape, decoder.device
-    bench = Bench(device)
-    geometry = _geometry(model, page_tokens, pool_bytes or _pool_bytes(device), grid)
+    assert options.repeats
+    decoder, grid, page_tokens = real.decoder, QUICK if options.quick else FULL, options.page_tokens
+    device, rounds = decoder.device, Rounds(Timer(decoder.device))
+    overhead = Overhead(real, grid.served, page_tokens)
+    geometry = _geometry(decoder.shape, page_tokens, _pool_bytes(device), grid)
     with ExitStack() as stack:
         pool = stack.enter_context(PoolMemory(geometry, decoder.dtype, device, paged=True))
-        step = StepBench(bench, grid, decoder, pool, backend)
+        step = StepParts(rounds, grid, decoder, pool, real.spec.backend)
         linear, store = step.layers()
-        swap_out, swap_in = memory.swaps(bench, grid, pool)
-        maps, unmaps, mapped = memory.calls(bench, grid, geometry, decoder.dtype)
+        swap_out, swap_in = memory.swaps(rounds, grid, pool)
+        maps, unmaps, mapped = memory.calls(rounds, grid, geometry, decoder.dtype)
         for backing in mapped:
             stack.enter_context(backing)
-        pace = layers.probe(bench, decoder)
+        pace = layers.probe(rounds, decoder)
         tables: dict[str, Any] = {
             "linear": linear,
             "store": store,
             "prefill": step.prefill(),
             "decode": step.decode(),
-            "sample": layers.sample(bench, grid.rows, decoder),
-            "table": memory.tables(bench, grid),
-            "copy": memory.copies(bench, grid, pool),
+            "sample": layers.sample(rounds, grid.rows, decoder),
+            "table": memory.tables(rounds, grid),
+            "copy": memory.copies(rounds, grid, pool),
             "swap_out": swap_out,
             "swap_in": swap_in,
             "map": maps,
             "unmap": unmaps,
         }
-        for number in bench.run(repeats):
-            what = f"round {number} of {repeats}" if number else "warm-up"
-            say(f"{len(bench.points)} times: {what}")
-            between()
-        pick = STATISTICS[statistic]
-        seconds, probe_s = _seconds(tables, pick), pick(pace.taken)
-    return Calibration(
-        model=asdict(model),
+        for number in rounds.run(options.repeats):
+            what = f"round {number} of {options.repeats}" if number else "warm-up"
+            say(f"{len(rounds.numbers)} times: {what}")
+            overhead.take()
+        pick = STATISTICS[options.statistic]
+        seconds, probe_s = _seconds(tables, pick), pick(pace.taken_s)
+    calibration = Calibration(
+        model=asdict(decoder.shape),
         device=device.type,
-        dtype=str(decoder.dtype).removeprefix("torch."),
-        backend=backend,
+        dtype=real.spec.dtype,
+        backend=real.spec.backend,
         batch_invariant=decoder.batching.tile > 1,
         row_tile=decoder.batching.tile,
         threads=torch.get_num_threads(),
         page_tokens=page_tokens,
-        repeats=repeats,
-        statistic=statistic,
+        repeats=options.repeats,
+        statistic=options.statistic,
         probe_s=probe_s,
         tables=seconds,
     )
+    return overhead.added(calibration)
 
 
-def _seconds(value: Any, pick: Callable[[Iterable[float]], float]) -> Any:
-    """Replace every point by one number."""
-    if isinstance(value, Point):
-        return pick(value.taken)
+def _seconds(value: Any, pick: Callable[[Sequence[float]], float]) -> Any:
+    """Replace everything sampled by one number."""
+    if isinstance(value, Sampled):
+        return pick(value.taken_s)
     if isinstance(value, dict):
         return {key: _seconds(inner, pick) for key, inner in value.items()}
     return [_seconds(inner, pick) for inner in value] if isinstance(value, list) else value
@@ -104,17 +96,15 @@ def _geometry(model: ModelShape, page_tokens: int, pool_bytes: int, grid: Grid) 
     most = grid.rows[-1] * min(model.max_context, grid.context[-1])
     tokens = min(most, pool_bytes // kv_bytes_per_token(model))
     tokens = max(tokens, 2 * grid.rows[-1]) // page_tokens * page_tokens
-    return Geometry(
+    geometry = kv_geometry(
+        model,
+        1,
         capacity_tokens=max(tokens, page_tokens),
+        host_tokens=grid.moved[-1],
         max_seqs=grid.rows[-1],
         max_len=model.max_context,
-        page_tokens=page_tokens,
-        layers=model.layers,
-        kv_heads=model.kv_heads,
-        head_dim=model.head_dim,
-        dtype_bytes=model.dtype_bytes,
-        host_tokens=grid.moved[-1],
     )
+    return replace(geometry, page_tokens=page_tokens)
 
 
 def _pool_bytes(device: torch.device) -> int:

@@ -1,16 +1,20 @@
-"""The options of the command, typed, and their checks."""
+"""The options of the command, typed, and their checks; importing this imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+
+import numpy as np
 
 from harness.command.arguments import parse_options
-from harness.cost.shapes import ModelShape
 from harness.errors import ConfigError
 from harness.executors.spec import ExecutorSpec
-from harness.measure.calibrate.statistics import STATISTICS
+from harness.measure.options import check_one_of
+
+#: how several times of one thing become one.  Others on the machine only ever make it slower, so
+#: the least is what it does undisturbed, and the median what is to be expected while they go on
+STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {"median": np.median, "least": np.min}
 
 USAGE = """\
 usage: python -m harness.measure.calibrate [OPTION=VALUE ...]
@@ -41,7 +45,7 @@ file what each of their steps should take, and reports the error.
 
 
 @dataclass
-class Options:
+class CalibrateOptions:
     model: str = "llama-tiny"
     out: str | None = None
     calibration: str | None = None
@@ -59,16 +63,10 @@ class Options:
     quick: bool = False
 
 
-def parse(arguments: Sequence[str]) -> Options:
+def parse(arguments: Sequence[str]) -> CalibrateOptions:
     """Return the options of a command line.  Raises `ConfigError` of one line for any mistake."""
-    return _checked(parse_options(arguments, Options))
-
-
-def _checked(options: Options) -> Options:
-    if options.statistic not in STATISTICS:
-        raise ConfigError(
-            f"statistic must be one of {', '.join(STATISTICS)}, got {options.statistic!r}"
-        )
+    options = parse_options(arguments, CalibrateOptions)
+    check_one_of("statistic", options.statistic, STATISTICS)
     for name, default, quick in (("repeats", 9, 3), ("requests", 24, 8), ("runs", 3, 1)):
         if getattr(options, name) is None:
             setattr(options, name, quick if options.quick else default)
@@ -86,7 +84,7 @@ def _checked(options: Options) -> Options:
     return options
 
 
-def executor_spec(options: Options) -> ExecutorSpec:
+def executor_spec(options: CalibrateOptions) -> ExecutorSpec:
     """Return the executor that these options ask for."""
     return ExecutorSpec(
         name="model",
@@ -95,18 +93,3 @@ def executor_spec(options: Options) -> ExecutorSpec:
         backend=options.backend,
         batch_invariant=options.batch_invariant,
     )
-
-
-def load_model(name: str) -> ModelShape:
-    """Return the shape of `conf/model/NAME.yaml`."""
-    from omegaconf import OmegaConf
-
-    folder = files("conf") / "model"
-    names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
-    if name not in names:
-        raise ConfigError(f"model must be one of {', '.join(names)}, got {name!r}")
-    text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
-    merged = OmegaConf.merge(OmegaConf.structured(ModelShape), OmegaConf.create(text))
-    shape = OmegaConf.to_object(merged)
-    assert isinstance(shape, ModelShape)
-    return shape

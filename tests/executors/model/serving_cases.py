@@ -16,7 +16,7 @@ from harness.engine.engine import Engine
 from harness.executors.model.decoder import build_decoder
 from harness.executors.model.executor import ModelExecutor
 from kernels.memory import backing_for
-from tests.kernels.memory.cases import expected_bytes
+from tests.kernels.memory.expected import expected_bytes
 from workloads.requests import RequestTable
 
 #: 64 KiB hold 32 tokens of one tensor of LLAMA, 16 of one that has all its layers

@@ -14,6 +14,7 @@ from kernels import load, new_slots, store
 from kernels.memory import backing_for
 from kernels.memory.host_space import HostSpace
 from kernels.memory.os_memory import OS_PAGE_BYTES
+from tests.kernels.memory.expected import expected_bytes
 
 #: keys of the first layer hold a token's value; each next cache that much more
 CACHE_STEP = 1 << 20
@@ -98,16 +99,6 @@ def read_values(backing, layout):
             assert found is None or torch.equal(value, found), "caches differ"
             found = value
     return np.split(found.cpu().numpy().astype(np.int64), np.cumsum(lengths)[:-1])
-
-
-def expected_bytes(allocator):
-    """What the allocator's own state says is held, in whole pages of the operating system."""
-    active, cached, _ = allocator.balance()
-    if allocator.pages_per_group:
-        return (active + cached) * allocator.pages_per_group * allocator.page_bytes
-    g = allocator.geometry
-    tokens = g.capacity_tokens // g.page_tokens * g.page_tokens
-    return -(-tokens * g.bytes_per_token // OS_PAGE_BYTES) * OS_PAGE_BYTES
 
 
 class RealMemory(Memory):

@@ -12,7 +12,8 @@ from kernels.memory.tensors import wrap
 from kernels.memory.virtual import VirtualMemory
 from kernels.memory.virtual_cuda import CudaDriver, find_bindings, probe_vmm
 from kernels.memory.virtual_shape import VirtualShape
-from tests.kernels.memory.cases import ALLOCATORS, expected_bytes
+from tests.kernels.memory.cases import ALLOCATORS
+from tests.kernels.memory.expected import expected_bytes
 from tests.kernels.memory.fake_cuda import FakeCuda, FakeTorchCuda
 
 CUDA = torch.device("cuda", 0)

@@ -21,13 +21,13 @@ from kernels.memory.virtual_cpu import CpuDriver
 from kernels.memory.virtual_shape import VirtualShape
 from tests.kernels.memory.cases import (
     ALLOCATORS,
-    expected_bytes,
     geometry,
     read_values,
     small,
     tiny,
     write_values,
 )  # fmt: skip
+from tests.kernels.memory.expected import expected_bytes
 
 ONE = np.array([0])
 

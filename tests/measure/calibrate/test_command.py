@@ -13,7 +13,7 @@ import torch
 from harness.cost import Calibrated, CostSpec, HardwareSpec, Work, make_cost
 from harness.cost.calibration import CURVES, LAYOUTS, load_calibration
 from harness.cost.shapes import ModelShape
-from harness.measure.calibrate import grids
+from harness.measure.calibrate import measure
 from harness.measure.calibrate.__main__ import main
 from harness.measure.calibrate.grids import Grid
 
@@ -31,9 +31,9 @@ SMALL = Grid(
 def _small(tmp_path, monkeypatch):
     """A grid that is measured in a second, and a model that is served as fast."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(grids, "QUICK", SMALL)
+    monkeypatch.setattr(measure, "QUICK", SMALL)
     monkeypatch.setattr("harness.measure.calibrate.__main__.load_model", lambda name: TINY)
-    monkeypatch.setattr("harness.measure.calibrate.bench.LEAST_SAMPLE_S", 1e-5)
+    monkeypatch.setattr("harness.measure.rounds.LEAST_SAMPLE_S", 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, capsys, tmp_path
 
 
 def test_a_model_that_is_not_there_is_named_with_those_that_are(capsys, monkeypatch):
-    from harness.measure.calibrate.options import load_model
+    from harness.measure.options import load_model
 
     monkeypatch.setattr("harness.measure.calibrate.__main__.load_model", load_model)
     assert main(["model=lama"]) == 2
@@ -72,11 +72,11 @@ def test_a_model_that_is_not_there_is_named_with_those_that_are(capsys, monkeypa
 
 
 def test_help_names_every_option(capsys):
-    from harness.measure.calibrate.options import Options
+    from harness.measure.calibrate.options import CalibrateOptions
 
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert [f.name for f in fields(Options) if f"\n  {f.name}=" not in said] == []
+    assert [f.name for f in fields(CalibrateOptions) if f"\n  {f.name}=" not in said] == []
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,9 @@ def written(tmp_path_factory):
     """The file and the output of one run of the whole command."""
     out = tmp_path_factory.mktemp("calibration") / "tiny.json"
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
-        patch.setattr(grids, "QUICK", SMALL)
+        patch.setattr(measure, "QUICK", SMALL)
         patch.setattr("harness.measure.calibrate.__main__.load_model", lambda name: TINY)
-        patch.setattr("harness.measure.calibrate.bench.LEAST_SAMPLE_S", 1e-5)
+        patch.setattr("harness.measure.rounds.LEAST_SAMPLE_S", 1e-5)
         arguments = ["quick=true", "device=cpu", "repeats=2", "requests=3", f"out={out}"]
         assert main(arguments) == 0
     return out, said.getvalue()

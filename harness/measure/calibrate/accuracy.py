@@ -8,13 +8,13 @@ the machine itself has changed by since is no error of the cost model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from allocators.base import AllocatorError
+from allocators.base import Allocator, AllocatorError, Geometry
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
@@ -22,10 +22,11 @@ from harness.cost.calibrated import Calibrated
 from harness.cost.calibration import Calibration
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.executors.model.real import RealRun
-from harness.measure.calibrate.bench import Bench
 from harness.measure.calibrate.layers import probe
-from harness.measure.calibrate.serving import Case, Step, serve
-from harness.measure.calibrate.statistics import STATISTICS
+from harness.measure.calibrate.options import STATISTICS
+from harness.measure.rounds import Rounds
+from harness.measure.serving import SMALLEST_PAGE, ServedStep, ServingRun, serve
+from harness.measure.timing import Timer
 from workloads.build import build
 from workloads.requests import RequestTable
 from workloads.spec import LengthSpec, WorkloadSpec
@@ -35,7 +36,7 @@ MOVES = ("copies", "maps", "swaps")
 
 
 @dataclass(frozen=True, slots=True)
-class Error:
+class StepErrors:
     """How far off one group of steps is; `total_ratio` is simulated over measured time of all."""
 
     steps: str
@@ -45,7 +46,7 @@ class Error:
     total_ratio: float
 
     @classmethod
-    def of(cls, name: str, steps: list[Step]) -> Error:
+    def of(cls, name: str, steps: list[ServedStep]) -> StepErrors:
         measured = np.array([step.measured_s for step in steps])
         simulated = np.array([step.simulated_s for step in steps])
         error = np.abs(simulated - measured) / measured
@@ -54,14 +55,14 @@ class Error:
 
 
 @dataclass
-class Comparison:
+class Accuracy:
     """Errors by kind of step and by run, and the runs that this device cannot do.
 
     `machine` are times of the calibration's probe between the runs, over what it took then.
     """
 
-    by_kind: list[Error]
-    by_run: list[Error]
+    by_kind: list[StepErrors]
+    by_run: list[StepErrors]
     skipped: dict[str, str]
     machine: list[float]
 
@@ -69,87 +70,81 @@ class Comparison:
         return asdict(self)
 
 
-def cases(page_tokens: int, requests: int) -> Iterator[Case]:
-    """Yield the runs: each has something that the others have not."""
+def serving_runs(device: str, page_tokens: int, requests: int) -> Iterator[ServingRun]:
+    """Yield the runs for a kind of device: each has something that the others have not."""
     chat = _requests(requests, (16, 384), (8, 64))
 
-    def paged(geometry: Any) -> Paged:
+    def paged(geometry: Geometry) -> Allocator:
         return Paged(geometry, block_size=page_tokens)
 
+    def growing(geometry: Geometry) -> Allocator:
+        return Contiguous(geometry, reservation="grow")
+
+    def virtual(geometry: Geometry) -> Allocator:
+        return Virtual(geometry, page_size=SMALLEST_PAGE[device])
+
     roomy, engine = 512 * requests, EngineSpec(max_num_seqs=requests, max_len=512)
-    yield Case("paged", paged, chat, roomy, engine)
-    yield Case(
-        "contiguous, growing", lambda g: Contiguous(g, reservation="grow"), chat, roomy, engine
-    )
-    yield Case("virtual", lambda g: _virtual(g), chat, 2 * roomy, engine)
+    yield ServingRun("paged", paged, chat, roomy, engine)
+    yield ServingRun("contiguous, growing", growing, chat, roomy, engine)
+    yield ServingRun("virtual", virtual, chat, 2 * roomy, engine)
     chunked = replace(engine, policy="chunked", max_num_batched_tokens=128)
-    yield Case("paged, chunked", paged, chat, roomy, chunked)
+    yield ServingRun("paged, chunked", paged, chat, roomy, chunked)
     beam = replace(engine, max_num_seqs=4 * requests)
     fewer = _requests(max(1, requests // 3), (16, 128), (8, 48))
-    yield Case("paged, beam", paged, fewer, roomy, beam, SamplingSpec("beam", width=4))
+    yield ServingRun("paged, beam", paged, fewer, roomy, beam, SamplingSpec("beam", width=4))
     tight = _requests(requests, (16, 128), (32, 96))
     swap = replace(engine, preemption="swap")
-    yield Case("paged, swap", paged, tight, max(512, 80 * requests), swap)
+    yield ServingRun("paged, swap", paged, tight, max(512, 80 * requests), swap)
 
 
-def compare(
-    real: RealRun,
-    cost: Calibrated,
-    *,
-    runs: int,
-    requests: int,
-    say: Callable[[str], None] = lambda line: None,
-) -> Comparison:
-    """Serve every case `runs` times and return the errors.  `say` is told of the progress."""
+def measure_accuracy(
+    real: RealRun, cost: Calibrated, runs: int, requests: int, *, say: Callable[[str], None]
+) -> Accuracy:
+    """Serve every workload `runs` times and return the errors.  `say` is told of the progress."""
     calibration = cost.calibration
-    served: dict[str, list[list[Step]]] = {}
+    served: dict[str, list[list[ServedStep]]] = {}
     skipped: dict[str, str] = {}
     machine = []
     for number in range(runs):  # in rounds, as the measurements
-        for case in cases(calibration.page_tokens, requests):
+        for run in serving_runs(real.spec.device, calibration.page_tokens, requests):
             machine.append(_machine(real, calibration))
             try:
-                served.setdefault(case.name, []).append(serve(case, real, cost))
+                served.setdefault(run.name, []).append(serve(run, real, cost))
             except AllocatorError as error:
-                skipped[case.name] = str(error)
+                skipped[run.name] = str(error)
         say(f"served {len(served)} runs: round {number + 1} of {runs}")
     pick = STATISTICS[calibration.statistic]
     found = {name: _merged(same, pick) for name, same in served.items() if name not in skipped}
-    by_run = [Error.of(*item) for item in found.items()]
-    return Comparison(_by_kind(found), by_run, skipped, machine)
+    by_run = [StepErrors.of(*item) for item in found.items()]
+    return Accuracy(_by_kind(found), by_run, skipped, machine)
 
 
-def _by_kind(found: dict[str, list[Step]]) -> list[Error]:
+def _by_kind(found: dict[str, list[ServedStep]]) -> list[StepErrors]:
     steps = [step for run in found.values() for step in run]
     groups = {kind: [s for s in steps if s.kind == kind and not s.moves] for kind in KINDS}
     groups |= {f"with {name}": [s for s in steps if name in s.moves] for name in MOVES}
     groups["all"] = steps
-    return [Error.of(name, group) for name, group in groups.items() if group]
+    return [StepErrors.of(name, group) for name, group in groups.items() if group]
 
 
 def _machine(real: RealRun, calibration: Calibration) -> float:
     """Return what the calibration's probe takes now, over what it took then."""
-    bench = Bench(real.decoder.device)
-    point = probe(bench, real.decoder)
-    for _ in bench.run(9):
+    rounds = Rounds(Timer(real.decoder.device))
+    pace = probe(rounds, real.decoder)
+    for _ in rounds.run(9):
         pass
-    return STATISTICS[calibration.statistic](point.taken) / calibration.probe_s
+    return STATISTICS[calibration.statistic](pace.taken_s) / calibration.probe_s
 
 
-def _merged(runs: list[list[Step]], pick: Callable[[Iterable[float]], float]) -> list[Step]:
+def _merged(
+    runs: list[list[ServedStep]], pick: Callable[[Sequence[float]], float]
+) -> list[ServedStep]:
     """Return the steps, each with one time of those it took in runs of the same steps."""
     assert len({tuple((s.kind, s.moves, s.rows) for s in run) for run in runs}) == 1
     return [
-        replace(same[0], measured_s=pick(step.measured_s for step in same))
+        replace(same[0], measured_s=pick([step.measured_s for step in same]))
         for same in zip(*runs, strict=True)
     ]
-
-
-def _virtual(geometry: Any) -> Virtual:
-    """Use the smallest page that a virtual backing can map here: on a GPU that is 2 MiB."""
-    import torch
-
-    return Virtual(geometry, page_size="2MiB" if torch.cuda.is_available() else "64KiB")
 
 
 def _requests(n: int, prompt: tuple[int, int], output: tuple[int, int]) -> RequestTable:

@@ -38,12 +38,11 @@ class DriverError(Exception):
 
 
 @dataclass
-class Calls:
+class DriverCalls:
     """The driver's calls, each timed; what is held is noted, so that `close` gives it back."""
 
     cu: Any
     index: int
-    clock: Callable[[], float] = perf_counter
     taken: dict[str, list[float]] = field(default_factory=dict)
     ranges: dict[int, int] = field(default_factory=dict)
     handles: list[Any] = field(default_factory=list)
@@ -67,19 +66,19 @@ class Calls:
             return None
         return int(self._call(None, "cuMemGetAllocationGranularity", self.prop, flag))
 
-    def reserve(self, size: int, name: str = "reserve") -> int:
-        address = int(self._call(name, "cuMemAddressReserve", size, 0, 0, 0))
-        self.ranges[address] = size
+    def reserve(self, size_bytes: int, name: str = "reserve") -> int:
+        address = int(self._call(name, "cuMemAddressReserve", size_bytes, 0, 0, 0))
+        self.ranges[address] = size_bytes
         return address
 
-    def create(self, size: int) -> Any:
-        self.handles.append(self._call("create", "cuMemCreate", size, self.prop, 0))
+    def create(self, size_bytes: int) -> Any:
+        self.handles.append(self._call("create", "cuMemCreate", size_bytes, self.prop, 0))
         return self.handles[-1]
 
-    def map(self, address: int, size: int, handle: Any) -> None:
-        self._call("map", "cuMemMap", address, size, 0, handle, 0)
-        self.mapped[address] = size
-        self._call("set_access", "cuMemSetAccess", address, size, [self.access], 1)
+    def map(self, address: int, size_bytes: int, handle: Any) -> None:
+        self._call("map", "cuMemMap", address, size_bytes, 0, handle, 0)
+        self.mapped[address] = size_bytes
+        self._call("set_access", "cuMemSetAccess", address, size_bytes, [self.access], 1)
 
     def unmap(self, address: int) -> None:
         self._call("unmap", "cuMemUnmap", address, self.mapped[address])
@@ -104,9 +103,9 @@ class Calls:
 
     def _call(self, what: str | None, name: str, *arguments: Any) -> Any:
         call = getattr(self.cu, name)
-        began_s = self.clock()
+        began_s = perf_counter()
         status, *rest = call(*arguments)
-        seconds = self.clock() - began_s
+        seconds = perf_counter() - began_s
         if int(status) != int(self.cu.CUresult.CUDA_SUCCESS):
             raise DriverError(f"{name}: {getattr(status, 'name', status)}")
         if what is not None:
@@ -124,13 +123,13 @@ def run(job: Job) -> None:
     # The context of the device that torch uses becomes this thread's.
     torch.zeros(1, device=job.device)
     torch.cuda.synchronize(job.device)
-    table(job, find_bindings(), lambda: torch.cuda.synchronize(job.device))
+    time_calls(job, find_bindings(), lambda: torch.cuda.synchronize(job.device))
 
 
-def table(job: Job, cu: Any, fence: Callable[[], None], samples: int = SAMPLES) -> None:
+def time_calls(job: Job, cu: Any, fence: Callable[[], None], samples: int = SAMPLES) -> None:
     """Take the times through the bindings `cu`; `fence` waits for the device."""
     index, results = job.device.index or 0, job.results
-    probe = Calls(cu, index)
+    probe = DriverCalls(cu, index)
     least = probe.granularity("MINIMUM")
     assert least is not None
     results["granularity_bytes"] = {
@@ -138,40 +137,40 @@ def table(job: Job, cu: Any, fence: Callable[[], None], samples: int = SAMPLES) 
         "recommended": probe.granularity("RECOMMENDED"),
     }
     results["refused"] = [
-        {"page_bytes": size, "reason": _refusal(cu, index, size)}
-        for size in SMALLER
-        if size % least
+        {"page_bytes": size_bytes, "reason": _refusal(cu, index, size_bytes)}
+        for size_bytes in SMALLER
+        if size_bytes % least
     ]
     rows: list[dict[str, Any]] = []
     results["rows"] = rows
     for multiple in MULTIPLES:
-        size = multiple * least
-        if not job.room(f"pages of {size} bytes", 0.5):
+        size_bytes = multiple * least
+        if not job.room(f"pages of {size_bytes} bytes", 0.5):
             continue
-        calls = Calls(cu, index)
+        calls = DriverCalls(cu, index)
         try:
-            _rounds(calls, size, samples, fence)
+            _rounds(calls, size_bytes, samples, fence)
         except DriverError as error:
-            results["refused"].append({"page_bytes": size, "reason": str(error)})
+            results["refused"].append({"page_bytes": size_bytes, "reason": str(error)})
         finally:
             calls.close()
         rows.extend(
-            {"page_bytes": size, "call": name, **spread(calls.taken[name])}
+            {"page_bytes": size_bytes, "call": name, **spread(calls.taken[name])}
             for name in CALLS
             if name in calls.taken
         )
         job.save()
 
 
-def _rounds(calls: Calls, size: int, samples: int, fence: Callable[[], None]) -> None:
-    """Go through `samples` pages of `size` bytes, in rounds of as many as may be held."""
-    pages = max(1, min(samples, HELD_BYTES // size))
+def _rounds(calls: DriverCalls, size_bytes: int, samples: int, fence: Callable[[], None]) -> None:
+    """Go through `samples` pages of `size_bytes`, in rounds of as many as may be held."""
+    pages = max(1, min(samples, HELD_BYTES // size_bytes))
     done = 0
     while done < samples:
-        base = calls.reserve(pages * size, "reserve_all")
-        places = [base + page * size for page in range(pages)]
-        for handle, place in zip([calls.create(size) for _ in places], places, strict=True):
-            calls.map(place, size, handle)
+        base = calls.reserve(pages * size_bytes, "reserve_all")
+        places = [base + page * size_bytes for page in range(pages)]
+        for handle, place in zip([calls.create(size_bytes) for _ in places], places, strict=True):
+            calls.map(place, size_bytes, handle)
         fence()
         for place in places:
             calls.unmap(place)
@@ -179,16 +178,16 @@ def _rounds(calls: Calls, size: int, samples: int, fence: Callable[[], None]) ->
             calls.release()
         calls.free(base, "free_all")
         done += pages
-    ranges = [calls.reserve(size) for _ in range(samples)]
+    ranges = [calls.reserve(size_bytes) for _ in range(samples)]
     for address in ranges:
         calls.free(address)
 
 
-def _refusal(cu: Any, index: int, size: int) -> str:
+def _refusal(cu: Any, index: int, size_bytes: int) -> str:
     """Return what the driver answers to a page smaller than it grants; empty: it took it."""
-    calls = Calls(cu, index)
+    calls = DriverCalls(cu, index)
     try:
-        calls.create(size)
+        calls.create(size_bytes)
     except DriverError as error:
         return str(error)
     finally:

@@ -6,8 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from allocators.paged import Paged
+from harness.engine.config import EngineSpec
+from harness.executors.model.real import RealRun, settle
+from harness.executors.spec import ExecutorSpec
 from harness.measure.job import Job
+from harness.measure.options import load_model
+from harness.measure.serving import FreeCost, ServingRun, serve
 from harness.measure.subprocesses import release
+from workloads.requests import RequestTable
 
 #: requests that are simulated; steps are taken to grow in proportion
 SIMULATED = 200
@@ -56,15 +63,6 @@ def simulated_steps(model: str, kv_gib: int, workload: str) -> dict[str, int]:
 
 def trial_step_s(job: Job, model: str) -> float:
     """Return the median seconds of the steps of a few requests on the real model."""
-    from allocators.paged import Paged
-    from harness.engine.config import EngineSpec, SamplingSpec
-    from harness.engine.engine import Engine
-    from harness.executors.model.real import RealRun, settle
-    from harness.executors.spec import ExecutorSpec
-    from harness.measure.calibrate.options import load_model
-    from harness.measure.serving import geometry
-    from workloads.requests import RequestTable
-
     spec = ExecutorSpec(name="model", device=job.device.type)
     shape = settle(spec, load_model(model))
     real = RealRun(spec, shape, 0)
@@ -73,11 +71,9 @@ def trial_step_s(job: Job, model: str) -> float:
         prompt_tokens=np.full(TRIAL_REQUESTS, 4 * TRIAL_TOKENS),
         output_tokens=np.full(TRIAL_REQUESTS, TRIAL_TOKENS),
     )
-    room = geometry(shape, 8 * TRIAL_TOKENS * TRIAL_REQUESTS, 0, shape.max_context, TRIAL_REQUESTS)
-    allocator, sampling = Paged(room), SamplingSpec("greedy")
-    with real.executor(allocator, requests, sampling) as executor:
-        options = EngineSpec(max_num_seqs=TRIAL_REQUESTS)
-        log = Engine(allocator, requests, sampling, options, executor, 0).run("trial")
-    del real, executor
+    capacity_tokens = 8 * TRIAL_TOKENS * TRIAL_REQUESTS
+    engine = EngineSpec(max_num_seqs=TRIAL_REQUESTS)
+    steps = serve(ServingRun("trial", Paged, requests, capacity_tokens, engine), real, FreeCost())
+    del real
     release(job.device)
-    return float(np.median(log.timeline["time_s"] - log.timeline["start_s"]))
+    return float(np.median([step.measured_s for step in steps]))

@@ -1,4 +1,4 @@
-"""The step `comparison`: the default allocators on OPT-13B shapes, by the public command."""
+"""The steps `comparison` and `beam`: the default allocators serve, by the public command."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import shutil
 from typing import Any
 
 from harness.measure.job import Job, one_line
-from harness.measure.subprocesses import last_line, release, run_command, without_paths
+from harness.measure.steps import sizing
+from harness.measure.subprocesses import last_line, run_for
 
-#: the issue's comparison: its model, KV pool and workload; weights are random
+#: what a GPU serves in `comparison`; weights are random
 MODEL, KV_GIB, WORKLOAD = "opt-13b", 12, "sharegpt"
-#: with device=cpu: what shows that the command works, in seconds
+#: with device=cpu or quick=true: what shows that the command works, in seconds
 CPU_REQUESTS = 2
 #: if a trial cannot tell how many fit
 FALLBACK_REQUESTS = 40
@@ -25,17 +26,22 @@ METRICS = (
 KEPT_BYTES = 2**20
 
 
-def run(job: Job) -> None:
-    """Run the comparison and keep its summary."""
+def serve_chat(job: Job) -> None:
+    """Serve a chat workload on OPT-13B shapes."""
     if job.device.type == "cpu":
         requests, model = job.options.requests or CPU_REQUESTS, "llama-tiny"
         memory = ["executor.pool_mib=256"]
     else:
         requests, model, memory = _how_many(job), MODEL, [f"kv_memory_gib={KV_GIB}"]
-    compare(job, [f"+workload={WORKLOAD}", f"model={model}", *memory], requests)
+    serve(job, [f"+workload={WORKLOAD}", f"model={model}", *memory], requests)
 
 
-def compare(job: Job, options: list[str], requests: int | None) -> None:
+def serve_beams(job: Job) -> None:
+    """Serve the demonstration's beam search on a small model."""
+    serve(job, ["+workload=beam", "model=llama-tiny"], CPU_REQUESTS if job.quick else None)
+
+
+def serve(job: Job, options: list[str], requests: int | None) -> None:
     """Run `python -m harness` with these options within the step's time; fill `results`.
 
     Raises `RuntimeError` if no row came of it.
@@ -46,10 +52,7 @@ def compare(job: Job, options: list[str], requests: int | None) -> None:
     if requests is not None:
         arguments.append(f"executor.max_requests={requests}")
     arguments += ["report=none", f"hydra.run.dir={directory}"]
-    release(job.device)
-    done = run_command(arguments, job.left_s())
-    without_paths(done, job.out)
-    job.results["run"] = done
+    done = run_for(job, arguments, job.left_s(), "what the comparison was interrupted in")
     job.save()
     summary = directory / "summary.json"
     if not summary.is_file():
@@ -65,9 +68,7 @@ def compare(job: Job, options: list[str], requests: int | None) -> None:
     _trim(job)
     job.save()
     broken = [row for row in job.results["rows"] if row["status"] == "error"]
-    if done["timed_out"]:
-        job.results.setdefault("left_out", []).append("what the comparison was interrupted in")
-    elif broken:
+    if broken and not done["timed_out"]:
         raise RuntimeError(f"{broken[0]['allocator']}: {broken[0]['reason']}")
 
 
@@ -96,10 +97,8 @@ def _how_many(job: Job) -> int:
     """Return how many requests the comparison serves."""
     if job.options.requests is not None:
         return job.options.requests
-    from harness.measure.sizing import fitting_requests
-
     try:
-        found = fitting_requests(job, MODEL, KV_GIB, WORKLOAD)
+        found = sizing.fitting_requests(job, MODEL, KV_GIB, WORKLOAD)
     except Exception as error:
         # The trial only chooses a number; the comparison itself shows what is wrong.
         found = {"requests": FALLBACK_REQUESTS, "reason": f"no trial: {one_line(error)}"}

@@ -1,0 +1,60 @@
+"""Runs tests that leave records of what they checked, and reads those records.
+
+What is right is decided in `tests`, once; here it is only run on the device that is measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from harness.measure.job import Job, Skipped
+from harness.measure.subprocesses import ROOT, last_line, run_for
+
+#: names the file to which tests append their records, a JSON object a line (tests/records.py)
+VARIABLE = "KV_HARNESS_RECORDS"
+#: without the options, the conftest and the plugins of the whole suite, which a machine with a GPU
+#: may lack
+_PYTEST: Sequence[str] = (
+    *("-m", "pytest", "-q", "--tb=short", "--noconftest", "-o", "addopts="),
+    *("--import-mode=importlib", "-p", "no:cacheprovider"),
+)
+
+
+def run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str, Any]]]:
+    """Run those of the file `tests` that are for this device; return their records by kind.
+
+    The records lie in the job's directory until the tests have ended, so a crash loses none.
+    Raises `Skipped` if there are no tests here or no pytest, `RuntimeError` if they leave nothing
+    or fail without a record that says so.
+    """
+    if not (ROOT / tests).is_file():
+        raise Skipped(f"there is no {tests}: only a checkout can check what is right")
+    if find_spec("pytest") is None:
+        raise Skipped("pytest is not installed, which checks what is right")
+    path = job.out / f"{job.step}-checks.jsonl"
+    path.unlink(missing_ok=True)
+    arguments = [*_PYTEST, "-k", selected(job), tests]
+    unreached = "the checks that were not reached"
+    variables = {VARIABLE: str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, variables=variables)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    records = [json.loads(line) for line in lines]
+    told = any(record.get("status", "ok") != "ok" for record in records)
+    # Status 0: all passed; 1: some did not.
+    expected = done["timed_out"] or done["exit_status"] == 0 or (done["exit_status"] == 1 and told)
+    if not expected or not (records or done["timed_out"]):
+        raise RuntimeError(f"{tests} left no record of what it did: {last_line(done)}")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        found.setdefault(record.pop("kind"), []).append(record)
+    return found
+
+
+def selected(job: Job) -> str:
+    """Return the expression that selects tests by the place in their name (tests/places.py)."""
+    kind = job.device.type
+    return f"{kind}-{'small' if job.quick or kind == 'cpu' else 'full'}"

@@ -1,0 +1,32 @@
+"""In float32 every allocator emits the same tokens on every kind of device, also under pressure.
+
+What each request emits alone, in the simplest memory, is the measure.  Each run leaves a record.
+"""
+
+import pytest
+
+from tests.executors.model.by_device import SAMPLING, stage, variants
+from tests.places import each_place
+from tests.records import recorded
+
+
+def runs(device, size):
+    """Yield ways to sample and variants."""
+    yield from ((mode, variant) for mode in SAMPLING for variant in variants(device, size))
+
+
+@pytest.mark.parametrize(("device", "size", "mode", "variant"), each_place(runs))
+def test_it_emits_what_each_request_emits_alone(device, size, mode, variant):
+    here = stage(device, size)
+    alone = here.alone(mode)
+    pressure = variant.preemption or "none"
+    with recorded("identity", mode=mode, allocator=str(variant), pressure=pressure) as record:
+        served = here.serve(variant, mode)
+        record |= served.facts
+        if served.facts["digest"] != alone.facts["digest"]:
+            record |= {"status": "differs", **served.differing(alone)}
+        assert bool(record["preemptions"]) == bool(variant.preemption)
+        assert bool(record["swapped_slots"]) == (variant.preemption == "swap")
+        if device == "cpu":  # a GPU's driver takes memory of its own when it first loads a kernel
+            assert record["resident_difference_bytes"] == [0, 0]
+    assert record["status"] == "ok", record
