@@ -109,7 +109,7 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
     rows = writer.rows
     print_table(rows)
     if logs and not interrupted:
-        from harness.report.figures import write_figures
+        from harness.report.charts import write_figures
 
         write_figures(run_dir, rows, logs)
         recorders.write(run_dir)

@@ -1,7 +1,7 @@
-"""Pictures of reports for the documentation: `python -m harness.report.gallery docs/gallery`.
+"""Pictures of reports for the documentation: `make gallery`, or `python -m docs.gallery.make`.
 
-Runs the comparisons below, opens their reports in Chromium and writes small PNGs, and the page that
-shows them with their commands.
+Runs the comparisons below, opens their reports in Chromium and writes small PNGs beside this file,
+and the page that shows them with their commands.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.report.browser import Browser, BrowserError
-from harness.report.build import REPORT_HTML
-from harness.results.atomic import replacing, write_text
+from PIL import Image
+from playwright.sync_api import Browser
 
+from harness.report import REPORT_HTML
+from tests.chromium import chromium
+
+FOLDER = Path(__file__).parent
 WIDTH, MOST_HEIGHT, COLOURS = 1240, 2300, 256
+#: the step at which memory maps are shown
+STEP = "90"
 
 
 @dataclass(frozen=True)
@@ -53,22 +58,17 @@ PICTURES = (
 )
 
 
-def make_gallery(out_dir: Path) -> list[Path]:
-    """Run, open, write; returns the paths. Raises BrowserError or OSError in one line."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    paths = []
-    with tempfile.TemporaryDirectory() as scratch, Browser() as browser:
+def main() -> None:
+    """Run each command once, take its pictures, and write the page."""
+    with tempfile.TemporaryDirectory() as scratch, chromium() as browser:
         reports: dict[tuple[str, ...], Path] = {}
         for picture in PICTURES:
             if picture.command not in reports:
                 reports[picture.command] = _run(picture.command, Path(scratch) / picture.name)
-            png = _shoot(browser, picture, reports[picture.command])
-            paths.append(out_dir / f"{picture.name}.png")
-            with replacing(paths[-1]) as temporary:
-                temporary.write_bytes(png)
-    paths.append(out_dir / "README.md")
-    write_text(paths[-1], _page())
-    return paths
+            path = FOLDER / f"{picture.name}.png"
+            path.write_bytes(_shoot(browser, picture, reports[picture.command]))
+            print(f"{path}  {path.stat().st_size // 1024} KiB")
+    (FOLDER / "README.md").write_text(_page(), encoding="utf-8")
 
 
 def _run(command: tuple[str, ...], folder: Path) -> Path:
@@ -80,33 +80,29 @@ def _run(command: tuple[str, ...], folder: Path) -> Path:
         check=False,
     )
     if done.returncode:
-        raise BrowserError(f"{shlex.join(command)}: {done.stderr.strip()}")
+        sys.exit(f"{shlex.join(command)}: {done.stderr.strip()}")
     return folder / REPORT_HTML
 
 
 def _shoot(browser: Browser, picture: Picture, report: Path) -> bytes:
     """The picture as a PNG of a limited palette."""
-    from PIL import Image
-
-    browser.open(report, width=WIDTH, height=picture.height, scheme=picture.scheme)
+    page = browser.new_page(
+        color_scheme=picture.scheme, viewport={"width": WIDTH, "height": picture.height}
+    )
+    page.goto(report.as_uri())
+    for slider in page.locator("figure.map input").all():
+        slider.fill(STEP)
     if picture.anchor:
-        find = (
-            f"[...document.querySelectorAll('h3')].find(h => h.textContent == '{picture.anchor}')"
-        )
-        browser.evaluate(f"{find}.scrollIntoView()")
-        browser.evaluate(
-            "Promise.all([...document.querySelectorAll('figure.map input')].map(s => {"
-            " s.value = 90; s.dispatchEvent(new Event('input'));"
-            " return s.closest('figure').querySelector('img').decode(); }))"
-        )
-    image = Image.open(io.BytesIO(browser.screenshot())).convert("RGB")
+        heading = page.get_by_role("heading", name=picture.anchor, exact=True)
+        heading.evaluate("each => each.scrollIntoView()")
+    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    page.close()
     # The most frequent colours as they are: averaging them would change what a colour means.
     counted = sorted(image.getcolors(1 << 24) or [], reverse=True)[:COLOURS]
     palette = Image.new("P", (1, 1))
     palette.putpalette([part for _, colour in counted for part in colour])
-    small = image.quantize(palette=palette, dither=Image.Dither.NONE)
     content = io.BytesIO()
-    small.save(content, "PNG", optimize=True)
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
     return content.getvalue()
 
 
@@ -114,7 +110,7 @@ def _page() -> str:
     lines = [
         "# Gallery",
         "",
-        "Reports as `report.html` shows them; `make gallery` takes these.",
+        "Reports as `report.html` shows them; `make gallery` takes these pictures.",
         "",
     ]
     for picture in PICTURES:
@@ -124,20 +120,5 @@ def _page() -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Make the gallery; return 0, or 2 with one line of what is wrong."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: python -m harness.report.gallery OUT_DIR", file=sys.stderr)
-        return 2
-    try:
-        paths = make_gallery(Path(arguments[0]))
-    except (BrowserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(f"{path}  {path.stat().st_size // 1024} KiB" for path in paths))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

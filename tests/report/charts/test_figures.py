@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from harness.report.figures import FIGURES, write_figures
-from harness.report.figures.memory import binned_bytes
-from harness.report.figures.theme import ALLOCATOR_COLOURS, allocator_colour, short_name
-from harness.report.figures.waste import share_basis
+from harness.report.charts import FIGURES, write_figures
+from harness.report.charts.memory import binned_bytes
+from harness.report.charts.theme import ALLOCATOR_COLOURS, allocator_colour, short_name
+from harness.report.charts.waste import share_basis
 from harness.results import Row
 from harness.results.summary import summarize
 from tests.results.logs import make_log
