@@ -61,7 +61,7 @@ def read_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> dict[str, R
         for name, columns in ((TIMELINE, _TIMELINE), (REQUESTS, _REQUESTS))
     )
     logs = {}
-    for name in steps.keys() | requests.keys():
+    for name in {**steps, **requests}:
         timeline = steps.get(name) or {column: np.empty(0) for column in _TIMELINE}
         # The categories of any step sum to the capacity.
         capacity_bytes = sum(int(timeline[f"{c}_bytes"][:1].sum()) for c in CATEGORIES)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.report.charts.chart import (
-    PANEL_IN,
+    KEY_LINE_IN,
     WIDE_IN,
     Chart,
     Readout,
     Variant,
     failure_text,
+    key_below,
     new_figure,
+    new_panel,
 )
 from harness.report.charts.theme import (
     FAILED,
@@ -49,14 +51,13 @@ LATENCIES = (
 _POINTS = 240
 # Beyond this ratio of the 99th to the 1st percentile a linear axis hides the short ones.
 _LOG_RATIO = 30.0
-_KEY_BELOW_IN, _KEY_LINE_IN = 0.44, 0.17
 
 
 def draw(variants: Sequence[Variant]) -> Chart:
     """The chart by itself: both distributions over the finished requests, medians in the key."""
     failed = [variant for variant in variants if not variant.row.ok]
     words = ("Latency", "share of the finished requests at or below; further left is better")
-    key_in = _KEY_LINE_IN * max(1, len(variants) - len(failed)) + 0.3
+    key_in = KEY_LINE_IN * max(1, len(variants) - len(failed)) + 0.3
     figure = new_figure(WIDE_IN, 3.0 + key_in + 0.2 * len(failed), *words)
     for axes, latency in zip(figure.subplots(1, 2, sharey=True), LATENCIES, strict=True):
         _distributions(axes, _values(variants, latency), latency)
@@ -73,20 +74,10 @@ def panel(variants: Sequence[Variant], latency: Latency) -> Chart | None:
     values = _values(variants, latency)
     if not values:
         return None
-    plot_in, above_in, below_in = 2.05, 0.1, _KEY_BELOW_IN + 0.1 + _KEY_LINE_IN * (len(values) + 1)
-    height_in = above_in + plot_in + below_in
-    figure = new_figure(
-        PANEL_IN,
-        height_in,
-        left=0.125,
-        right=0.955,
-        bottom=below_in / height_in,
-        top=1 - above_in / height_in,
-    )
-    axes = figure.subplots()
+    axes = new_panel(2.0, 0.1, len(values) + 1).subplots()
     _distributions(axes, values, latency)
     medians = (f"{name} {number(float(np.median(v)))} s" for name, v in values.items())
-    chart = Chart(figure, latency.title, f"Cumulative; medians: {', '.join(medians)}.")
+    chart = Chart(axes.figure, latency.title, f"Cumulative; medians: {', '.join(medians)}.")
     shares = np.linspace(0, 1, 101)
     quantiles = {name: np.quantile(v, shares) for name, v in values.items()}
     chart.readout = Readout(axes, "y", shares, 100 * shares, "% at or below", quantiles, "s")
@@ -108,8 +99,6 @@ def _values(variants: Sequence[Variant], latency: Latency) -> dict[str, np.ndarr
 
 
 def _distributions(axes: Axes, values: dict[str, np.ndarray], latency: Latency) -> None:
-    from matplotlib.transforms import ScaledTranslation
-
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.set_ylim(0, 1)
@@ -140,15 +129,4 @@ def _distributions(axes: Axes, values: dict[str, np.ndarray], latency: Latency) 
         axes.xaxis.set_minor_formatter(lambda value, _: "")
     else:
         axes.set_xlim(left=0)
-    below = ScaledTranslation(0, -_KEY_BELOW_IN, axes.figure.dpi_scale_trans)
-    axes.legend(
-        title="median",
-        loc="upper left",
-        bbox_to_anchor=(0, 0),
-        bbox_transform=axes.transAxes + below,
-        alignment="left",
-        handlelength=2.6,
-        labelspacing=0.35,
-        borderpad=0,
-        borderaxespad=0,
-    )
+    key_below(axes, "median")

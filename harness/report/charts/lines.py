@@ -1,4 +1,4 @@
-"""What an option does: a line an allocator, its points marked, its name at its end."""
+"""What an option does: a line for each allocator, its points marked."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.report.charts.chart import PANEL_IN, Chart, new_figure
+from harness.report.charts.chart import Chart, key_below, name_y_axis, new_panel
 from harness.report.charts.theme import (
-    FAINT,
-    INK,
-    MUTED,
     PAPER,
     ROUND_STEPS,
-    SMALL_POINTS,
     allocator_colour,
     allocator_dashes,
     short_name,
@@ -23,19 +19,13 @@ from harness.report.numbers import number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEIGHT_IN = 2.45
-_TOP_IN, _BOTTOM_IN, _LEFT_IN = 0.3, 0.46, 0.5
-_LEADER = {"arrowstyle": "-", "color": FAINT, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)}
-#: room for the names at the ends of the lines
-_NAMES_IN = 1.2
-_NAME_LINE_IN = 0.145
 #: beyond these ratios of the largest to the smallest value a linear axis hides the small ones
 _LOG_RATIO, _LOG_RATIO_SWEPT = 30.0, 8.0
 
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one allocator; `tips` are what is said of each, `name` stands at the line's end."""
+    """Points of one allocator; `tips` are what is said of each, `name` stands in the key."""
 
     allocator: str
     name: str
@@ -57,16 +47,9 @@ class LineAxes:
 
 
 def draw(lines: Sequence[Line], what: LineAxes) -> Chart:
-    """The lines, named at their ends; log axes are chosen by the values."""
-    right_in = _NAMES_IN if what.named else 0.12
-    figure = new_figure(
-        PANEL_IN,
-        HEIGHT_IN,
-        left=_LEFT_IN / PANEL_IN,
-        right=1 - right_in / PANEL_IN,
-        bottom=_BOTTOM_IN / HEIGHT_IN,
-        top=1 - _TOP_IN / HEIGHT_IN,
-    )
+    """The lines with a key below, from the topmost at its end; log axes are chosen by values."""
+    lines = sorted(lines, key=lambda line: -line.y[-1])
+    figure = new_panel(2.0, 0.3, len(lines) if what.named else 0)
     axes = figure.subplots()
     described = []
     chart = Chart(figure, what.title, "")
@@ -81,6 +64,7 @@ def draw(lines: Sequence[Line], what: LineAxes) -> Chart:
             markeredgecolor=PAPER,
             markeredgewidth=0.8,
             clip_on=False,
+            label=short_name(line.name, 44),
         )
         chart.tip(drawn, line.tips)
         first, last = ((number(line.y[i]), number(line.x[i])) for i in (0, -1))
@@ -93,10 +77,9 @@ def draw(lines: Sequence[Line], what: LineAxes) -> Chart:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0, which="both")
     axes.set_xlabel(what.x_label, labelpad=2)
-    left = -_LEFT_IN / (PANEL_IN - _LEFT_IN - right_in)
-    axes.set_title(what.y_label, x=left, pad=9, color=MUTED, weight="normal", fontsize=SMALL_POINTS)
+    name_y_axis(axes, what.y_label)
     if what.named:
-        _name_ends(axes, lines)
+        key_below(axes)
     return chart
 
 
@@ -157,36 +140,3 @@ def _scale_y(axes: Axes, lines: Sequence[Line], what: LineAxes) -> None:
             axes.set_ylim(low - margin, high + margin)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
     axes.yaxis.set_major_formatter(tick_text)
-
-
-def _name_ends(axes: Axes, lines: Sequence[Line]) -> None:
-    """Names right of the axes, pushed apart where they would overlap, led to by thin lines."""
-    box_in = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted())
-    ends = [
-        axes.figure.dpi_scale_trans.inverted().transform(
-            axes.transData.transform((line.x[-1], line.y[-1]))
-        )
-        for line in lines
-    ]
-    order = sorted(range(len(lines)), key=lambda index: ends[index][1])
-    gap_in = min(_NAME_LINE_IN, box_in.height / max(1, len(lines)))
-    places: list[float] = []
-    for index in order:
-        lowest = places[-1] + gap_in if places else box_in.y0
-        places.append(max(ends[index][1], lowest))
-    for rank, index in enumerate(order):
-        highest = box_in.y1 - gap_in * (len(order) - 1 - rank)
-        place_in = min(places[rank], highest)
-        line, (x_in, y_in) = lines[index], ends[index]
-        near = box_in.x1 - x_in < 0.1 and abs(place_in - y_in) < 0.04
-        axes.annotate(
-            short_name(line.name, 19),
-            (line.x[-1], line.y[-1]),
-            xytext=(box_in.x1 + 0.13, place_in),
-            textcoords=axes.figure.dpi_scale_trans,
-            va="center",
-            fontsize=SMALL_POINTS,
-            color=INK,
-            arrowprops=None if near else _LEADER,
-            annotation_clip=False,
-        )

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from harness.report.charts.chart import (
-    PANEL_IN,
     WIDE_IN,
     Chart,
     Readout,
     Variant,
     category_key,
     failure_text,
+    name_y_axis,
     new_figure,
+    new_panel,
 )
 from harness.report.charts.theme import (
     CATEGORY_COLOURS,
     FAILED,
     MUTED,
     ROUND_STEPS,
-    SMALL_POINTS,
     short_name,
 )
 from harness.report.numbers import number, percent
@@ -86,12 +86,11 @@ def draw(variants: Sequence[Variant]) -> Chart:
 
 def panel(variant: Variant, scale: Scale) -> Chart:
     """One panel by itself, for the page."""
-    figure = new_figure(PANEL_IN, 1.75, left=0.105, right=0.985, bottom=0.245, top=0.85)
-    axes = figure.subplots()
-    axes.set_title(scale.unit, color=MUTED, weight="normal", fontsize=SMALL_POINTS, pad=8, x=-0.118)
+    axes = new_panel(1.1, 0.3, 0).subplots()
+    name_y_axis(axes, scale.unit)
     axes.set_xlabel("time (s)", labelpad=2)
     levels = _panel(axes, variant, scale, _LABEL_BEFORE[3])
-    chart = Chart(figure, f"Memory over time: {variant.label}", "no timeline recorded")
+    chart = Chart(axes.figure, f"Memory over time: {variant.label}", "no timeline recorded")
     if levels is not None:
         edges_s, category_bytes = levels
         shares = 100 * category_bytes / variant.log.capacity_bytes
