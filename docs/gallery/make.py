@@ -1,12 +1,11 @@
 """Pictures of reports for the documentation: `make gallery`, or `python -m docs.gallery.make`.
 
-Runs the comparisons below, opens their reports in Chromium and writes small PNGs beside this file,
+Runs the comparisons below, opens their reports in Chromium and writes pictures beside this file,
 and the page that shows them with their commands.
 """
 
 from __future__ import annotations
 
-import io
 import shlex
 import subprocess
 import sys
@@ -14,14 +13,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
 from playwright.sync_api import Browser
 
 from harness.report import REPORT_HTML
 from tests.chromium import chromium
 
 FOLDER = Path(__file__).parent
-WIDTH, MOST_HEIGHT, COLOURS = 1240, 2300, 256
+WIDTH, MOST_HEIGHT = 1240, 2300
 #: the step at which memory maps are shown
 STEP = "90"
 
@@ -66,7 +64,7 @@ def main() -> None:
             if picture.command not in reports:
                 reports[picture.command] = _run(picture.command, Path(scratch) / picture.name)
             path = FOLDER / f"{picture.name}.png"
-            path.write_bytes(_shoot(browser, picture, reports[picture.command]))
+            _shoot(browser, picture, reports[picture.command], path)
             print(f"{path}  {path.stat().st_size // 1024} KiB")
     (FOLDER / "README.md").write_text(_page(), encoding="utf-8")
 
@@ -84,26 +82,20 @@ def _run(command: tuple[str, ...], folder: Path) -> Path:
     return folder / REPORT_HTML
 
 
-def _shoot(browser: Browser, picture: Picture, report: Path) -> bytes:
-    """The picture as a PNG of a limited palette."""
+def _shoot(browser: Browser, picture: Picture, report: Path, path: Path) -> None:
+    """Write a PNG of the top of the report, or of what follows the picture's anchor."""
     page = browser.new_page(
         color_scheme=picture.scheme, viewport={"width": WIDTH, "height": picture.height}
     )
     page.goto(report.as_uri())
-    for slider in page.locator("figure.map input").all():
-        slider.fill(STEP)
     if picture.anchor:
+        for slider in page.locator("figure.map input").all():
+            slider.fill(STEP)
+            slider.blur()
         heading = page.get_by_role("heading", name=picture.anchor, exact=True)
         heading.evaluate("each => each.scrollIntoView()")
-    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    page.screenshot(path=path)
     page.close()
-    # The most frequent colours as they are: averaging them would change what a colour means.
-    counted = sorted(image.getcolors(1 << 24) or [], reverse=True)[:COLOURS]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([part for _, colour in counted for part in colour])
-    content = io.BytesIO()
-    image.quantize(palette=palette, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
-    return content.getvalue()
 
 
 def _page() -> str:

@@ -109,7 +109,8 @@ def test_every_chart_has_a_title_and_a_description(run):
     charts = re.findall(r'<svg class="chart".*?</svg>', text, re.S)
     assert len(charts) >= 5
     for chart in charts:
-        assert re.search(r"<title id=\"t\d+\">[^<]+</title><desc id=\"d\d+\">[^<]+</desc>", chart)
+        assert re.search(r'aria-label="[^"]+"', chart)
+        assert re.search(r'aria-describedby="(d\d+)"[^>]*><desc id="\1">[^<]+</desc>', chart)
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     for label in re.findall(r'role="img" aria-label="([^"]*)"', text):

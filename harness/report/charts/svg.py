@@ -65,13 +65,14 @@ def _frame(root: ElementTree.Element, chart: Chart, serial: int) -> str:
             "viewBox": f"0 0 {width:g} {height:g}",
             "style": f"--w:{width / _UNITS_PER_IN:g}in",
             "role": "img",
-            "aria-labelledby": f"t{serial} d{serial}",
+            # An element `title` would pop up over the values at the pointer.
+            "aria-label": chart.title,
+            "aria-describedby": f"d{serial}",
         },
     )
     if chart.readout is not None:
         frame.set("data-readout", _readout_json(chart.readout, height))
-    for tag, text in (("title", chart.title), ("desc", chart.description)):
-        ElementTree.SubElement(frame, tag, {"id": f"{tag[0]}{serial}"}).text = text
+    ElementTree.SubElement(frame, "desc", {"id": f"d{serial}"}).text = chart.description
     frame.extend(root)
     return ElementTree.tostring(frame, encoding="unicode")
 

@@ -56,7 +56,9 @@ def test_charts_are_told_by_title_and_description_and_share_no_id(svgs):
     ids = [found for svg in svgs.values() for found in re.findall(r' id="([^"]+)"', svg)]
     assert len(ids) == len(set(ids))
     for svg in svgs.values():
-        assert re.search(r'<title id="t\d">[^<]+</title><desc id="d\d">[^<]+</desc>', svg)
+        assert re.search(
+            r'aria-label="[^"]+" aria-describedby="(d\d)"[^>]*><desc id="\1">[^<]+<', svg
+        )
         for name in re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", svg):
             assert "".join(name) in ids
 
