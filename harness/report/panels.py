@@ -18,6 +18,8 @@ from harness.results.runlog import Row
 
 #: a page of more runs than that shows the large columns of the first ones alone
 DETAILED_RUNS = 8
+#: and of more than that the bars of the first ones alone
+MOST_BAR_CHARTS = 24
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,17 @@ class Panels:
 
     def waste(self) -> tuple[str, list[Panel]]:
         """The words for the bars' basis, and bars for each run, or for all where each has one."""
-        rows = [row for run in self._collection.runs for row in run.rows]
-        prefix, basis = waste.share_basis(rows)
-        groups, width_in = self._groups()
+        prefix, basis = waste.share_basis(
+            [row for run in self._collection.runs for row in run.rows]
+        )
+        groups, width_in = self._groups(MOST_BAR_CHARTS)
         return basis, [
             self._panel(label, waste.bars(variants, prefix, width_in)) for label, variants in groups
         ]
 
     def throughput(self) -> list[Panel]:
-        """Bars for each run, or for all where each has one."""
-        groups, width_in = self._groups()
+        """Bars for each of the first runs, or for all where each has one."""
+        groups, width_in = self._groups(DETAILED_RUNS)
         return [
             self._panel(label, throughput.bars(variants, width_in)) for label, variants in groups
         ]
@@ -105,13 +108,15 @@ class Panels:
         labels = {row.allocator: variant_label(self._collection, run, row) for row in run.ok_rows}
         return [Variant(labels[r.allocator], r, logs.get(r.allocator)) for r in run.ok_rows]
 
-    def _groups(self) -> tuple[list[tuple[str, list[Variant]]], float]:
+    def _groups(self, most: int) -> tuple[list[tuple[str, list[Variant]]], float]:
         """Variants that one bar chart shows, under a label; and how wide it is."""
         collection = self._collection
-        groups = [(run.label(collection.headers), self._variants(run)) for run in collection.runs]
         if collection.one_row_each:
-            groups = [("", [variant for _, variants in groups for variant in variants])]
-        return groups, PAGE_IN if len(groups) == 1 else HALF_IN
+            mixed = [variant for run in collection.runs for variant in self._variants(run)]
+            return [("", mixed)], PAGE_IN
+        runs = collection.runs[:most]
+        groups = [(run.label(collection.headers), self._variants(run)) for run in runs]
+        return groups, PAGE_IN if collection.single else HALF_IN
 
 
 def variant_label(collection: Collection, run: Run, row: Row) -> str:

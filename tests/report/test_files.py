@@ -7,6 +7,7 @@ import re
 import pytest
 
 from harness.observers.memory_map import MapRecorder, MemoryMap, read_maps, write_maps
+from harness.report import panels
 from harness.report.__main__ import main
 from harness.report.build import MOST_BYTES, write_report
 from harness.report.charts.theme import allocator_colour
@@ -189,3 +190,13 @@ def test_a_commit_that_is_a_number_is_printed(run):
     (run / "summary.json").write_text(json.dumps(summary))
     write_report([run], run)
     assert "5 (modified)" in (run / "report.html").read_text()
+
+
+def test_bars_of_many_runs_are_bounded_and_the_page_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(panels, "MOST_BAR_CHARTS", 2)
+    speeds = {"paged": 1.0, "virtual": 0.5}
+    path = sweep(tmp_path / "s", "workload.rate", [1, 2, 4], lambda rate: speeds)
+    write_report([path], path)
+    text = (path / "report.html").read_text()
+    assert "The first 2 of 3 runs" in text
+    assert text.count('aria-label="Where the KV memory went"') == 2
