@@ -34,7 +34,7 @@ baseline: $(VENV)/ready
 
 # Needs Chromium: runs three comparisons and takes pictures of their reports.
 gallery: $(VENV)/ready
-	$(BIN)/python -m harness.report.gallery docs/gallery
+	$(BIN)/python -m docs.gallery.make
 
 # Needs a GPU: all that wants one, in ten minutes, with records; see docs/gpu.md.
 # Without one: make measure MEASURE='device=cpu quick=true'

@@ -72,7 +72,7 @@ def compare_and_show(prepared: Prepared, run_dir: Path) -> int:
             print(f"interrupted; python -m harness.report {run_dir} reports on what had ended")
         return INTERRUPTED
     if comparison.logs:
-        from harness.report.figures import write_figures
+        from harness.report.charts import write_figures
 
         write_figures(run_dir, comparison.rows, comparison.logs)
         if prepared.config.report != "none":

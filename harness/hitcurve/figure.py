@@ -7,7 +7,8 @@ from pathlib import Path
 from harness.hitcurve.curve import CurvePoint
 from harness.hitcurve.output import name_of
 from harness.hitcurve.trace import BlockTrace
-from harness.report.figures.theme import MUTED, heading, new_figure, save, themed
+from harness.report.charts.chart import new_figure, save
+from harness.report.charts.theme import MUTED, themed
 
 COLOURS = {"lru": "#0072B2", "lfu": "#D55E00", "fifo": "#E69F00", "s3fifo": "#009E73"}
 
@@ -15,7 +16,7 @@ COLOURS = {"lru": "#0072B2", "lfu": "#D55E00", "fifo": "#E69F00", "s3fifo": "#00
 def draw(path: Path, points: list[CurvePoint], trace: BlockTrace, source: str) -> None:
     """Write the figure as PNG. The dotted line is the unbounded cache."""
     with themed():
-        figure = new_figure(7.0, 4.6)
+        figure = new_figure(7.0, 3.9, "Prefix hits against capacity", source)
         axes = figure.subplots()
         names = list(dict.fromkeys(name_of(point) for point in points))
         for name in names:
@@ -47,5 +48,4 @@ def draw(path: Path, points: list[CurvePoint], trace: BlockTrace, source: str) -
         axes.set_xlabel(f"capacity, blocks of {trace.block_tokens} tokens")
         axes.set_ylabel("prompt blocks that hit, %")
         axes.legend(loc="lower right")
-        heading(figure, "Prefix hits against capacity", source)
         save(figure, path)

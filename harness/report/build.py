@@ -7,18 +7,22 @@ import hashlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.report import sections
-from harness.report.figures.theme import CATEGORY_COLOURS, allocator_colour, allocator_dashes
+from harness.report.charts.theme import CATEGORY_COLOURS, themed
 from harness.report.load import Collection, ReportError, Run, load_collection
 from harness.report.markdown import render_markdown
-from harness.report.svg import dash_array
+from harness.report.panels import DETAILED_RUNS, Panels
 from harness.report.verdict import verdicts
 from harness.results.atomic import write_text
 from harness.results.metrics import CATEGORY_DEFINITIONS
 from harness.results.outputs import outputs_sentence
+
+if TYPE_CHECKING:
+    import jinja2
 
 REPORT_HTML, REPORT_MD = "report.html", "report.md"
 #: pages grow with the number of runs; beyond this their large columns are left out
@@ -66,53 +70,65 @@ def _common(collection: Collection, section: str, name: str) -> str | None:
 
 def render_html(collection: Collection, title: str) -> str:
     """The page. The columns of the first runs are shown, as many as its size allows."""
-    detailed = collection.runs[: sections.DETAILED_RUNS]
+    with themed():
+        panels = Panels(collection)
+        page, details = _page(collection, title, panels), panels.details()
+    template = _template()
     while True:
-        text = _render(collection, title, detailed)
-        if len(text.encode()) <= MOST_BYTES or not detailed:
+        left_out = len(collection.runs) - len(details)
+        text = template.render(**page, details=details, left_out=left_out)
+        if len(text.encode()) <= MOST_BYTES or not details:
             return text
-        detailed = detailed[: len(detailed) // 2]
+        details = details[: len(details) // 2]
 
 
-def _render(collection: Collection, title: str, detailed: Sequence[Run]) -> str:
-    from importlib.resources import files
-
+def _template() -> jinja2.Template:
     import jinja2
 
-    folder = files("harness.report") / "page"
-    script = (folder / "page.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        loader=jinja2.FunctionLoader(_page_file),
     )
-    environment.globals.update(colour=allocator_colour, dash=_dash)
-    # Strings made by our own drawing code, which escapes every text it is given.
+    # Strings made by `charts.svg`, which escapes every text it is given, and files of our own.
     environment.filters["markup"] = _markup
-    return environment.get_template("report.html.j2").render(
-        title=title,
-        css=(folder / "page.css").read_text(encoding="utf-8") + _category_css(),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        verdicts=[_emphasised(text, collection) for text in verdicts(collection)],
-        collection=collection,
-        headers=list(collection.headers.values()),
-        columns=sections.main_columns(collection),
-        lines=sections.result_lines(collection, sections.main_columns(collection)),
-        costs=sections.cost_columns(collection),
-        cost_lines=sections.result_lines(collection, sections.cost_columns(collection)),
-        waste=sections.waste_bars(collection),
-        categories=CATEGORY_DEFINITIONS,
-        details=_details(collection, detailed),
-        left_out=len(collection.runs) - len(detailed),
-        all_metrics=[sections.all_metrics(collection, run) for run in _distinct(collection)],
-        curves=sections.curve_charts(collection),
-        knobs=sections.knob_charts(collection),
-        setups=[_setup(collection, run) for run in _distinct(collection)],
-        made=datetime.now(UTC).strftime("%Y-%m-%d"),
-    )
+    return environment.get_template("report.html.j2")
+
+
+def _page_file(name: str) -> str:
+    return (files("harness.report") / "page" / name).read_text(encoding="utf-8")
+
+
+def _page(collection: Collection, title: str, panels: Panels) -> dict[str, Any]:
+    """What fills the page, but for the large columns of its runs."""
+    script = _page_file("page.js")
+    columns, costs = sections.main_columns(collection), sections.cost_columns(collection)
+    shown = collection.runs[:DETAILED_RUNS]
+    basis, waste = panels.waste()
+    return {
+        "title": title,
+        "css": _page_file("page.css") + _category_css(),
+        "script": script,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "verdicts": [_emphasised(text, collection) for text in verdicts(collection)],
+        "collection": collection,
+        "headers": list(collection.headers.values()),
+        "columns": columns,
+        "lines": sections.result_lines(collection, columns),
+        "costs": costs,
+        "cost_lines": sections.result_lines(collection, costs),
+        "categories": CATEGORY_DEFINITIONS,
+        "basis": basis,
+        "waste": waste,
+        "throughput": panels.throughput(),
+        "curves": panels.curves(),
+        "knobs": panels.knobs(),
+        "all_metrics": [sections.all_metrics(collection, run) for run in shown],
+        "setups": [_setup(collection, run) for run in shown],
+        "made": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
 
 
 def _markup(text: str) -> Any:
@@ -135,44 +151,8 @@ def _emphasised(sentence: str, collection: Collection) -> Any:
     return Markup("").join(marked)
 
 
-def _dash(allocator: str) -> str:
-    return dash_array(allocator_dashes(allocator))
-
-
 def _category_css() -> str:
     return "".join(f".k-{name}{{--c:{colour}}}" for name, colour in CATEGORY_COLOURS.items())
-
-
-def _details(collection: Collection, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What is drawn of each run, or of all together where each has but one row."""
-    if collection.one_row_each:
-        return [
-            {
-                "label": "",
-                "bars": sections.throughput_bars(collection, collection.runs),
-                "memory": sections.memory_panels(collection, runs),
-                "latency": [],
-                "maps": [],
-            }
-        ]
-    return [_detail(collection, run) for run in runs]
-
-
-def _detail(collection: Collection, run: Run) -> dict[str, Any]:
-    from harness.report.memory_map import memory_maps
-
-    return {
-        "label": run.label(collection.headers),
-        "bars": sections.throughput_bars(collection, [run]),
-        "memory": sections.memory_panels(collection, [run]),
-        "latency": sections.latency_charts(run),
-        "maps": memory_maps(run.path),
-    }
-
-
-def _distinct(collection: Collection) -> list[Run]:
-    """Runs to print the configuration of: all of a few, or the first of many."""
-    return collection.runs[: sections.DETAILED_RUNS]
 
 
 def _setup(collection: Collection, run: Run) -> dict[str, Any]:

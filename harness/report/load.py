@@ -27,7 +27,10 @@ class ReportError(Exception):
 
 @dataclass
 class Run:
-    """One run directory. `options` are those in which it differs from the report's other runs."""
+    """One run directory. `options` are those in which it differs from the report's other runs.
+
+    totals: of each allocator what its columns do not tell, see `harness.results.writer`.
+    """
 
     name: str
     path: Path
@@ -36,6 +39,7 @@ class Run:
     rows: list[Row]
     options: dict[str, Any] = field(default_factory=dict)
     command: str | None = None
+    totals: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def ok_rows(self) -> list[Row]:
@@ -150,6 +154,7 @@ def _read_run(path: Path, name: str | None = None) -> Run:
         summary_rows(summary),
         _UNKNOWN,
         _command(folder),
+        {row["allocator"]: row["totals"] for row in summary["rows"]},
     )
 
 

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from harness.command.tables import markdown_table
-from harness.report.figures import FIGURES
-from harness.report.figures.waste import share_basis
+from harness.report.charts import FIGURES
+from harness.report.charts.waste import share_basis
 from harness.report.load import Collection, Run
 from harness.report.numbers import Shown, percent
 from harness.report.sections import cost_columns, main_columns, result_lines

@@ -78,11 +78,11 @@ COSTS: tuple[Shown, ...] = (
 )
 
 
-def number(value: float) -> str:
+def number(value: float, decimals: int = 3) -> str:
     """Three significant digits, thousands separated, no exponent where it can be helped."""
     if 1000 <= abs(value) < 1e7:
         return f"{value:,.0f}"
-    return short_number(value, decimals=3)
+    return short_number(value, decimals=decimals)
 
 
 def spoken(value: float) -> str:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.results.errors import ResultsError
-from harness.results.runlog import STATUSES, Row
-from harness.results.writer import SCHEMA_VERSION, SUMMARY
+from harness.results.runlog import CATEGORIES, STATUSES, Row, RunLog
+from harness.results.writer import REQUESTS, SCHEMA_VERSION, SUMMARY, TIMELINE
+
+#: the columns that `read_logs` reads: those of memory over time, and those of latencies
+_TIMELINE = ("step", "start_s", "time_s", *(f"{category}_bytes" for category in CATEGORIES))
+_REQUESTS = ("arrival_s", "first_token_s", "finish_s", "output_tokens", "status")
 
 
 def load_summary(path: str | Path) -> dict[str, Any]:
@@ -41,6 +48,47 @@ def summary_rows(summary: dict[str, Any]) -> list[Row]:
         Row(row["allocator"], row["status"], row["reason"], row["metrics"], row["output_digest"])
         for row in summary["rows"]
     ]
+
+
+def read_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> dict[str, RunLog]:
+    """The log of each allocator, with the columns of memory over time and of latencies alone.
+
+    `totals` are those of the summary's rows, by allocator. A file that cannot be read leaves its
+    columns empty: a report shows what there is.
+    """
+    steps, requests = (
+        dict(_read_columns(run_dir / name, columns))
+        for name, columns in ((TIMELINE, _TIMELINE), (REQUESTS, _REQUESTS))
+    )
+    logs = {}
+    for name in {**steps, **requests}:
+        timeline = steps.get(name) or {column: np.empty(0) for column in _TIMELINE}
+        # The categories of any step sum to the capacity.
+        capacity_bytes = sum(int(timeline[f"{c}_bytes"][:1].sum()) for c in CATEGORIES)
+        columns = requests.get(name) or {column: np.empty(0) for column in _REQUESTS}
+        logs[name] = RunLog(name, capacity_bytes, timeline, columns, totals.get(name, {}))
+    return logs
+
+
+def _read_columns(
+    path: Path, names: tuple[str, ...]
+) -> Iterable[tuple[str, dict[str, np.ndarray]]]:
+    """Yield (allocator, columns). The writer gives every allocator row groups of its own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pieces: dict[str, list[pa.Table]] = {}
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=["allocator", *names])
+                if table.num_rows:
+                    pieces.setdefault(str(table["allocator"][0].as_py()), []).append(table)
+    except (OSError, pa.ArrowException, KeyError):
+        return
+    for allocator, tables in pieces.items():
+        whole = pa.concat_tables(tables)
+        yield allocator, {name: whole[name].to_numpy() for name in names}
 
 
 def _refuse_constant(text: str) -> None:
@@ -77,6 +125,12 @@ def _row_problem(row: Any) -> str | None:
         return "output_digest is not text"
     if not isinstance(row.get("metrics"), dict):
         return "metrics is missing or not a dict"
+    # Absent from files that were written before the memory between the steps was kept.
+    if not isinstance(row.setdefault("totals", {}), dict):
+        return "totals is not a dict"
+    for name, value in row["totals"].items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"total {name} is not a number: {value!r}"
     for name, value in row["metrics"].items():
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             return f"metric {name} is not a number: {value!r}"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 SCHEMA_VERSION = 1
+#: of a log's totals those that a summary's row keeps, under `totals`
+GAP_TOTALS = ("gap_s", "gap_cached_byte_s")
 SUMMARY, REQUESTS, TIMELINE = "summary.json", "requests.parquet", "timeline.parquet"
 
 
@@ -41,6 +43,7 @@ class RunWriter:
     ) -> None:
         self.run_dir = Path(run_dir)
         self.rows: list[Row] = []
+        self._totals: list[dict[str, float]] = []
         self._head = {
             "schema_version": SCHEMA_VERSION,
             "config": plain(config),
@@ -58,6 +61,7 @@ class RunWriter:
                 REQUESTS: column_table(log.allocator, log.requests, REQUEST_COLUMNS),
             }
         self.rows.append(row)
+        self._totals.append(_gap_totals(log))
         try:
             if not self._columns:
                 self._start_columns()
@@ -97,8 +101,18 @@ class RunWriter:
             self._columns[name] = writer
 
     def _summary_text(self) -> str:
-        summary = {**self._head, "rows": [plain(asdict(row)) for row in self.rows]}
+        rows = [
+            plain({**asdict(row), "totals": totals})
+            for row, totals in zip(self.rows, self._totals, strict=True)
+        ]
+        summary = {**self._head, "rows": rows}
         return json.dumps(summary, indent=2, allow_nan=False) + "\n"
+
+
+def _gap_totals(log: RunLog | None) -> dict[str, float]:
+    """What neither the columns nor the metrics tell: the memory between the steps."""
+    totals = {} if log is None else log.totals
+    return {name: float(totals[name]) for name in GAP_TOTALS if name in totals}
 
 
 def write_run(

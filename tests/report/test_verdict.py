@@ -3,7 +3,7 @@
 import pytest
 
 from harness.report.load import Collection, ReportError, Run, load_collection
-from harness.report.sections import curve_charts, knob_charts
+from harness.report.sweeps import curve_lines, knob_lines
 from harness.report.verdict import verdicts
 from harness.results import Row
 from tests.report.runs import config, sweep, write
@@ -83,8 +83,8 @@ def test_a_swept_acceptance_rate_is_a_knob_and_no_load(tmp_path):
     collection = load_collection([path])
     (said,) = verdicts(collection)
     assert said.startswith("Take paged with acceptance_rate 0.9: ")
-    assert curve_charts(collection) == []
-    assert knob_charts(collection)
+    assert curve_lines(collection) == []
+    assert knob_lines(collection)
 
 
 def test_a_rate_sweep_says_how_far_each_holds(tmp_path):

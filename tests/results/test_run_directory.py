@@ -51,6 +51,26 @@ def test_a_run_comes_back_as_it_was_written(tmp_path):
     ]
 
 
+def test_a_row_keeps_what_memory_held_between_the_steps(tmp_path):
+    _, logs = write_example(tmp_path)
+    summary = load_summary(tmp_path)
+    totals = {row["allocator"]: row["totals"] for row in summary["rows"]}
+    assert totals["contiguous_max"] == {}
+    for log in logs:
+        kept = {name: log.totals[name] for name in ("gap_s", "gap_cached_byte_s")}
+        assert totals[log.allocator] == kept
+    # Files from before they were kept are read as well.
+    path = tmp_path / "summary.json"
+    for row in summary["rows"]:
+        del row["totals"]
+    path.write_text(json.dumps(summary))
+    assert [row["totals"] for row in load_summary(path)["rows"]] == [{}, {}, {}]
+    summary["rows"][0]["totals"] = {"gap_s": "long"}
+    path.write_text(json.dumps(summary))
+    with pytest.raises(ResultsError, match="total gap_s is not a number"):
+        load_summary(path)
+
+
 def test_one_seed_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         write_example(tmp_path / name)

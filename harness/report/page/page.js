@@ -60,6 +60,39 @@ for (const figure of document.querySelectorAll("figure.map")) {
   slider.addEventListener("input", draw);
   image.decode().then(draw, () => {});
 }
+// Values follow the pointer over a chart: those at the place along one axis that is nearest to it.
+const tip = document.createElement("div");
+tip.className = "tip";
+tip.hidden = true;
+document.body.append(tip);
+for (const chart of document.querySelectorAll("svg[data-readout]")) {
+  const {along, at, box, heads, headUnit, lines, unit} = JSON.parse(chart.dataset.readout);
+  const [left, top, right, foot] = box;
+  const rule = document.createElementNS(chart.namespaceURI, "path");
+  rule.setAttribute("class", "pointer");
+  const hide = () => {
+    tip.hidden = true;
+    rule.remove();
+  };
+  chart.addEventListener("pointermove", (event) => {
+    const point = new DOMPoint(event.clientX, event.clientY)
+      .matrixTransform(chart.getScreenCTM().inverse());
+    if (point.x < left || point.x > right || point.y < top || point.y > foot) return hide();
+    const distances = at.map((place) => Math.abs(place - point[along]));
+    const nearest = distances.indexOf(Math.min(...distances));
+    rule.setAttribute("d", along === "x"
+      ? `M${at[nearest]} ${top}V${foot}` : `M${left} ${at[nearest]}H${right}`);
+    chart.append(rule);
+    const values = Object.entries(lines).map(([name, each]) => `${name}  ${each[nearest]} ${unit}`);
+    tip.textContent = [`${heads[nearest]} ${headUnit}`, ...values].join("\n");
+    tip.hidden = false;
+    const {width, height} = tip.getBoundingClientRect();
+    const x = event.clientX + 14, y = event.clientY + 14;
+    tip.style.left = `${x + width > innerWidth ? Math.max(0, x - width - 28) : x}px`;
+    tip.style.top = `${y + height > innerHeight ? Math.max(0, y - height - 28) : y}px`;
+  });
+  chart.addEventListener("pointerleave", hide);
+}
 // The theme follows the system until the button is pressed.
 const root = document.documentElement;
 const button = document.getElementById("theme");

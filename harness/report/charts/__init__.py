@@ -1,4 +1,4 @@
-"""Figures of a run: where the memory went, over time too, and what it bought."""
+"""Every chart, drawn once by Matplotlib: as PNG into a run's `figures/`, as SVG into its report."""
 
 from __future__ import annotations
 
@@ -20,20 +20,16 @@ def write_figures(
     """
     if not rows:
         return []
-    from harness.report.figures import latency, memory, throughput, waste
-    from harness.report.figures.theme import save, themed
+    from harness.report.charts import latency, memory, throughput, waste
+    from harness.report.charts.chart import Variant, save
+    from harness.report.charts.theme import themed
 
     by_allocator = {log.allocator: log for log in logs}
+    variants = [Variant(row.allocator, row, by_allocator.get(row.allocator)) for row in rows]
     folder = Path(run_dir) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in FIGURES]
     with themed():
-        drawn = (
-            waste.draw(rows),
-            memory.draw(rows, by_allocator),
-            throughput.draw(rows),
-            latency.draw(rows, by_allocator),
-        )
-        for path, figure in zip(paths, drawn, strict=True):
-            save(figure, path)
+        for path, module in zip(paths, (waste, memory, throughput, latency), strict=True):
+            save(module.draw(variants).figure, path)
     return paths

@@ -1,12 +1,10 @@
 """Figures are drawn for any number of variants, failed ones too, and mean what they show."""
 
-import numpy as np
 import pytest
 
-from harness.report.figures import FIGURES, write_figures
-from harness.report.figures.memory import binned_bytes
-from harness.report.figures.theme import ALLOCATOR_COLOURS, allocator_colour, short_name
-from harness.report.figures.waste import share_basis
+from harness.report.charts import FIGURES, write_figures
+from harness.report.charts.theme import ALLOCATOR_COLOURS, allocator_colour, short_name
+from harness.report.charts.waste import share_basis
 from harness.results import Row
 from harness.results.summary import summarize
 from tests.results.logs import make_log
@@ -50,17 +48,6 @@ def test_figures_repeat_to_the_byte(tmp_path):
     first = write_figures(tmp_path / "a", rows, logs)
     second = write_figures(tmp_path / "b", rows, logs)
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
-
-
-@pytest.mark.parametrize("bins", [1, 7, 240])
-def test_binning_keeps_the_mean_of_the_run(bins):
-    log = make_log(steps=500, gap_probability=0.3)
-    edges_s = np.linspace(0, log.timeline["time_s"][-1], bins + 1)
-    metrics = summarize(log)
-    expected = [metrics[f"{c}_share"] for c in ("token", "cached", "idle")]
-    got = binned_bytes(log, edges_s).mean(axis=1)[[0, 4, 5]] / log.capacity_bytes
-    assert got == pytest.approx(expected)
-    assert binned_bytes(log, edges_s).sum(axis=0) == pytest.approx(log.capacity_bytes)
 
 
 def test_bars_are_compared_over_one_kind_of_time():

@@ -1,0 +1,128 @@
+"""The charts of a page: which ones a collection of runs has, and their drawings as SVG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from harness.report.charts import latency, memory, throughput, waste
+from harness.report.charts.chart import HALF_IN, PAGE_IN, Chart, Variant
+from harness.report.charts.lines import Line, LineAxes, draw
+from harness.report.charts.svg import inline_svg
+from harness.report.load import Collection, Run
+from harness.report.memory_map import memory_maps
+from harness.report.sweeps import curve_lines, knob_lines
+from harness.results.reader import read_logs
+from harness.results.runlog import Row
+
+#: a page of more runs than that shows the large columns of the first ones alone
+DETAILED_RUNS = 8
+#: and of more than that the bars of the first ones alone
+MOST_BAR_CHARTS = 24
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A drawing and the words above it."""
+
+    title: str
+    svg: str
+
+
+@dataclass
+class Detail:
+    """What is drawn of the large columns of one run."""
+
+    label: str
+    memory: list[Panel] = field(default_factory=list)
+    latency: list[Panel] = field(default_factory=list)
+    maps: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Panels:
+    """Draws a collection's charts; to be used within `themed`."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._serial = count(1)
+
+    def waste(self) -> tuple[str, list[Panel]]:
+        """The words for the bars' basis, and bars for each run, or for all where each has one."""
+        prefix, basis = waste.share_basis(
+            [row for run in self._collection.runs for row in run.rows]
+        )
+        groups, width_in = self._groups(MOST_BAR_CHARTS)
+        return basis, [
+            self._panel(label, waste.bars(variants, prefix, width_in)) for label, variants in groups
+        ]
+
+    def throughput(self) -> list[Panel]:
+        """Bars for each of the first runs, or for all where each has one."""
+        groups, width_in = self._groups(DETAILED_RUNS)
+        return [
+            self._panel(label, throughput.bars(variants, width_in)) for label, variants in groups
+        ]
+
+    def details(self) -> list[Detail]:
+        """The large columns of the first runs, memory on the same axes where runs are mixed."""
+        runs = self._collection.runs[:DETAILED_RUNS]
+        drawn = [(run, self._with_logs(run)) for run in runs]
+        mixed = memory.Scale.of([variant for _, variants in drawn for variant in variants])
+        details = []
+        for run, variants in drawn:
+            detail = Detail(run.label(self._collection.headers))
+            alone = not self._collection.one_row_each
+            scale = memory.Scale.of(variants) if alone else mixed
+            detail.memory = [
+                self._panel(variant.label, memory.panel(variant, scale))
+                for variant in variants
+                if variant.log is not None and variant.log.steps
+            ]
+            if alone:
+                charts = [latency.panel(variants, each) for each in latency.LATENCIES]
+                detail.latency = [self._panel(each.title, each) for each in charts if each]
+                detail.maps = memory_maps(run.path)
+            details.append(detail)
+        return details
+
+    def curves(self) -> list[Panel]:
+        """Latency over the load, where a rate was swept."""
+        return self._lines(curve_lines(self._collection))
+
+    def knobs(self) -> list[Panel]:
+        """What each option does that was swept over numbers."""
+        return self._lines(knob_lines(self._collection))
+
+    def _lines(self, charts: list[tuple[list[Line], LineAxes]]) -> list[Panel]:
+        return [self._panel(axes.title, draw(lines, axes)) for lines, axes in charts]
+
+    def _panel(self, title: str, chart: Chart) -> Panel:
+        return Panel(title, inline_svg(chart, next(self._serial)))
+
+    def _variants(self, run: Run) -> list[Variant]:
+        return [Variant(variant_label(self._collection, run, row), row) for row in run.rows]
+
+    def _with_logs(self, run: Run) -> list[Variant]:
+        logs = read_logs(run.path, run.totals)
+        labels = {row.allocator: variant_label(self._collection, run, row) for row in run.ok_rows}
+        return [Variant(labels[r.allocator], r, logs.get(r.allocator)) for r in run.ok_rows]
+
+    def _groups(self, most: int) -> tuple[list[tuple[str, list[Variant]]], float]:
+        """Variants that one bar chart shows, under a label; and how wide it is."""
+        collection = self._collection
+        if collection.one_row_each:
+            mixed = [variant for run in collection.runs for variant in self._variants(run)]
+            return [("", mixed)], PAGE_IN
+        runs = collection.runs[:most]
+        groups = [(run.label(collection.headers), self._variants(run)) for run in runs]
+        return groups, PAGE_IN if collection.single else HALF_IN
+
+
+def variant_label(collection: Collection, run: Run, row: Row) -> str:
+    """The allocator, and its run where charts mix those of many runs."""
+    if not collection.one_row_each:
+        return row.allocator
+    one = len({row.allocator for run in collection.runs for row in run.rows}) == 1
+    label = run.label(collection.headers)
+    return label if one else f"{row.allocator}, {label}"
