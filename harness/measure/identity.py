@@ -104,7 +104,8 @@ class Sizes:
 
 def run(job: Job) -> None:
     """Fill `results.cases`, a row for each mode and variant."""
-    from harness.executors.model.real import RealRun, settle
+    from harness.executors.model.real_run import RealRun
+    from harness.executors.model.settings import settle
     from harness.executors.spec import ExecutorSpec
     from harness.measure.calibrate.options import load_model
 

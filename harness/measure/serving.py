@@ -19,7 +19,7 @@ from workloads.requests import RequestTable
 
 if TYPE_CHECKING:
     from harness.cost.shapes import ModelShape
-    from harness.executors.model.real import RealRun
+    from harness.executors.model.real_run import RealRun
     from kernels.memory import Backing
 
 FAMILIES: dict[str, type[Allocator]] = {

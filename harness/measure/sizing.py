@@ -63,7 +63,8 @@ def trial_step_s(job: Job, model: str) -> float:
     from allocators.paged import Paged
     from harness.engine.config import EngineSpec, SamplingSpec
     from harness.engine.engine import Engine
-    from harness.executors.model.real import RealRun, settle
+    from harness.executors.model.real_run import RealRun
+    from harness.executors.model.settings import settle
     from harness.executors.spec import ExecutorSpec
     from harness.measure.calibrate.options import load_model
     from harness.measure.serving import geometry

@@ -35,7 +35,7 @@ from harness.run.config import (
 from workloads.requests import RequestTable
 
 if TYPE_CHECKING:
-    from harness.executors.model.real import RealRun
+    from harness.executors.model.real_run import RealRun
 
 #: page-groups of a pool below which their size alone decides what fits
 FEW_GROUPS = 32
@@ -48,7 +48,7 @@ def prepare(composed: DictConfig) -> tuple[Config, RequestTable]:
     config = to_config(composed)
     geometry = make_geometry(config)
     if config.executor.name == "model":
-        from harness.executors.model.real import check_pool
+        from harness.executors.model.settings import check_pool
 
         check_pool(config.executor, config.model, geometry.capacity_bytes)
     requests = make_requests(config, geometry)
@@ -85,7 +85,7 @@ def run_comparison(composed: DictConfig, run_dir: Path) -> int:
         OmegaConf.masked_copy(composed, list(Config.__dataclass_fields__)), resolve=True
     )
     if real is not None:
-        from harness.executors.model.real import described
+        from harness.executors.model.settings import described
 
         saved.update(described(config.executor, config.model))
     logs: list[RunLog] = []
@@ -140,7 +140,7 @@ def _real_run(config: Config) -> RealRun | None:
     """Load the model if it is to be run; raises `ConfigError`."""
     if config.executor.name != "model":
         return None
-    from harness.executors.model.real import RealRun
+    from harness.executors.model.real_run import RealRun
 
     return RealRun(config.executor, config.model, config.seed)
 

@@ -74,7 +74,7 @@ def to_config(composed: DictConfig) -> Config:
     _check(config)
     if config.executor.name == "model":
         # Not imported by a simulated run, which needs no torch.
-        from harness.executors.model.real import settle
+        from harness.executors.model.settings import settle
 
         config.model = settle(config.executor, config.model)
         _check_real(config)

@@ -14,7 +14,7 @@ from harness.measure.calibrate.options import USAGE, Options, executor_spec, loa
 
 if TYPE_CHECKING:
     from harness.cost.calibration import Calibration
-    from harness.executors.model.real import RealRun
+    from harness.executors.model.real_run import RealRun
 
 INTERRUPTED = 130
 
@@ -48,7 +48,8 @@ def _run(options: Options, command: str) -> int:
 
     from harness.cost.calibrated import Calibrated
     from harness.cost.calibration import load_calibration
-    from harness.executors.model.real import RealRun, settle
+    from harness.executors.model.real_run import RealRun
+    from harness.executors.model.settings import settle
     from harness.measure.calibrate import output
     from harness.measure.calibrate.compare import compare
 

@@ -8,7 +8,8 @@ from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.engine.config import EngineSpec
 from harness.engine.engine import Engine
-from harness.executors.model.real import RealRun, settle
+from harness.executors.model.real_run import RealRun
+from harness.executors.model.settings import settle
 from harness.executors.spec import ExecutorSpec
 from harness.run.config import ModelShape
 from kernels.memory.virtual_cuda import probe_vmm
