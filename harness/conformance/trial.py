@@ -154,7 +154,7 @@ class Trial(Audit):
         return True
 
     def resume(self, rows: IntArray, ticket: int) -> bool:
-        """Bring a ticket's sequences back under other names, as many as they were."""
+        """Bring a ticket's sequences back in other rows, as many as they were."""
         saved, alone = self.tickets[ticket], not self.tokens
         try:
             grant = self.ask("resume", rows, ticket)
