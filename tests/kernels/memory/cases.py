@@ -9,7 +9,7 @@ from allocators.base import Geometry
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import PAGE_BYTES, Virtual
-from harness.conformance.memory import Memory
+from harness.conformance.memory import SlotMemory
 from kernels import load, new_slots, store
 from kernels.memory import backing_for
 from kernels.memory.host_space import HostSpace
@@ -110,7 +110,7 @@ def expected_bytes(allocator):
     return -(-tokens * g.bytes_per_token // OS_PAGE_BYTES) * OS_PAGE_BYTES
 
 
-class RealMemory(Memory):
+class RealMemory(SlotMemory):
     """The conformance suite's model of memory with real memory beside it, checked against it."""
 
     options: dict = {}  # noqa: RUF012 - set by the test
