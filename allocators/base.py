@@ -308,7 +308,7 @@ class Allocator(abc.ABC):
         raise Unsupported(f"{type(self).__name__} cannot swap")
 
     def resume(self, rows: IntArray, ticket: int) -> Grant | None:
-        """Bring a ticket's sequences back under the names `rows`; None if they do not fit now.
+        """Bring a ticket's sequences back, now in `rows`; None if they do not fit at present.
 
         Beside others they are let in only if each could also grow by one slot.
         """

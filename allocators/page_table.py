@@ -1,7 +1,8 @@
 """Reference-counted page tables: the mechanism that paged and virtual allocators share.
 
-A row lists, in order, the physical pages that hold a sequence.  A page may stand in several rows;
-its reference count says in how many.  Page p holds slots p * page_tokens up to the next page.
+A row lists, in order, the physical pages that hold a sequence; of the virtual allocator, those of a
+virtual range.  A page may stand in several rows; its reference count says in how many.  Page p
+holds slots p * page_tokens up to the next page.
 
     row 3:   [ 7 | 2 | 9 ]        ref[7] == 2: rows 3 and 4 share their first page
     row 4:   [ 7 | 5 ]            a write to a page with ref > 1 copies it first

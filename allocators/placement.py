@@ -7,6 +7,7 @@ giving it back restores exactly the state before: a refusal can be undone withou
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 
@@ -135,4 +136,8 @@ class BestFit(_Holes):
         return min(fitting)[1] if fitting else None
 
 
-PLACEMENTS = {"buddy": Buddy, "first_fit": FirstFit, "best_fit": BestFit}
+PLACEMENTS: dict[str, Callable[[int], Placement]] = {
+    "buddy": Buddy,
+    "first_fit": FirstFit,
+    "best_fit": BestFit,
+}

@@ -15,7 +15,7 @@ import numpy as np
 
 from allocators.base import Allocator, Grant, IntArray, NeverFits, Prompt, Unsupported
 from harness.conformance import checks
-from harness.conformance.memory import Memory, Violation, require
+from harness.conformance.memory import SlotMemory, Violation, require
 
 Make = Callable[[], Allocator]
 
@@ -40,7 +40,7 @@ class Audit:
     calls.
     """
 
-    def __init__(self, make: Make, memory: Callable[[Allocator], Memory]) -> None:
+    def __init__(self, make: Make, memory: Callable[[Allocator], SlotMemory]) -> None:
         self.make, self.allocator, self.twin = make, make(), make()
         self.geometry = self.allocator.geometry
         self.memory = memory(self.allocator)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from allocators.base import Allocator, Grant, IntArray, Usage
-from harness.conformance.memory import Memory, require
+from harness.conformance.memory import SlotMemory, require
 
 CATEGORIES = ("token", "reserved", "internal", "round_up", "cached", "free")
 #: what a grant may ask of memory
@@ -43,7 +43,7 @@ def is_quiet(grant: Grant) -> bool:
     return not any(len(getattr(grant, name)) for name in OPERATIONS)
 
 
-def conservation(allocator: Allocator, capacity: int, memory: Memory) -> None:
+def conservation(allocator: Allocator, capacity: int, memory: SlotMemory) -> None:
     """Active, cached and free sum to what they summed to at first; maps agree with them."""
     active, cached, free = allocator.balance()
     require(

@@ -25,7 +25,7 @@ def require(holds: bool, invariant: str, text: str) -> None:
         raise Violation(f"{invariant}: {text}")
 
 
-class Memory:
+class SlotMemory:
     """Values by physical slot, and the page table (virtual range, its page) -> page."""
 
     def __init__(self, allocator: Allocator) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from allocators.base import Demand, Grant, IntArray, NeverFits, Prompt, Unsupported
 from harness.conformance import checks
 from harness.conformance.audit import Audit, Make, Suspended, text
-from harness.conformance.memory import Memory, Violation, require
+from harness.conformance.memory import SlotMemory, Violation, require
 
 __all__ = ["Make", "Trial", "Violation", "fits_when_empty"]
 
@@ -33,7 +33,7 @@ class Trial(Audit):
     """
 
     def __init__(self, make: Make) -> None:
-        super().__init__(make, Memory)
+        super().__init__(make, SlotMemory)
         self.swaps = True
         self.known: dict[int, IntArray] = {}
         self._groups = 0
@@ -154,7 +154,7 @@ class Trial(Audit):
         return True
 
     def resume(self, rows: IntArray, ticket: int) -> bool:
-        """Bring a ticket's sequences back under other names, as many as they were."""
+        """Bring a ticket's sequences back in other rows, as many as they were."""
         saved, alone = self.tickets[ticket], not self.tokens
         try:
             grant = self.ask("resume", rows, ticket)

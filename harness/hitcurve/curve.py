@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from allocators.base import IntArray
 from harness.hitcurve import distances, policies
 from harness.hitcurve.options import HitCurveOptions
 from harness.hitcurve.trace import BlockTrace
@@ -47,12 +47,12 @@ def lru_counts(trace: BlockTrace, bounds: list[int | None], deepest_first: bool)
     """Return LRU's hits at each capacity, from one pass."""
     # A larger capacity holds no more than every block, and may be as large as distances.NEVER.
     clamped = [trace.distinct if b is None else min(b, trace.distinct) for b in bounds]
-    capacities: NDArray[np.int64] = np.array(clamped)
+    capacities: IntArray = np.array(clamped)
     return distances.lru_hits(trace, capacities, deepest_first).tolist()
 
 
 def _simulated(trace: BlockTrace, policy: str, bound: int | None, deepest_first: bool) -> int:
-    # A cache that holds every block of the trace evicts none, whatever its policy.
-    capacity = trace.distinct if bound is None else min(bound, trace.distinct)
-    cache = policies.POLICIES["lru" if capacity == trace.distinct else policy](capacity)
-    return policies.hits(trace, cache, deepest_first)
+    if bound is None or bound >= trace.distinct:
+        # A cache that holds every block of the trace evicts none, whatever its policy.
+        return lru_counts(trace, [None], deepest_first)[0]
+    return policies.hits(trace, policies.POLICIES[policy](bound), deepest_first)

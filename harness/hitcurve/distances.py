@@ -19,11 +19,9 @@ O(n log n), about 0.3 s for the 288,500 blocks of the Mooncake conversation trac
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from allocators.base import IntArray
 from harness.hitcurve.trace import BlockTrace
-
-IntArray = NDArray[np.int64]
 
 NEVER = np.iinfo(np.int64).max
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from allocators.prefix import EVICTIONS
 from harness.command.arguments import parse_options
 from harness.errors import ConfigError
 from workloads.errors import WorkloadError, one_of, whole
 
-POLICY_NAMES = ("lru", "lfu", "fifo", "s3fifo")
 ORDERS = ("touch", "deepest_first", "both")
 
 USAGE = """\
@@ -64,7 +64,7 @@ def _checked(options: HitCurveOptions) -> HitCurveOptions:
     try:
         one_of("order", options.order, ORDERS)
         for policy in options.policies:
-            one_of("policies", policy, POLICY_NAMES)
+            one_of("policies", policy, EVICTIONS)
         for capacity in options.capacities:
             whole("capacities", capacity, at_least=1)
         if options.block_tokens is not None:

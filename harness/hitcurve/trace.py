@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from allocators.base import IntArray
 from harness.errors import ConfigError
 from workloads.requests import RequestTable
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from harness.engine.engine import Engine
 from harness.engine.plan import Plan
 from harness.engine.running import Running
 from harness.executors.model.executor import ModelExecutor
-from harness.executors.model.real import RealRun
+from harness.executors.model.real_run import RealRun
 from harness.executors.simulated import SimulatedExecutor
 from workloads.requests import RequestTable
 

@@ -16,7 +16,7 @@ from harness.run.prepared import Prepared
 from harness.run.variant import run_variant
 
 if TYPE_CHECKING:
-    from harness.executors.model.real import RealRun
+    from harness.executors.model.real_run import RealRun
 
 #: from a variant's name and its number of requests: a context whose value is told how many of them
 #: have ended
@@ -99,6 +99,6 @@ def _real_run(prepared: Prepared) -> RealRun | None:
     config = prepared.config
     if not config.is_real:
         return None
-    from harness.executors.model.real import RealRun
+    from harness.executors.model.real_run import RealRun
 
     return RealRun(config.executor, config.model, config.seed)

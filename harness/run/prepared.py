@@ -78,14 +78,14 @@ def prepare(composed: DictConfig, tables: RequestTables | None = None) -> Prepar
     saved = plain_options(composed)
     if config.is_real:
         # Not imported by a simulated run, which needs no torch.
-        from harness.executors.model.real import described, settle
+        from harness.executors.model.settings import described, settle
 
         config.model = settle(config.executor, config.model)
         check_real(config)
         saved.update(described(config.executor, config.model))
     geometry = make_geometry(config)
     if config.is_real:
-        from harness.executors.model.real import check_pool
+        from harness.executors.model.settings import check_pool
 
         check_pool(config.executor, config.model, geometry.capacity_bytes)
     requests = (tables or RequestTables()).of(config)

@@ -19,7 +19,7 @@ from harness.results.summary import summarize
 from harness.run.prepared import Prepared
 
 if TYPE_CHECKING:
-    from harness.executors.model.real import RealRun
+    from harness.executors.model.real_run import RealRun
 
 
 def run_variant(

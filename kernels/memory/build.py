@@ -7,7 +7,7 @@ import torch
 from allocators.base import Allocator
 from kernels.memory.base import Backing
 from kernels.memory.pool import PoolMemory
-from kernels.memory.virtual import VirtualMemory
+from kernels.memory.virtual import PageDriver, VirtualMemory
 from kernels.memory.virtual_shape import VirtualShape
 
 
@@ -39,10 +39,13 @@ def backing_for(
     if mode != "mapped":
         raise ValueError(f"mode must be mapped or demand, got {mode!r}")
     if device.type == "cpu":
-        from kernels.memory.virtual_cpu import CpuDriver as Driver
+        from kernels.memory.virtual_cpu import CpuDriver
+
+        driver: PageDriver = CpuDriver(shape, device)
     else:
-        from kernels.memory.virtual_cuda import CudaDriver as Driver
-    driver = Driver(shape, device)
+        from kernels.memory.virtual_cuda import CudaDriver
+
+        driver = CudaDriver(shape, device)
     try:
         return VirtualMemory(
             shape, geometry, dtype, device, driver, handles=handles, background=background

@@ -6,7 +6,7 @@ cuMemAddressFree, through the `cuda-bindings` package.  Pages are multiples of w
 cuMemGetAllocationGranularity says, 2 MiB on the GPUs we know of: vAttention's smaller pages need
 its changed driver and are refused here with that reason.
 
-This file has not been run on a GPU.  Its bookkeeping is tested against a driver that is made up.
+Its bookkeeping is tested against a driver that is made up.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class ResumesOneTokenShort(PagedBase):
 
 
 class ResumesInTheOrderOfRows(PagedBase):
-    """The names are sorted, so the sequences of a group change places."""
+    """The rows are sorted, so the sequences of a group change places."""
 
     def resume(self, rows, ticket):
         return super().resume(np.sort(rows), ticket)

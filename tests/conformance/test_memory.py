@@ -9,7 +9,7 @@ from allocators.base import Grant
 from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.conformance import SMALL_GEOMETRY, Violation
-from harness.conformance.memory import Memory
+from harness.conformance.memory import SlotMemory
 
 
 def rows(*found):
@@ -17,13 +17,13 @@ def rows(*found):
 
 
 def pool(host_tokens=16):
-    return Memory(Paged(replace(SMALL_GEOMETRY, host_tokens=host_tokens), block_size=8))
+    return SlotMemory(Paged(replace(SMALL_GEOMETRY, host_tokens=host_tokens), block_size=8))
 
 
 @pytest.fixture
 def ranges():
     """Page-group 0 is mapped at (0, 0) and holds 100 and so on; a page-group has 8 slots."""
-    memory = Memory(Virtual(SMALL_GEOMETRY, page_size="64KiB"))
+    memory = SlotMemory(Virtual(SMALL_GEOMETRY, page_size="64KiB"))
     memory.map(Grant(maps=rows((0, 0, 0))))
     memory.write(np.arange(8), np.arange(100, 108))
     return memory

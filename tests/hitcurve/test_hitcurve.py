@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from allocators.prefix.orders import FifoOrder, LfuOrder
+from allocators.prefix.pool import Order
+from allocators.prefix.s3fifo import S3FifoOrder
 from harness.errors import ConfigError
 from harness.hitcurve.__main__ import main
 from harness.hitcurve.curve import lru_counts
@@ -64,6 +67,24 @@ def brute_force(trace: BlockTrace, capacity: int, deepest_first: bool) -> int:
     return count
 
 
+class Lru(Cache):
+    """What the one pass replaces, to be run request by request as the other policies are."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.held: list[int] = []
+
+    def __contains__(self, block: int) -> bool:
+        return block in self.held
+
+    def hit(self, block: int) -> None:
+        self.held.remove(block)
+        self.held.append(block)
+
+    def insert(self, block: int) -> None:
+        self.held = [*self.held, block][-self.capacity :]
+
+
 @pytest.mark.parametrize("deepest_first", [False, True])
 def test_one_pass_counts_what_an_lru_cache_of_each_size_does(deepest_first):
     capacities = np.arange(1, 40)
@@ -72,7 +93,7 @@ def test_one_pass_counts_what_an_lru_cache_of_each_size_does(deepest_first):
         trace = random_trace(seed)
         expected = [brute_force(trace, c, deepest_first) for c in capacities.tolist()]
         assert lru_hits(trace, capacities, deepest_first).tolist() == expected
-        simulated = [hits(trace, POLICIES["lru"](c), deepest_first) for c in (1, 3, 10, 39)]
+        simulated = [hits(trace, Lru(c), deepest_first) for c in (1, 3, 10, 39)]
         assert simulated == [expected[c - 1] for c in (1, 3, 10, 39)]
         total += sum(expected)
     assert total > 1000
@@ -97,84 +118,48 @@ def test_smaller_before_counts_strictly_smaller_earlier_values():
         assert smaller_before(values).tolist() == expected
 
 
-class SlowFifo:
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.queue = capacity, []
+class AllocatorCache(Cache):
+    """An eviction order of the allocators, of pages that nobody holds for long."""
 
-    def touch(self, block: int) -> None:
-        if block not in self.queue:
-            self.queue = [*self.queue, block][-self.capacity :]
+    def __init__(self, order: type[Order], capacity: int) -> None:
+        super().__init__(capacity)
+        self.order, self.page_of, self.block_of = order(capacity), {}, {}
 
-    def held(self) -> list[int]:
-        return self.queue
+    def __contains__(self, block: int) -> bool:
+        return block in self.page_of
 
+    def hit(self, block: int) -> None:
+        page = self.page_of[block]
+        self.order.hit([page])
+        self.order.freed([page])
 
-class SlowLfu:
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.seen = capacity, []
-
-    def touch(self, block: int) -> None:
-        found = [entry for entry in self.seen if entry[1] == block]
-        if found:
-            self.seen.remove(found[0])
-            self.seen.append((found[0][0] + 1, block))
-            return
-        if len(self.seen) == self.capacity:
-            self.seen.remove(min(self.seen, key=lambda entry: entry[0]))
-        self.seen.append((0, block))
-
-    def held(self) -> list[int]:
-        return [block for _, block in self.seen]
-
-
-class SlowS3Fifo:
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.target = max(1, capacity // 10)
-        self.small, self.main, self.ghost, self.hits = [], [], [], {}
-
-    def touch(self, block: int) -> None:
-        if block in self.held():
-            self.hits[block] = min(3, self.hits[block] + 1)
-            return
-        while len(self.held()) >= self.capacity:
-            self.evict()
-        self.hits[block] = 0
-        (self.main if block in self.ghost else self.small).append(block)
-        self.ghost = [b for b in self.ghost if b != block]
-
-    def evict(self) -> None:
-        if self.small and (len(self.small) >= self.target or not self.main):
-            block = self.small.pop(0)
-            if self.hits[block] > 1:
-                self.hits[block] = 0
-                self.main.append(block)
-            else:
-                most = self.capacity - self.target
-                self.ghost = [*self.ghost, block][-most:] if most else []
-        else:
-            block = self.main.pop(0)
-            if self.hits[block]:
-                self.hits[block] -= 1
-                self.main.append(block)
-
-    def held(self) -> list[int]:
-        return self.small + self.main
+    def insert(self, block: int) -> None:
+        page = len(self.page_of)
+        if page == self.capacity:
+            page = self.order.victims(1)[0]
+            del self.page_of[self.block_of[page]]
+        self.page_of[block], self.block_of[page] = page, block
+        self.order.inserted([page], [block])
+        self.order.free[page] = True
+        self.order.freed([page])
 
 
 @pytest.mark.parametrize(
-    ("policy", "slow"), [("fifo", SlowFifo), ("lfu", SlowLfu), ("s3fifo", SlowS3Fifo)]
+    ("policy", "order"), [("fifo", FifoOrder), ("lfu", LfuOrder), ("s3fifo", S3FifoOrder)]
 )
-def test_policies_hold_what_slow_ones_hold(policy, slow):
+def test_policies_hold_what_the_orders_of_the_allocators_keep(policy, order):
+    evictions = 0
     for seed in range(25):
         rng = np.random.default_rng(seed)
         capacity = int(rng.integers(1, 25))
-        cache: Cache = POLICIES[policy](capacity)
-        model = slow(capacity)
-        for block in rng.zipf(1.3, 600) % 60:
-            (cache.hit if block in cache else cache.insert)(int(block))
-            model.touch(int(block))
-            assert sorted(model.held()) == [b for b in range(60) if b in cache]
+        caches = POLICIES[policy](capacity), AllocatorCache(order, capacity)
+        for block in (rng.zipf(1.3, 600) % 60).tolist():
+            full = sum(b in caches[0] for b in range(60)) == capacity
+            evictions += full and block not in caches[0]
+            for cache in caches:
+                (cache.hit if block in cache else cache.insert)(block)
+            assert [b in caches[0] for b in range(60)] == [b in caches[1] for b in range(60)]
+    assert evictions > 1000
 
 
 @needs(MOONCAKE)
@@ -206,7 +191,7 @@ def test_deepest_first_gains_almost_nothing_on_mooncake():
 @pytest.mark.shared_data
 def test_deepest_first_gains_four_to_five_points_on_the_agentic_traces():
     trace = block_trace(read(AGENTIC), None)
-    plain, deepest = (hits(trace, POLICIES["lru"](10_000), d) for d in (False, True))
+    plain, deepest = (lru_hits(trace, np.array([10_000]), d)[0] for d in (False, True))
     assert 4 <= 100 * (deepest - plain) / len(trace.blocks) <= 5
 
 

@@ -1,4 +1,4 @@
-"""Triton kernels through Triton's interpreter; run by test_kernel_triton in a process of its own.
+"""Triton kernels through Triton's interpreter; run by test_triton in a process of its own.
 
 Shapes are small: the interpreter takes about a second for what a GPU does in microseconds.
 """
@@ -13,7 +13,7 @@ import torch
 from kernels import copy_slots, decode, load, prefill, probe, store
 from tests.kernels.cases import close, make
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_kernel_triton.py"
+assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_triton.py"
 
 LAYOUTS = {
     "page-1": {"page": 1},

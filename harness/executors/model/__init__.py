@@ -1,0 +1,1 @@
+"""Real runs: a decoder of torch serves the engine's plans on memory that the grants move."""

@@ -166,7 +166,7 @@ class ModelExecutor:
         pieces = []
         for row in rows.tolist():
             group = self._running.groups[owners[row]]
-            # Gangs decode whole and in order, so the place within the gang is that in its rows.
+            # Groups decode whole and in order, so the place within one is that in its rows.
             sequence = 0 if group.sequences == 1 else int(np.flatnonzero(group.rows == row)[0])
             stop = int(lengths[row])
             pieces.append(Piece(group, sequence, row, stop - 1, stop))

@@ -16,7 +16,7 @@ from harness.measure.options import load_model
 
 if TYPE_CHECKING:
     from harness.cost.calibration import Calibration
-    from harness.executors.model.real import RealRun
+    from harness.executors.model.real_run import RealRun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +41,8 @@ def _calibrate(options: CalibrateOptions, command: str) -> int:
 
     from harness.cost.calibrated import Calibrated
     from harness.cost.calibration import load_calibration
-    from harness.executors.model.real import RealRun, settle
+    from harness.executors.model.real_run import RealRun
+    from harness.executors.model.settings import settle
     from harness.measure.calibrate import output
     from harness.measure.calibrate.accuracy import measure_accuracy
 

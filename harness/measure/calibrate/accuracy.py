@@ -21,7 +21,7 @@ from allocators.virtual import Virtual
 from harness.cost.calibrated import Calibrated
 from harness.cost.calibration import Calibration
 from harness.engine.config import EngineSpec, SamplingSpec
-from harness.executors.model.real import RealRun
+from harness.executors.model.real_run import RealRun
 from harness.measure.calibrate.layers import probe
 from harness.measure.calibrate.options import STATISTICS
 from harness.measure.rounds import Rounds

@@ -12,7 +12,7 @@ import torch
 from allocators.base import Geometry
 from harness.cost.calibration import Calibration
 from harness.cost.shapes import ModelShape, kv_bytes_per_token, kv_geometry
-from harness.executors.model.real import RealRun
+from harness.executors.model.real_run import RealRun
 from harness.measure.calibrate import layers, memory
 from harness.measure.calibrate.attention import StepParts
 from harness.measure.calibrate.grids import FULL, QUICK, Grid

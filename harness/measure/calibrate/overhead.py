@@ -11,7 +11,7 @@ from allocators.paged import Paged
 from harness.cost.calibrated import Calibrated
 from harness.cost.calibration import Calibration
 from harness.engine.config import EngineSpec
-from harness.executors.model.real import RealRun
+from harness.executors.model.real_run import RealRun
 from harness.measure.calibrate.options import STATISTICS
 from harness.measure.serving import FreeCost, ServedStep, ServingRun, serve
 from workloads.requests import RequestTable

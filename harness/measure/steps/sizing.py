@@ -8,7 +8,8 @@ import numpy as np
 
 from allocators.paged import Paged
 from harness.engine.config import EngineSpec
-from harness.executors.model.real import RealRun, settle
+from harness.executors.model.real_run import RealRun
+from harness.executors.model.settings import settle
 from harness.executors.spec import ExecutorSpec
 from harness.measure.job import Job
 from harness.measure.options import load_model

@@ -18,7 +18,8 @@ from allocators.virtual import Virtual
 from harness.cost.shapes import kv_geometry
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
-from harness.executors.model.real import RealRun, settle
+from harness.executors.model.real_run import RealRun
+from harness.executors.model.settings import settle
 from harness.executors.spec import ExecutorSpec
 from harness.measure.options import load_model
 from harness.measure.serving import SMALLEST_PAGE

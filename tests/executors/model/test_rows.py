@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from harness.engine.config import EngineSpec, SamplingSpec
-from harness.executors.model import real as real_module
-from harness.executors.model.real import RealRun, settle
+from harness.executors.model import real_run
+from harness.executors.model.real_run import RealRun
+from harness.executors.model.settings import settle
 from harness.executors.spec import ExecutorSpec
 from harness.run.config import Config
 from harness.run.pool import make_geometry
@@ -43,7 +44,7 @@ def run(monkeypatch):
             spoil(held[-1])
             return held[-1]
 
-        monkeypatch.setattr(real_module, "backing_for", spoilt)
+        monkeypatch.setattr(real_run, "backing_for", spoilt)
         running = RealRun(config.executor, config.model, 0)
         row, log = run_variant(prepared, "virtual", real=running)
         assert held[-1].closed

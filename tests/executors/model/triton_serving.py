@@ -1,4 +1,4 @@
-"""A real run on the Triton kernels, through the interpreter; run by test_model_triton."""
+"""A real run on the Triton kernels, through the interpreter; run by test_triton."""
 
 import os
 
@@ -8,7 +8,7 @@ from allocators.paged import Paged
 from tests.executors.model.serving_cases import geometry, requests, serve, virtual
 from tests.executors.model.test_graphs import Again
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_model_triton.py"
+assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_triton.py"
 
 MEMORIES = {
     "paged": lambda: Paged(geometry(tokens=90), block_size=7),

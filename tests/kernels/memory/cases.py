@@ -9,7 +9,7 @@ from allocators.base import Geometry
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import PAGE_BYTES, Virtual
-from harness.conformance.memory import Memory
+from harness.conformance.memory import SlotMemory
 from kernels import load, new_slots, store
 from kernels.memory import backing_for
 from kernels.memory.host_space import HostSpace
@@ -101,7 +101,7 @@ def read_values(backing, layout):
     return np.split(found.cpu().numpy().astype(np.int64), np.cumsum(lengths)[:-1])
 
 
-class RealMemory(Memory):
+class RealMemory(SlotMemory):
     """The conformance suite's model of memory with real memory beside it, checked against it."""
 
     options: dict = {}  # noqa: RUF012 - set by the test

@@ -26,7 +26,7 @@ MODES = [(name, {}) for name in ALLOCATORS if name != "virtual-2MiB"] + [
 @pytest.fixture
 def real_memory(monkeypatch):
     """Let a trial use real memory; close whatever it opened."""
-    monkeypatch.setattr(trial, "Memory", RealMemory)
+    monkeypatch.setattr(trial, "SlotMemory", RealMemory)
     monkeypatch.setattr(RealMemory, "made", [])
     yield RealMemory
     for backing in RealMemory.made:

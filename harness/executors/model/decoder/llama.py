@@ -17,7 +17,7 @@ from harness.executors.model.decoder.weights import Kind, Loader
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LlamaLayer:
     """One layer; D is head_dim, H query heads, G KV heads."""
 
     attention_norm: torch.Tensor  # [hidden]
@@ -47,7 +47,7 @@ class LlamaDecoder(Decoder):
         exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.int64).float() / shape.head_dim
         self._frequencies = (1.0 / shape.rope_theta**exponents).to(self.device)  # [D / 2]
 
-    def _load_layer(self, loader: Loader, at: str) -> Layer:
+    def _load_layer(self, loader: Loader, at: str) -> LlamaLayer:
         shape = self.shape
         hidden, dim, linear = shape.hidden, shape.head_dim, Kind.LINEAR
         query, key = shape.heads * dim, shape.kv_heads * dim
@@ -66,7 +66,7 @@ class LlamaDecoder(Decoder):
                 ]
             )
         gate_up = [f"{at}.mlp.{one}_proj.weight" for one in ("gate", "up")]
-        return Layer(
+        return LlamaLayer(
             attention_norm=loader.one(f"{at}.input_layernorm.weight", (hidden,), Kind.NORM),
             qkv=loader.fused([f"{part}.weight" for part in parts], rows, (hidden,), linear),
             qkv_bias=bias,

@@ -20,7 +20,7 @@ Affine = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class OptLayer:
     """One layer; weights are [out, in] (norms [hidden]), biases [out]."""
 
     attention_norm: Affine
@@ -50,12 +50,12 @@ class OptDecoder(Decoder):
         self._norm = _norm(loader, f"{at}.final_layer_norm", shape.hidden)
         self._head = self._embedding
 
-    def _load_layer(self, loader: Loader, at: str) -> Layer:
+    def _load_layer(self, loader: Loader, at: str) -> OptLayer:
         shape = self.shape
         hidden, query = shape.hidden, shape.heads * shape.head_dim
         qkv = [f"{at}.self_attn.{one}_proj" for one in "qkv"]
         key = shape.kv_heads * shape.head_dim
-        return Layer(
+        return OptLayer(
             attention_norm=_norm(loader, f"{at}.self_attn_layer_norm", hidden),
             qkv=_linear(loader, qkv, [query, key, key], hidden),
             output=_linear(loader, [f"{at}.self_attn.out_proj"], [hidden], query),
