@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 from harness.compare import compare_cases, load_cases
 from harness.compare.baseline import main
 from harness.compare.render import as_table
+from tests.places import ROOT
 
-BASELINES = Path(__file__).parents[2] / "results" / "baselines"
+BASELINES = ROOT / "results" / "baselines"
 
 
 def test_the_suite_gives_the_tracked_baselines(tmp_path):

@@ -16,7 +16,7 @@ from harness.cost.curves import Curve, Surface
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.executors.simulated import SimulatedExecutor
-from tests.cost.calibration_cases import SHAPE, made_up
+from tests.cost.calibrations import SHAPE, made_up
 from workloads.requests import RequestTable
 
 COST = Calibrated(SHAPE, made_up())

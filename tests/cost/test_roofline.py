@@ -1,14 +1,12 @@
 """The roofline: exact skipping, monotonicity, and times that physics allows."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from allocators.base import EMPTY_GRANT, Geometry, Grant
 from harness.cost import (
@@ -21,18 +19,12 @@ from harness.cost import (
     kv_bytes_per_token,
     weight_bytes,
 )
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from tests.places import shipped
 
 
 def roofline(model="llama-3-8b", hardware="a100-80gb", count=1, **cost):
-    def load(schema, path):
-        return OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
-        )
-
-    shape = load(ModelShape, CONF / "model" / f"{model}.yaml")
-    spec = load(HardwareSpec, CONF / "hardware" / f"{hardware}.yaml")
+    shape = shipped(ModelShape, "model", model)
+    spec = shipped(HardwareSpec, "hardware", hardware)
     return Roofline(shape, replace(spec, count=count), replace(CostSpec(), **cost))
 
 

@@ -1,23 +1,10 @@
 """Runs comparisons in this process, without a run directory."""
 
-import os
-from pathlib import Path
-
 import pytest
 from hydra import compose, initialize_config_module
 
 import harness.run.config  # noqa: F401 - registers the schema
 from harness.run.comparison import prepare, run_variant
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def shared_data():
-    root = Path(os.environ.get("KV_HARNESS_SHARED", REPOSITORY.parent / "shared")) / "data"
-    if not root.is_dir():
-        pytest.skip("the public traces are not at hand; set KV_HARNESS_SHARED")
-    return root
 
 
 @pytest.fixture(scope="session")
