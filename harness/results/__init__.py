@@ -11,7 +11,7 @@ from harness.results.runlog import (
     Row,
     RunLog,
 )
-from harness.results.writer import SCHEMA_VERSION, RunWriter, ensure_fresh, write_run
+from harness.results.writer import SCHEMA_VERSION, RunWriter, ensure_fresh
 
 __all__ = [
     "CATEGORIES",
@@ -27,5 +27,4 @@ __all__ = [
     "ensure_fresh",
     "load_summary",
     "summary_rows",
-    "write_run",
 ]

@@ -103,20 +103,6 @@ class RunWriter:
         return json.dumps(summary, indent=2, allow_nan=False) + "\n"
 
 
-def write_run(
-    run_dir: str | Path,
-    config: dict[str, Any],
-    environment: dict[str, Any],
-    rows: Iterable[Row],
-    logs: Iterable[RunLog],
-) -> None:
-    """Write a whole run at once. A row finds its log by the allocator's name."""
-    by_allocator = {log.allocator: log for log in logs}
-    with RunWriter(run_dir, config, environment) as writer:
-        for row in rows:
-            writer.add(row, by_allocator.get(row.allocator))
-
-
 def ensure_fresh(run_dir: str | Path, ignore: Iterable[str] = ()) -> Path:
     """Create `run_dir` and prove that it can be written; names in `ignore` may be there already.
 

@@ -22,6 +22,7 @@ from harness.command.tables import markdown_table
 from harness.cost.roofline import FloatArray, Roofline, Work
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.spec import CostSpec
+from tests.cost.parts import roofline_parts
 from tests.places import shipped
 
 #: the measured GPUs, as the data name them
@@ -133,7 +134,7 @@ def _attention(
     predicted = []
     for row in table.itertuples():
         model = _one_layer(int(row.num_heads), int(row.num_key_value_heads), int(row.head_dim))
-        predicted.append(Roofline(model, hardware, cost).breakdown(work(row))[part])
+        predicted.append(roofline_parts(Roofline(model, hardware, cost), work(row))[part])
     return Fit.of(gpu, operator, np.array(predicted), table.latency.to_numpy() * 1e-3)
 
 
@@ -151,8 +152,9 @@ def _vidur_layers(
         raise FileNotFoundError(f"no mlp.csv under {data_dir / 'vidur'} for {gpu}")
     table = pd.concat([pd.read_csv(path) for path in found])
     parts = [
-        Roofline(_vidur_model(row), _ranks(hardware, row), cost).breakdown(
-            Work(decode_seqs=int(row.num_tokens))
+        roofline_parts(
+            Roofline(_vidur_model(row), _ranks(hardware, row), cost),
+            Work(decode_seqs=int(row.num_tokens)),
         )
         for row in table.itertuples()
     ]
@@ -183,7 +185,7 @@ def _all_reduce(data_dir: Path, gpu: str, hardware: HardwareSpec, cost: CostSpec
     for size, ranks in zip(table["size"].tolist(), table.num_workers.tolist(), strict=True):
         model = replace(_one_layer(8, 8, 128), hidden=size // 2)  # one token of `size` bytes
         spec = replace(hardware, count=ranks)
-        costs = Roofline(model, spec, cost).breakdown(Work(decode_seqs=1))
+        costs = roofline_parts(Roofline(model, spec, cost), Work(decode_seqs=1))
         predicted.append(costs["all_reduce"] / 2)  # a layer has two
     measured = table["time_stats.all_reduce.median"].to_numpy() * 1e-3
     return Fit.of(gpu, "all-reduce", np.array(predicted), measured)
