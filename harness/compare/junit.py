@@ -1,4 +1,4 @@
-"""A judgement as JUnit XML, which CI systems show as tests: a suite a case, a test a metric."""
+"""A judgement as JUnit XML, which CI systems show as tests: a case is a suite, a metric a test."""
 
 from __future__ import annotations
 
