@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from harness.compare.judge import Judgement
+from harness.compare.judgement import Judgement
 from harness.compare.render import WORDS, describe
 
 # XML 1.0 has no way to write these characters, escaped or not.
