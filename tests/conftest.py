@@ -1,11 +1,29 @@
-"""Hypothesis draws the same examples each time, unless HYPOTHESIS_PROFILE=explore is set."""
+"""What all tests share.
+
+Hypothesis draws the same examples each time, unless HYPOTHESIS_PROFILE=explore is set.
+"""
 
 import os
 
+import pytest
 from hypothesis import settings
 
 import harness  # noqa: F401 - before torch: how its threads wait is set there
+from tests.places import SHARED_DATA
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+
+@pytest.fixture(scope="session")
+def shared_file():
+    """A function from a name among the public data to its path; skips where it is absent."""
+
+    def find(name):
+        path = SHARED_DATA / name
+        if not path.exists():
+            pytest.skip(f"{name} of the public data is not at hand; set KV_HARNESS_SHARED")
+        return path
+
+    return find

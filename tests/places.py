@@ -1,25 +1,17 @@
-"""Where tests run that are meant for every kind of device, and in what size.
+"""Where things lie that tests read: the checkout, the shipped configuration, the public data."""
 
-A test's id begins with its place: `cpu-small` runs everywhere; where there is a GPU, `cuda-small`
-and `cuda-full`, marked gpu, run too.
-"""
+import os
+from pathlib import Path
 
-import pytest
-import torch
+from omegaconf import OmegaConf
 
-SIZES = {"cpu": ("small",), "cuda": ("small", "full")}
-HERE = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+#: public traces and measurements, by default in a folder beside the checkout; see `shared_file`
+SHARED_DATA = Path(os.environ.get("KV_HARNESS_SHARED", ROOT.parent / "shared")) / "data"
 
 
-def each_place(values):
-    """Return parameters (device, size, *value) of each place here for `values(device, size)`."""
-    return [
-        pytest.param(
-            *(device, size, *value),
-            id="-".join(map(str, (device, size, *value))),
-            marks=[pytest.mark.gpu] if device == "cuda" else [],
-        )
-        for device in HERE
-        for size in SIZES[device]
-        for value in values(device, size)
-    ]
+def shipped(schema, group, name):
+    """Return the instance of `schema` that `conf/<group>/<name>.yaml` describes."""
+    config = OmegaConf.load(CONF / group / f"{name}.yaml")
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))

@@ -7,7 +7,8 @@
 `docs/ci.md` says what is compared, and how.
 """
 
-from harness.compare.judge import Finding, Judgement, compare_cases
+from harness.compare.judge import compare_cases
+from harness.compare.judgement import Finding, Judgement
 from harness.compare.load import Case, CompareError, Samples, load_cases
 from harness.compare.tolerance import Tolerances
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness.compare.judge import Judgement, compare_cases
+from harness.compare.judge import compare_cases
+from harness.compare.judgement import Judgement
 from harness.compare.load import CompareError, load_cases
 from harness.compare.tolerance import Tolerances
 

@@ -9,9 +9,7 @@ absolute tolerance instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from statistics import median
-from typing import Literal
 
 from harness.compare.conditions import (
     config_differences,
@@ -20,6 +18,7 @@ from harness.compare.conditions import (
     full_identity,
     settings_differences,
 )
+from harness.compare.judgement import Finding, Judgement, Verdict
 from harness.compare.load import Case, Number, Samples
 from harness.compare.statistics import (
     mann_whitney_p,
@@ -30,48 +29,8 @@ from harness.compare.statistics import (
 from harness.compare.tolerance import EQUAL, Tolerances
 from harness.results.metrics import BY_NAME, Metric
 
-Verdict = Literal["same", "better", "worse", "missing", "tolerated", "changed", "unsure", "new"]
-FAILING: tuple[Verdict, ...] = ("worse", "missing")
 #: chance of one false alarm in a whole comparison, shared between its tests
 LEVEL = 0.01
-
-
-@dataclass
-class Finding:
-    """What became of one metric; `metric` is `status` for the row as a whole."""
-
-    case: str
-    allocator: str
-    metric: str
-    verdict: Verdict
-    baseline: Number | str = None
-    current: Number | str = None
-    unit: str = ""
-    direction: str = "none"
-    change: float | None = None
-    interval: tuple[float, float] | None = None
-    p: float | None = None
-    note: str = ""
-
-
-@dataclass
-class Judgement:
-    """All findings, what could not be compared, and remarks that decide nothing."""
-
-    findings: list[Finding] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    strict: bool = False
-
-    @property
-    def failures(self) -> list[Finding]:
-        failing = (*FAILING, "changed") if self.strict else FAILING
-        return [finding for finding in self.findings if finding.verdict in failing]
-
-    @property
-    def exit_status(self) -> int:
-        """1 for a regression, which nothing excuses; else 2 if anything could not be compared."""
-        return 1 if self.failures else 2 if self.problems else 0
 
 
 def compare_cases(

@@ -1,11 +1,11 @@
-"""A judgement as JUnit XML, which CI systems show as tests: a suite a case, a test a metric."""
+"""A judgement as JUnit XML, which CI systems show as tests: a case is a suite, a metric a test."""
 
 from __future__ import annotations
 
 import re
 from xml.etree import ElementTree
 
-from harness.compare.judge import Judgement
+from harness.compare.judgement import Judgement
 from harness.compare.render import WORDS, describe
 
 # XML 1.0 has no way to write these characters, escaped or not.

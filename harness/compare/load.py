@@ -55,10 +55,6 @@ class Case:
         executor = self.config.get("executor")
         return isinstance(executor, dict) and executor.get("name") == "model"
 
-    @property
-    def repeats(self) -> int:
-        return len(self.environments)
-
 
 def load_cases(paths: Iterable[str | Path]) -> list[Case]:
     """Every case below the paths; runs of one identical configuration are repeats of one case.

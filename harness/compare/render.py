@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.command.tables import markdown_table, text_table
-from harness.compare.judge import Finding, Judgement
+from harness.compare.judgement import Finding, Judgement
 from harness.results.metrics import BY_NAME
 
 WORDS = {

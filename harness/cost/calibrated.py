@@ -99,28 +99,6 @@ class Calibrated:
         tables = self._table_s(np.broadcast_to(np.asarray(table_bytes), steps))
         return self._vary_s(self._steady_s(seqs, seqs, seqs), seqs, context, tables, paged)
 
-    def breakdown(self, work: Work) -> dict[str, float]:
-        """Return the seconds of each part; their sum is `step_s` up to rounding."""
-        pieces = int(np.count_nonzero(work.prefill_new))
-        tokens = int(work.prefill_new.sum()) + work.decode_seqs
-        if tokens == 0:
-            return dict.fromkeys(PARTS, 0.0)
-        context = np.array([work.decode_context_tokens], dtype=np.float64)
-        nothing = np.zeros(1)
-        return {
-            "linear": self._linear_s(tokens),
-            "store": self.model.layers * self._store.one(tokens),
-            "prefill": self._prefill_s(work.prefill_new, work.prefill_past, work.paged)
-            if pieces
-            else 0.0,
-            "decode": float(self._vary_s(0.0, work.decode_seqs, context, nothing, work.paged)[0])
-            if work.decode_seqs
-            else 0.0,
-            "sample": self._sample_s(work.sampled),
-            "table": float(self._table_s(np.array([work.table_bytes]))[0]),
-            "overhead": self._overhead.one(work.decode_seqs + pieces),
-        }
-
     # -- a grant -------------------------------------------------------------------------------
     def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
         """Return (seconds that block the step, seconds of background mapping beside it).
@@ -186,6 +164,3 @@ class Calibrated:
 
     def _table_s(self, table_bytes: IntArray) -> FloatArray:
         return np.where(table_bytes > 0, self._table(table_bytes), 0.0)
-
-
-PARTS = ("linear", "store", "prefill", "decode", "sample", "table", "overhead")

@@ -162,28 +162,6 @@ class Roofline:
             tables = np.full(steps, self._table_s(table_bytes))
         return self._vary_s(self._steady_s(seqs, seqs), seqs, context, tables, paged)
 
-    def breakdown(self, work: Work) -> dict[str, float]:
-        """Return the seconds of each part; their sum is `step_s` up to rounding."""
-        prefill_tokens = int(work.prefill_new.sum())
-        tokens = prefill_tokens + work.decode_seqs
-        if tokens == 0:
-            return dict.fromkeys(PARTS, 0.0)
-        decode = self._vary_s(
-            0.0, work.decode_seqs, float(work.decode_context_tokens), 0.0, work.paged
-        )
-        return {
-            "linear": self._linear_s(tokens, work.sampled),
-            "elementwise": max(self._elementwise_floor_s, tokens * self._elementwise_s),
-            "prefill": self._prefill_s(work.prefill_new, work.prefill_past, work.paged)
-            if prefill_tokens
-            else 0.0,
-            "decode": decode if work.decode_seqs else 0.0,
-            "all_reduce": self._reduce_floor_s + tokens * self._reduce_token_s,
-            "tables": self._table_s(work.table_bytes),
-            "sampling": work.sampled * self._sample_s,
-            "overhead": self._overhead_s,
-        }
-
     # -- a grant -------------------------------------------------------------------------------
     def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
         """Return (seconds that block the step, seconds of background mapping beside it).
@@ -274,11 +252,6 @@ class Roofline:
 
     def _table_s(self, table_bytes: int) -> float:
         return self._table_floor_s + float(table_bytes) * self._table_byte_s if table_bytes else 0.0
-
-
-PARTS = (
-    "linear", "elementwise", "prefill", "decode", "all_reduce", "tables", "sampling", "overhead",
-)  # fmt: skip
 
 
 def page_bytes_of(text: str) -> int:

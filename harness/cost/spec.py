@@ -1,7 +1,7 @@
 """Every constant of the cost model, each with its source.
 
 "Fitted" means: chosen on a coarse grid so that the median error over the public A100 and H100
-tables is smallest, one value for both GPUs.  `python -m harness.cost.validate DATA_DIR` prints how
+tables is smallest, one value for both GPUs.  `python -m tests.cost.validate DATA_DIR` prints how
 far the predictions lie from those tables; `docs/cost.md` shows its output.  "Assumed" means that no
 public measurement was at hand: treat it as a knob.  The four constants for which one value would
 not do for both GPUs are in `HardwareSpec`.

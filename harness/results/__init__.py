@@ -12,7 +12,7 @@ from harness.results.runlog import (
     Row,
     RunLog,
 )
-from harness.results.writer import SCHEMA_VERSION, RunWriter, write_run
+from harness.results.writer import SCHEMA_VERSION, RunWriter
 
 __all__ = [
     "CATEGORIES",
@@ -28,5 +28,4 @@ __all__ = [
     "describe_environment",
     "load_summary",
     "summary_rows",
-    "write_run",
 ]

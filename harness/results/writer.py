@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -113,20 +112,6 @@ def _gap_totals(log: RunLog | None) -> dict[str, float]:
     """What neither the columns nor the metrics tell: the memory between the steps."""
     totals = {} if log is None else log.totals
     return {name: float(totals[name]) for name in GAP_TOTALS if name in totals}
-
-
-def write_run(
-    run_dir: str | Path,
-    config: dict[str, Any],
-    environment: dict[str, Any],
-    rows: Iterable[Row],
-    logs: Iterable[RunLog],
-) -> None:
-    """Write a whole run at once. A row finds its log by the allocator's name."""
-    by_allocator = {log.allocator: log for log in logs}
-    with RunWriter(run_dir, config, environment) as writer:
-        for row in rows:
-            writer.add(row, by_allocator.get(row.allocator))
 
 
 def column_schema(columns: dict[str, type]) -> pyarrow.Schema:

@@ -8,13 +8,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from harness.cli.sweep import CombinedTable, combine
-from harness.results import ResultsError, Row, write_run
+from harness.results import ResultsError, Row
+from tests.results.directories import write_run
 
 
 def job(sweep_dir, number, overrides, rows, *, config=None, recorded=True):
     path = sweep_dir / str(number)
     if rows is not None:
-        write_run(path, config or {}, {}, rows, [])
+        write_run(path, config or {}, {}, rows)
     if recorded:
         (path / ".hydra").mkdir(parents=True)
         (path / ".hydra" / "overrides.yaml").write_text(json.dumps(overrides))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 
-from harness.results import Row, write_run
+from harness.results import Row
 from harness.results.metrics import METRICS
+from tests.results.directories import write_run
 
 CONFIG = {
     "allocators": {"paged": {"_target_": "allocators.paged.Paged", "block_size": 16}},
@@ -38,7 +39,7 @@ def write(path, rows=None, *, config=None, environment=None):
             part = part[section]
         part[last] = value
     rows = [Row("paged", metrics=metrics())] if rows is None else rows
-    write_run(path, whole, {**ENVIRONMENT, **(environment or {})}, rows, [])
+    write_run(path, whole, {**ENVIRONMENT, **(environment or {})}, rows)
     return path
 
 

@@ -1,23 +1,39 @@
 """The suite of `+experiment=ci` gives the tracked baselines, to the last count."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from matplotlib.figure import Figure
+
+from harness.__main__ import main as harness_main
 from harness.compare import compare_cases, load_cases
 from harness.compare.baseline import main
 from harness.compare.render import as_table
+from tests.places import ROOT
 
-BASELINES = Path(__file__).parents[2] / "results" / "baselines"
+BASELINES = ROOT / "results" / "baselines"
 
 
-def test_the_suite_gives_the_tracked_baselines(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "+experiment=ci", f"hydra.sweep.dir={tmp_path}/suite"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def harness(tmp_path, monkeypatch):
+    """A function from arguments to the exit status of `python -m harness`, in this process."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["harness", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            harness_main()
+        return ended.value.code
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def test_the_suite_gives_the_tracked_baselines(harness, tmp_path, monkeypatch):
+    # Twenty figures take longer than the suite itself, and decide nothing here.
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).touch())
+    assert harness("+experiment=ci", f"hydra.sweep.dir={tmp_path}/suite") == 0
     judgement = compare_cases(
         load_cases([BASELINES]), load_cases([tmp_path / "suite"]), measured=False, strict=True
     )
@@ -64,20 +80,14 @@ def test_rewriting_prints_what_changed_and_drops_what_is_gone(tmp_path, capsys):
     assert main([str(tmp_path / "none"), str(tmp_path / "held")]) == 2
 
 
-def test_an_experiment_is_checked_before_it_runs(tmp_path):
-    def run(*options):
-        return subprocess.run(
-            [sys.executable, "-m", "harness", *options, f"hydra.sweep.dir={tmp_path}/suite"],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
+def test_an_experiment_is_checked_before_it_runs(harness, tmp_path, capsys):
     for options, words in (
         (("+experiment=cu",), "did you mean ci"),
         (("+experiment=ci", "kv_tokens=-1"), "kv_tokens must be at least 1"),
         (("+experiment=ci", "+workload=beam"), "workload"),
     ):
-        done = run(*options)
-        assert done.returncode == 2
-        assert len(done.stderr.splitlines()) == 1
-        assert words in done.stderr
+        assert harness(*options, f"hydra.sweep.dir={tmp_path}/suite") == 2
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert words in said
         assert not list(tmp_path.glob("suite/*"))

@@ -4,9 +4,10 @@ import pytest
 
 from harness.compare import compare_cases, load_cases
 from harness.compare.__main__ import main
-from harness.results import describe_environment, write_run
+from harness.results import describe_environment
 from harness.run import compose, prepare
 from harness.run.variant import run_variant
+from tests.results.directories import write_run
 
 NAMES = {"contiguous_oracle", "paged", "virtual"}
 
@@ -26,7 +27,7 @@ def setup(workload, *overrides):
 def baseline(tmp_path_factory):
     path = tmp_path_factory.mktemp("baseline")
     config, run = setup("beam", "workload.num_requests=25")
-    write_run(path, config, describe_environment(), run(), [])
+    write_run(path, config, describe_environment(), run())
     return path
 
 
@@ -43,7 +44,7 @@ def test_a_worse_allocator_is_caught_and_named(
 ):
     target = f"allocators.{allocator}._target_=tests.compare.worse.{worse}"
     config, run = setup("beam", "workload.num_requests=25", target)
-    write_run(tmp_path, config, describe_environment(), run(), [])
+    write_run(tmp_path, config, describe_environment(), run())
     assert main([str(baseline), str(tmp_path)]) == 1
     out = capsys.readouterr().out
     failing = [line.split() for line in out.splitlines() if "REGRESSION" in line]
@@ -59,9 +60,9 @@ def test_unchanged_allocators_pass_twenty_times_out_of_twenty(tmp_path):
     environment = describe_environment()
     for repeat in range(8):
         for side in range(21):
-            write_run(tmp_path / f"{side}" / f"{repeat}", config, environment, run(), [])
+            write_run(tmp_path / f"{side}" / f"{repeat}", config, environment, run())
     baseline = load_cases([tmp_path / "0"])
-    assert baseline[0].repeats == 8
+    assert len(baseline[0].environments) == 8
     for side in range(1, 21):
         judgement = compare_cases(baseline, load_cases([tmp_path / f"{side}"]))
         assert judgement.exit_status == 0, judgement.failures

@@ -16,7 +16,8 @@ from harness.cost.curves import Curve, Surface
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.executors.simulated import SimulatedExecutor
-from tests.cost.calibration_cases import SHAPE, made_up
+from tests.cost.calibrations import SHAPE, made_up
+from tests.cost.parts import calibrated_parts
 from workloads.requests import RequestTable
 
 COST = Calibrated(SHAPE, made_up())
@@ -116,23 +117,23 @@ def test_a_decode_step_adds_up():
 
 
 def test_a_prefill_counts_the_floor_of_its_one_call_once():
-    parts = COST.breakdown(prefill([10, 100, 0], [0, 50, 7]))
+    parts = calibrated_parts(COST, prefill([10, 100, 0], [0, 50, 7]))
     assert parts["prefill"] == pytest.approx(2 * (1e-3 + (5e-3 - 1e-3) + (51 * 0.3 - 1e-3)))
     assert parts["linear"] == pytest.approx(2.5 + 48 / 32)  # 110 tokens are 112 rows
 
 
 def test_a_padding_decoder_is_charged_whole_tiles():
-    linear = [COST.breakdown(decode(n, n))["linear"] for n in (1, 16, 17, 32)]
+    linear = [calibrated_parts(COST, decode(n, n))["linear"] for n in (1, 16, 17, 32)]
     assert linear == [1.0, 1.0, 1.5, 1.5]
     plain = Calibrated(SHAPE, replace(made_up(), row_tile=1))
-    assert plain.breakdown(decode(24, 24))["linear"] == 1.25
+    assert calibrated_parts(plain, decode(24, 24))["linear"] == 1.25
 
 
 @given(st.integers(0, 30), st.integers(0, 5000), st.lists(st.integers(0, 200), max_size=3))
 def test_the_parts_sum_to_the_step(seqs, context, new):
     work = prefill(new, sampled=seqs, table_bytes=100 * seqs)
     work.decode_seqs, work.decode_context_tokens = seqs, context if seqs else 0
-    assert sum(COST.breakdown(work).values()) == pytest.approx(COST.step_s(work), rel=1e-12)
+    assert sum(calibrated_parts(COST, work).values()) == pytest.approx(COST.step_s(work), rel=1e-12)
 
 
 # -- skipping ahead ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from harness.cost import Calibrated, CostError, CostSpec, HardwareSpec, Roofline, Work, make_cost
-from tests.cost.calibration_cases import SHAPE, TABLES, made_up
+from tests.cost.calibrations import SHAPE, TABLES, made_up
 
 COST = Calibrated(SHAPE, made_up())
 HARDWARE = HardwareSpec(name="none")

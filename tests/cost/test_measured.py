@@ -3,15 +3,10 @@
 Set KV_HARNESS_SHARED to the folder that holds `data/`; the default is `shared` beside the checkout.
 """
 
-import os
-from pathlib import Path
-
 import pytest
 
-from harness.cost import CostSpec, validate
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("KV_HARNESS_SHARED", REPOSITORY.parent / "shared"))
+from harness.cost import CostSpec
+from tests.cost import validate
 
 # The largest median relative error each operator may have; docs/cost.md has the errors themselves.
 ALLOWED = {
@@ -25,11 +20,10 @@ ALLOWED = {
 
 
 @pytest.mark.shared_data
-def test_predictions_lie_near_the_public_measurements():
-    data = SHARED / "data"
-    if not (data / "aiconfigurator").is_dir() or not (data / "vidur").is_dir():
-        pytest.skip(f"no aiconfigurator and vidur tables under {data} (set KV_HARNESS_SHARED)")
-    found = list(validate.fits(data, validate.load_gpus(REPOSITORY / "conf"), CostSpec()))
+def test_predictions_lie_near_the_public_measurements(shared_file):
+    data = shared_file("aiconfigurator").parent
+    assert shared_file("vidur").parent == data
+    found = list(validate.fits(data, CostSpec()))
     assert len(found) == 2 * len(ALLOWED)
     for fit in found:
         assert fit.rows > 1000, fit

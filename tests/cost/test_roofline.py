@@ -1,14 +1,12 @@
 """The roofline: exact skipping, monotonicity, and times that physics allows."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from allocators.base import EMPTY_GRANT, Geometry, Grant
 from harness.cost import (
@@ -21,18 +19,13 @@ from harness.cost import (
     kv_bytes_per_token,
     weight_bytes,
 )
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from tests.cost.parts import roofline_parts
+from tests.places import shipped
 
 
 def roofline(model="llama-3-8b", hardware="a100-80gb", count=1, **cost):
-    def load(schema, path):
-        return OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
-        )
-
-    shape = load(ModelShape, CONF / "model" / f"{model}.yaml")
-    spec = load(HardwareSpec, CONF / "hardware" / f"{hardware}.yaml")
+    shape = shipped(ModelShape, "model", model)
+    spec = shipped(HardwareSpec, "hardware", hardware)
     return Roofline(shape, replace(spec, count=count), replace(CostSpec(), **cost))
 
 
@@ -106,7 +99,7 @@ def test_the_parts_sum_to_the_step(roof, seqs, context, new):
     work = prefill(new)
     work.decode_seqs, work.decode_context_tokens = seqs, context if seqs else 0
     work.sampled, work.table_bytes = seqs, 100 * seqs
-    assert sum(roof.breakdown(work).values()) == pytest.approx(roof.step_s(work), rel=1e-12)
+    assert sum(roofline_parts(roof, work).values()) == pytest.approx(roof.step_s(work), rel=1e-12)
 
 
 def test_a_step_without_tokens_takes_no_time():
@@ -140,12 +133,12 @@ def test_tensor_parallelism_is_faster_but_not_by_the_full_factor():
     one, four = (roofline("llama-3-70b", "h100-80gb", count=n) for n in (1, 4))
     work = prefill([4096], sampled=1)
     assert one.step_s(work) / 4 < four.step_s(work) < one.step_s(work)
-    assert one.breakdown(work)["all_reduce"] == 0 < four.breakdown(work)["all_reduce"]
+    assert roofline_parts(one, work)["all_reduce"] == 0 < roofline_parts(four, work)["all_reduce"]
 
 
 def test_a_mixture_reads_only_the_experts_it_visits():
     roof = roofline("qwen3-30b-a3b", "h100-80gb")
-    linear = [roof.breakdown(decode(n, n))["linear"] for n in (1, 16, 400)]
+    linear = [roofline_parts(roof, decode(n, n))["linear"] for n in (1, 16, 400)]
     assert linear[0] < linear[1] / 4
     dense_s = weight_bytes(roof.model) / (roof.byte_s * roof.cost.weight_bandwidth_efficiency)
     assert linear[2] == pytest.approx(dense_s, rel=0.15)

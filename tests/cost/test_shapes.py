@@ -1,7 +1,6 @@
 """Model shapes, weights, KV bytes and the memory the hardware leaves."""
 
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -18,8 +17,9 @@ from harness.cost import (
     weight_bytes,
 )
 from harness.cost.shapes import kv_geometry
+from tests.places import CONF, shipped
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+SCHEMAS = {"model": ModelShape, "hardware": HardwareSpec, "cost_model": CostSpec}
 
 # Published parameter counts in 1e9: model cards and papers (names say the rounded size).
 PARAMETERS = {
@@ -41,9 +41,7 @@ KIB_A_TOKEN = {
 
 
 def load(group, name):
-    schema = {"model": ModelShape, "hardware": HardwareSpec, "cost_model": CostSpec}[group]
-    config = OmegaConf.load(CONF / group / f"{name}.yaml")
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
+    return shipped(SCHEMAS[group], group, name)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -1,7 +1,6 @@
 """Small pools, workloads, clocks and a spy that the engine's tests share."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import yaml
@@ -14,9 +13,9 @@ from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.executors.simulated import SimulatedExecutor
+from tests.places import CONF
 from workloads.requests import RequestTable
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 #: a page-group of 64 KiB holds 8 tokens of it; no power of two, no multiple of a block
 POOL = Geometry(capacity_tokens=300, max_seqs=32, max_len=64, layers=2, kv_heads=8, head_dim=512)
 MODES = {

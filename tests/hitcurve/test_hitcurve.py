@@ -21,20 +21,13 @@ from harness.hitcurve.policies import POLICIES, Cache, hits
 from harness.hitcurve.trace import BlockTrace, block_trace
 from workloads.formats import read
 
-SHARED = Path(os.environ.get("KV_HARNESS_SHARED", Path(__file__).parents[2].parent / "shared"))
-MOONCAKE = SHARED / "data" / "mooncake" / "conversation_trace.jsonl.gz"
-AGENTIC = SHARED / "data" / "kv-cache-tester" / "traces"
+MOONCAKE = "mooncake/conversation_trace.jsonl.gz"
+AGENTIC = "kv-cache-tester/traces"
 
 #: PUBLISHED.md, section 3: percent of prompt blocks at so many blocks (None: unbounded)
 PUBLISHED = {
     1_000: 4.447, 10_000: 21.116, 30_000: 32.571, 50_000: 35.456, 100_000: 36.369, None: 36.641,
 }  # fmt: skip
-
-
-def needs(path: Path) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(
-        not path.exists(), reason=f"{path.name} is not in the folder of public traces"
-    )
 
 
 def random_trace(seed: int) -> BlockTrace:
@@ -162,11 +155,11 @@ def test_policies_hold_what_the_orders_of_the_allocators_keep(policy, order):
     assert evictions > 1000
 
 
-@needs(MOONCAKE)
 @pytest.mark.shared_data
-def test_the_published_table_of_mooncake_comes_out_to_the_digit(tmp_path, capsys):
+def test_the_published_table_of_mooncake_comes_out_to_the_digit(shared_file, tmp_path, capsys):
+    trace = shared_file(MOONCAKE)
     bounds = [c for c in PUBLISHED if c is not None]
-    assert main([f"workload.path={MOONCAKE}", f"capacities={bounds}", f"out={tmp_path}"]) == 0
+    assert main([f"workload.path={trace}", f"capacities={bounds}", f"out={tmp_path}"]) == 0
     with open(tmp_path / "hitcurve.csv") as stream:
         rows = list(csv.DictReader(stream))
     found = {r["capacity_blocks"]: f"{100 * float(r['hit_rate']):.3f}" for r in rows}
@@ -179,18 +172,16 @@ def test_the_published_table_of_mooncake_comes_out_to_the_digit(tmp_path, capsys
     assert all(f"{rate:.3f}" in shown for rate in PUBLISHED.values())
 
 
-@needs(MOONCAKE)
 @pytest.mark.shared_data
-def test_deepest_first_gains_almost_nothing_on_mooncake():
-    trace = block_trace(read(MOONCAKE), None)
+def test_deepest_first_gains_almost_nothing_on_mooncake(shared_file):
+    trace = block_trace(read(shared_file(MOONCAKE)), None)
     plain, deepest = (lru_hits(trace, np.array([10_000]), d)[0] for d in (False, True))
     assert 0 <= 100 * (deepest - plain) / len(trace.blocks) < 0.1
 
 
-@needs(AGENTIC)
 @pytest.mark.shared_data
-def test_deepest_first_gains_four_to_five_points_on_the_agentic_traces():
-    trace = block_trace(read(AGENTIC), None)
+def test_deepest_first_gains_four_to_five_points_on_the_agentic_traces(shared_file):
+    trace = block_trace(read(shared_file(AGENTIC)), None)
     plain, deepest = (lru_hits(trace, np.array([10_000]), d)[0] for d in (False, True))
     assert 4 <= 100 * (deepest - plain) / len(trace.blocks) <= 5
 

@@ -6,7 +6,7 @@ import torch
 
 from kernels import BACKENDS, decode, prefill
 from tests.kernels.cases import TOLERANCE, error_of, make
-from tests.places import each_place
+from tests.devices import each_place
 from tests.records import recorded
 
 LAYOUTS = {

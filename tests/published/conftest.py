@@ -1,22 +1,9 @@
 """Runs comparisons in this process, without a run directory."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from harness.run import compose, prepare
 from harness.run.variant import run_variant
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def shared_data():
-    root = Path(os.environ.get("KV_HARNESS_SHARED", REPOSITORY.parent / "shared")) / "data"
-    if not root.is_dir():
-        pytest.skip("the public traces are not at hand; set KV_HARNESS_SHARED")
-    return root
 
 
 @pytest.fixture(scope="session")

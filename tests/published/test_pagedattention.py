@@ -85,8 +85,9 @@ def test_static_batches_are_far_behind(compare):
     assert 4 < ratio < 22
 
 
-def test_the_azure_conversations_run_through_three_families(compare, shared_data):
-    trace = shared_data / "azure" / "AzureLLMInferenceTrace_conv.csv"
+@pytest.mark.shared_data
+def test_the_azure_conversations_run_through_three_families(compare, shared_file):
+    trace = shared_file("azure/AzureLLMInferenceTrace_conv.csv")
     metrics, logs = compare(
         "+workload=trace", f"workload.path={trace}", "workload.num_requests=3000",
         "model=llama-3-8b", "hardware=a100-80gb", "engine.max_len=16384",

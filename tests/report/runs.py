@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.results import CATEGORIES, Row, RunLog, write_run
+from harness.results import CATEGORIES, Row, RunLog
 from harness.results.runlog import REQUEST_COLUMNS, TIMELINE_COLUMNS
 from harness.results.summary import summarize
+from tests.results.directories import write_run
 
 EVIL = '<script>alert("x")</script>"\'&|`*_{{7*7}}'
 ENVIRONMENT = {

@@ -3,9 +3,10 @@
 import pytest
 
 from harness.report import write_report
-from harness.results import Row, write_run
+from harness.results import Row
 from harness.results.summary import summarize
 from tests.report.runs import ENVIRONMENT, config, log
+from tests.results.directories import write_run
 
 CPU = {"name": "model", "device": "cpu", "dtype": "float32", "backend": "cpu"}
 

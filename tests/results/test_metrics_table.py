@@ -1,12 +1,11 @@
 """The table of metrics and the page made from it."""
 
-from pathlib import Path
-
 from harness.results.metrics import BY_NAME, METRICS, render_markdown
+from tests.places import ROOT
 
 
 def test_the_page_is_what_the_module_prints():
-    page = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+    page = ROOT / "docs" / "metrics.md"
     assert page.read_text(encoding="utf-8") == render_markdown(), (
         "run `python -m harness.results.metrics > docs/metrics.md`"
     )

@@ -13,11 +13,11 @@ from harness.results import (
     describe_environment,
     load_summary,
     summary_rows,
-    write_run,
 )
 from harness.results.atomic import replacing, write_text
 from harness.results.environment import git_state
 from harness.results.summary import summarize
+from tests.results.directories import write_run
 from tests.results.logs import make_log
 
 
@@ -106,7 +106,7 @@ def test_a_run_without_rows_leaves_nothing(tmp_path):
 def test_columns_exist_even_when_every_variant_failed(tmp_path):
     import pyarrow.parquet as pq
 
-    write_run(tmp_path, {}, {}, [Row("paged", "oom", "too small")], [])
+    write_run(tmp_path, {}, {}, [Row("paged", "oom", "too small")])
     assert pq.read_table(tmp_path / "timeline.parquet").num_rows == 0
 
 

@@ -1,22 +1,19 @@
-"""Where the public traces are, for the tests that read them."""
-
-import os
-from pathlib import Path
+"""Public traces, each read once."""
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from workloads import read
 
 
-@pytest.fixture
-def shared_file():
-    """A function from a name under the shared data folder to its path; skips where it is absent."""
-    root = Path(os.environ.get("KV_HARNESS_SHARED", REPOSITORY.parent / "shared"))
+@pytest.fixture(scope="session")
+def public_trace(shared_file):
+    """A function from a name among the public data to its requests; they are not to be changed."""
+    tables = {}
 
-    def find(name):
-        path = root / "data" / name
-        if not path.exists():
-            pytest.skip(f"public trace {name} is not at hand; set KV_HARNESS_SHARED")
-        return path
+    def requests(name):
+        path = shared_file(name)
+        if name not in tables:
+            tables[name] = read(path)
+        return tables[name]
 
-    return find
+    return requests

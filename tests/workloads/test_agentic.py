@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from tests.workloads.engine_runs import CONF, serve
+from tests.places import CONF
+from tests.workloads.serving import serve
 from workloads import WorkloadError, WorkloadSpec, build, read
 from workloads.formats.chains import Leaf, chain
 
@@ -189,10 +190,9 @@ def test_predecessors_start_no_later_and_close_no_circle(data):
 
 
 @pytest.mark.shared_data
-def test_the_public_sessions_hang_together(shared_file):
-    folder = shared_file("kv-cache-tester/traces")
-    table = read(folder, conversations=True)
-    plain = read(folder)
+def test_the_public_sessions_hang_together(public_trace, shared_file):
+    table = read(shared_file("kv-cache-tester/traces"), conversations=True)
+    plain = public_trace("kv-cache-tester/traces")
     assert (len(table), len(table.roots)) == (3981, 59)
     assert list(plain.arrival_s) == list(table.arrival_s)
     later = np.flatnonzero(table.after >= 0)

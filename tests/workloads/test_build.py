@@ -4,15 +4,15 @@ import dataclasses
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from tests.places import CONF, ROOT
 from workloads import LengthSpec, WorkloadError, WorkloadSpec, build
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "workload"
+WORKLOADS = CONF / "workload"
 OPTIONS = [
     *("agentic", "alpaca", "beam", "conversation", "parallel"),
     *("shared_prefix", "sharegpt", "trace", "uniform"),
@@ -151,7 +151,7 @@ def test_a_path_replaces_generated_lengths_and_says_so(tmp_path):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_shipped_option_fits_the_schema_and_builds(name):
-    text = (CONF / f"{name}.yaml").read_text()
+    text = (WORKLOADS / f"{name}.yaml").read_text()
     assert text.startswith("# @package _global_\n")
     document = OmegaConf.create(text)
     assert set(document) <= {"workload", "sampling"}
@@ -168,7 +168,7 @@ def test_shipped_option_fits_the_schema_and_builds(name):
 
 
 def test_every_shipped_option_is_listed_here():
-    assert sorted(file.stem for file in CONF.glob("*.yaml")) == OPTIONS
+    assert sorted(file.stem for file in WORKLOADS.glob("*.yaml")) == OPTIONS
 
 
 def test_infinite_rate_is_accepted_by_the_schema():
@@ -186,6 +186,6 @@ def test_importing_the_package_stays_light():
         capture_output=True,
         text=True,
         check=True,
-        cwd=CONF.parents[1],
+        cwd=ROOT,
     )
     assert printed.stdout.strip() == "[]"

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from tests.workloads.engine_runs import CONF, serve
+from tests.places import CONF
+from tests.workloads.serving import serve
 from workloads import LengthSpec, WorkloadError, WorkloadSpec, build, unique_ids
 from workloads.lengths import sample
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.engine.arrivals import NO_MORE, Arrivals
-from tests.workloads.engine_runs import POLICIES, same, serve, table
+from tests.workloads.serving import POLICIES, same, serve, table
 from workloads import WorkloadError
 
 THINKS = (0.0, 0.01, 0.25, 3.0)

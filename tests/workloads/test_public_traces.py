@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workloads import LengthSpec, WorkloadSpec, build, read
+from workloads import LengthSpec, WorkloadSpec, build
 
 pytestmark = pytest.mark.shared_data
 
@@ -30,8 +30,8 @@ TRACES = [
 @pytest.mark.parametrize(
     ("name", "count", "prompt", "output", "longest", "span_s"), TRACES, ids=lambda v: str(v)[:24]
 )
-def test_counts_means_and_span(shared_file, name, count, prompt, output, longest, span_s):
-    requests = read(shared_file(name))
+def test_counts_means_and_span(public_trace, name, count, prompt, output, longest, span_s):
+    requests = public_trace(name)
     assert len(requests) == count
     digit = 0.51 if prompt == round(prompt) else 0.051
     assert requests.prompt_tokens.mean() == pytest.approx(prompt, abs=digit)
@@ -43,13 +43,13 @@ def test_counts_means_and_span(shared_file, name, count, prompt, output, longest
         assert requests.timed == (span_s > 0)
 
 
-def test_azure_gaps_vary_as_published(shared_file):
-    gaps = np.diff(read(shared_file("azure/AzureLLMInferenceTrace_conv.csv")).arrival_s)
+def test_azure_gaps_vary_as_published(public_trace):
+    gaps = np.diff(public_trace("azure/AzureLLMInferenceTrace_conv.csv").arrival_s)
     assert gaps.std() / gaps.mean() == pytest.approx(1.09, abs=0.005)
 
 
-def test_mooncake_blocks_cover_their_prompts_and_first_blocks_are_shared(shared_file):
-    requests = read(shared_file("mooncake/conversation_trace.jsonl.gz"))
+def test_mooncake_blocks_cover_their_prompts_and_first_blocks_are_shared(public_trace):
+    requests = public_trace("mooncake/conversation_trace.jsonl.gz")
     blocks = np.array([len(ids) for ids in requests.hash_ids])
     assert (blocks == -(-requests.prompt_tokens // 512)).all()
     assert not requests.notes
@@ -57,8 +57,8 @@ def test_mooncake_blocks_cover_their_prompts_and_first_blocks_are_shared(shared_
     assert requests.prompt_ids(0)[512] != requests.prompt_ids(1)[512]
 
 
-def test_kv_cache_tester_blocks_are_whole_and_conversations_apart(shared_file):
-    requests = read(shared_file("kv-cache-tester/traces"))
+def test_kv_cache_tester_blocks_are_whole_and_conversations_apart(public_trace):
+    requests = public_trace("kv-cache-tester/traces")
     blocks = np.array([len(ids) for ids in requests.hash_ids])
     assert (blocks == requests.prompt_tokens // 64).all()
     owner = {}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from tests.workloads.engine_runs import CONF, serve
+from tests.places import CONF
+from tests.workloads.serving import serve
 from workloads import WorkloadSpec, build, read
 
 

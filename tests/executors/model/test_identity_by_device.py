@@ -6,7 +6,7 @@ What each request emits alone, in the simplest memory, is the measure.  Each run
 import pytest
 
 from tests.executors.model.by_device import SAMPLING, stage, variants
-from tests.places import each_place
+from tests.devices import each_place
 from tests.records import recorded
 
 

@@ -1,7 +1,5 @@
 """Every family on one small pool, and requests whose prompts have common beginnings."""
 
-from pathlib import Path
-
 import numpy as np
 import yaml
 
@@ -11,9 +9,9 @@ from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.executors.simulated import SimulatedExecutor
+from tests.places import CONF
 from workloads.requests import RequestTable
 
-CONF = Path(__file__).resolve().parents[4] / "conf"
 #: a page-group of 64 KiB holds 8 tokens of it
 POOL = Geometry(capacity_tokens=480, max_seqs=20, max_len=96, layers=2, kv_heads=8, head_dim=512)
 FAMILIES = {

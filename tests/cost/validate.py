@@ -1,6 +1,6 @@
 """How far the cost model lies from public measurements, operator by operator.
 
-    python -m harness.cost.validate DATA_DIR
+    python -m tests.cost.validate DATA_DIR
 
 DATA_DIR holds `aiconfigurator/` (NVIDIA's measured attention and GEMM tables) and `vidur/`
 (Microsoft's profiles of linear layers and collectives); see docs/cost.md for where they are from.
@@ -14,17 +14,19 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from harness.command.tables import markdown_table
 from harness.cost.roofline import FloatArray, Roofline, Work
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.spec import CostSpec
+from tests.cost.parts import roofline_parts
+from tests.places import shipped
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+#: the measured GPUs, as the data name them
+GPUS = ("a100", "h100")
 #: operators whose tables played no part in choosing the constants they test
 HELD_OUT = frozenset({"linear layers (Vidur)"})
 LINEAR = ("attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj")
@@ -51,12 +53,13 @@ class Fit:
         return cls(gpu, operator, len(measured), float(median), float(p90), bias)
 
 
-def fits(data_dir: Path, gpus: dict[str, HardwareSpec], cost: CostSpec) -> Iterator[Fit]:
-    """Yield one `Fit` for each operator and GPU; `gpus` maps 'a100' and 'h100' to their specs.
+def fits(data_dir: Path, cost: CostSpec) -> Iterator[Fit]:
+    """Yield one `Fit` for each operator and measured GPU.
 
     Raises `FileNotFoundError` when a table is missing.
     """
-    for gpu, hardware in gpus.items():
+    for gpu in GPUS:
+        hardware = shipped(HardwareSpec, "hardware", f"{gpu}-80gb")
         yield _gemm(data_dir, gpu, hardware, cost)
         yield _decode(data_dir, gpu, hardware, cost)
         yield _prefill(data_dir, gpu, hardware, cost)
@@ -66,8 +69,6 @@ def fits(data_dir: Path, gpus: dict[str, HardwareSpec], cost: CostSpec) -> Itera
 
 # -- aiconfigurator ----------------------------------------------------------------------------
 def _table(data_dir: Path, gpu: str, kind: str, name: str) -> pd.DataFrame:
-    import pandas as pd
-
     folder = data_dir / "aiconfigurator" / "data" / f"{gpu}_sxm" / kind
     found = sorted(folder.glob(f"*/*/{name}_perf.parquet"))
     if not found:
@@ -133,7 +134,7 @@ def _attention(
     predicted = []
     for row in table.itertuples():
         model = _one_layer(int(row.num_heads), int(row.num_key_value_heads), int(row.head_dim))
-        predicted.append(Roofline(model, hardware, cost).breakdown(work(row))[part])
+        predicted.append(roofline_parts(Roofline(model, hardware, cost), work(row))[part])
     return Fit.of(gpu, operator, np.array(predicted), table.latency.to_numpy() * 1e-3)
 
 
@@ -146,15 +147,14 @@ def _vidur_layers(
     data_dir: Path, gpu: str, hardware: HardwareSpec, cost: CostSpec
 ) -> Iterator[Fit]:
     """One Llama layer at 1 to 8 ranks: its four products, and its small kernels."""
-    import pandas as pd
-
     found = sorted((data_dir / "vidur" / "profiling" / "compute" / gpu).glob("*/*/mlp.csv*"))
     if not found:
         raise FileNotFoundError(f"no mlp.csv under {data_dir / 'vidur'} for {gpu}")
     table = pd.concat([pd.read_csv(path) for path in found])
     parts = [
-        Roofline(_vidur_model(row), _ranks(hardware, row), cost).breakdown(
-            Work(decode_seqs=int(row.num_tokens))
+        roofline_parts(
+            Roofline(_vidur_model(row), _ranks(hardware, row), cost),
+            Work(decode_seqs=int(row.num_tokens)),
         )
         for row in table.itertuples()
     ]
@@ -179,53 +179,38 @@ def _ranks(hardware: HardwareSpec, row: pd.Series) -> HardwareSpec:
 
 def _all_reduce(data_dir: Path, gpu: str, hardware: HardwareSpec, cost: CostSpec) -> Fit:
     """One node, all workers in it, 2 KB to 64 MB."""
-    import pandas as pd
-
     table = pd.read_csv(data_dir / "vidur" / "profiling" / "network" / f"{gpu}_dgx/all_reduce.csv")
     table = table[(table["rank"] == 0) & (table.devices_per_node == table.num_workers)]
     predicted = []
     for size, ranks in zip(table["size"].tolist(), table.num_workers.tolist(), strict=True):
         model = replace(_one_layer(8, 8, 128), hidden=size // 2)  # one token of `size` bytes
         spec = replace(hardware, count=ranks)
-        costs = Roofline(model, spec, cost).breakdown(Work(decode_seqs=1))
+        costs = roofline_parts(Roofline(model, spec, cost), Work(decode_seqs=1))
         predicted.append(costs["all_reduce"] / 2)  # a layer has two
     measured = table["time_stats.all_reduce.median"].to_numpy() * 1e-3
     return Fit.of(gpu, "all-reduce", np.array(predicted), measured)
 
 
 # -- command -----------------------------------------------------------------------------------
-def load_gpus(conf: Path) -> dict[str, HardwareSpec]:
-    """Return the specs of the two measured GPUs from `conf`/hardware."""
-    from omegaconf import OmegaConf
-
-    schema = OmegaConf.structured(HardwareSpec)
-    return {
-        gpu: OmegaConf.to_object(  # type: ignore[misc]
-            OmegaConf.merge(schema, OmegaConf.load(conf / "hardware" / f"{gpu}-80gb.yaml"))
-        )
-        for gpu in ("a100", "h100")
-    }
-
-
 def main(arguments: list[str]) -> int:
     """Print the table of errors; exit status 2 when the data are not there."""
     if len(arguments) != 1:
-        print("usage: python -m harness.cost.validate DATA_DIR", file=sys.stderr)
+        print("usage: python -m tests.cost.validate DATA_DIR", file=sys.stderr)
         return 2
-    print("| GPU | operator | rows | median error | p90 error | predicted / measured |")
-    print("|---|---|---|---|---|---|")
-    conf = Path(__file__).resolve().parents[2] / "conf"
     try:
-        for fit in fits(Path(arguments[0]), load_gpus(conf), CostSpec()):
-            note = ", held out" if fit.operator in HELD_OUT else ""
-            print(
-                f"| {fit.gpu.upper()} | {fit.operator}{note} | {fit.rows} | {fit.median:.1%} "
-                f"| {fit.p90:.1%} | {fit.bias:.2f} |"
-            )
+        rows = [_cells(fit) for fit in fits(Path(arguments[0]), CostSpec())]
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
+    head = ("GPU", "operator", "rows", "median error", "p90 error", "predicted / measured")
+    print(markdown_table(head, rows, "llrrrr"))
     return 0
+
+
+def _cells(fit: Fit) -> tuple[object, ...]:
+    note = ", held out" if fit.operator in HELD_OUT else ""
+    errors = (f"{fit.median:.1%}", f"{fit.p90:.1%}")
+    return fit.gpu.upper(), fit.operator + note, fit.rows, *errors, f"{fit.bias:.2f}"
 
 
 if __name__ == "__main__":

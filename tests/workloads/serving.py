@@ -1,9 +1,6 @@
 """A small engine for the workloads whose arrivals depend on it."""
 
-from pathlib import Path
-
 import numpy as np
-import yaml
 
 from allocators.base import Geometry
 from allocators.paged import Paged
@@ -11,9 +8,9 @@ from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.executors.simulated import SimulatedExecutor
+from tests.places import shipped
 from workloads import RequestTable
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 POLICIES = ("continuous", "static", "chunked")
 
 
@@ -22,9 +19,11 @@ def serve(requests, skip=True, policy="continuous", index="none", pool_tokens=32
     longest = int((requests.prompt_tokens + requests.output_tokens).max())
     pool = Geometry(pool_tokens, 32, max(longest, 2), layers=2, kv_heads=8, head_dim=512)
     allocator = Paged(pool, prefix_index=index, block_size=block_size)
-    model = ModelShape(**yaml.safe_load((CONF / "model" / "llama-tiny.yaml").read_text()))
-    hardware = HardwareSpec(**yaml.safe_load((CONF / "hardware" / "a10g.yaml").read_text()))
-    executor = SimulatedExecutor(Roofline(model, hardware, CostSpec()), allocator)
+    model, gpu = (
+        shipped(ModelShape, "model", "llama-tiny"),
+        shipped(HardwareSpec, "hardware", "a10g"),
+    )
+    executor = SimulatedExecutor(Roofline(model, gpu, CostSpec()), allocator)
     engine = EngineSpec(policy=policy, skip_ahead=skip, max_num_seqs=32)
     log = Engine(allocator, requests, SamplingSpec("greedy"), engine, executor, 0).run("test")
     log.check()
