@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from kernels import BACKENDS, decode, prefill
-from tests.kernels.cases import TOLERANCE, error_of, make
 from tests.devices import each_place
+from tests.kernels.cases import TOLERANCE, error_of, make
 from tests.records import recorded
 
 LAYOUTS = {

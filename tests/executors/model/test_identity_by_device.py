@@ -5,8 +5,8 @@ What each request emits alone, in the simplest memory, is the measure.  Each run
 
 import pytest
 
-from tests.executors.model.by_device import SAMPLING, stage, variants
 from tests.devices import each_place
+from tests.executors.model.by_device import SAMPLING, stage, variants
 from tests.records import recorded
 
 

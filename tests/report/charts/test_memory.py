@@ -7,10 +7,11 @@ from allocators.virtual import Virtual
 from harness.engine.config import SamplingSpec
 from harness.report.charts.memory import binned_bytes
 from harness.report.load import load_collection
-from harness.results import CATEGORIES, Row, write_run
+from harness.results import CATEGORIES, Row
 from harness.results.reader import read_logs
 from harness.results.summary import summarize
 from tests.engine.cases import POOL, run, table
+from tests.results.directories import write_run
 from tests.results.logs import make_log
 
 
