@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from harness.command.interrupts import sigterm_as_ctrl_c
 from harness.command.output import lasting_output
-from harness.errors import ConfigError
+from harness.errors import InputError
 from harness.siblings import in_the_way
+from workloads.errors import WorkloadError
 
 #: done; could not be done in part or at all; the input was wrong; Ctrl-C
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -20,14 +21,13 @@ def run_command(
     arguments: Sequence[str] | None = None,
     *,
     writing: str = "the results",
-    also_wrong: tuple[type[Exception], ...] = (),
     interrupted: str | None = "interrupted; nothing was written",
 ) -> int:
     """Run `main` with the arguments, by default those of the process; return its exit status.
 
     `-h` and `--help` print the usage, unless that is None and `main` answers them itself. Input
-    that is wrong (`ConfigError` and the types of `also_wrong`) is one line and status 2; a failure
-    to write `writing`, or what is printed, is one line and status 1. SIGTERM counts as Ctrl-C. What
+    that is wrong (`InputError`, `WorkloadError`) is one line and status 2; a failure to write
+    `writing`, or what is printed, is one line and status 1. SIGTERM counts as Ctrl-C. What
     nobody reads to its end (`| head`) is no failure.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -35,13 +35,13 @@ def run_command(
         try:
             problem = in_the_way()
             if problem is not None:
-                raise ConfigError(problem)
+                raise InputError(problem)
             if usage is not None and {"-h", "--help"} & set(given):
                 print(usage, end="")
                 status = OK
             else:
                 status = main(given)
-        except (ConfigError, *also_wrong) as error:
+        except (InputError, WorkloadError) as error:
             print(f"error: {error}", file=sys.stderr)
             status = WRONG
         except OSError as error:

@@ -4,45 +4,41 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
+from harness.command.frame import run_command
 from harness.compare.judge import compare_cases
 from harness.compare.judgement import Judgement
 from harness.compare.load import CompareError, load_cases
 from harness.compare.tolerance import Tolerances
+from harness.results.atomic import write_text
 
 FORMATS = ("table", "markdown", "json", "junit")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, print, and return the exit status."""
+    return run_command(_main, None, arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        tolerances = Tolerances(options.tolerance)
-        baseline = load_cases([options.baseline, *options.baseline_repeat])
-        current = load_cases(options.current)
-        judgement = compare_cases(
-            baseline,
-            current,
-            tolerances,
-            measured=options.measured == "auto",
-            strict=options.strict,
-        )
-    except CompareError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    judgement = compare_cases(
+        load_cases([options.baseline, *options.baseline_repeat]),
+        load_cases(options.current),
+        Tolerances(options.tolerance),
+        measured=options.measured == "auto",
+        strict=options.strict,
+    )
     text = _render(options.format, judgement, options.all)
     if options.output is None:
         sys.stdout.write(text)
         return judgement.exit_status
-    from pathlib import Path
-
-    from harness.results.atomic import write_text
-
     try:
         write_text(Path(options.output), text)
     except OSError as error:
-        print(f"error: {options.output}: cannot be written: {error.strerror}", file=sys.stderr)
-        return 2
+        raise CompareError(f"{options.output}: cannot be written: {error.strerror}") from error
     return judgement.exit_status
 
 

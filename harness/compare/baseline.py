@@ -11,15 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.compare.conditions import FREE_OPTIONS
+from harness.command.frame import OK, run_command
 from harness.compare.judge import compare_cases
 from harness.compare.load import Case, CompareError, Number, load_cases
 from harness.compare.render import as_table
 from harness.results.atomic import write_text
 from harness.results.metrics import BY_NAME
+from harness.results.options import FREE_OPTIONS
 from harness.results.writer import SCHEMA_VERSION
 
 DIGITS = 12
@@ -84,21 +86,21 @@ def _rounded(value: Number) -> Number:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrite, print what changed, return the exit status."""
+    return run_command(_main, None, arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.compare.baseline")
     parser.add_argument("suite", metavar="SUITE_DIR", help="sweep directory of +experiment=ci")
     parser.add_argument("baselines", metavar="BASELINES_DIR")
     options = parser.parse_args(arguments)
     try:
         sys.stdout.write(rewrite(Path(options.suite), Path(options.baselines)))
-    except CompareError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f"error: {options.baselines}: cannot be written: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+        raise CompareError(f"{options.baselines}: cannot be written: {error.strerror}") from error
+    return OK
 
 
 if __name__ == "__main__":

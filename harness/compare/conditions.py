@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
+from harness.results.options import FREE_OPTIONS, flat
+
 #: sections of the configuration that change no result, or are themselves under test
 FREE_SECTIONS = ("allocators", "harness", "notes", "report")
-#: single options that change no result
-FREE_OPTIONS = ("engine.skip_ahead", "workload.description", "workload.source")
 #: options that only a real model reads
 REAL_OPTIONS = ("model.rope_theta", "model.norm_eps", "sampling.temperature", "sampling.top_p")
 #: what a number measured on a clock depends on, besides the code
@@ -31,17 +31,6 @@ ENVIRONMENT = (
 )
 ENVIRONMENT_GPU = ("packages.torch", "packages.triton", "gpu.cuda")
 ABSENT = "(absent)"
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted names of every leaf of a nested mapping."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            leaves.update(flat(value, f"{prefix}{name}."))
-        else:
-            leaves[f"{prefix}{name}"] = value
-    return leaves
 
 
 def full_identity(config: Mapping[str, Any]) -> str:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.command.frame import OK, run_command
 from harness.compare.load import Case, CompareError, Number, load_cases
 from harness.results.atomic import write_text
 from harness.results.metrics import METRICS, Metric
@@ -81,22 +82,22 @@ def _values(cases: list[Case]) -> Iterator[tuple[Case, str, Metric, list[float |
                     yield case, allocator, metric, values
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the exports; return the exit status."""
+    return run_command(_main, None, arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.compare.export")
     parser.add_argument("run", metavar="RUN", nargs="+", help="run directories, sweeps, baselines")
     parser.add_argument("--out", metavar="DIR", required=True)
     options = parser.parse_args(arguments)
     try:
         paths = write_exports(load_cases(options.run), Path(options.out))
-    except CompareError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f"error: {options.out}: cannot be written: {error.strerror}", file=sys.stderr)
-        return 2
+        raise CompareError(f"{options.out}: cannot be written: {error.strerror}") from error
     print("\n".join(str(path) for path in paths))
-    return 0
+    return OK
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.compare.conditions import full_identity
+from harness.errors import InputError
 from harness.results.errors import ResultsError
 from harness.results.reader import load_summary
 from harness.results.writer import SUMMARY
@@ -19,7 +20,7 @@ from harness.results.writer import SUMMARY
 Number = float | int | None
 
 
-class CompareError(Exception):
+class CompareError(InputError):
     """The comparison cannot be made; the message is one clear line."""
 
 

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 from allocators.base import Geometry
+from harness.errors import InputError
 
 #: a "40 GB" card holds 40 GiB: with 0.9 of it, OPT-13B leaves the 12 GiB of KV that the
 #: PagedAttention paper names (arXiv 2309.06180, section 6.1)
@@ -21,7 +22,7 @@ BYTES_PER_GB = 2**30
 OPT_POSITION_OFFSET = 2
 
 
-class CostError(ValueError):
+class CostError(InputError, ValueError):
     """A model and a hardware that cannot go together; its text is one line for a person."""
 
 

@@ -8,33 +8,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from harness.command.frame import run_command
 from harness.errors import ConfigError
 from harness.hitcurve.options import USAGE, HitCurveOptions, parse
-
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 2, after one line, for input that is wrong."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"} & set(given):
-        print(USAGE, end="")
-        return 0
-    from workloads.errors import WorkloadError
+    return run_command(_main, USAGE, arguments)
 
-    try:
-        options = parse(given)
-        out = _out_dir(options)
-        return _run(options, out)
-    except (ConfigError, WorkloadError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: cannot write the results: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
+
+def _main(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
+    return _run(options, _out_dir(options))
 
 
 def _out_dir(options: HitCurveOptions) -> Path:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from harness.command.frame import OK, run_command
 
-def main(arguments: list[str] | None = None) -> int:
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; return 0, or 2 with one line of what is wrong."""
+    return run_command(_main, None, arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m harness.report",
         description="One page for a run, a sweep, or several runs side by side.",
@@ -22,20 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--title", help="heading of the report")
     options = parser.parse_args(arguments)
     from harness.report.build import write_report
-    from harness.report.load import ReportError
 
     first = Path(options.run[0])
-    lone = first if first.is_dir() else first.parent
-    out_dir = (
-        Path(options.out) if options.out else lone if len(options.run) == 1 else Path("report")
-    )
-    try:
-        paths = write_report(options.run, out_dir, options.title)
-    except ReportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    out_dir = first if first.is_dir() else first.parent
+    if options.out or len(options.run) > 1:
+        out_dir = Path(options.out or "report")
+    paths = write_report(options.run, out_dir, options.title)
     print("\n".join(str(path) for path in paths))
-    return 0
+    return OK
 
 
 if __name__ == "__main__":

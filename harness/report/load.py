@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.compare.conditions import FREE_OPTIONS, flat
+from harness.errors import InputError
 from harness.results.errors import ResultsError
+from harness.results.options import FREE_OPTIONS, flat, short_names, varied
 from harness.results.reader import load_summary, summary_rows
 from harness.results.runlog import Row
 from harness.results.writer import SUMMARY
@@ -21,7 +21,7 @@ _SILENT = ("notes", *FREE_OPTIONS)
 _MOST_VARIED = 3
 
 
-class ReportError(Exception):
+class ReportError(InputError):
     """A report cannot be made; the message is one clear line."""
 
 
@@ -123,14 +123,14 @@ def load_collection(paths: Iterable[str | Path]) -> Collection:
         runs += [_read_run(path)] if _is_run(path) else _read_sweep(path)
     if not recorded or any(run.options is _UNKNOWN for run in runs):
         _infer_options(runs)
-    names = _varied(runs)
+    names = varied(run.options for run in runs)
     if len(runs) > 1 and (not names or (len(names) > _MOST_VARIED and not recorded)):
         for run in runs:
             run.options = {"run": run.name}
         names = ["run"]
     for run in runs:
         run.options = {name: run.options.get(name, "") for name in names}
-    return Collection(runs, _short(names))
+    return Collection(runs, short_names(names))
 
 
 _UNKNOWN: dict[str, Any] = {}
@@ -200,22 +200,3 @@ def _infer_options(runs: Sequence[Run]) -> None:
             for name, value in flat(run.config).items()
             if name.partition(".")[0] not in _SILENT and name not in _SILENT
         }
-
-
-def _varied(runs: Sequence[Run]) -> list[str]:
-    if len(runs) < 2:
-        return []
-    names = list(dict.fromkeys(name for run in runs for name in run.options))
-    return [name for name in names if len({_key(run.options.get(name)) for run in runs}) > 1]
-
-
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
-
-
-def _short(names: Sequence[str]) -> dict[str, str]:
-    last = [name.rsplit(".", 1)[-1] for name in names]
-    return {
-        name: part if last.count(part) == 1 and part not in ("allocator", "name") else name
-        for name, part in zip(names, last, strict=True)
-    }

@@ -9,6 +9,7 @@ import pytest
 
 from harness.command.frame import FAILED, INTERRUPTED, OK, WRONG, run_command
 from harness.errors import ConfigError
+from workloads.errors import WorkloadError
 
 
 def test_help_prints_the_usage_and_runs_nothing(capsys):
@@ -20,7 +21,7 @@ def test_help_prints_the_usage_and_runs_nothing(capsys):
     ("error", "status", "line"),
     [
         (ConfigError("a is wrong"), WRONG, "error: a is wrong"),
-        (LookupError("b is wrong"), WRONG, "error: b is wrong"),
+        (WorkloadError("b is wrong"), WRONG, "error: b is wrong"),
         (OSError(28, "No space left"), FAILED, "error: cannot write it: [Errno 28] No space left"),
         (KeyboardInterrupt(), INTERRUPTED, "interrupted; nothing was written"),
     ],
@@ -29,7 +30,7 @@ def test_an_error_is_one_line_and_a_status(error, status, line, capsys):
     def main(given):
         raise error
 
-    assert run_command(main, "usage", [], writing="it", also_wrong=(LookupError,)) == status
+    assert run_command(main, "usage", [], writing="it") == status
     assert capsys.readouterr().err == f"{line}\n"
 
 
