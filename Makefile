@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-DEMO ?= +workload=beam
+DEMO ?= +workload=beam kv_tokens=15805
 
 .PHONY: demo test lint format bench baseline gallery measure clean
 
