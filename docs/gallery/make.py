@@ -38,9 +38,10 @@ class Picture:
 
 _BEAM = ("+workload=beam", "workload.num_requests=200", "kv_tokens=9000")
 _MAP = ("harness.memory_map=40:240",)
-_BLOCKS = ("+workload=sharegpt", "workload.num_requests=200", "allocator=[paged]")
+_POOL = ("kv_tokens=15805",)
+_BLOCKS = ("+workload=sharegpt", "workload.num_requests=200", "allocator=[paged]", *_POOL)
 _SIZES = ("allocators.paged.block_size=8,16,32,64,128,256",)
-_RATES = ("+workload=sharegpt", "workload.num_requests=150", "workload.rate=0.5,1,2,4")
+_RATES = ("+workload=sharegpt", "workload.num_requests=150", "workload.rate=0.5,1,2,4", *_POOL)
 PICTURES = (
     Picture("beam", "Beam search, five allocators", (*_BEAM, *_MAP)),
     Picture(

@@ -20,13 +20,14 @@ Options
   model=NAME                {models}
   hardware=NAME             {hardware}
   hardware.count=N          GPUs that serve the model together (tensor parallelism)
+  memory=NAME               server that sizes the pool: {memories}
   engine=NAME               {engines}
   executor=model            real tokens on real memory, on this CPU or GPU (docs/executor.md)
   executor.weights=DIR      of a local checkpoint (config.json, *.safetensors); else random
   cost_model=calibrated     times measured on your machine: cost_model.file=FILE (docs/cost.md)
   engine.max_len=N          longest sequence in tokens (default: the model's context)
   engine.max_num_seqs=N     engine.max_num_batched_tokens=N
-  kv_memory_gib=X           size of the KV pool, or kv_tokens=N; default: what the weights leave
+  kv_memory_gib=X           size of the KV pool, or kv_tokens=N; default: what the GPU leaves
   engine.preemption=P       recompute or swap
   sampling.mode=MODE        greedy, parallel (sampling.n=N), beam (sampling.width=K), speculative
   workload.num_requests=N   workload.rate=R|inf   workload.path=FILE   workload.format=FORMAT
@@ -66,6 +67,7 @@ def print_help() -> None:
             allocators=_wrapped(options("allocator")),
             models=_wrapped(options("model")),
             hardware=_wrapped(options("hardware")),
+            memories=", ".join(options("memory")),
             engines=", ".join(options("engine")),
         ),
         end="",

@@ -18,6 +18,8 @@ from harness.results.options import FREE_OPTIONS, flat
 FREE_SECTIONS = ("allocators", "harness", "notes", "report")
 #: options that only a real model reads
 REAL_OPTIONS = ("model.rope_theta", "model.norm_eps", "sampling.temperature", "sampling.top_p")
+#: options that size the pool where no size is given, and are read for nothing else
+POOL_OPTIONS = ("hardware.memory_gb", "hardware.memory_utilization")
 #: what a number measured on a clock depends on, besides the code
 ENVIRONMENT = (
     "system",
@@ -49,6 +51,8 @@ def conditions(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in leaves.items() if name not in FREE_OPTIONS}
     if kept.get("executor.name") != "model":
         kept = {name: value for name, value in kept.items() if not _only_real(name)}
+    if kept.get("executor.name") == "model" or kept.get("kv_tokens") or kept.get("kv_memory_gib"):
+        kept = {name: value for name, value in kept.items() if not _sizes_the_pool(name)}
     for name, value in kept.items():
         if name.rpartition(".")[2] == "path" and isinstance(value, str):
             kept[name] = PurePath(value).name
@@ -69,6 +73,10 @@ def _defaults() -> dict[str, Any]:
 def _only_real(name: str) -> bool:
     executor = name.startswith("executor.") and name != "executor.name"
     return executor or name in REAL_OPTIONS
+
+
+def _sizes_the_pool(name: str) -> bool:
+    return name.startswith("memory.") or name in POOL_OPTIONS
 
 
 def config_differences(baseline: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

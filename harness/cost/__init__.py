@@ -2,6 +2,7 @@
 
 from harness.cost.build import COST_MODELS, CostModel, make_cost
 from harness.cost.calibrated import Calibrated
+from harness.cost.memory import MemoryBudget, MemorySpec, kv_pool_bytes, memory_budget
 from harness.cost.roofline import Roofline, Work
 from harness.cost.shapes import (
     CostError,
@@ -9,7 +10,6 @@ from harness.cost.shapes import (
     ModelShape,
     kv_bytes_per_token,
     kv_heads_per_rank,
-    kv_pool_bytes,
     parameter_count,
     weight_bytes,
 )
@@ -22,6 +22,8 @@ __all__ = [
     "CostModel",
     "CostSpec",
     "HardwareSpec",
+    "MemoryBudget",
+    "MemorySpec",
     "ModelShape",
     "Roofline",
     "Work",
@@ -29,6 +31,7 @@ __all__ = [
     "kv_heads_per_rank",
     "kv_pool_bytes",
     "make_cost",
+    "memory_budget",
     "parameter_count",
     "weight_bytes",
 ]

@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from allocators.base import Geometry
 from harness.errors import InputError
 
-#: a "40 GB" card holds 40 GiB: with 0.9 of it, OPT-13B leaves the 12 GiB of KV that the
-#: PagedAttention paper names (arXiv 2309.06180, section 6.1)
-BYTES_PER_GB = 2**30
 #: OPT offsets its learned positions by two rows (arXiv 2205.01068, released checkpoints)
 OPT_POSITION_OFFSET = 2
 
@@ -62,6 +59,7 @@ class ModelShape:
 class HardwareSpec:
     """One GPU, `count` of which serve the model together by tensor parallelism.
 
+    `memory_gb` is what CUDA reports, in GiB: 79.19 for a card that is sold with 80 GB.
     Bandwidths in vendor GB/s (1e9).  `pcie_gb_s` counts both directions together;
     `interconnect_gb_s` is one direction per GPU (NVLink, or PCIe where there is none).
     """
@@ -85,7 +83,6 @@ class HardwareSpec:
     all_reduce_latency_us: float = 50.0
 
 
-# -- the model ---------------------------------------------------------------------------------
 def attention_parameters(model: ModelShape) -> int:
     """Return the weights of one layer's Q, K, V and output projections, without biases."""
     query = model.heads * model.head_dim
@@ -174,37 +171,3 @@ def kv_geometry(
 
 def _norm_parameters(model: ModelShape) -> int:
     return model.hidden * (2 if model.family == "opt" else 1)  # LayerNorm has a bias, RMSNorm not
-
-
-# -- the hardware ------------------------------------------------------------------------------
-def usable_bytes(hardware: HardwareSpec) -> int:
-    """Return the bytes the server may use, summed over the ranks."""
-    one = int(hardware.memory_gb * BYTES_PER_GB * hardware.memory_utilization)
-    return one * hardware.count
-
-
-def kv_pool_bytes(model: ModelShape, hardware: HardwareSpec) -> int:
-    """Return what the hardware leaves for the KV cache after the weights, summed over ranks.
-
-    Activations, the CUDA context and fragmentation live in what `memory_utilization` leaves out.
-    Raises `CostError` when there is no room for a single token.
-    """
-    if hardware.count < 1:
-        raise CostError(f"hardware.count must be at least 1, got {hardware.count}")
-    weights = weight_bytes(model)
-    left = usable_bytes(hardware) - weights
-    if left >= kv_bytes_per_token(model, hardware.count):
-        return left
-    one = int(hardware.memory_gb * BYTES_PER_GB * hardware.memory_utilization)
-    least = hardware.count
-    while one * least - weights < kv_bytes_per_token(model, least):
-        least += 1
-        if least > 4096:  # memory so small that replicated KV heads outgrow every added rank
-            raise CostError(f"{model.name} does not fit on any number of {hardware.name}")
-    usable = usable_bytes(hardware) / BYTES_PER_GB
-    raise CostError(
-        f"{model.name} needs {weights / BYTES_PER_GB:.1f} GiB for its weights and "
-        f"{hardware.count} x {hardware.name} offers {usable:.1f} GiB "
-        f"({hardware.count} x {hardware.memory_gb:g} GiB x {hardware.memory_utilization:g}), which "
-        f"leaves nothing for the KV cache; use hardware.count={least} or more"
-    )

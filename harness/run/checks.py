@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 
+from harness.cost.limits import check_hardware, check_memory, check_model
+from harness.cost.shapes import CostError
 from harness.engine.config import POLICIES, PREEMPTIONS, SAMPLING_MODES, SamplingSpec
 from harness.errors import ConfigError
 from harness.executors.spec import EXECUTORS, ExecutorSpec
@@ -26,6 +28,7 @@ def check(config: Config) -> None:
         if value not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     _check_counts(config)
+    _check_shapes(config)
     _check_sampling(config.sampling)
     _check_memory(config)
     check_recording(config.harness, config.report)
@@ -63,12 +66,27 @@ def _check_counts(config: Config) -> None:
         ("sampling.width", sampling.width, 1),
         ("sampling.draft_tokens", sampling.draft_tokens, 1),
         ("kv_tokens", config.kv_tokens, 1),
-        ("hardware.count", config.hardware.count, 1),
         ("engine.expected_output_tokens", engine.expected_output_tokens, 0),
         ("seed", config.seed, 0),
     ):
         if value is not None and value < least:
             raise ConfigError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_shapes(config: Config) -> None:
+    try:
+        check_model(config.model)
+        check_hardware(config.hardware)
+        check_memory(config.memory)
+    except CostError as error:
+        raise ConfigError(str(error)) from error
+    model = config.model
+    # What a checkpoint holds is not known yet: `check_real` looks at that.
+    if not config.is_real and model.learned_positions and config.max_len > model.max_context:
+        raise ConfigError(
+            f"engine.max_len={config.max_len} is beyond the {model.max_context} positions that "
+            f"{model.name} has learned: at most engine.max_len={model.max_context}"
+        )
 
 
 def _check_sampling(sampling: SamplingSpec) -> None:

@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError
 
+from harness.cost.memory import MemorySpec
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.spec import CostSpec
 from harness.engine.config import EngineSpec, SamplingSpec
@@ -29,6 +30,7 @@ class Config:
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
     model: ModelShape = field(default_factory=ModelShape)
     hardware: HardwareSpec = field(default_factory=HardwareSpec)
+    memory: MemorySpec = field(default_factory=MemorySpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
     executor: ExecutorSpec = field(default_factory=ExecutorSpec)
     cost_model: CostSpec = field(default_factory=CostSpec)
@@ -45,7 +47,7 @@ class Config:
 
     @property
     def pool_is_open(self) -> bool:
-        """Whether no size is given for the KV pool: it is what the weights leave."""
+        """Whether no size is given for the KV pool: it is what the hardware leaves."""
         return self.kv_memory_gib is None and self.kv_tokens is None
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from allocators.base import Geometry
-from harness.cost.shapes import CostError, kv_bytes_per_token, kv_geometry, kv_pool_bytes
+from harness.cost.memory import kv_pool_bytes
+from harness.cost.shapes import CostError, kv_bytes_per_token, kv_geometry
+from harness.engine.schedulers import SCHEDULERS
 from harness.errors import ConfigError
 from harness.run.config import Config
 
@@ -41,9 +43,29 @@ def _left_for_kv(config: Config) -> int:
             )
         return int(config.executor.pool_mib * MIB)
     try:
-        return kv_pool_bytes(config.model, config.hardware)
+        return _hardware_leaves(config)
     except CostError as error:
         raise ConfigError(str(error)) from error
+
+
+def _hardware_leaves(config: Config) -> int:
+    return kv_pool_bytes(
+        config.model,
+        config.hardware,
+        config.memory,
+        _largest_step_tokens(config),
+        config.engine.max_num_seqs,
+    )
+
+
+def _largest_step_tokens(config: Config) -> int:
+    """Return the tokens of the step that a server sizes its activations by.
+
+    A static batch has no bound of its own; it is taken as a continuous one.
+    """
+    policy = "continuous" if config.engine.policy == "static" else config.engine.policy
+    default = SCHEDULERS[policy].default_budget_tokens(config.max_len)
+    return config.engine.max_num_batched_tokens or default
 
 
 def pool_option(config: Config) -> str:
@@ -62,15 +84,20 @@ def doubts(config: Config, geometry: Geometry) -> list[str]:
             f"hardware.count={hardware.count} does not divide the {model.heads} heads of "
             f"{model.name}; real servers refuse that"
         )
+    if config.max_len > model.max_context:
+        found.append(
+            f"engine.max_len={config.max_len} is beyond the {model.max_context} positions of "
+            f"{model.name}; vLLM refuses that unless VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"
+        )
     if not config.pool_is_open:
         try:
-            left_bytes = kv_pool_bytes(model, hardware)
+            left_bytes = _hardware_leaves(config)
         except CostError:
             left_bytes = 0
         if geometry.capacity_bytes > left_bytes:
             found.append(
                 f"the KV pool of {geometry.capacity_bytes / GIB:.1f} GiB is more than "
-                f"{hardware.count} x {hardware.name} leaves after the weights "
-                f"({left_bytes / GIB:.1f} GiB)"
+                f"{hardware.count} x {hardware.name} leaves for it "
+                f"({left_bytes / GIB:.1f} GiB with memory={config.memory.name})"
             )
     return found

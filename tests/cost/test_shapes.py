@@ -6,15 +6,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from harness.cost import (
-    CostError,
     CostSpec,
     HardwareSpec,
     ModelShape,
     kv_bytes_per_token,
     kv_heads_per_rank,
-    kv_pool_bytes,
     parameter_count,
-    weight_bytes,
 )
 from harness.cost.shapes import kv_geometry
 from tests.places import CONF, shipped
@@ -90,39 +87,6 @@ def test_kv_heads_are_split_over_ranks_and_replicated_beyond_them():
     assert [kv_heads_per_rank(model, ranks) for ranks in (1, 2, 3, 4, 8)] == [4, 2, 2, 1, 1]
     assert kv_bytes_per_token(model, 4) == kv_bytes_per_token(model, 1)
     assert kv_bytes_per_token(model, 8) == 2 * kv_bytes_per_token(model, 1)
-
-
-def test_the_pool_is_what_the_weights_leave():
-    model, hardware = load("model", "llama-3-8b"), load("hardware", "a100-80gb")
-    assert kv_pool_bytes(model, hardware) == 72 * 2**30 - weight_bytes(model)
-    hardware.count = 2
-    assert kv_pool_bytes(model, hardware) == 144 * 2**30 - weight_bytes(model)
-
-
-def test_the_papers_pool_is_12_gib():
-    # arXiv 2309.06180, section 6.1: OPT-13B on an A100-40GB has 12 GB for KV, 15.7K slots.
-    pool = kv_pool_bytes(load("model", "opt-13b"), load("hardware", "a100-40gb"))
-    assert pool / 2**30 == pytest.approx(12, rel=0.01)
-
-
-def test_weights_that_do_not_fit_name_the_least_count():
-    model, hardware = load("model", "opt-66b"), load("hardware", "a100-80gb")
-    with pytest.raises(CostError) as caught:
-        kv_pool_bytes(model, hardware)
-    text = str(caught.value)
-    assert "\n" not in text
-    for part in ("OPT-66B", "122.4 GiB", "80 GiB", "A100-80GB-SXM", "hardware.count=2"):
-        assert part in text
-    hardware.count = 2
-    assert kv_pool_bytes(model, hardware) > 0
-
-
-def test_memory_that_never_suffices_is_an_error_too():
-    model = load("model", "opt-175b")
-    with pytest.raises(CostError, match="does not fit on any number"):
-        kv_pool_bytes(model, HardwareSpec(name="toy", memory_gb=0.00001))
-    with pytest.raises(CostError, match=r"hardware\.count"):
-        kv_pool_bytes(model, HardwareSpec(name="toy", memory_gb=80, count=0))
 
 
 def test_a_pool_holds_the_heads_of_one_rank_and_counts_the_bytes_of_all():

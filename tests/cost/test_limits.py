@@ -1,0 +1,123 @@
+"""Shapes, GPUs and budgets that cannot be are one line that names the option and what is allowed.
+
+Each is checked by function, and once through a composed configuration.
+"""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.cost import CostError, HardwareSpec, MemorySpec, ModelShape
+from harness.cost.limits import SHAPE_RANGES, check_hardware, check_memory, check_model
+from harness.errors import ConfigError
+from harness.run import compose, prepare
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+NAN, INF = float("nan"), float("inf")
+
+
+def load(spec, group, name):
+    return spec(**yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+MODEL = load(ModelShape, "model", "llama-3-8b")
+HARDWARE = load(HardwareSpec, "hardware", "a100-80gb")
+CHECKS = {"model": (check_model, MODEL), "hardware": (check_hardware, HARDWARE),
+          "memory": (check_memory, MemorySpec())}  # fmt: skip
+
+POSITIVE = ("must be a positive number", (-1.0, 0.0, NAN, INF, -INF, 1e30))
+SHARE = ("must be a positive number and at most 1", (-0.5, 0.0, 1.5, NAN, INF, 1e30))
+NOT_NEGATIVE = ("must be at least 0 and at most 1e+09", (-1.0, NAN, INF, 1e30))
+BAD = {
+    **{f"model.{name}": ("must be at", (-1, 0, 2**31)) for name in SHAPE_RANGES},
+    "model.dtype_bytes": ("must be one of 1, 2, 4, 8", (-2, 0, 3, 16)),
+    "model.family": ("must be one of llama, opt", ("gpt", "")),
+    "model.rope_theta": ("must be a positive number", (-1.0, 0.0, NAN, INF)),
+    "model.norm_eps": ("must be a positive number and at most 1", (-1e-5, 0.0, 2.0, NAN, INF)),
+    **{f"hardware.{name}": POSITIVE for name in (
+        "memory_gb", "bandwidth_gb_s", "tflops", "pcie_gb_s", "interconnect_gb_s")},
+    **{f"hardware.{name}": SHARE for name in (
+        "memory_utilization", "decode_bandwidth_efficiency", "all_reduce_efficiency")},
+    **{f"hardware.{name}": NOT_NEGATIVE for name in ("decode_floor_us", "all_reduce_latency_us")},
+    "hardware.count": ("must be at", (-1, 0, 2**20)),
+    **{f"memory.{name}": NOT_NEGATIVE for name in (
+        "activation_gib", "logit_bytes", "activation_base_gib", "graph_gib", "context_gib",
+        "communication_gib")},
+    "memory.logits_of": ("must be one of sequences, tokens", ("rows",)),
+}  # fmt: skip
+CASES = [(option, value, text) for option, (text, values) in BAD.items() for value in values]
+CASES += [
+    ("model.kv_heads", 7, "must divide the 32 of model.heads, got 7"),
+    ("model.kv_heads", 64, "must divide the 32 of model.heads, got 64"),
+    ("model.active_experts", 2, "must be at most model.experts=1, got 2"),
+]
+#: text and switches, for which every value that the type allows makes sense
+FREE = {
+    "model.name", "model.gated_ffn", "model.tied_embeddings", "model.learned_positions",
+    "model.linear_bias", "model.qkv_bias", "model.qk_norm", "hardware.name", "memory.name",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "value", "text"), CASES, ids=str)
+def test_a_value_that_cannot_be_is_refused(option, value, text):
+    group, _, name = option.partition(".")
+    check, good = CHECKS[group]
+    with pytest.raises(CostError) as caught:
+        check(replace(good, **{name: value}))
+    message = str(caught.value)
+    assert message.startswith(f"{option} {text}")
+    assert message.endswith(f"got {value!r}")
+    assert "\n" not in message
+
+
+def test_no_field_is_forgotten():
+    checked = {option for option, _, _ in CASES}
+    specs = {"model": ModelShape, "hardware": HardwareSpec, "memory": MemorySpec}
+    there_are = {f"{group}.{item.name}" for group, spec in specs.items() for item in fields(spec)}
+    assert checked | FREE == there_are
+
+
+@pytest.mark.parametrize("group", CHECKS)
+def test_every_file_is_within_its_limits(group):
+    check, good = CHECKS[group]
+    for path in (CONF / group).glob("*.yaml"):
+        check(load(type(good), group, path.stem))
+
+
+SMALL = ("+workload=uniform", "workload.num_requests=4", "allocator=[paged]", "kv_tokens=9000")
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("model.layers=0", "model.layers must be at least 1, got 0"),
+        ("model.head_dim=0", "model.head_dim must be at least 1, got 0"),
+        ("model.dtype_bytes=0", "model.dtype_bytes must be one of 1, 2, 4, 8, got 0"),
+        ("model.kv_heads=7", "model.kv_heads must divide the 40 of model.heads, got 7"),
+        ("model.vocab=-1", "model.vocab must be at least 1, got -1"),
+        ("hardware.memory_gb=nan", "hardware.memory_gb must be a positive number"),
+        ("hardware.memory_gb=inf", "hardware.memory_gb must be a positive number"),
+        ("hardware.memory_utilization=nan", "hardware.memory_utilization must be a positive"),
+        ("hardware.memory_utilization=inf", "hardware.memory_utilization must be a positive"),
+        ("hardware.count=0", "hardware.count must be at least 1, got 0"),
+        ("memory.context_gib=-1", "memory.context_gib must be at least 0"),
+        ("engine.max_len=2049", "beyond the 2048 positions that OPT-13B has learned"),
+    ],
+)
+def test_a_configuration_with_such_a_value_is_refused(override, text):
+    with pytest.raises(ConfigError) as caught:
+        prepare(compose(*SMALL, override))
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_rotary_positions_beyond_the_context_are_noted():
+    """vLLM serves them when it is told to, so they are not refused."""
+    rotary = (*SMALL, "model=llama-3-8b")
+    assert not prepare(compose(*rotary, "engine.max_len=8192")).notes
+    notes = prepare(compose(*rotary, "engine.max_len=8193")).notes
+    assert len(notes) == 1
+    assert "engine.max_len=8193 is beyond the 8192 positions of Llama-3-8B" in notes[0]
+    assert "VLLM_ALLOW_LONG_MAX_MODEL_LEN=1" in notes[0]
