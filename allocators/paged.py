@@ -41,8 +41,9 @@ class Paged(Allocator):
     """Blocks of `block_size` tokens; admission leaves the share `watermark` of them free.
 
     `prefix_index` (none, hash, radix) finds blocks that are already in memory, `eviction` (lru,
-    lfu, fifo, s3fifo) says which cached block gives way first.  With `offload` it is saved in host
-    memory before it does, and found there.
+    lfu, fifo, s3fifo) says which cached block gives way first, and `free_order` (unkeyed_first,
+    by_age) whether blocks without a key go before all of them.  With `offload` a cached block is
+    saved in host memory before it gives way, and found there.
     """
 
     block_tables: ClassVar[bool] = True
@@ -55,6 +56,7 @@ class Paged(Allocator):
         watermark: float = 0.0,
         prefix_index: str = "none",
         eviction: str = "lru",
+        free_order: str = "unkeyed_first",
         offload: bool = False,
     ) -> None:
         # A bool is an int to Python; `block_size=true` in a YAML is a mistake all the same.
@@ -75,7 +77,7 @@ class Paged(Allocator):
         self.watermark_blocks = int(watermark * num_blocks)
         host_pages = geometry.host_tokens // block_size
         tier = HostTier(host_pages) if offload else None
-        self.index = attach(self.pages, prefix_index, eviction, tier)
+        self.index = attach(self.pages, prefix_index, eviction, free_order, tier)
         if offload and not host_pages:
             raise Unsupported("offload needs host memory for one block: raise engine.host_gib")
         self.host = HostPages(host_pages, tier)

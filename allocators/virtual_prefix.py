@@ -50,6 +50,9 @@ class BlankPool(BlockPool):
     def __len__(self) -> int:
         return len(self._free)
 
+    def before_eviction(self) -> int:
+        return len(self._free)
+
     def _take(self, n: int) -> tuple[IntArray, np.ndarray]:
         return self._free.take(n), np.zeros(n, dtype=bool)
 

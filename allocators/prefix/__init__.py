@@ -9,38 +9,53 @@ from __future__ import annotations
 from allocators.base import Unsupported, one_of
 from allocators.host import HostTier
 from allocators.page_table import PageTable
+from allocators.prefix.free_order import ByAgePool, UnkeyedFirstPool
 from allocators.prefix.hash_index import HashIndex
 from allocators.prefix.index import NullIndex, PrefixIndex
 from allocators.prefix.offload import OffloadIndex
 from allocators.prefix.orders import FifoOrder, LfuOrder
-from allocators.prefix.pool import LruPool, OrderedPool
+from allocators.prefix.pool import OrderedPool
 from allocators.prefix.radix_index import RadixIndex
 from allocators.prefix.s3fifo import S3FifoOrder
 
 INDEXES = ("none", "hash", "radix")
 EVICTIONS = ("lru", "lfu", "fifo", "s3fifo")
+FREE_ORDERS = ("unkeyed_first", "by_age")
+_POOLS = {"unkeyed_first": UnkeyedFirstPool, "by_age": ByAgePool}
 _ORDERS = {"lfu": LfuOrder, "fifo": FifoOrder, "s3fifo": S3FifoOrder}
 
 
 def attach(
-    pages: PageTable, prefix_index: str, eviction: str, tier: HostTier | None = None
+    pages: PageTable,
+    prefix_index: str,
+    eviction: str,
+    free_order: str = "unkeyed_first",
+    tier: HostTier | None = None,
 ) -> PrefixIndex:
     """Return the index `prefix_index` over `pages`, whose free pages it then keeps in order.
 
     `tier` is where evicted blocks are saved (None: nowhere).  Raises ValueError for an unknown
-    name, Unsupported for a radix index with s3fifo and for a tier with other than hash and lru.
+    name, Unsupported for a radix index with s3fifo, and for a tier or `free_order` by_age with
+    other than hash and lru.
     """
     one_of("prefix_index", prefix_index, INDEXES)
     one_of("eviction", eviction, EVICTIONS)
+    one_of("free_order", free_order, FREE_ORDERS)
     if tier is not None:
         if (prefix_index, eviction) != ("hash", "lru"):
             raise Unsupported(
                 f"offload saves evicted blocks one by one in the order of prefix_index=hash with "
                 f"eviction=lru, not of prefix_index={prefix_index} with eviction={eviction}"
             )
-        return OffloadIndex(pages, tier)
+        return OffloadIndex(pages, _POOLS[free_order](pages.num_pages), tier)
     if prefix_index == "none":
         return NullIndex()
+    if free_order == "by_age" and (prefix_index, eviction) != ("hash", "lru"):
+        raise Unsupported(
+            f"free_order=by_age is the one queue of prefix_index=hash with eviction=lru; "
+            f"prefix_index={prefix_index} with eviction={eviction} always uses blocks without a "
+            f"key first"
+        )
     if prefix_index == "radix":
         if eviction == "s3fifo":
             raise Unsupported(
@@ -49,5 +64,5 @@ def attach(
             )
         return RadixIndex(pages, eviction)
     if eviction == "lru":
-        return HashIndex(pages, LruPool(pages.num_pages))
+        return HashIndex(pages, _POOLS[free_order](pages.num_pages))
     return HashIndex(pages, OrderedPool(pages.num_pages, _ORDERS[eviction](pages.num_pages)))

@@ -17,10 +17,11 @@ class LruQueue:
     when its end is reached: at most once for every `num_pages` pages given.
     """
 
-    def __init__(self, num_pages: int) -> None:
+    def __init__(self, num_pages: int, *, empty: bool = False) -> None:
         self._buffer = np.concatenate([np.arange(num_pages), np.zeros(num_pages, dtype=np.int64)])
-        self._at = np.arange(num_pages)
-        self._head, self._tail, self._size = 0, num_pages, num_pages
+        self._at = np.full(num_pages, -1) if empty else np.arange(num_pages)
+        self._head, self._size = 0, 0 if empty else num_pages
+        self._tail = self._size
 
     def __len__(self) -> int:
         return self._size

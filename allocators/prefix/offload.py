@@ -20,30 +20,16 @@ from allocators.base import NO_SWAPS, Grant, IntArray, Prompt
 from allocators.host import HostTier
 from allocators.page_table import PageTable
 from allocators.prefix.hash_index import HashIndex
-from allocators.prefix.pool import LruPool
-
-
-class OffloadPool(LruPool):
-    """The queue of `LruPool`, in which to take a cached page is an operation on memory."""
-
-    @property
-    def quiet(self) -> int:
-        n = min(64, len(self))
-        while True:
-            cached = np.flatnonzero(self.keyed[self._queue.first(n)])
-            if len(cached):
-                return int(cached[0])
-            if n == len(self):
-                return n
-            n = min(4 * n, len(self))
+from allocators.prefix.pool import BlockPool
 
 
 class OffloadIndex(HashIndex):
     """A hash index that saves in `tier` the blocks whose last copy is evicted."""
 
-    def __init__(self, pages: PageTable, tier: HostTier) -> None:
-        pool = OffloadPool(pages.num_pages)
+    def __init__(self, pages: PageTable, pool: BlockPool, tier: HostTier) -> None:
         super().__init__(pages, pool)
+        # To take a cached page is an operation on memory.
+        pool.quiet_evictions = False
         # A key that is lost otherwise, by a roll-back, names what was never written.
         pool.on_evict = self._save
         self._tier = tier

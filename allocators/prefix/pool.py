@@ -3,8 +3,8 @@
 A pool stands in for the `FreeQueue` of a page table.  Its length counts both kinds, since both can
 be handed out; a page that is handed out loses its key, which is an eviction.
 
-    LruPool        one queue of both kinds: whatever has been free for longest goes first
-    OrderedPool    blank pages first, then cached ones in the order that a policy gives
+`OrderedPool` hands out blank pages first, then cached ones in the order that a policy gives; those
+of `free_order` go by age alone.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import numpy as np
 
 from allocators.base import IntArray
 from allocators.page_table import FreeQueue
-from allocators.prefix.lru_queue import LruQueue
 
 NO_FLAGS = np.empty(0, dtype=bool)
 
 
 class BlockPool(abc.ABC):
-    """What both pools keep: `keyed` [pages], and `cached`, how many of the free ones are keyed."""
+    """What all pools keep: `keyed` [pages], and `cached`, how many of the free ones are keyed."""
+
+    #: whether an eviction is free of side effects, so that quiet steps may go on past one
+    quiet_evictions: bool = True
 
     def __init__(self, num_pages: int) -> None:
         self.keyed = np.zeros(num_pages, dtype=bool)
@@ -39,7 +41,11 @@ class BlockPool(abc.ABC):
     @property
     def quiet(self) -> int:
         """How many pages may be taken in one go with the same result as one by one over steps."""
-        return len(self)
+        return len(self) if self.quiet_evictions else self.before_eviction()
+
+    @abc.abstractmethod
+    def before_eviction(self) -> int:
+        """Return how many pages are handed out before the first that loses its key."""
 
     def take(self, n: int) -> IntArray:
         """Remove and return `n` pages; those with a key lose it."""
@@ -89,35 +95,6 @@ class BlockPool(abc.ABC):
         self.on_evict(pages.tolist())
 
 
-class LruPool(BlockPool):
-    """The single queue of vLLM: least recently used first, whether cached or blank."""
-
-    def __init__(self, num_pages: int) -> None:
-        super().__init__(num_pages)
-        self._queue = LruQueue(num_pages)
-
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    def _take(self, n: int) -> tuple[IntArray, np.ndarray]:
-        pages = self._queue.take(n)
-        evicted = self.keyed[pages]
-        if evicted.any():
-            self._evict(pages[evicted])
-        return pages, evicted
-
-    def give(self, pages: IntArray) -> None:
-        self._queue.give(pages)
-        self.cached += int(np.count_nonzero(self.keyed[pages]))
-
-    def remove(self, pages: IntArray) -> None:
-        self._queue.remove(pages)
-        self.cached -= len(pages)
-
-    def pages(self) -> IntArray:
-        return self._queue.pages()
-
-
 class Order(abc.ABC):
     """An eviction policy: which cached page goes next.  `free` [pages] says which are cached."""
 
@@ -152,14 +129,14 @@ class OrderedPool(BlockPool):
     def __init__(self, num_pages: int, order: Order) -> None:
         super().__init__(num_pages)
         self.order = order
+        self.quiet_evictions = not order.insertion_sensitive
         self._blank = FreeQueue(num_pages)
 
     def __len__(self) -> int:
         return len(self._blank) + self.cached
 
-    @property
-    def quiet(self) -> int:
-        return len(self._blank) if self.order.insertion_sensitive else len(self)
+    def before_eviction(self) -> int:
+        return len(self._blank)
 
     def _take(self, n: int) -> tuple[IntArray, np.ndarray]:
         pages = self._blank.take(min(n, len(self._blank)))

@@ -15,6 +15,7 @@ BAD = [
       for value in (0, -1, 513, "x", "16", 1.5, 16.0, True, None, NAN)],
     *[(Paged, "watermark", value, "at least 0 and below 1")
       for value in (NAN, -0.1, 1.0, 2, "x", None, True)],
+    *[(Paged, "free_order", value, "unkeyed_first, by_age") for value in ("lifo", None, [], True)],
     *[(Virtual, "page_size", value, "64KiB, 128KiB, 256KiB, 2MiB")
       for value in ("3MiB", "2 MiB", 2 << 20, None, ["2MiB"])],
     *[(Virtual, "layout", value, "per_layer, sliced") for value in ("slice", None, 1)],

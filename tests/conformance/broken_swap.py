@@ -10,7 +10,7 @@ import numpy as np
 from allocators.base import NO_MAPS, NO_SWAPS, Allocator, Unsupported
 from allocators.host import HostPages
 from allocators.paged import Paged
-from allocators.prefix.offload import OffloadIndex, OffloadPool
+from allocators.prefix.offload import OffloadIndex
 from tests.conformance.broken import ContiguousBase, PagedBase, Trusting, VirtualBase
 
 
@@ -285,14 +285,9 @@ class SavesOverWhatItFetches(OffloadBase):
 
 
 class SavesInQuietSteps(OffloadBase):
-    class BlockPool(OffloadPool):
-        @property
-        def quiet(self):
-            return len(self)
-
     def __init__(self, geometry):
         super().__init__(geometry)
-        self.pages.free.__class__ = self.BlockPool
+        self.pages.free.quiet_evictions = True
 
 
 class KnowsWhatAForkWillHold(OffloadBase):

@@ -64,6 +64,8 @@ def _policies() -> dict[str, Case]:
         knobs = {"block_size": 4, "prefix_index": index, "eviction": eviction}
         caused = ("refusals", "copies", "hits")
         found[f"paged-{index}-{eviction}"] = (Paged, SMALL_GEOMETRY, knobs, caused)
+    by_age = {"block_size": 4, "prefix_index": "hash", "free_order": "by_age"}
+    found["paged-hash-lru-by-age"] = (Paged, SMALL_GEOMETRY, by_age, caused)
     # A tier of a few blocks, which drops what it saved, and one that holds all of it.
     for host_tokens in (80, 200, 600):
         pool = replace(SMALL_GEOMETRY, host_tokens=host_tokens)

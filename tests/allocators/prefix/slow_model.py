@@ -1,6 +1,7 @@
 """vLLM's block pool and prefix cache with lists and tuples: slow, and plain to read.
 
-A block's key is the tuple of all tokens up to its end, so no two prefixes can be mixed up.
+A block's key is the tuple of all tokens up to its end, so no two prefixes can be mixed up.  `free`
+is in the order in which blocks will be used.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from collections import Counter
 
 
 class SlowPool:
-    def __init__(self, blocks: int, block_size: int) -> None:
-        self.size = block_size
+    def __init__(self, blocks: int, block_size: int, free_order: str = "unkeyed_first") -> None:
+        self.size, self.free_order = block_size, free_order
         self.free = list(range(blocks))
         self.ref = [0] * blocks
         self.key: list[tuple | None] = [None] * blocks
@@ -75,11 +76,22 @@ class SlowPool:
         return True
 
     def release(self, row: int) -> None:
+        freed = []
         for block in reversed(self.held.pop(row)):
             self.ref[block] -= 1
             if self.ref[block] == 0:
-                self.free.append(block)
+                freed.append(block)
+        if self.free_order == "by_age":
+            self.free = self.free + freed
+        else:
+            unkeyed = [block for block in freed if self.key[block] is None]
+            keyed = [block for block in freed if self.key[block] is not None]
+            self.free = unkeyed + self.free + keyed
+            self.saw["unkeyed blocks freed before cached ones"] += bool(unkeyed and self.cached())
         del self.stream[row], self.length[row]
+
+    def cached(self) -> int:
+        return sum(self.key[block] is not None for block in self.free)
 
     def forget(self, block: int) -> None:
         key = self.key[block]

@@ -163,6 +163,13 @@ def test_the_queue_agrees_with_a_list():
             assert len(queue) == len(slow)
 
 
+def test_an_empty_queue_can_be_filled():
+    queue = LruQueue(3, empty=True)
+    assert (len(queue), queue.pages().tolist()) == (0, [])
+    queue.give(np.array([2, 0, 1]))
+    assert queue.take(3).tolist() == [2, 0, 1]
+
+
 def test_radix_and_hash_hit_alike_while_nothing_is_evicted():
     for seed in range(12):
         rng = np.random.default_rng(seed)
@@ -201,9 +208,9 @@ def test_radix_evicts_a_whole_leaf_where_hash_takes_single_blocks():
         real = pool(10, 2, index)
         finish(real, np.arange(9))  # 4 full blocks and a blank one
         finish(real, np.arange(100, 109))
-        finish(real, np.arange(200, 205))  # needs 3 blocks; LRU finds one blank, radix two
+        finish(real, np.arange(200, 205))  # needs 3 blocks, of which two are blank
         left[index] = [real.lookup(Prompt(9, np.arange(first, first + 9))) for first in (0, 100)]
-    assert left == {"hash": [4, 8], "radix": [0, 8]}
+    assert left == {"hash": [6, 8], "radix": [0, 8]}
 
 
 def test_a_radix_leaf_ends_where_a_later_request_branched_off():
@@ -224,7 +231,9 @@ def test_the_deepest_block_of_a_prefix_is_evicted_first():
     assert real.lookup(Prompt(9, np.arange(9))) == 4
 
 
-@pytest.mark.parametrize("knob", [{"index": "tree"}, {"eviction": "random"}])
+@pytest.mark.parametrize(
+    "knob", [{"index": "tree"}, {"eviction": "random"}, {"free_order": "lifo"}]
+)
 def test_unknown_names_are_refused_with_those_allowed(knob):
     with pytest.raises(ValueError, match="must be one of"):
         pool(4, 2, **knob)

@@ -236,13 +236,14 @@ def test_a_refusal_changes_nothing_in_either_tier():
     memory.verify()
 
 
-def test_taking_a_cached_page_is_an_operation_and_a_blank_one_is_not():
-    memory = Memory(pool(6, 8), 8)
+@pytest.mark.parametrize("free_order", ["unkeyed_first", "by_age"])
+def test_taking_a_cached_page_is_an_operation_and_a_blank_one_is_not(free_order):
+    memory = Memory(pool(6, 8, free_order=free_order), 8)
     prefill(memory, 1, 2)  # two blocks are cached, its last page is blank and three are unused
     memory.admit(1, 4, np.arange(4) + 5000)
     assert memory.real.headroom(array(1)) == 5 * SIZE
     quiet = memory.real.quiet_steps(array(1), 50)
-    assert quiet == 3 * SIZE  # the queue is [unused, unused, blank, cached, cached]
+    assert quiet == 3 * SIZE  # the queue is [blank, blank, blank, cached, cached]
     assert not len(memory.real.grow(array(1), quiet).swaps_out)
     assert len(memory.real.grow(array(1), 1).swaps_out) == 1
 
@@ -288,9 +289,11 @@ def serve(memory: Paged, skip: bool = True, **engine):
 @pytest.mark.parametrize(
     "engine", [{}, {"policy": "chunked"}, {"preemption": "swap"}, {"policy": "static"}], ids=str
 )
-@pytest.mark.parametrize("host_blocks", [6, 200])
-def test_skipping_ahead_changes_no_bit(engine, host_blocks):
-    memories = pool(40, host_blocks), pool(40, host_blocks)
+@pytest.mark.parametrize(
+    ("host_blocks", "free_order"), [(6, "unkeyed_first"), (200, "unkeyed_first"), (200, "by_age")]
+)
+def test_skipping_ahead_changes_no_bit(engine, host_blocks, free_order):
+    memories = tuple(pool(40, host_blocks, free_order=free_order) for _ in range(2))
     fast, slow = (
         serve(memory, skip, **engine)
         for memory, skip in zip(memories, (True, False), strict=True)

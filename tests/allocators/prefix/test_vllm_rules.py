@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from allocators.base import Demand, NeverFits, Prompt
+from allocators.base import Demand, NeverFits, Prompt, Unsupported
 from tests.allocators.prefix.slow_model import SlowPool
 from tests.allocators.prefix.streams import Streams, assert_no_index_without_tokens, pool
 
-SEEN: Counter[str] = Counter()
+FREE_ORDERS = ("unkeyed_first", "by_age")
 
 
 class Pair:
     """The allocator and the model, given the same calls."""
 
-    def __init__(self, blocks: int, size: int) -> None:
-        self.real, self.slow, self.streams = pool(blocks, size), SlowPool(blocks, size), Streams()
+    def __init__(self, blocks: int, size: int, free_order: str) -> None:
+        self.real = pool(blocks, size, free_order=free_order)
+        self.slow, self.streams = SlowPool(blocks, size, free_order), Streams()
         self.blocks, self.size = blocks, size
         self.finals: dict[int, int] = {}
 
@@ -70,46 +72,51 @@ class Pair:
         keyed = [key is not None for key in slow.key]
         assert real.index._pool.keyed.tolist() == keyed
         assert real.evictions == slow.saw["evictions"]
-        cached = sum(slow.ref[b] == 0 for b, k in enumerate(keyed) if k)
+        cached = slow.cached()
         active = sum(ref > 0 for ref in slow.ref)
         assert real.balance() == (active, cached, self.blocks - active - cached)
         real.check()
 
 
-@settings(
-    max_examples=150, deadline=None, derandomize=True, database=None,
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
-@given(st.data())
-def _every_step_agrees(data) -> None:
-    def draw(low: int, high: int) -> int:
-        return data.draw(st.integers(low, high))
+@pytest.mark.parametrize("free_order", FREE_ORDERS)
+def test_every_step_agrees_with_the_slow_model_under_tight_pools(free_order):
+    seen: Counter[str] = Counter()
 
-    pair = Pair(draw(3, 14), draw(1, 4))
-    for _ in range(draw(5, 40)):
-        (pair.admit, pair.admit, pair.grow, pair.grow, pair.release)[draw(0, 4)](draw)
-        pair.compare()
-    SEEN.update(pair.slow.saw)
+    @settings(
+        max_examples=150, deadline=None, derandomize=True, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.data())
+    def every_step_agrees(data) -> None:
+        def draw(low: int, high: int) -> int:
+            return data.draw(st.integers(low, high))
 
+        pair = Pair(draw(3, 14), draw(1, 4), free_order)
+        for _ in range(draw(5, 40)):
+            (pair.admit, pair.admit, pair.grow, pair.grow, pair.release)[draw(0, 4)](draw)
+            pair.compare()
+        seen.update(pair.slow.saw)
 
-def test_every_step_agrees_with_the_slow_model_under_tight_pools():
-    SEEN.clear()
-    _every_step_agrees()
-    for what in (
+    every_step_agrees()
+    needed = [
         "hits", "hits on live blocks", "evictions", "refusals", "refusals to grow",
         "refused for its own hits", "duplicates",
-    ):  # fmt: skip
-        assert SEEN[what] > 0, f"the pools were never so tight that there were {what}"
+    ]  # fmt: skip
+    if free_order == "unkeyed_first":
+        needed.append("unkeyed blocks freed before cached ones")
+    for what in needed:
+        assert seen[what] > 0, f"the pools were never so tight that there were {what}"
 
 
-def test_long_seeded_runs_agree_too():
+@pytest.mark.parametrize("free_order", FREE_ORDERS)
+def test_long_seeded_runs_agree_too(free_order):
     for seed in range(40):
         rng = np.random.default_rng(seed)
 
         def draw(low: int, high: int, rng=rng) -> int:
             return int(rng.integers(low, high, endpoint=True))
 
-        pair = Pair(draw(6, 20), draw(1, 5))
+        pair = Pair(draw(6, 20), draw(1, 5), free_order)
         for _ in range(150):
             (pair.admit, pair.admit, pair.grow, pair.grow, pair.release)[draw(0, 4)](draw)
             pair.compare()
@@ -150,5 +157,24 @@ def test_what_a_gang_generates_is_never_indexed():
     assert real.lookup(Prompt(20, ids)) == 4
 
 
+@pytest.mark.parametrize(("free_order", "left"), [("unkeyed_first", 8), ("by_age", 4)])
+def test_a_request_leaves_its_unfilled_block_to_the_next_before_any_cached_one(free_order, left):
+    real = pool(5, 4, free_order=free_order)
+    for first, tokens in ((0, 9), (100, 5)):  # 2 full blocks and 1 of them; each a partial one
+        ids = np.arange(first, first + tokens)
+        real.admit(np.array([0]), Prompt(tokens, ids), Demand(tokens, 1))
+        real.release(np.array([0]))
+    # By age: [partial, deep, shallow, partial, other], else [partial, partial, deep, shallow, ...].
+    real.admit(np.array([0]), Prompt(5, np.arange(200, 205)), Demand(5, 1))
+    assert real.lookup(Prompt(9, np.arange(9))) == left
+
+
+@pytest.mark.parametrize("knobs", [{"index": "radix"}, {"eviction": "lfu"}])
+def test_by_age_is_the_queue_of_hash_with_lru(knobs):
+    with pytest.raises(Unsupported, match="one queue"):
+        pool(4, 2, free_order="by_age", **knobs)
+
+
 def test_no_tokens_known_means_no_index_at_all():
-    assert_no_index_without_tokens(pool(6, 4, "none"), pool(6, 4))
+    # Which of the blank blocks is used differs by the free order, not by the index.
+    assert_no_index_without_tokens(pool(6, 4, "none"), pool(6, 4, free_order="by_age"))

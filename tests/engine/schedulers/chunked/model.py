@@ -56,13 +56,17 @@ class Request:
 
 
 class Pool:
-    """All blocks; `free` in the order in which they will be taken."""
+    """All blocks; `free` in the order in which they will be taken.
 
-    def __init__(self, blocks, block_tokens, caching):
+    A block that is given back without a key goes to the front of `free` where there is `caching`,
+    unless `by_age`.
+    """
+
+    def __init__(self, blocks, block_tokens, caching, by_age=False):
         self.free = [Block(number) for number in range(blocks)]
         self.blocks = list(self.free)
         self.size = block_tokens
-        self.caching = caching
+        self.caching, self.by_age = caching, by_age or not caching
         self.keyed = {}  # the tokens up to a block's end -> the blocks that hold it, oldest first
         self.evictions = 0
         self.copied_slots = 0
@@ -147,10 +151,13 @@ class Pool:
 
     def release(self, request):
         for table in request.tables:
+            freed = []
             for block in reversed(table):
                 block.holders -= 1
                 if not block.holders:
-                    self.free.append(block)
+                    freed.append(block)
+            first = [] if self.by_age else [block for block in freed if block.key is None]
+            self.free = first + self.free + [block for block in freed if block not in first]
         request.tables = [[]]
 
     @property

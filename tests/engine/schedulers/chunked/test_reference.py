@@ -82,11 +82,13 @@ class Recorder:
         return np.ones(steps)
 
 
-def run_engine(case, prefix_index):
+def run_engine(case, prefix_index, free_order):
     pool = Geometry(
         capacity_tokens=case["blocks"] * case["block"], max_seqs=case["max_seqs"], max_len=64
     )
-    allocator = Paged(pool, block_size=case["block"], prefix_index=prefix_index)
+    allocator = Paged(
+        pool, block_size=case["block"], prefix_index=prefix_index, free_order=free_order
+    )
     requests = RequestTable(
         arrival_s=case["arrivals"].astype(np.float64),
         prompt_tokens=np.array([len(prompt) for prompt in case["prompts"]]),
@@ -109,8 +111,8 @@ def run_engine(case, prefix_index):
     return log, recorder.tables, allocator.pages.free.pages().tolist()
 
 
-def compare(case, prefix_index, seen):
-    pool = Pool(case["blocks"], case["block"], caching=prefix_index != "none")
+def compare(case, prefix_index, free_order, seen):
+    pool = Pool(case["blocks"], case["block"], prefix_index != "none", free_order == "by_age")
     requests = [
         Request(i, list(prompt), output, int(arrival), case["sequences"])
         for i, (prompt, output, arrival) in enumerate(
@@ -127,9 +129,9 @@ def compare(case, prefix_index, seen):
     except CannotFit:
         seen["cannot fit"] += 1
         with pytest.raises(Unservable):
-            run_engine(case, prefix_index)
+            run_engine(case, prefix_index, free_order)
         return
-    log, tables, free = run_engine(case, prefix_index)
+    log, tables, free = run_engine(case, prefix_index, free_order)
     assert log.steps == len(rows)
     for name in COLUMNS:
         assert log.timeline[name].tolist() == [row[name] for row in rows], name
@@ -166,8 +168,11 @@ OF_GROUPS = {
 
 
 @pytest.mark.parametrize("groups", [False, True], ids=["singles", "groups"])
-@pytest.mark.parametrize("prefix_index", ["none", "hash"])
-def test_every_step_is_that_of_the_model(prefix_index, groups):
+@pytest.mark.parametrize(
+    ("prefix_index", "free_order"),
+    [("none", "unkeyed_first"), ("hash", "unkeyed_first"), ("hash", "by_age")],
+)
+def test_every_step_is_that_of_the_model(prefix_index, free_order, groups):
     needed = NEEDED | (OF_GROUPS if groups else set())
     if prefix_index == "hash":
         needed = needed | WITH_CACHE | (set() if groups else OF_SINGLES)
@@ -176,7 +181,7 @@ def test_every_step_is_that_of_the_model(prefix_index, groups):
     @settings(max_examples=400, deadline=None, derandomize=True, database=None)
     @given(case=cases(groups))
     def check(case):
-        compare(case, prefix_index, seen)
+        compare(case, prefix_index, free_order, seen)
 
     check()
     missing = {what for what in needed if not seen[what]}
