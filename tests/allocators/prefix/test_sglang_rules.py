@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from allocators.base import Demand, Geometry, Prompt
 from allocators.paged import Paged
+from allocators.prefix import radix_index
+from allocators.prefix.leaf_order import LeafOrder
 from tests.allocators.prefix.sglang_model import SGLangCache
 from tests.allocators.prefix.streams import pool
 from workloads.formats import read
@@ -178,6 +180,20 @@ def requests() -> list[tuple[np.ndarray, int]]:
 def test_radix_hits_what_sglangs_own_cache_hits(requests, slots):
     real = radix(slots, 16, 16_384)
     assert sum(serve(real, *request) for request in requests) == PUBLISHED[slots]
+
+
+class Unstamped(LeafOrder):
+    def reach(self, page: int) -> None:
+        if not self.is_end(page):
+            self._part(page)
+
+
+@needs_requests
+@pytest.mark.shared_data
+def test_it_is_the_stamp_on_the_rest_of_a_parted_node(requests, monkeypatch):
+    monkeypatch.setattr(radix_index, "LeafOrder", Unstamped)
+    real = radix(20_000, 16, 16_384)
+    assert sum(serve(real, *request) for request in requests) == 85_936
 
 
 @needs_requests
