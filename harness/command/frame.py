@@ -9,7 +9,6 @@ from harness.command.interrupts import sigterm_as_ctrl_c
 from harness.command.output import lasting_output
 from harness.errors import InputError
 from harness.siblings import in_the_way
-from workloads.errors import WorkloadError
 
 #: done; could not be done in part or at all; the input was wrong; Ctrl-C
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -26,7 +25,7 @@ def run_command(
     """Run `main` with the arguments, by default those of the process; return its exit status.
 
     `-h` and `--help` print the usage, unless that is None and `main` answers them itself. Input
-    that is wrong (`InputError`, `WorkloadError`) is one line and status 2; a failure to write
+    that is wrong (`InputError`) is one line and status 2; a failure to write
     `writing`, or what is printed, is one line and status 1. SIGTERM counts as Ctrl-C. What
     nobody reads to its end (`| head`) is no failure.
     """
@@ -41,7 +40,7 @@ def run_command(
                 status = OK
             else:
                 status = main(given)
-        except (InputError, WorkloadError) as error:
+        except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             status = WRONG
         except OSError as error:

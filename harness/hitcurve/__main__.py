@@ -19,8 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int:
+    from workloads.errors import WorkloadError
+
     options = parse(arguments)
-    return _run(options, _out_dir(options))
+    try:
+        return _run(options, _out_dir(options))
+    except WorkloadError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _out_dir(options: HitCurveOptions) -> Path:

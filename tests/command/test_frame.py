@@ -9,7 +9,7 @@ import pytest
 
 from harness.command.frame import FAILED, INTERRUPTED, OK, WRONG, run_command
 from harness.errors import ConfigError
-from workloads.errors import WorkloadError
+from harness.results import ResultsError
 
 
 def test_help_prints_the_usage_and_runs_nothing(capsys):
@@ -21,7 +21,7 @@ def test_help_prints_the_usage_and_runs_nothing(capsys):
     ("error", "status", "line"),
     [
         (ConfigError("a is wrong"), WRONG, "error: a is wrong"),
-        (WorkloadError("b is wrong"), WRONG, "error: b is wrong"),
+        (ResultsError("b is wrong"), WRONG, "error: b is wrong"),
         (OSError(28, "No space left"), FAILED, "error: cannot write it: [Errno 28] No space left"),
         (KeyboardInterrupt(), INTERRUPTED, "interrupted; nothing was written"),
     ],
