@@ -1,0 +1,1 @@
+"""What every command shares: its frame, options, tables, Ctrl-C, and output that may fail."""
