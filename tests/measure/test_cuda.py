@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.measure import environment
-from harness.measure.steps import vmm
+from harness.measure.steps import environment, vmm
 from harness.measure.tables import DRAWN
 from harness.measure.timing import QUEUE_CYCLES, Timer, spread
 from tests.kernels.memory.fake_cuda import FakeCuda

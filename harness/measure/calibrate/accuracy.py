@@ -9,8 +9,7 @@ the machine itself has changed by since is no error of the cost model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,12 +17,14 @@ from allocators.base import Allocator, AllocatorError, Geometry
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
+from harness.command.output import say
+from harness.command.tables import markdown_table
 from harness.cost.calibrated import Calibrated
 from harness.cost.calibration import Calibration
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.executors.model.real_run import RealRun
-from harness.measure.calibrate.layers import probe
 from harness.measure.calibrate.options import STATISTICS
+from harness.measure.calibrate.step import probe
 from harness.measure.rounds import Rounds
 from harness.measure.serving import SMALLEST_PAGE, ServedStep, ServingRun, serve
 from harness.measure.timing import Timer
@@ -53,6 +54,10 @@ class StepErrors:
         middle, p90 = (float(x) for x in np.quantile(error, [0.5, 0.9]))
         return cls(name, len(steps), middle, p90, float(simulated.sum() / measured.sum()))
 
+    def cells(self) -> tuple[str, ...]:
+        errors = (f"{self.median_error:.1%}", f"{self.p90_error:.1%}")
+        return (self.steps, str(self.count), *errors, f"{self.total_ratio:.2f}")
+
 
 @dataclass
 class Accuracy:
@@ -66,8 +71,21 @@ class Accuracy:
     skipped: dict[str, str]
     machine: list[float]
 
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
+    def text(self) -> str:
+        """Return the errors as two tables, and what must be known beside them."""
+        head = ("count", "median error", "p90 error", "simulated / measured time")
+        parts = [
+            markdown_table((title, *head), [error.cells() for error in errors])
+            for title, errors in (("steps", self.by_kind), ("run", self.by_run))
+        ]
+        now = sorted(self.machine)
+        if now:
+            parts.append(
+                f"The machine itself: its probe took {np.median(now):.2f} of the calibrated time "
+                f"between these runs ({now[0]:.2f} to {now[-1]:.2f})"
+            )
+        parts.extend(f"not run: {name}: {reason}" for name, reason in self.skipped.items())
+        return "\n\n".join(parts)
 
 
 def serving_runs(device: str, page_tokens: int, requests: int) -> Iterator[ServingRun]:
@@ -97,10 +115,8 @@ def serving_runs(device: str, page_tokens: int, requests: int) -> Iterator[Servi
     yield ServingRun("paged, swap", paged, tight, max(512, 80 * requests), swap)
 
 
-def measure_accuracy(
-    real: RealRun, cost: Calibrated, runs: int, requests: int, *, say: Callable[[str], None]
-) -> Accuracy:
-    """Serve every workload `runs` times and return the errors.  `say` is told of the progress."""
+def measure_accuracy(real: RealRun, cost: Calibrated, runs: int, requests: int) -> Accuracy:
+    """Serve every workload `runs` times and return the errors."""
     calibration = cost.calibration
     served: dict[str, list[list[ServedStep]]] = {}
     skipped: dict[str, str] = {}

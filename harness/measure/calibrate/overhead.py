@@ -13,7 +13,7 @@ from harness.cost.calibration import Calibration
 from harness.engine.config import EngineSpec
 from harness.executors.model.real_run import RealRun
 from harness.measure.calibrate.options import STATISTICS
-from harness.measure.serving import FreeCost, ServedStep, ServingRun, serve
+from harness.measure.serving import ServedStep, ServingRun, serve
 from workloads.requests import RequestTable
 
 #: decode steps at each number of rows
@@ -58,7 +58,7 @@ class Overhead:
 
     def take(self) -> None:
         """Serve once and keep what the steps took."""
-        self._taken.append(serve(self._run, self._real, FreeCost()))
+        self._taken.append(serve(self._run, self._real))
 
     def added(self, calibration: Calibration) -> Calibration:
         """Return the calibration with its table of overheads."""

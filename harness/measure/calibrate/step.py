@@ -1,6 +1,6 @@
-"""Times inside a step: attention, writing of KV, and the layers around them.
+"""Times inside a step: attention, writing of KV, the layers around them, and the output head.
 
-Each is timed where it runs, between the others, because it is slower there than by itself: what the
+The first three are timed between one another, where they are slower than by themselves: what the
 linear layers have read is out of the caches when attention comes, and the other way round.
 """
 
@@ -8,27 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from allocators.base import BlockTable, IntArray, Strided
 from harness.cost.calibration import LAYOUTS
+from harness.executors.model.decoder import Decoder
 from harness.measure.calibrate.grids import Grid, tiles, up_to
-from harness.measure.layouts import shuffled, side_by_side
-from harness.measure.rounds import Rounds, Sampled
+from harness.measure.layouts import attention_call, fits, shuffled, side_by_side
+from harness.measure.rounds import Rounds, Sampled, Table
 from kernels import decode, new_slots, place, prefill, store
 from kernels.memory import Backing
 
-if TYPE_CHECKING:
-    from harness.executors.model.decoder import Decoder
-
-Table = dict[str, Any]
 #: a longer prompt piece is computed for one layer, by itself: it fills the caches alone
 LONG_PIECE = 512
 #: tokens of a prompt piece where layers are measured
 PIECE = 128
+#: tokens of the probe of the machine's pace
+PROBE_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +103,11 @@ class StepParts:
         if queries.max() < LONG_PIECE:
             take = self._pass(name, kernel, lengths, queries)
             return self._rounds.add(lambda: take().attend_s)
-        k, v = self._caches[name][0]
-        rows = place(self._layout(name, lengths), k, queries)
-        size = (int(queries.sum()), self._model.heads, self._model.head_dim)
-        q = torch.randn(size).to(k.device, k.dtype)
-        scale = self._decoder.scale
-        return self._rounds.call(lambda: kernel(q, k, v, rows, None, scale, backend=self._backend))
+        caches, layout = self._caches[name][0], self._layout(name, lengths)
+        heads = self._model.heads
+        return self._rounds.call(
+            attention_call(kernel, heads, caches, layout, queries, self._backend)
+        )
 
     def _pass(
         self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
@@ -156,4 +154,25 @@ class StepParts:
         return shuffled(lengths, self._page, self._order)
 
     def _fits(self, rows: int, length: int) -> bool:
-        return rows * -(-length // self._page) * self._page <= self._slots
+        return fits(self._slots, rows, length, self._page)
+
+
+def output_head(rounds: Rounds, grid: Grid, decoder: Decoder) -> Table:
+    """The output head over `rows` rows, and the likeliest token of each, brought to the host."""
+
+    def head(rows: int) -> Callable[[], Any]:
+        numbers = np.random.default_rng(0).standard_normal((rows, decoder.shape.hidden))
+        hidden = torch.as_tensor(numbers, device=rounds.timer.device).to(decoder.dtype)
+        return lambda: decoder.logits(hidden).argmax(dim=-1).cpu()
+
+    return rounds.table("rows", tiles(grid.rows, decoder.batching.tile), head)
+
+
+def probe(rounds: Rounds, decoder: Decoder) -> Sampled:
+    """All layers over 64 tokens without attention: to ask later whether the machine is as fast."""
+    shape = decoder.shape
+    ids = torch.arange(PROBE_TOKENS, device=rounds.timer.device)
+    size = (PROBE_TOKENS, shape.heads, shape.head_dim)
+    out = torch.zeros(size, dtype=decoder.dtype, device=rounds.timer.device)
+    tokens, positions = ids % shape.vocab, ids % shape.max_context
+    return rounds.call(lambda: decoder.hidden(tokens, positions, lambda layer, q, k, v: out))

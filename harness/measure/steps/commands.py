@@ -1,4 +1,4 @@
-"""The steps `comparison` and `beam`: the default allocators serve, by the public command."""
+"""The steps `comparison`, `beam` and `calibrate`: each is what a public command does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from harness.measure.job import Job, one_line
 from harness.measure.steps import sizing
 from harness.measure.subprocesses import last_line, run_for
 
-#: what a GPU serves in `comparison`; weights are random
-MODEL, KV_GIB, WORKLOAD = "opt-13b", 12, "sharegpt"
+#: what is served in `comparison`, with random weights, and calibrated for
+MODEL = {"cuda": "opt-13b", "cpu": "llama-tiny"}
+KV_GIB, WORKLOAD = 12, "sharegpt"
 #: with device=cpu or quick=true: what shows that the command works, in seconds
 CPU_REQUESTS = 2
 #: if a trial cannot tell how many fit
@@ -26,22 +27,40 @@ METRICS = (
 KEPT_BYTES = 2**20
 
 
-def serve_chat(job: Job) -> None:
-    """Serve a chat workload on OPT-13B shapes."""
+def comparison(job: Job) -> None:
+    """Let the default allocators serve a chat workload on OPT-13B shapes."""
+    model = MODEL[job.device.type]
     if job.device.type == "cpu":
-        requests, model = job.options.requests or CPU_REQUESTS, "llama-tiny"
-        memory = ["executor.pool_mib=256"]
+        requests, memory = job.options.requests or CPU_REQUESTS, "executor.pool_mib=256"
     else:
-        requests, model, memory = _how_many(job), MODEL, [f"kv_memory_gib={KV_GIB}"]
-    serve(job, [f"+workload={WORKLOAD}", f"model={model}", *memory], requests)
+        requests, memory = _how_many(job, model), f"kv_memory_gib={KV_GIB}"
+    _serve(job, [f"+workload={WORKLOAD}", f"model={model}", memory], requests)
 
 
-def serve_beams(job: Job) -> None:
-    """Serve the demonstration's beam search on a small model."""
-    serve(job, ["+workload=beam", "model=llama-tiny"], CPU_REQUESTS if job.quick else None)
+def beam(job: Job) -> None:
+    """Let them serve the demonstration's beam search on a small model."""
+    _serve(job, ["+workload=beam", "model=llama-tiny"], CPU_REQUESTS if job.quick else None)
 
 
-def serve(job: Job, options: list[str], requests: int | None) -> None:
+def calibrate(job: Job) -> None:
+    """Write the file that cost_model=calibrated reads; compare simulated with measured steps."""
+    kind = job.device.type
+    path = job.out / f"calibration-{MODEL[kind]}.json"
+    arguments = ["-m", "harness.measure.calibrate", f"model={MODEL[kind]}", f"device={kind}"]
+    arguments.append("quick=true")
+    if kind == "cpu":
+        # A CPU's calibration takes a minute, its comparison another: here it only has to work.
+        arguments += ["compare=false", "repeats=1"]
+    arguments.append(f"out={path}")
+    done = run_for(job, arguments, job.left_s(), "what the command was interrupted in")
+    if path.is_file():
+        job.results["file"] = path.name
+        job.results["comparison"] = json.loads(path.read_text(encoding="utf-8")).get("comparison")
+    if done["exit_status"] and not done["timed_out"]:
+        raise RuntimeError(f"status {done['exit_status']}: {last_line(done)}")
+
+
+def _serve(job: Job, options: list[str], requests: int | None) -> None:
     """Run `python -m harness` with these options within the step's time; fill `results`.
 
     Raises `RuntimeError` if no row came of it.
@@ -93,12 +112,12 @@ def _trim(job: Job) -> None:
             path.unlink()
 
 
-def _how_many(job: Job) -> int:
+def _how_many(job: Job, model: str) -> int:
     """Return how many requests the comparison serves."""
     if job.options.requests is not None:
         return job.options.requests
     try:
-        found = sizing.fitting_requests(job, MODEL, KV_GIB, WORKLOAD)
+        found = sizing.fitting_requests(job, model, KV_GIB, WORKLOAD)
     except Exception as error:
         # The trial only chooses a number; the comparison itself shows what is wrong.
         found = {"requests": FALLBACK_REQUESTS, "reason": f"no trial: {one_line(error)}"}
