@@ -8,17 +8,16 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from time import perf_counter
-from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from harness.measure.job import Job
+from harness.results.environment import ROOT
 
 #: seconds that a command has to write what it holds, once it was interrupted
 GRACE_S = 15.0
@@ -26,7 +25,6 @@ GRACE_S = 15.0
 LEAST_GRACE_S = 10.0
 #: characters of its output that are kept
 KEPT_CHARS = 6000
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_for(
@@ -58,21 +56,16 @@ def release(device: torch.device) -> None:
 
 
 def run_python(
-    arguments: list[str],
-    limit_s: float,
-    *,
-    cwd: Path | None = None,
-    variables: Mapping[str, str] = MappingProxyType({}),
+    arguments: list[str], limit_s: float, *, cwd: Path | None = None, **variables: str
 ) -> dict[str, Any]:
     """Run `python ARGUMENTS`; return the command, its status, seconds and the end of its output.
 
     It is interrupted (as by Ctrl-C) so early that it ends within `limit_s`: whatever it has by
     then, it writes.  `timed_out` says that this happened.  `variables` join its environment.
     """
-    environment = {**os.environ, **variables}
-    # Where the project is used from a checkout and not installed.
-    paths = [str(ROOT), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    # The project may be used from a checkout and not be installed.
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": paths, **variables}
     grace_s = min(GRACE_S, limit_s / 4)
     began_s = perf_counter()
     # A file and no pipe: what outlives the command and holds its output would be waited for.

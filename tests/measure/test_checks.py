@@ -20,7 +20,7 @@ def tests_leave(monkeypatch):
     """Return a function that says which records the tests leave, with which status they end."""
 
     def set_up(*lines, exit_status=0, timed_out=False):
-        def run(arguments, limit_s, *, cwd, variables):
+        def run(arguments, limit_s, *, cwd, **variables):
             found.append(arguments)
             with Path(variables[checks.VARIABLE]).open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)

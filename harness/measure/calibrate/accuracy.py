@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from allocators.base import Allocator, AllocatorError, Geometry
+from allocators.base import AllocatorError
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
@@ -90,17 +91,10 @@ class Accuracy:
 
 def serving_runs(device: str, page_tokens: int, requests: int) -> Iterator[ServingRun]:
     """Yield the runs for a kind of device: each has something that the others have not."""
+    paged = partial(Paged, block_size=page_tokens)
+    growing = partial(Contiguous, reservation="grow")
+    virtual = partial(Virtual, page_size=SMALLEST_PAGE[device])
     chat = _requests(requests, (16, 384), (8, 64))
-
-    def paged(geometry: Geometry) -> Allocator:
-        return Paged(geometry, block_size=page_tokens)
-
-    def growing(geometry: Geometry) -> Allocator:
-        return Contiguous(geometry, reservation="grow")
-
-    def virtual(geometry: Geometry) -> Allocator:
-        return Virtual(geometry, page_size=SMALLEST_PAGE[device])
-
     roomy, engine = 512 * requests, EngineSpec(max_num_seqs=requests, max_len=512)
     yield ServingRun("paged", paged, chat, roomy, engine)
     yield ServingRun("contiguous, growing", growing, chat, roomy, engine)
@@ -130,17 +124,16 @@ def measure_accuracy(real: RealRun, cost: Calibrated, runs: int, requests: int) 
                 skipped[run.name] = str(error)
         say(f"served {len(served)} runs: round {number + 1} of {runs}")
     pick = STATISTICS[calibration.statistic]
-    found = {name: _merged(same, pick) for name, same in served.items() if name not in skipped}
-    by_run = [StepErrors.of(*item) for item in found.items()]
-    return Accuracy(_by_kind(found), by_run, skipped, machine)
+    by_run = {name: _merged(same, pick) for name, same in served.items() if name not in skipped}
+    steps = [step for run in by_run.values() for step in run]
+    by_kind = {kind: [s for s in steps if s.kind == kind and not s.moves] for kind in KINDS}
+    by_kind |= {f"with {name}": [s for s in steps if name in s.moves] for name in MOVES}
+    by_kind["all"] = steps
+    return Accuracy(_errors(by_kind), _errors(by_run), skipped, machine)
 
 
-def _by_kind(found: dict[str, list[ServedStep]]) -> list[StepErrors]:
-    steps = [step for run in found.values() for step in run]
-    groups = {kind: [s for s in steps if s.kind == kind and not s.moves] for kind in KINDS}
-    groups |= {f"with {name}": [s for s in steps if name in s.moves] for name in MOVES}
-    groups["all"] = steps
-    return [StepErrors.of(name, group) for name, group in groups.items() if group]
+def _errors(groups: dict[str, list[ServedStep]]) -> list[StepErrors]:
+    return [StepErrors.of(name, steps) for name, steps in groups.items() if steps]
 
 
 def _machine(real: RealRun, calibration: Calibration) -> float:
@@ -164,8 +157,5 @@ def _merged(
 
 
 def _requests(n: int, prompt: tuple[int, int], output: tuple[int, int]) -> RequestTable:
-    def between(bounds: tuple[int, int]) -> LengthSpec:
-        return LengthSpec(kind="uniform", low=bounds[0], high=bounds[1])
-
-    spec = WorkloadSpec(num_requests=n, prompt=between(prompt), output=between(output))
-    return build(spec, seed=1)
+    lengths = [LengthSpec(kind="uniform", low=low, high=high) for low, high in (prompt, output)]
+    return build(WorkloadSpec(num_requests=n, prompt=lengths[0], output=lengths[1]), seed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -49,7 +50,7 @@ class Overhead:
         longest = PROMPT_TOKENS + 1 + STEPS_EACH * len(rows) + page_tokens
         self._run = ServingRun(
             "overhead",
-            lambda geometry: Paged(geometry, block_size=page_tokens),
+            partial(Paged, block_size=page_tokens),
             staircase(rows),
             capacity_tokens=rows[-1] * longest,
             engine=EngineSpec(max_num_seqs=rows[-1]),

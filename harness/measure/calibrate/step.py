@@ -7,8 +7,7 @@ linear layers have read is out of the caches when attention comes, and the other
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +29,7 @@ PIECE = 128
 PROBE_TOKENS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class PassTimes(NamedTuple):
     """Seconds of one pass: of all layers without attention, and of one layer's KV and attention."""
 
     linear_s: float
@@ -111,7 +109,7 @@ class StepParts:
 
     def _pass(
         self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
-    ) -> Callable[[], Parts]:
+    ) -> Callable[[], PassTimes]:
         """Return what runs one pass of the decoder and takes the times of its parts."""
         caches, timer = self._caches[name], self._timer
         layout = self._layout(name, lengths)
@@ -122,7 +120,7 @@ class StepParts:
         more = (None,) if kernel is prefill else ()
         scale, backend = self._decoder.scale, self._backend
 
-        def take() -> Parts:
+        def take() -> PassTimes:
             marks: list[Any] = []
 
             def attend(
@@ -142,7 +140,7 @@ class StepParts:
             # From the start on: layers, store, attention, layers, store, attention, .., layers.
             seconds = np.array(timer.laps(marks))
             n = len(caches)
-            return Parts(seconds[::3].sum(), seconds[1::3].sum() / n, seconds[2::3].sum() / n)
+            return PassTimes(seconds[::3].sum(), seconds[1::3].sum() / n, seconds[2::3].sum() / n)
 
         return take
 

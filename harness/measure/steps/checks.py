@@ -94,7 +94,7 @@ def _run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str
     arguments = [*_PYTEST, "-k", selected(job), tests]
     unreached = "the checks that were not reached"
     variables = {VARIABLE: str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, variables=variables)
+    done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, **variables)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
     records = [json.loads(line) for line in lines]
