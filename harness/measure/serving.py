@@ -21,12 +21,20 @@ from workloads.requests import RequestTable
 #: the smallest page-group that a virtual backing maps on each kind of device
 SMALLEST_PAGE = {"cuda": "2MiB", "cpu": "64KiB"}
 
+KINDS = ("prefill", "decode", "mixed")
+#: what a step may do besides computing, and the parts of a grant that ask for it
+MOVES = {
+    "copies": ("copies",),
+    "maps": ("maps", "unmaps", "ahead_maps"),
+    "swaps": ("swaps_out", "swaps_in"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ServedStep:
     """One step: what kind it is, how many rows it has, and how long it took and should take.
 
-    `kind` is prefill, decode or mixed; `moves` are those of copies, maps and swaps that it did.
+    `kind` is one of `KINDS`; `moves` are those of `MOVES` that it did.
     """
 
     kind: str
@@ -105,9 +113,8 @@ class PairedExecutor:
 
 def moves_of(grants: list[Grant]) -> tuple[str, ...]:
     """Return which of copies, maps and swaps these grants ask for."""
-    found = {
-        "copies": any(len(g.copies) for g in grants),
-        "maps": any(len(g.maps) + len(g.unmaps) + len(g.ahead_maps) for g in grants),
-        "swaps": any(len(g.swaps_out) + len(g.swaps_in) for g in grants),
-    }
-    return tuple(name for name, happened in found.items() if happened)
+    return tuple(
+        move
+        for move, parts in MOVES.items()
+        if any(len(getattr(grant, part)) for grant in grants for part in parts)
+    )

@@ -100,14 +100,9 @@ class FakeEvents:
 
 
 class OnCpu(Timer):
-    def _buffer(self, size):
-        cuda = self._cuda
-
-        class Buffer:
-            def zero_(self):
-                cuda.calls.append(f"flush {size}")
-
-        return Buffer()
+    @property
+    def _flushed(self):
+        return SimpleNamespace(zero_=lambda: self._cuda.calls.append(f"flush {self.flush_bytes}"))
 
 
 def test_a_sample_is_flushed_queued_and_between_two_events():

@@ -27,14 +27,11 @@ from harness.executors.model.real_run import RealRun
 from harness.measure.calibrate.options import STATISTICS
 from harness.measure.calibrate.step import probe
 from harness.measure.rounds import Rounds
-from harness.measure.serving import SMALLEST_PAGE, ServedStep, ServingRun, serve
+from harness.measure.serving import KINDS, MOVES, SMALLEST_PAGE, ServedStep, ServingRun, serve
 from harness.measure.timing import Timer
 from workloads.build import build
 from workloads.requests import RequestTable
 from workloads.spec import LengthSpec, WorkloadSpec
-
-KINDS = ("prefill", "decode", "mixed")
-MOVES = ("copies", "maps", "swaps")
 
 
 @dataclass(frozen=True, slots=True)

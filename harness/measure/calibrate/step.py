@@ -69,31 +69,33 @@ class StepParts:
             stores.append(self._rounds.add(lambda take=take: take().store_s))
         return {"tokens": tokens, "seconds": linear}, {"tokens": tokens, "seconds": stores}
 
-    def decode(self) -> Table:
+    def decode(self) -> dict[str, list[Table]]:
         """Attention of `batch` rows of one new token and `context_tokens` in all, one layer."""
-        return {name: [self._decode(name, b) for b in self._grid.rows] for name in LAYOUTS}
-
-    def prefill(self) -> Table:
-        """Attention of one prompt piece of `new_tokens` behind `past_tokens`, one layer."""
-        pasts = [n for n in self._grid.past if n < self._model.max_context]
-        found = {name: [self._prefill(name, past) for past in pasts] for name in LAYOUTS}
-        return {name: [row for row in rows if row["new_tokens"]] for name, rows in found.items()}
-
-    # -- points ----------------------------------------------------------------------------------
-    def _decode(self, name: str, batch: int) -> Table:
         amounts = up_to(self._grid.context, self._model.max_context)
-        contexts = [c for c in amounts if self._fits(batch, c)]
-        # At least one context, however small the memory: a row of the table is never empty.
-        contexts = contexts or [max(1, self._slots // batch // self._page * self._page)]
-        ones = np.ones(batch, dtype=np.int64)
-        points = [self._attention(name, decode, c * ones, ones) for c in contexts]
-        return {"batch": batch, "context_tokens": contexts, "seconds": points}
 
-    def _prefill(self, name: str, past: int) -> Table:
+        def curve(name: str, batch: int) -> Table:
+            # At least one context, however small the memory: a row of the table is never empty.
+            least = max(1, self._slots // batch // self._page * self._page)
+            contexts = [c for c in amounts if self._fits(batch, c)] or [least]
+            ones = np.ones(batch, dtype=np.int64)
+            seconds = [self._attention(name, decode, c * ones, ones) for c in contexts]
+            return {"batch": batch, "context_tokens": contexts, "seconds": seconds}
+
+        return {name: [curve(name, batch) for batch in self._grid.rows] for name in LAYOUTS}
+
+    def prefill(self) -> dict[str, list[Table]]:
+        """Attention of one prompt piece of `new_tokens` behind `past_tokens`, one layer."""
         amounts = up_to(self._grid.new, self._model.max_context)
-        new = [n for n in amounts if self._fits(1, past + n)]
-        points = [self._attention(name, prefill, np.array([past + n]), np.array([n])) for n in new]
-        return {"past_tokens": past, "new_tokens": new, "seconds": points}
+
+        def curve(name: str, past: int) -> Table:
+            new = [n for n in amounts if self._fits(1, past + n)]
+            pieces = [(np.array([past + n]), np.array([n])) for n in new]
+            seconds = [self._attention(name, prefill, *piece) for piece in pieces]
+            return {"past_tokens": past, "new_tokens": new, "seconds": seconds}
+
+        pasts = [n for n in self._grid.past if n < self._model.max_context]
+        pasts = [n for n in pasts if self._fits(1, n + amounts[0])]
+        return {name: [curve(name, past) for past in pasts] for name in LAYOUTS}
 
     def _attention(
         self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray

@@ -17,7 +17,8 @@ KV_GIB, WORKLOAD = 12, "sharegpt"
 CPU_REQUESTS = 2
 #: if a trial cannot tell how many fit
 FALLBACK_REQUESTS = 40
-#: of a row of summary.json, beside status, reason and digest
+#: of a row of summary.json
+FACTS = ("allocator", "status", "reason", "output_digest")
 METRICS = (
     "token_share", "mean_batch", "peak_batch", "requests_per_s", "output_tokens_per_s",
     "ttft_p50_s", "normalized_latency_mean_s", "preemptions", "steps", "finished_requests",
@@ -81,35 +82,23 @@ def _serve(job: Job, options: list[str], requests: int | None) -> None:
         key: found["config"].get(key)
         for key in ("executor", "model", "kv_memory_gib", "kv_tokens", "num_requests", "seed")
     }
-    job.results["rows"] = [_row(row) for row in found["rows"]]
-    digests = {row["output_digest"] for row in job.results["rows"] if row["status"] == "ok"}
+    job.results["rows"] = rows = [
+        {name: row.get(name) for name in FACTS}
+        | {name: (row.get("metrics") or {}).get(name) for name in METRICS}
+        for row in found["rows"]
+    ]
+    digests = {row["output_digest"] for row in rows if row["status"] == "ok"}
     job.results["same_outputs"] = len(digests) == 1
-    _trim(job)
-    job.save()
-    broken = [row for row in job.results["rows"] if row["status"] == "error"]
-    if broken and not done["timed_out"]:
-        raise RuntimeError(f"{broken[0]['allocator']}: {broken[0]['reason']}")
-
-
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    metrics = row.get("metrics") or {}
-    return {
-        "allocator": row["allocator"],
-        "status": row["status"],
-        "reason": row.get("reason"),
-        "output_digest": row.get("output_digest"),
-        **{name: metrics.get(name) for name in METRICS},
-    }
-
-
-def _trim(job: Job) -> None:
-    """Keep the summary and what is small; pictures can be drawn again from it."""
-    directory = job.out / job.step
+    # The summary and what is small are kept; pictures can be drawn again from it.
     for path in directory.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != "summary.json" and path.stat().st_size > KEPT_BYTES:
             path.unlink()
+    job.save()
+    broken = [row for row in rows if row["status"] == "error"]
+    if broken and not done["timed_out"]:
+        raise RuntimeError(f"{broken[0]['allocator']}: {broken[0]['reason']}")
 
 
 def _how_many(job: Job, model: str) -> int:
