@@ -1,6 +1,8 @@
 """The steps that run other commands: what they ask for, what they keep, and how they are ended."""
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -127,6 +129,16 @@ def test_a_command_that_does_not_listen_is_killed(monkeypatch):
     monkeypatch.setattr("harness.measure.subprocesses.LEAST_GRACE_S", 1.0)
     script = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
     assert run_python(["-c", script], 2.0)["timed_out"]
+
+
+def test_what_a_command_leaves_running_is_not_waited_for():
+    script = (
+        "import subprocess, sys\n"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)\n"
+    )
+    found = run_python(["-c", script], 50.0)
+    os.kill(int(found["output"]), signal.SIGKILL)
+    assert not found["timed_out"]
 
 
 def test_the_status_and_the_output_of_a_command_are_kept():

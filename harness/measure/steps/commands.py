@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import Any
 
 from harness.measure.job import Job, one_line
 from harness.measure.steps import sizing

@@ -78,12 +78,12 @@ def measure(job: Job) -> None:
                     continue
                 if job.room(what, 0.3):
                     found = _rows(timer, shape[0], caches, batch, page, repeats)
-                    rows.extend(with_floor(row, floor) for row in found)
+                    rows.extend(_with_floor(row, floor) for row in found)
             job.save()
         del caches
 
 
-def with_floor(row: dict[str, Any], floor: dict[str, Any]) -> dict[str, Any]:
+def _with_floor(row: dict[str, Any], floor: dict[str, Any]) -> dict[str, Any]:
     """Add the least seconds that this device could take, and the ratio to it."""
     least_s = max(row["bytes"] / floor["copy_bytes_s"], row["flops"] / floor["product_flops_s"])
     ratio = row["median_s"] / least_s if row["status"] == "ok" else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from time import perf_counter
 from typing import Any
 
@@ -39,7 +39,7 @@ class DriverError(Exception):
 
 
 class TimedDriver:
-    """Calls of the driver whose times are in `taken_s`.
+    """Calls of the driver whose times are in `taken_s`; `failure` says which was the first to fail.
 
     What a call obtains is given back, by calls that are timed too, when the stack `held` ends.
     """
@@ -48,6 +48,7 @@ class TimedDriver:
         self._cu = cu
         self._page, self._access = page_properties(cu, index), [page_access(cu, index)]
         self.taken_s: dict[str, list[float]] = defaultdict(list)
+        self.failure = ""
 
     def granularity_bytes(self, name: str) -> int | None:
         """Return the driver's granularity, "MINIMUM" or "RECOMMENDED"."""
@@ -78,7 +79,9 @@ class TimedDriver:
         status, *rest = call(*arguments)
         seconds = perf_counter() - began_s
         if int(status) != int(self._cu.CUresult.CUDA_SUCCESS):
-            raise DriverError(f"{name}: {getattr(status, 'name', status)}")
+            answer = f"{name}: {getattr(status, 'name', status)}"
+            self.failure = self.failure or answer
+            raise DriverError(answer)
         self.taken_s[what].append(seconds)
         return rest[0] if rest else None
 
@@ -107,28 +110,24 @@ def time_calls(job: Job, cu: Any, fence: Callable[[], None], samples: int = SAMP
     results["refused"] = refused = []
     for size_bytes in SMALLER:
         if size_bytes % least:
-            answer = {"page_bytes": size_bytes, "reason": ""}  # it took what it should not
-            try:
-                with ExitStack() as held:
-                    driver.create(size_bytes, held)
-            except DriverError as error:
-                answer["reason"] = str(error)
-            refused.append(answer)
+            driver = TimedDriver(cu, index)
+            with suppress(DriverError), ExitStack() as held:
+                driver.create(size_bytes, held)
+            refused.append({"page_bytes": size_bytes, "reason": driver.failure})
     results["rows"] = rows = []
     for multiple in MULTIPLES:
         size_bytes = multiple * least
         if not job.room(f"pages of {size_bytes} bytes", 0.5):
             continue
         driver = TimedDriver(cu, index)
-        try:
+        with suppress(DriverError):
             _rounds(driver, size_bytes, samples, fence)
-        except DriverError as error:
-            refused.append({"page_bytes": size_bytes, "reason": str(error)})
-        taken_s = driver.taken_s
+        if driver.failure:
+            refused.append({"page_bytes": size_bytes, "reason": driver.failure})
         rows += [
-            {"page_bytes": size_bytes, "call": name, **spread(taken_s[name])}
+            {"page_bytes": size_bytes, "call": name, **spread(driver.taken_s[name])}
             for name in CALLS
-            if name in taken_s
+            if name in driver.taken_s
         ]
         job.save()
 
