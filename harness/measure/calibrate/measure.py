@@ -45,9 +45,11 @@ def measure(real: RealRun, options: CalibrateOptions, command: str) -> Calibrati
     geometry = _geometry(decoder.shape, page_tokens, _pool_bytes(device), grid)
     with ExitStack() as held:
         pool = held.enter_context(PoolMemory(geometry, decoder.dtype, device, paged=True))
-        pace = probe(rounds, decoder)
         step = StepParts(rounds, grid, decoder, pool, real.spec.backend)
         linear, store = step.layers()
+        moves = memory.moves(rounds, grid, pool)
+        maps = memory.maps(rounds, grid, geometry, decoder.dtype, held)
+        pace = probe(rounds, decoder)
         tables: dict[str, Any] = {
             "linear": linear,
             "store": store,
@@ -55,8 +57,8 @@ def measure(real: RealRun, options: CalibrateOptions, command: str) -> Calibrati
             "decode": step.decode(),
             "sample": output_head(rounds, grid, decoder),
             "table": memory.block_tables(rounds, grid),
-            **memory.moves(rounds, grid, pool),
-            **memory.maps(rounds, grid, geometry, decoder.dtype, held),
+            **moves,
+            **maps,
         }
         for number in rounds.run(options.repeats):
             what = f"round {number} of {options.repeats}" if number else "warm-up"
