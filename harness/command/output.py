@@ -43,6 +43,11 @@ class Output:
         return self.failure is not None and self.failure.errno != errno.EPIPE
 
 
+def say(line: str) -> None:
+    """Tell whoever waits how far a command is; what is printed on standard output is its result."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def lasting_output() -> Iterator[Output]:
     """Let standard output fail without an exception for as long as the block lasts."""

@@ -20,8 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: every step is complete, skipped or not possible here; 1: one failed or was cut short;
     2, after one line, for input that is wrong; 130 after Ctrl-C.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    return run_command(_main, USAGE, given, writing="the records")
+    return run_command(_main, USAGE, arguments, writing="the records")
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -45,9 +44,9 @@ def _report(arguments: Sequence[str]) -> int:
 def _measure(options: MeasureOptions, command: str) -> int:
     import torch
 
-    from harness.measure.environment import describe
     from harness.measure.report import write_report
     from harness.measure.runner import run_steps
+    from harness.measure.steps.environment import describe
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
@@ -62,7 +61,7 @@ def _measure(options: MeasureOptions, command: str) -> int:
         raise ConfigError(f"out={out} cannot be made: {error.strerror}") from error
     interrupted, found = False, {}
     try:
-        found = run_steps(options, out, device, command, environment, _say)
+        found = run_steps(options, out, device, command, environment)
     except KeyboardInterrupt:
         interrupted = True
     print(f"Records in {out}; tables in {write_report(out)}")
@@ -84,10 +83,6 @@ def _out(options: MeasureOptions, accelerator: dict | None) -> Path:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out} is a file; expected a directory")
     return out.absolute()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

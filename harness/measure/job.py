@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,16 +42,13 @@ class Job:
     command: str
     environment: dict[str, Any]
     limit_s: float
-    say: Callable[[str], None]
-    clock: Callable[[], float] = time.monotonic
     results: dict[str, Any] = field(default_factory=dict)
     status: str = "partial"
     reason: str = "ended before it was complete"
-    started: str = ""
 
     def __post_init__(self) -> None:
-        self._began_s = self.clock()
-        self.started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._began_s = time.monotonic()
+        self._started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
     @property
     def quick(self) -> bool:
@@ -65,17 +60,21 @@ class Job:
 
     def left_s(self) -> float:
         """Return the seconds that this step may still take."""
-        return self.limit_s - (self.clock() - self._began_s)
+        return self.limit_s - (time.monotonic() - self._began_s)
 
     def room(self, what: str, seconds: float = 0.0) -> bool:
         """Say whether there is time for `what`, which takes about `seconds`; note it if not."""
         if self.left_s() > seconds:
             return True
-        self.results.setdefault("left_out", []).append(what)
+        self.leave_out(what)
         return False
 
+    def leave_out(self, what: str) -> None:
+        """Note what there was no time for."""
+        self.results.setdefault("left_out", []).append(what)
+
     def save(self) -> None:
-        """Write the record as it stands, atomically."""
+        """Write the record as it stands, atomically; numbers that JSON cannot hold become null."""
         record = {
             "schema_version": SCHEMA_VERSION,
             "step": self.step,
@@ -84,31 +83,20 @@ class Job:
             "command": self.command,
             "device": str(self.device),
             "quick": self.quick,
-            "started": self.started,
-            "seconds": round(self.clock() - self._began_s, 3),
+            "started": self._started,
+            "seconds": round(time.monotonic() - self._began_s, 3),
             "limit_s": round(self.limit_s, 3),
             "environment": self.environment,
             "results": self.results,
         }
-        text = json.dumps(finite(record), indent=1, allow_nan=False)
-        write_text(self.path, text + "\n")
+        finite = json.loads(json.dumps(record), parse_constant=lambda name: None)
+        write_text(self.path, json.dumps(finite, indent=1) + "\n")
 
     def end(self, status: str, reason: str = "") -> None:
         """Set the status and write the record for the last time."""
         assert status in STATUSES, status
         self.status, self.reason = status, reason
         self.save()
-
-
-def finite(value: Any) -> Any:
-    """Return `value` with numbers that JSON cannot hold replaced by null."""
-    if isinstance(value, dict):
-        return {str(key): finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def one_line(error: BaseException) -> str:

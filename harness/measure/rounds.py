@@ -6,7 +6,7 @@ samples of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,9 @@ from harness.measure.timing import Timer
 #: a sample shorter than this repeats the call, so that the clock and the synchronisation vanish
 LEAST_SAMPLE_S = 1e-3
 MOST_CALLS = 1000
+
+#: amounts by their name, and as "seconds" what is measured at each: first as `Sampled`
+Table = dict[str, Any]
 
 
 @dataclass
@@ -51,6 +54,12 @@ class Rounds:
         number = Sampled(sample)
         self.numbers.append(number)
         return number
+
+    def table(
+        self, name: str, amounts: Sequence[int], work: Callable[[int], Callable[[], Any]]
+    ) -> Table:
+        """Add the time of `work(amount)()` at each amount; `name` is that of the amount."""
+        return {name: list(amounts), "seconds": [self.call(work(amount)) for amount in amounts]}
 
     def run(self, repeats: int) -> Iterator[int]:
         """Measure everything `repeats` times after a warm-up; yields after each round."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.command.output import say
 from harness.measure.job import Job, Unmeasurable, one_line
 from harness.measure.options import STEPS, MeasureOptions
-from harness.measure.steps import allocators, calibration, environment, identity, kernels, vmm
+from harness.measure.steps import checks, commands, environment, vmm
 from harness.measure.subprocesses import GRACE_S, last_line, run_python
 from harness.results.atomic import write_text
 
@@ -35,12 +36,12 @@ class Step:
 
 PLAN: dict[str, Step] = {
     "environment": Step(environment.run, 3, 1.0),
-    "kernels": Step(kernels.run, 20, 0.35),
+    "kernels": Step(checks.kernels, 20, 0.35),
     "vmm": Step(vmm.run, 8, 0.2),
-    "identity": Step(identity.run, 20, 0.4),
-    "comparison": Step(allocators.serve_chat, 60, 0.8),
-    "beam": Step(allocators.serve_beams, 25, 0.6),
-    "calibrate": Step(calibration.run, 25, 1.0),
+    "identity": Step(checks.identity, 20, 0.4),
+    "comparison": Step(commands.comparison, 60, 0.8),
+    "beam": Step(commands.beam, 25, 0.6),
+    "calibrate": Step(commands.calibrate, 25, 1.0),
 }
 assert tuple(PLAN) == STEPS
 
@@ -51,40 +52,35 @@ def run_steps(
     device: torch.device,
     command: str,
     environment: dict[str, Any],
-    say: Callable[[str], None],
-    *,
-    plan: Mapping[str, Step] = PLAN,
-    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, str]:
     """Run the steps asked for, each leaving its record in `out`; return the status of each.
 
     Raises what is not an error of a step: KeyboardInterrupt, after the record was written.
     """
-    deadline_s = clock() + options.limit_s
+    deadline_s = time.monotonic() + options.limit_s
     # Tiny sizes need a fraction of the time.
     scale = 0.1 if options.quick else 1.0
-    names = [name for name in plan if name in options.steps]
+    start_s = START_S if options.isolate else 0.0
+    names = [name for name in PLAN if name in options.steps]
     found: dict[str, str] = {}
     for at, name in enumerate(names):
-        left_s = deadline_s - clock()
-        start_s = START_S if options.isolate else 0.0
-        later_s = sum(plan[other].least_s * scale + start_s for other in names[at + 1 :])
-        least_s = plan[name].least_s * scale + start_s
-        share = plan[name].share if at + 1 < len(names) else 1.0
-        limit_s = max(least_s, share * (left_s - later_s))
-        job = Job(name, options, out, device, command, environment, limit_s, say, clock)
-        if left_s < least_s:
-            if job.path.exists():
-                say(f"{name}: skipped, {left_s:.0f} s were left; an earlier record is kept")
-                found[name] = "skipped"
-                continue
-            job.end("skipped", f"{max(left_s, 0):.0f} s were left, it needs {least_s:.0f} s")
-        else:
+        left_s = deadline_s - time.monotonic()
+        least_s, *later_s = (PLAN[other].least_s * scale + start_s for other in names[at:])
+        share = PLAN[name].share if later_s else 1.0
+        limit_s = max(least_s, share * (left_s - sum(later_s)))
+        job = Job(name, options, out, device, command, environment, limit_s)
+        if left_s >= least_s:
             say(f"{name}: begins, at most {limit_s:.0f} s")
             if options.isolate:
                 _run_apart(job)
             else:
-                _run(job, plan[name])
+                _run(job)
+        elif job.path.exists():
+            say(f"{name}: skipped, {left_s:.0f} s were left; an earlier record is kept")
+            found[name] = "skipped"
+            continue
+        else:
+            job.end("skipped", f"{max(left_s, 0):.0f} s were left, it needs {least_s:.0f} s")
         found[name] = job.status
         say(f"{name}: {job.status}{f' ({job.reason})' if job.reason else ''}")
     return found
@@ -113,10 +109,10 @@ def _run_apart(job: Job) -> None:
         write_text(job.path, json.dumps(record, indent=1) + "\n")
 
 
-def _run(job: Job, step: Step) -> None:
+def _run(job: Job) -> None:
     job.save()
     try:
-        step.run(job)
+        PLAN[job.step].run(job)
     except Unmeasurable as error:
         job.end(error.status, " ".join(str(error).split()))
     except KeyboardInterrupt:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from allocators.base import Allocator, Geometry, Grant, IntArray
 from harness.cost.build import CostModel
-from harness.cost.roofline import FloatArray, Work
+from harness.cost.roofline import FloatArray
 from harness.cost.shapes import kv_geometry
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
@@ -23,12 +21,20 @@ from workloads.requests import RequestTable
 #: the smallest page-group that a virtual backing maps on each kind of device
 SMALLEST_PAGE = {"cuda": "2MiB", "cpu": "64KiB"}
 
+KINDS = ("prefill", "decode", "mixed")
+#: what a step may do besides computing, and the parts of a grant that ask for it
+MOVES = {
+    "copies": ("copies",),
+    "maps": ("maps", "unmaps", "ahead_maps"),
+    "swaps": ("swaps_out", "swaps_in"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ServedStep:
     """One step: what kind it is, how many rows it has, and how long it took and should take.
 
-    `kind` is prefill, decode or mixed; `moves` are those of copies, maps and swaps that it did.
+    `kind` is one of `KINDS`; `moves` are those of `MOVES` that it did.
     """
 
     kind: str
@@ -50,8 +56,11 @@ class ServingRun:
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
 
 
-def serve(run: ServingRun, real: RealRun, cost: CostModel) -> list[ServedStep]:
-    """Serve `run` for real and return its steps.  Raises `AllocatorError` if it cannot run."""
+def serve(run: ServingRun, real: RealRun, cost: CostModel | None = None) -> list[ServedStep]:
+    """Serve `run` for real and return its steps, whose `simulated_s` are 0 without `cost`.
+
+    Raises `AllocatorError` if it cannot run.
+    """
     engine, model = run.engine, real.decoder.shape
     geometry = kv_geometry(
         model,
@@ -63,7 +72,8 @@ def serve(run: ServingRun, real: RealRun, cost: CostModel) -> list[ServedStep]:
     )
     allocator = run.allocator(geometry)
     with real.executor(allocator, run.requests, run.sampling) as executor:
-        paired = PairedExecutor(executor, SimulatedExecutor(cost, allocator))
+        simulated = None if cost is None else SimulatedExecutor(cost, allocator)
+        paired = PairedExecutor(executor, simulated)
         Engine(allocator, run.requests, run.sampling, engine, paired, real.seed).run("")
     return paired.steps
 
@@ -73,7 +83,7 @@ class PairedExecutor:
 
     skips = False
 
-    def __init__(self, real: ModelExecutor, simulated: SimulatedExecutor) -> None:
+    def __init__(self, real: ModelExecutor, simulated: SimulatedExecutor | None) -> None:
         self._real, self._simulated = real, simulated
         self.steps: list[ServedStep] = []
 
@@ -83,7 +93,7 @@ class PairedExecutor:
     def step(self, plan: Plan, lengths: IntArray) -> float:
         """Return the measured seconds, which are what the engine's clock goes by."""
         # First, because a real step samples, and sampling moves the groups of the plan on.
-        simulated_s = self._simulated.step(plan, lengths)
+        simulated_s = self._simulated.step(plan, lengths) if self._simulated else 0.0
         measured_s = self._real.step(plan, lengths)
         pieces = len(plan.chunks) + sum(p.group.sequences for p in plan.prefills)
         kind = "decode" if not pieces else "mixed" if len(lengths) else "prefill"
@@ -103,24 +113,8 @@ class PairedExecutor:
 
 def moves_of(grants: list[Grant]) -> tuple[str, ...]:
     """Return which of copies, maps and swaps these grants ask for."""
-    found = {
-        "copies": any(len(g.copies) for g in grants),
-        "maps": any(len(g.maps) + len(g.unmaps) + len(g.ahead_maps) for g in grants),
-        "swaps": any(len(g.swaps_out) + len(g.swaps_in) for g in grants),
-    }
-    return tuple(name for name, happened in found.items() if happened)
-
-
-class FreeCost:
-    """A cost model for which nothing takes time."""
-
-    def step_s(self, work: Work) -> float:
-        return 0.0
-
-    def decode_window_s(
-        self, seqs: int, context_tokens: int, steps: int, table_bytes: IntArray | int, paged: bool
-    ) -> FloatArray:
-        return np.zeros(steps)
-
-    def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
-        return 0.0, 0.0
+    return tuple(
+        move
+        for move, parts in MOVES.items()
+        if any(len(getattr(grant, part)) for grant in grants for part in parts)
+    )

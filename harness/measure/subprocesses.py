@@ -8,17 +8,16 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import perf_counter
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from harness.measure.job import Job
+from harness.measure.job import Job
+from harness.results.environment import ROOT
 
 #: seconds that a command has to write what it holds, once it was interrupted
 GRACE_S = 15.0
@@ -26,7 +25,6 @@ GRACE_S = 15.0
 LEAST_GRACE_S = 10.0
 #: characters of its output that are kept
 KEPT_CHARS = 6000
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_for(
@@ -44,7 +42,7 @@ def run_for(
         done[key] = str(done[key]).replace(str(job.out), "OUT").replace(f"{ROOT}{os.sep}", "")
     job.results["run"] = done
     if done["timed_out"]:
-        job.results.setdefault("left_out", []).append(unreached)
+        job.leave_out(unreached)
     return done
 
 
@@ -58,68 +56,64 @@ def release(device: torch.device) -> None:
 
 
 def run_python(
-    arguments: list[str],
-    limit_s: float,
-    *,
-    cwd: Path | None = None,
-    variables: Mapping[str, str] = MappingProxyType({}),
+    arguments: list[str], limit_s: float, *, cwd: Path | None = None, **variables: str
 ) -> dict[str, Any]:
     """Run `python ARGUMENTS`; return the command, its status, seconds and the end of its output.
 
     It is interrupted (as by Ctrl-C) so early that it ends within `limit_s`: whatever it has by
     then, it writes.  `timed_out` says that this happened.  `variables` join its environment.
     """
-    environment = {**os.environ, **variables}
-    # Where the project is used from a checkout and not installed.
-    paths = [str(ROOT), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    # The project may be used from a checkout and not be installed.
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": paths, **variables}
+    grace_s = min(GRACE_S, limit_s / 4)
     began_s = perf_counter()
-    with subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-        env=environment,
-        cwd=cwd,
-    ) as process:
+    # A file and no pipe: what outlives the command and holds its output would be waited for.
+    with TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            cwd=cwd,
+        )
         try:
-            output, timed_out = _wait(process, limit_s)
+            limits_s = (max(0.1, limit_s - grace_s), max(LEAST_GRACE_S, grace_s))
+            timed_out = not _ends(process, limits_s)
         except BaseException:
-            # It may end what it writes, and is not left behind.
-            _end(process)
+            # It may end what it writes, and is not left behind.  Ctrl-C in a terminal has reached
+            # it too, and one more at once would cut short what it writes.
+            _ends(process, (GRACE_S / 3, GRACE_S / 3), KeyboardInterrupt)
             raise
+        output.seek(0)
+        printed = output.read()
     return {
         "command": shlex.join(["python", *arguments]),
         "exit_status": process.returncode,
         "timed_out": timed_out,
         "seconds": round(perf_counter() - began_s, 3),
-        "output": output[-KEPT_CHARS:],
+        "output": printed[-KEPT_CHARS:],
     }
 
 
-def _wait(process: subprocess.Popen[str], limit_s: float) -> tuple[str, bool]:
-    grace_s = min(GRACE_S, limit_s / 4)
-    try:
-        return process.communicate(timeout=max(0.1, limit_s - grace_s))[0], False
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-    try:
-        return process.communicate(timeout=max(LEAST_GRACE_S, grace_s))[0], True
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.communicate()[0], True
+def _ends(
+    process: subprocess.Popen[bytes],
+    limits_s: tuple[float, float],
+    *hurried_by: type[BaseException],
+) -> bool:
+    """Say whether a process ends within the first limit; interrupt it if not.
 
-
-def _end(process: subprocess.Popen[str]) -> None:
-    # Ctrl-C in a terminal has reached it too, and a second one would cut short what it writes.
-    for last in (signal.SIGINT, signal.SIGKILL):
+    It is killed after the second.  An exception of `hurried_by` ends a limit early.
+    """
+    for limit_s, last in zip(limits_s, (signal.SIGINT, signal.SIGKILL), strict=True):
         try:
-            process.wait(GRACE_S / 3)
-            return
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.wait(limit_s)
+            return last is signal.SIGINT
+        except (subprocess.TimeoutExpired, *hurried_by):
             process.send_signal(last)
+    process.wait()
+    return False
 
 
 def last_line(found: dict[str, Any]) -> str:

@@ -100,11 +100,8 @@ def _comparison(results: Record) -> list[str]:
 def _calibrate(results: Record) -> list[str]:
     if "file" not in results:
         return []
-    return [f"The file: `{results['file']}`. What the command printed:", _quoted(results["run"])]
-
-
-def _quoted(run: Record) -> str:
-    return f"```\n{run['output'].strip()}\n```"
+    printed = f"```\n{results['run']['output'].strip()}\n```"
+    return [f"The file: `{results['file']}`. What the command printed:", printed]
 
 
 DRAWN: dict[str, Callable[[Record], list[str]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
@@ -36,7 +37,6 @@ class Timer:
     def __init__(self, device: torch.device, cuda: Any = None) -> None:
         self.device, self._cuda = device, cuda or torch.cuda
         self._on_cuda = device.type == "cuda"
-        self._flushed: torch.Tensor | None = None
         self.flush_bytes = 0
         if self._on_cuda:
             properties = self._cuda.get_device_properties(device)
@@ -94,13 +94,12 @@ class Timer:
     def _disturb(self) -> None:
         """On CUDA, overwrite the last-level cache and keep the device busy for a while."""
         if self._on_cuda:
-            if self._flushed is None:
-                self._flushed = self._buffer(self.flush_bytes)
             self._flushed.zero_()
             self._cuda._sleep(QUEUE_CYCLES)
 
-    def _buffer(self, size_bytes: int) -> torch.Tensor:
-        return torch.empty(size_bytes, dtype=torch.int8, device=self.device)
+    @cached_property
+    def _flushed(self) -> torch.Tensor:
+        return torch.empty(self.flush_bytes, dtype=torch.int8, device=self.device)
 
 
 def copy_bytes_s(timer: Timer, size_bytes: int, repeats: int) -> float:
@@ -112,9 +111,5 @@ def copy_bytes_s(timer: Timer, size_bytes: int, repeats: int) -> float:
 
 def product_flops_s(timer: Timer, size: int, dtype: torch.dtype, repeats: int) -> float:
     """Return the FLOP/s of a product of two random matrices of `size` x `size`."""
-    generator = torch.Generator(timer.device).manual_seed(0)
-    a, b = (
-        torch.randn(size, size, device=timer.device, generator=generator).to(dtype)
-        for _ in range(2)
-    )
+    a, b = torch.randn(2, size, size, device=timer.device).to(dtype)
     return 2 * size**3 / timer.measure(lambda: a @ b, repeats)["median_s"]

@@ -10,11 +10,13 @@ import platform
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 DISTRIBUTION = "kv-harness"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def describe_environment() -> dict[str, Any]:
@@ -38,21 +40,20 @@ def describe_environment() -> dict[str, Any]:
 
 def package_versions() -> dict[str, str | None]:
     """Installed version of each core dependency, read from metadata: nothing is imported."""
-    try:
-        required = [
-            line for line in metadata.requires(DISTRIBUTION) or [] if "extra ==" not in line
-        ]
-    except metadata.PackageNotFoundError:
-        required = list(_CORE)
-    names = sorted({re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in required})
+    names = sorted({re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in _required()})
     return {name: installed_version(name) for name in [DISTRIBUTION, *names]}
 
 
-# Used only where the project runs from a checkout that was never installed.
-_CORE = (
-    *("numpy", "pandas", "pyarrow", "hydra-core", "omegaconf", "torch", "triton"),
-    *("seaborn", "rich", "jinja2", "psutil"),
-)
+def _required() -> list[str]:
+    try:
+        required = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        # Run from a checkout that was never installed.
+        project = ROOT / "pyproject.toml"
+        if not project.is_file():
+            return []
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+    return [line for line in required if "extra ==" not in line]
 
 
 def cpu_model() -> str | None:
@@ -81,9 +82,8 @@ def gpu() -> dict[str, Any] | None:
     }
 
 
-def git_state(root: Path | None = None) -> dict[str, Any] | None:
+def git_state(root: Path = ROOT) -> dict[str, Any] | None:
     """Commit and dirty flag of the checkout this package lies in; None outside one."""
-    root = root or Path(__file__).resolve().parents[2]
     top = _git(root, "rev-parse", "--show-toplevel")
     # Installed below somebody else's checkout, git would report their commit as ours.
     if top is None or Path(top).resolve() != root.resolve():

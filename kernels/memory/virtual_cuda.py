@@ -47,6 +47,27 @@ def probe_vmm() -> Support:
     return YES
 
 
+def page_properties(bindings: Any, index: int) -> Any:
+    """Return what cuMemCreate is to make: pinned memory of the device of that index."""
+    properties = bindings.CUmemAllocationProp()
+    properties.type = bindings.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+    _place(bindings, properties.location, index)
+    return properties
+
+
+def page_access(bindings: Any, index: int) -> Any:
+    """Return what cuMemSetAccess is to grant: that device reads and writes."""
+    access = bindings.CUmemAccessDesc()
+    access.flags = bindings.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
+    _place(bindings, access.location, index)
+    return access
+
+
+def _place(bindings: Any, location: Any, index: int) -> None:
+    location.type = bindings.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+    location.id = index
+
+
 class CudaDriver:
     """See `virtual.PageDriver`.  `bindings` and `torch_cuda` are given by tests.
 
@@ -78,8 +99,8 @@ class CudaDriver:
         self._lock = threading.Lock()
         self._context = self._gpu = None
         self._torch.init()
-        self._prop = self._properties()
-        self._access = self._permissions()
+        self._prop = page_properties(bindings, self._index)
+        self._access = page_access(bindings, self._index)
         self._call("cuInit", 0)
         self._gpu = self._call("cuDeviceGet", self._index)
         self._context = self._call("cuDevicePrimaryCtxRetain", self._gpu)
@@ -203,17 +224,3 @@ class CudaDriver:
                 f"a page of {self._shape.page_bytes} bytes is not a multiple of the "
                 f"{least} bytes that this device's driver maps"
             )
-
-    def _properties(self) -> Any:
-        prop = self._cu.CUmemAllocationProp()
-        prop.type = self._cu.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
-        prop.location.type = self._cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-        prop.location.id = self._index
-        return prop
-
-    def _permissions(self) -> Any:
-        access = self._cu.CUmemAccessDesc()
-        access.location.type = self._cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-        access.location.id = self._index
-        access.flags = self._cu.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
-        return access

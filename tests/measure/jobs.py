@@ -9,9 +9,9 @@ from harness.measure.options import MeasureOptions
 
 
 def make_job(step, out, device="cpu", **options):
-    """Return a job with half a minute for a step; what it says is not heard."""
+    """Return a job with half a minute for a step."""
     made = MeasureOptions(device=device, **options)
-    return Job(step, made, out, torch.device(device), "command", {}, 30, lambda line: None)
+    return Job(step, made, out, torch.device(device), "command", {}, 30)
 
 
 def records(out):

@@ -7,7 +7,7 @@ import pytest
 
 from harness.measure import subprocesses
 from harness.measure.job import Skipped
-from harness.measure.steps import checks, identity, kernels
+from harness.measure.steps import checks
 from tests.measure.jobs import make_job
 from tests.records import leave, recorded
 
@@ -20,7 +20,7 @@ def tests_leave(monkeypatch):
     """Return a function that says which records the tests leave, with which status they end."""
 
     def set_up(*lines, exit_status=0, timed_out=False):
-        def run(arguments, limit_s, *, cwd, variables):
+        def run(arguments, limit_s, *, cwd, **variables):
             found.append(arguments)
             with Path(variables[checks.VARIABLE]).open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
@@ -41,7 +41,7 @@ def test_records_become_results(tmp_path, tests_leave):
     row = {**SERVED, "resident_difference_bytes": [0, 0]}
     asked = tests_leave(setting, {"kind": "identity", **row})
     made = make_job("identity", tmp_path)
-    identity.run(made)
+    checks.identity(made)
     assert "cpu-small" in asked[0]
     assert made.results["prompt_tokens"] == [3]
     assert made.results["cases"] == [row]
@@ -55,7 +55,7 @@ def test_a_run_that_did_not_serve_fails_the_step(tmp_path, tests_leave, status):
     tests_leave({"kind": "identity", **ROW, "status": status, "reason": "no"}, exit_status=1)
     made = make_job("identity", tmp_path)
     with pytest.raises(AssertionError, match=r"1 of 1 runs differ or fail, first beam paged\(\)"):
-        identity.run(made)
+        checks.identity(made)
     assert len(made.results["cases"]) == 1
 
 
@@ -63,7 +63,7 @@ def test_tests_that_are_cut_keep_what_they_left(tmp_path, tests_leave):
     row = {**SERVED, "resident_difference_bytes": [0, 4096]}
     tests_leave({"kind": "identity", **row}, exit_status=2, timed_out=True)
     made = make_job("identity", tmp_path)
-    identity.run(made)
+    checks.identity(made)
     assert made.results["left_out"] == ["the checks that were not reached"]
     assert made.results["resident_agrees"] is False
 
@@ -76,20 +76,20 @@ def test_records_that_do_not_say_what_happened_fail_the_step(
 ):
     tests_leave(*({"kind": "identity", **each} for each in records), exit_status=exit_status)
     with pytest.raises(RuntimeError, match="left no record of what it did: the last line"):
-        identity.run(make_job("identity", tmp_path))
+        checks.identity(make_job("identity", tmp_path))
 
 
 def test_without_pytest_the_step_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(Skipped, match="pytest is not installed"):
-        identity.run(make_job("identity", tmp_path))
+        checks.identity(make_job("identity", tmp_path))
 
 
 def test_without_tests_the_times_of_kernels_are_still_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "ROOT", tmp_path)
     made = make_job("kernels", tmp_path, quick=True)
     with pytest.raises(Skipped, match="times alone: there is no tests/kernels"):
-        kernels.run(made)
+        checks.kernels(made)
     assert made.results["times"]
     assert made.results["correctness"] == []
 

@@ -1,13 +1,15 @@
 """The steps that run other commands: what they ask for, what they keep, and how they are ended."""
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from harness.measure import subprocesses
-from harness.measure.steps import allocators, calibration, sizing
+from harness.measure.steps import commands, sizing
 from harness.measure.subprocesses import run_python
 from harness.measure.tables import DRAWN
 from tests.measure.jobs import make_job
@@ -42,7 +44,7 @@ def asked(monkeypatch):
         for path in map(Path, directory):
             (path / "figures").mkdir(parents=True)
             (path / "summary.json").write_text(json.dumps(SUMMARY))
-            (path / "timeline.parquet").write_bytes(b"0" * (allocators.KEPT_BYTES + 1))
+            (path / "timeline.parquet").write_bytes(b"0" * (commands.KEPT_BYTES + 1))
             (path / "requests.parquet").write_bytes(b"0")
         return {
             "command": " ".join(arguments), "exit_status": 0, "timed_out": False,
@@ -55,7 +57,7 @@ def asked(monkeypatch):
 
 def test_on_a_gpu_it_is_the_comparison_that_was_asked_for(tmp_path, asked):
     made = make_job("comparison", tmp_path, "cuda", requests=123)
-    allocators.serve_chat(made)
+    commands.comparison(made)
     assert asked[0][:2] == ["-m", "harness"]
     assert set(asked[0]) >= {
         "+workload=sharegpt", "model=opt-13b", "kv_memory_gib=12", "executor=model",
@@ -76,14 +78,14 @@ def test_a_trial_that_fails_costs_only_the_choice_of_a_number(tmp_path, asked, m
 
     monkeypatch.setattr(sizing, "fitting_requests", fails)
     made = make_job("comparison", tmp_path, "cuda")
-    allocators.serve_chat(made)
-    assert f"executor.max_requests={allocators.FALLBACK_REQUESTS}" in asked[0]
+    commands.comparison(made)
+    assert f"executor.max_requests={commands.FALLBACK_REQUESTS}" in asked[0]
     assert made.results["sizing"]["reason"] == "no trial: MemoryError: no room"
 
 
 def test_it_may_be_repeated_in_the_same_directory(tmp_path, asked):
     for _ in range(2):
-        allocators.serve_beams(make_job("beam", tmp_path, quick=True))
+        commands.beam(make_job("beam", tmp_path, quick=True))
     assert "+workload=beam" in asked[1]
 
 
@@ -92,7 +94,7 @@ def test_a_row_with_an_error_fails_the_step_and_is_kept(tmp_path, asked, monkeyp
     monkeypatch.setitem(SUMMARY["rows"][1], "reason", "it broke")
     made = make_job("comparison", tmp_path)
     with pytest.raises(RuntimeError, match="virtual: it broke"):
-        allocators.serve_chat(made)
+        commands.comparison(made)
     assert len(made.results["rows"]) == 2
 
 
@@ -100,11 +102,11 @@ def test_a_comparison_that_wrote_nothing_says_why(tmp_path, monkeypatch):
     done = {"command": "c", "exit_status": 2, "timed_out": False, "output": "error: too large\n"}
     monkeypatch.setattr(subprocesses, "run_python", lambda *_: done)
     with pytest.raises(RuntimeError, match="wrote nothing: error: too large"):
-        allocators.serve_chat(make_job("comparison", tmp_path))
+        commands.comparison(make_job("comparison", tmp_path))
 
 
 def test_calibration_is_that_of_the_model_compared(tmp_path, asked):
-    calibration.run(make_job("calibrate", tmp_path, "cuda"))
+    commands.calibrate(make_job("calibrate", tmp_path, "cuda"))
     assert "model=opt-13b" in asked[0]
     assert "device=cuda" in asked[0]
 
@@ -127,6 +129,16 @@ def test_a_command_that_does_not_listen_is_killed(monkeypatch):
     monkeypatch.setattr("harness.measure.subprocesses.LEAST_GRACE_S", 1.0)
     script = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
     assert run_python(["-c", script], 2.0)["timed_out"]
+
+
+def test_what_a_command_leaves_running_is_not_waited_for():
+    script = (
+        "import subprocess, sys\n"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)\n"
+    )
+    found = run_python(["-c", script], 50.0)
+    os.kill(int(found["output"]), signal.SIGKILL)
+    assert not found["timed_out"]
 
 
 def test_the_status_and_the_output_of_a_command_are_kept():

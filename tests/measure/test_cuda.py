@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.measure import environment
-from harness.measure.steps import vmm
+from harness.measure.steps import environment, vmm
 from harness.measure.tables import DRAWN
 from harness.measure.timing import QUEUE_CYCLES, Timer, spread
 from tests.kernels.memory.fake_cuda import FakeCuda
@@ -71,6 +70,15 @@ def test_a_call_that_fails_leaves_nothing_behind(tmp_path, name):
     assert fake.clean()
 
 
+def test_a_page_that_is_not_given_back_is_the_reason_and_the_next_size_is_tried(tmp_path):
+    fake = FakeCuda(total=1 << 40)
+    fake.fail["cuMemUnmap"] = 1
+    made, _ = take(tmp_path, fake, samples=2)
+    reasons = {r["page_bytes"]: r["reason"] for r in made.results["refused"]}
+    sizes = [2 * MIB * multiple for multiple in vmm.MULTIPLES]
+    assert {reasons[size] for size in sizes} == {"cuMemUnmap: CUDA_ERROR_OUT_OF_MEMORY"}
+
+
 class FakeEvents:
     """What the timer asks of `torch.cuda`; a call takes as many milliseconds as it says."""
 
@@ -101,14 +109,9 @@ class FakeEvents:
 
 
 class OnCpu(Timer):
-    def _buffer(self, size):
-        cuda = self._cuda
-
-        class Buffer:
-            def zero_(self):
-                cuda.calls.append(f"flush {size}")
-
-        return Buffer()
+    @property
+    def _flushed(self):
+        return SimpleNamespace(zero_=lambda: self._cuda.calls.append(f"flush {self.flush_bytes}"))
 
 
 def test_a_sample_is_flushed_queued_and_between_two_events():

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib import metadata
 
 import pytest
 
@@ -15,7 +16,7 @@ from harness.results import (
     summary_rows,
 )
 from harness.results.atomic import replacing, write_text
-from harness.results.environment import git_state
+from harness.results.environment import git_state, package_versions
 from harness.results.summary import summarize
 from tests.results.directories import write_run
 from tests.results.logs import make_log
@@ -203,3 +204,13 @@ def test_the_environment_names_versions_and_no_person_or_place(tmp_path):
     assert str(tmp_path.anchor) + "root" not in text
     assert os.path.expanduser("~") not in text
     assert git_state(tmp_path) is None
+
+
+def test_a_checkout_that_was_never_installed_names_its_dependencies(monkeypatch):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", absent)
+    named = package_versions()
+    assert {"numpy", "numba", "safetensors", "scipy"} <= set(named)
+    assert "pytest" not in named, "what the tests need is an extra"

@@ -9,30 +9,29 @@ the machine itself has changed by since is no error of the cost model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from allocators.base import Allocator, AllocatorError, Geometry
+from allocators.base import AllocatorError
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
+from harness.command.output import say
+from harness.command.tables import markdown_table
 from harness.cost.calibrated import Calibrated
 from harness.cost.calibration import Calibration
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.executors.model.real_run import RealRun
-from harness.measure.calibrate.layers import probe
 from harness.measure.calibrate.options import STATISTICS
+from harness.measure.calibrate.step import probe
 from harness.measure.rounds import Rounds
-from harness.measure.serving import SMALLEST_PAGE, ServedStep, ServingRun, serve
+from harness.measure.serving import KINDS, MOVES, SMALLEST_PAGE, ServedStep, ServingRun, serve
 from harness.measure.timing import Timer
 from workloads.build import build
 from workloads.requests import RequestTable
 from workloads.spec import LengthSpec, WorkloadSpec
-
-KINDS = ("prefill", "decode", "mixed")
-MOVES = ("copies", "maps", "swaps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,10 @@ class StepErrors:
         middle, p90 = (float(x) for x in np.quantile(error, [0.5, 0.9]))
         return cls(name, len(steps), middle, p90, float(simulated.sum() / measured.sum()))
 
+    def cells(self) -> tuple[str, ...]:
+        errors = (f"{self.median_error:.1%}", f"{self.p90_error:.1%}")
+        return (self.steps, str(self.count), *errors, f"{self.total_ratio:.2f}")
+
 
 @dataclass
 class Accuracy:
@@ -66,23 +69,29 @@ class Accuracy:
     skipped: dict[str, str]
     machine: list[float]
 
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
+    def text(self) -> str:
+        """Return the errors as two tables, and what must be known beside them."""
+        head = ("count", "median error", "p90 error", "simulated / measured time")
+        parts = [
+            markdown_table((title, *head), [error.cells() for error in errors])
+            for title, errors in (("steps", self.by_kind), ("run", self.by_run))
+        ]
+        now = sorted(self.machine)
+        if now:
+            parts.append(
+                f"The machine itself: its probe took {np.median(now):.2f} of the calibrated time "
+                f"between these runs ({now[0]:.2f} to {now[-1]:.2f})"
+            )
+        parts.extend(f"not run: {name}: {reason}" for name, reason in self.skipped.items())
+        return "\n\n".join(parts)
 
 
 def serving_runs(device: str, page_tokens: int, requests: int) -> Iterator[ServingRun]:
     """Yield the runs for a kind of device: each has something that the others have not."""
+    paged = partial(Paged, block_size=page_tokens)
+    growing = partial(Contiguous, reservation="grow")
+    virtual = partial(Virtual, page_size=SMALLEST_PAGE[device])
     chat = _requests(requests, (16, 384), (8, 64))
-
-    def paged(geometry: Geometry) -> Allocator:
-        return Paged(geometry, block_size=page_tokens)
-
-    def growing(geometry: Geometry) -> Allocator:
-        return Contiguous(geometry, reservation="grow")
-
-    def virtual(geometry: Geometry) -> Allocator:
-        return Virtual(geometry, page_size=SMALLEST_PAGE[device])
-
     roomy, engine = 512 * requests, EngineSpec(max_num_seqs=requests, max_len=512)
     yield ServingRun("paged", paged, chat, roomy, engine)
     yield ServingRun("contiguous, growing", growing, chat, roomy, engine)
@@ -97,10 +106,8 @@ def serving_runs(device: str, page_tokens: int, requests: int) -> Iterator[Servi
     yield ServingRun("paged, swap", paged, tight, max(512, 80 * requests), swap)
 
 
-def measure_accuracy(
-    real: RealRun, cost: Calibrated, runs: int, requests: int, *, say: Callable[[str], None]
-) -> Accuracy:
-    """Serve every workload `runs` times and return the errors.  `say` is told of the progress."""
+def measure_accuracy(real: RealRun, cost: Calibrated, runs: int, requests: int) -> Accuracy:
+    """Serve every workload `runs` times and return the errors."""
     calibration = cost.calibration
     served: dict[str, list[list[ServedStep]]] = {}
     skipped: dict[str, str] = {}
@@ -114,17 +121,16 @@ def measure_accuracy(
                 skipped[run.name] = str(error)
         say(f"served {len(served)} runs: round {number + 1} of {runs}")
     pick = STATISTICS[calibration.statistic]
-    found = {name: _merged(same, pick) for name, same in served.items() if name not in skipped}
-    by_run = [StepErrors.of(*item) for item in found.items()]
-    return Accuracy(_by_kind(found), by_run, skipped, machine)
+    by_run = {name: _merged(same, pick) for name, same in served.items() if name not in skipped}
+    steps = [step for run in by_run.values() for step in run]
+    by_kind = {kind: [s for s in steps if s.kind == kind and not s.moves] for kind in KINDS}
+    by_kind |= {f"with {name}": [s for s in steps if name in s.moves] for name in MOVES}
+    by_kind["all"] = steps
+    return Accuracy(_errors(by_kind), _errors(by_run), skipped, machine)
 
 
-def _by_kind(found: dict[str, list[ServedStep]]) -> list[StepErrors]:
-    steps = [step for run in found.values() for step in run]
-    groups = {kind: [s for s in steps if s.kind == kind and not s.moves] for kind in KINDS}
-    groups |= {f"with {name}": [s for s in steps if name in s.moves] for name in MOVES}
-    groups["all"] = steps
-    return [StepErrors.of(name, group) for name, group in groups.items() if group]
+def _errors(groups: dict[str, list[ServedStep]]) -> list[StepErrors]:
+    return [StepErrors.of(name, steps) for name, steps in groups.items() if steps]
 
 
 def _machine(real: RealRun, calibration: Calibration) -> float:
@@ -148,8 +154,5 @@ def _merged(
 
 
 def _requests(n: int, prompt: tuple[int, int], output: tuple[int, int]) -> RequestTable:
-    def between(bounds: tuple[int, int]) -> LengthSpec:
-        return LengthSpec(kind="uniform", low=bounds[0], high=bounds[1])
-
-    spec = WorkloadSpec(num_requests=n, prompt=between(prompt), output=between(output))
-    return build(spec, seed=1)
+    lengths = [LengthSpec(kind="uniform", low=low, high=high) for low, high in (prompt, output)]
+    return build(WorkloadSpec(num_requests=n, prompt=lengths[0], output=lengths[1]), seed=1)

@@ -7,27 +7,33 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from allocators.base import Geometry
+from harness.command.output import say
+from harness.command.tables import markdown_table
+from harness.cost.calibrated import Calibrated
 from harness.cost.calibration import Calibration
+from harness.cost.roofline import Work
 from harness.cost.shapes import ModelShape, kv_bytes_per_token, kv_geometry
 from harness.executors.model.real_run import RealRun
-from harness.measure.calibrate import layers, memory
-from harness.measure.calibrate.attention import StepParts
+from harness.measure.calibrate import memory
 from harness.measure.calibrate.grids import FULL, QUICK, Grid
 from harness.measure.calibrate.options import STATISTICS, CalibrateOptions
 from harness.measure.calibrate.overhead import Overhead
+from harness.measure.calibrate.step import StepParts, output_head, probe
 from harness.measure.rounds import Rounds, Sampled
 from harness.measure.timing import MIB, Timer
+from harness.results.environment import describe_environment
 from kernels.memory.pool import PoolMemory
 
 #: KV that measurements may take on a CPU; on a GPU a quarter of what is free, at most 16 times this
 POOL_BYTES = 512 * MIB
 
 
-def measure(real: RealRun, options: CalibrateOptions, say: Callable[[str], None]) -> Calibration:
-    """Return the calibration of a decoder on its device; `say` is told of the progress.
+def measure(real: RealRun, options: CalibrateOptions, command: str) -> Calibration:
+    """Return the calibration of a decoder on its device, as `command` asked for it.
 
     Batches and contexts that do not fit into `POOL_BYTES` are left out.  Raises `Unsupported` and
     `kernels.memory.OutOfMemory`.
@@ -37,27 +43,22 @@ def measure(real: RealRun, options: CalibrateOptions, say: Callable[[str], None]
     device, rounds = decoder.device, Rounds(Timer(decoder.device))
     overhead = Overhead(real, grid.served, page_tokens)
     geometry = _geometry(decoder.shape, page_tokens, _pool_bytes(device), grid)
-    with ExitStack() as stack:
-        pool = stack.enter_context(PoolMemory(geometry, decoder.dtype, device, paged=True))
+    with ExitStack() as held:
+        pool = held.enter_context(PoolMemory(geometry, decoder.dtype, device, paged=True))
         step = StepParts(rounds, grid, decoder, pool, real.spec.backend)
         linear, store = step.layers()
-        swap_out, swap_in = memory.swaps(rounds, grid, pool)
-        maps, unmaps, mapped = memory.calls(rounds, grid, geometry, decoder.dtype)
-        for backing in mapped:
-            stack.enter_context(backing)
-        pace = layers.probe(rounds, decoder)
+        moves = memory.moves(rounds, grid, pool)
+        maps = memory.maps(rounds, grid, geometry, decoder.dtype, held)
+        pace = probe(rounds, decoder)
         tables: dict[str, Any] = {
             "linear": linear,
             "store": store,
             "prefill": step.prefill(),
             "decode": step.decode(),
-            "sample": layers.sample(rounds, grid.rows, decoder),
-            "table": memory.tables(rounds, grid),
-            "copy": memory.copies(rounds, grid, pool),
-            "swap_out": swap_out,
-            "swap_in": swap_in,
-            "map": maps,
-            "unmap": unmaps,
+            "sample": output_head(rounds, grid, decoder),
+            "table": memory.block_tables(rounds, grid),
+            **moves,
+            **maps,
         }
         for number in rounds.run(options.repeats):
             what = f"round {number} of {options.repeats}" if number else "warm-up"
@@ -78,6 +79,8 @@ def measure(real: RealRun, options: CalibrateOptions, say: Callable[[str], None]
         statistic=options.statistic,
         probe_s=probe_s,
         tables=seconds,
+        command=command,
+        environment=describe_environment(),
     )
     return overhead.added(calibration)
 
@@ -112,3 +115,23 @@ def _pool_bytes(device: torch.device) -> int:
         return POOL_BYTES
     free, _ = torch.cuda.mem_get_info(device)
     return min(free // 4, 16 * POOL_BYTES)
+
+
+def summary(calibration: Calibration, model: ModelShape) -> str:
+    """Return what a few steps take by the file, in milliseconds."""
+    cost = Calibrated(model, calibration)
+    longest = model.max_context
+    rows = []
+    for batch, context in ((1, 256), (16, 256), (64, 256)):
+        work = Work(
+            decode_seqs=batch,
+            decode_context_tokens=batch * min(context, longest),
+            sampled=batch,
+            paged=True,
+        )
+        rows.append((f"decode, {batch} x {min(context, longest)} tokens", cost.step_s(work)))
+    for new in (min(128, longest), min(1024, longest)):
+        pieces = np.array([new])
+        work = Work(prefill_new=pieces, prefill_past=0 * pieces, sampled=1, paged=True)
+        rows.append((f"prefill, {new} tokens", cost.step_s(work)))
+    return markdown_table(("paged step", "ms"), [(name, f"{1e3 * s:.3g}") for name, s in rows])

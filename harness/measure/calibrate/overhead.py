@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,7 @@ from harness.cost.calibration import Calibration
 from harness.engine.config import EngineSpec
 from harness.executors.model.real_run import RealRun
 from harness.measure.calibrate.options import STATISTICS
-from harness.measure.serving import FreeCost, ServedStep, ServingRun, serve
+from harness.measure.serving import ServedStep, ServingRun, serve
 from workloads.requests import RequestTable
 
 #: decode steps at each number of rows
@@ -49,7 +50,7 @@ class Overhead:
         longest = PROMPT_TOKENS + 1 + STEPS_EACH * len(rows) + page_tokens
         self._run = ServingRun(
             "overhead",
-            lambda geometry: Paged(geometry, block_size=page_tokens),
+            partial(Paged, block_size=page_tokens),
             staircase(rows),
             capacity_tokens=rows[-1] * longest,
             engine=EngineSpec(max_num_seqs=rows[-1]),
@@ -58,7 +59,7 @@ class Overhead:
 
     def take(self) -> None:
         """Serve once and keep what the steps took."""
-        self._taken.append(serve(self._run, self._real, FreeCost()))
+        self._taken.append(serve(self._run, self._real))
 
     def added(self, calibration: Calibration) -> Calibration:
         """Return the calibration with its table of overheads."""

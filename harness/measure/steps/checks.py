@@ -1,4 +1,4 @@
-"""Runs tests that leave records of what they checked, and reads those records.
+"""The steps `kernels` and `identity`, which run tests that leave records of what they checked.
 
 What is right is decided in `tests`, once; here it is only run on the device that is measured.
 """
@@ -11,8 +11,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from harness.measure.job import Job, Skipped
+from harness.measure.steps import speed
 from harness.measure.subprocesses import ROOT, last_line, run_for
 
+#: what decides whether attention is right, and whether all allocators emit the same tokens
+ATTENTION = "tests/kernels/test_backends.py"
+TOKENS = "tests/executors/model/test_identity_by_device.py"
+#: of the time of `kernels`, for what is right; the rest is for times
+CHECKING = 0.6
 #: names the file to which tests append their records, a JSON object a line (tests/records.py)
 VARIABLE = "KV_HARNESS_RECORDS"
 #: without the options, the conftest and the plugins of the whole suite, which a machine with a GPU
@@ -23,7 +29,56 @@ _PYTEST: Sequence[str] = (
 )
 
 
-def run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str, Any]]]:
+def kernels(job: Job) -> None:
+    """Say whether attention is right, then how long its fast back ends take.
+
+    Fills `results.correctness`, a row for each back end and batch, and what `speed` measures.
+    """
+    job.results["correctness"] = rows = []
+    unchecked = None
+    try:
+        rows += _run_checks(job, ATTENTION, CHECKING * job.left_s()).get("attention", [])
+    except Skipped as error:
+        unchecked = error
+    job.save()
+    speed.measure(job)
+    if unchecked:
+        raise Skipped(f"times alone: {unchecked}")
+    failed = [row for row in rows if row["status"] == "failed"]
+    job.results["correct"] = not failed
+    if failed:
+        worst = failed[0]
+        raise ArithmeticError(
+            f"{len(failed)} batches differ or fail, first {worst['backend']} {worst['mode']} "
+            f"{worst['dtype']} {worst['layout']}: {worst['reason']}"
+        )
+
+
+def identity(job: Job) -> None:
+    """Say whether every allocator, also under pressure, emits the same tokens in float32.
+
+    Fills `results.cases`, a row for each way to sample and allocator.
+    """
+    found = _run_checks(job, TOKENS, job.left_s())
+    for setting in found.get("setting", []):
+        job.results |= setting
+    rows = found.get("identity", [])
+    served = [row for row in rows if "digest" in row]
+    job.results |= {
+        "cases": rows,
+        "same_outputs": all(row["status"] != "differs" for row in served),
+        "resident_agrees": all(row["resident_difference_bytes"] == [0, 0] for row in served),
+    }
+    wrong = [row for row in rows if row["status"] != "ok"]
+    if wrong:
+        one = wrong[0]
+        raise AssertionError(
+            f"{len(wrong)} of {len(rows)} runs differ or fail, first {one['mode']} "
+            f"{one['allocator']} pressure={one['pressure']}: {one['reason'] or one['status']}"
+        )
+
+
+def _run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str, Any]]]:
     """Run those of the file `tests` that are for this device; return their records by kind.
 
     The records lie in the job's directory until the tests have ended, so a crash loses none.
@@ -39,7 +94,7 @@ def run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str,
     arguments = [*_PYTEST, "-k", selected(job), tests]
     unreached = "the checks that were not reached"
     variables = {VARIABLE: str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, variables=variables)
+    done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, **variables)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
     records = [json.loads(line) for line in lines]

@@ -13,7 +13,7 @@ from harness.executors.model.settings import settle
 from harness.executors.spec import ExecutorSpec
 from harness.measure.job import Job
 from harness.measure.options import load_model
-from harness.measure.serving import FreeCost, ServingRun, serve
+from harness.measure.serving import ServingRun, serve
 from harness.measure.subprocesses import release
 from workloads.requests import RequestTable
 
@@ -74,7 +74,7 @@ def trial_step_s(job: Job, model: str) -> float:
     )
     capacity_tokens = 8 * TRIAL_TOKENS * TRIAL_REQUESTS
     engine = EngineSpec(max_num_seqs=TRIAL_REQUESTS)
-    steps = serve(ServingRun("trial", Paged, requests, capacity_tokens, engine), real, FreeCost())
+    steps = serve(ServingRun("trial", Paged, requests, capacity_tokens, engine), real)
     del real
     release(job.device)
     return float(np.median([step.measured_s for step in steps]))

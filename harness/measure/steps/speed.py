@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from allocators.base import IntArray, Unsupported
+from allocators.base import Unsupported
 from harness.measure.job import Job, one_line
-from harness.measure.layouts import shuffled, side_by_side
+from harness.measure.layouts import attention_call, fits, shuffled, side_by_side
 from harness.measure.timing import MIB, Timer, copy_bytes_s, product_flops_s
-from kernels import decode, place, prefill
+from kernels import decode, prefill
 
 #: (query heads, KV heads, head size): grouped queries as of Llama-3-8B, and none as of OPT-13B
 SHAPES = {"cuda": ((32, 8, 128), (40, 40, 128)), "cpu": ((8, 2, 64),)}
@@ -71,90 +70,76 @@ def measure(job: Job) -> None:
         kv_bytes = KV_BYTES[kind]
         if kind == "cuda":
             kv_bytes = min(kv_bytes, torch.cuda.mem_get_info(job.device)[0] // 3)
-        bench = AttentionBench(timer, shape, dtype, kv_bytes, repeats)
+        caches = _caches(shape, dtype, job.device, kv_bytes)
         for page in PAGES[: 2 if shape != SHAPES[kind][0] else None]:
             for batch in batches(kind, job.quick):
                 what = f"times {shape} page {page} {batch}"
-                if bench.fits(batch, page) and job.room(what, 0.3):
-                    rows.extend(with_floor(row, floor) for row in bench.rows(batch, page))
+                if not fits(len(caches[0]), batch.rows, batch.length, page or 1):
+                    continue
+                if job.room(what, 0.3):
+                    found = _rows(timer, shape[0], caches, batch, page, repeats)
+                    rows.extend(_with_floor(row, floor) for row in found)
             job.save()
-        del bench
+        del caches
 
 
-def with_floor(row: dict[str, Any], floor: dict[str, Any]) -> dict[str, Any]:
+def _with_floor(row: dict[str, Any], floor: dict[str, Any]) -> dict[str, Any]:
     """Add the least seconds that this device could take, and the ratio to it."""
     least_s = max(row["bytes"] / floor["copy_bytes_s"], row["flops"] / floor["product_flops_s"])
     ratio = row["median_s"] / least_s if row["status"] == "ok" else None
     return {**row, "floor_s": least_s, "ratio": ratio}
 
 
-class AttentionBench:
-    """One layer's KV of one shape, read in any layout."""
+Caches = tuple[torch.Tensor, torch.Tensor]
 
-    def __init__(
-        self, timer: Timer, shape: tuple[int, int, int], dtype: torch.dtype, kv_bytes: int,
-        repeats: int,
-    ) -> None:  # fmt: skip
-        self._timer, self._shape, self._repeats = timer, shape, repeats
-        _, kv_heads, dim = shape
-        largest = max(page or 1 for page in PAGES)
-        slots = kv_bytes // (2 * kv_heads * dim * dtype.itemsize)
-        self._slots = slots // largest * largest
-        self._caches = [
-            torch.empty((self._slots, kv_heads, dim), dtype=dtype, device=timer.device).normal_()
-            for _ in range(2)
-        ]
 
-    def fits(self, batch: AttentionBatch, page: int | None) -> bool:
-        """Say whether the KV of a batch has room."""
-        page = page or 1
-        return batch.rows * -(-batch.length // page) * page <= self._slots
+def _caches(
+    shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device, kv_bytes: int
+) -> Caches:
+    """Return one layer's keys and values, [slots, kv_heads, head_dim], in whole pages."""
+    _, kv_heads, dim = shape
+    largest = max(page or 1 for page in PAGES)
+    slots = kv_bytes // (2 * kv_heads * dim * dtype.itemsize) // largest * largest
+    size = (slots, kv_heads, dim)
+    keys, values = (torch.empty(size, dtype=dtype, device=device).normal_() for _ in range(2))
+    return keys, values
 
-    def rows(self, batch: AttentionBatch, page: int | None) -> Iterator[dict[str, Any]]:
-        """Yield a row of the record for each back end."""
-        heads, kv_heads, dim = self._shape
-        queries = batch.rows * max(1, batch.new)
-        read = batch.rows * batch.length * 2 * kv_heads * dim
-        for backend in BACKENDS[self._timer.device.type]:
-            row: dict[str, Any] = {
-                "backend": backend,
-                "mode": "prefill" if batch.new else "decode",
-                "heads": heads,
-                "kv_heads": kv_heads,
-                "head_dim": dim,
-                "batch": batch.rows,
-                "past_tokens": batch.past,
-                "new_tokens": max(1, batch.new),
-                "page_tokens": page,
-                "status": "ok",
-                "reason": "",
-                "bytes": self._caches[0].element_size() * (read + 2 * queries * heads * dim),
-                "flops": 4 * batch.rows * batch.seen * heads * dim,
-            }
-            try:
-                work = self._work(batch, page, backend)
-                row |= self._timer.measure(work, self._repeats)
-            except Unsupported as refusal:
-                row |= {"status": "unsupported", "reason": str(refusal)}
-            except Exception as error:
-                row |= {"status": "failed", "reason": one_line(error)}
-            yield row
 
-    def _work(self, batch: AttentionBatch, page: int | None, backend: str) -> Callable[[], Any]:
-        heads, _, dim = self._shape
-        lengths: IntArray = np.full(batch.rows, batch.length)
-        new: IntArray = np.full(batch.rows, max(1, batch.new))
-        keys, values = self._caches
-        if page is None:
-            placed = place(side_by_side(lengths), keys, new)
-        else:
-            pages = self._slots // page
-            keys, values = (c.view(pages, page, *c.shape[1:]) for c in (keys, values))
-            order = np.random.default_rng(0).permutation(pages)
-            placed = place(shuffled(lengths, page, order), keys, new)
-        q = torch.empty((int(new.sum()), heads, dim), dtype=keys.dtype, device=keys.device)
-        q.normal_()
-        out, scale = torch.empty_like(q), 1.0 / math.sqrt(dim)
-        if batch.new:
-            return lambda: prefill(q, keys, values, placed, None, scale, backend=backend, out=out)
-        return lambda: decode(q, keys, values, placed, scale, backend=backend, out=out)
+def _rows(
+    timer: Timer, heads: int, caches: Caches, batch: AttentionBatch, page: int | None, repeats: int
+) -> Iterator[dict[str, Any]]:
+    """Yield a row of the record for each back end."""
+    slots, kv_heads, dim = caches[0].shape
+    new = np.full(batch.rows, max(1, batch.new))
+    lengths = np.full(batch.rows, batch.length)
+    if page is None:
+        layout = side_by_side(lengths)
+    else:
+        layout = shuffled(lengths, page, np.random.default_rng(0).permutation(slots // page))
+        caches = tuple(cache.unflatten(0, (slots // page, page)) for cache in caches)
+    numbers = 2 * batch.rows * (batch.length * kv_heads + max(1, batch.new) * heads) * dim
+    for backend in BACKENDS[timer.device.type]:
+        row: dict[str, Any] = {
+            "backend": backend,
+            "mode": "prefill" if batch.new else "decode",
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "head_dim": dim,
+            "batch": batch.rows,
+            "past_tokens": batch.past,
+            "new_tokens": max(1, batch.new),
+            "page_tokens": page,
+            "status": "ok",
+            "reason": "",
+            "bytes": caches[0].element_size() * numbers,
+            "flops": 4 * batch.rows * batch.seen * heads * dim,
+        }
+        try:
+            kernel = prefill if batch.new else decode
+            work = attention_call(kernel, heads, caches, layout, new, backend)
+            row |= timer.measure(work, repeats)
+        except Unsupported as refusal:
+            row |= {"status": "unsupported", "reason": str(refusal)}
+        except Exception as error:
+            row |= {"status": "failed", "reason": one_line(error)}
+        yield row

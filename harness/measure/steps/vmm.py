@@ -9,8 +9,9 @@ does.  Reserving and freeing are timed on ranges of one page and, once a round, 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from harness.measure.job import Job, Unmeasurable
 from harness.measure.timing import MIB, spread
-from kernels.memory.virtual_cuda import find_bindings, probe_vmm
+from kernels.memory.virtual_cuda import find_bindings, page_access, page_properties, probe_vmm
 
 #: a page is this many times the least that the driver grants
 MULTIPLES = (1, 2, 4, 16, 64)
@@ -37,79 +38,51 @@ class DriverError(Exception):
     """A call of the driver that did not succeed."""
 
 
-@dataclass
-class DriverCalls:
-    """The driver's calls, each timed; what is held is noted, so that `close` gives it back."""
+class TimedDriver:
+    """Calls of the driver whose times are in `taken_s`; `failure` says which was the first to fail.
 
-    cu: Any
-    index: int
-    taken: dict[str, list[float]] = field(default_factory=dict)
-    ranges: dict[int, int] = field(default_factory=dict)
-    handles: list[Any] = field(default_factory=list)
-    mapped: dict[int, int] = field(default_factory=dict)
+    What a call obtains is given back, by calls that are timed too, when the stack `held` ends.
+    """
 
-    def __post_init__(self) -> None:
-        cu = self.cu
-        self.prop = cu.CUmemAllocationProp()
-        self.prop.type = cu.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
-        self.access = cu.CUmemAccessDesc()
-        for location in (self.prop.location, self.access.location):
-            location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-            location.id = self.index
-        self.access.flags = cu.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
+    def __init__(self, cu: Any, index: int) -> None:
+        self._cu = cu
+        self._page, self._access = page_properties(cu, index), [page_access(cu, index)]
+        self.taken_s: dict[str, list[float]] = defaultdict(list)
+        self.failure = ""
 
-    def granularity(self, name: str) -> int | None:
+    def granularity_bytes(self, name: str) -> int | None:
         """Return the driver's granularity, "MINIMUM" or "RECOMMENDED"."""
-        flags = self.cu.CUmemAllocationGranularity_flags
+        flags = self._cu.CUmemAllocationGranularity_flags
         flag = getattr(flags, f"CU_MEM_ALLOC_GRANULARITY_{name}", None)
         if flag is None:
             return None
-        return int(self._call(None, "cuMemGetAllocationGranularity", self.prop, flag))
+        return int(self._call("granularity", "cuMemGetAllocationGranularity", self._page, flag))
 
-    def reserve(self, size_bytes: int, name: str = "reserve") -> int:
-        address = int(self._call(name, "cuMemAddressReserve", size_bytes, 0, 0, 0))
-        self.ranges[address] = size_bytes
+    def reserve(self, size_bytes: int, held: ExitStack, suffix: str = "") -> int:
+        address = int(self._call(f"reserve{suffix}", "cuMemAddressReserve", size_bytes, 0, 0, 0))
+        held.callback(self._call, f"free{suffix}", "cuMemAddressFree", address, size_bytes)
         return address
 
-    def create(self, size_bytes: int) -> Any:
-        self.handles.append(self._call("create", "cuMemCreate", size_bytes, self.prop, 0))
-        return self.handles[-1]
+    def create(self, size_bytes: int, held: ExitStack) -> Any:
+        handle = self._call("create", "cuMemCreate", size_bytes, self._page, 0)
+        held.callback(self._call, "release", "cuMemRelease", handle)
+        return handle
 
-    def map(self, address: int, size_bytes: int, handle: Any) -> None:
+    def map(self, address: int, size_bytes: int, handle: Any, held: ExitStack) -> None:
         self._call("map", "cuMemMap", address, size_bytes, 0, handle, 0)
-        self.mapped[address] = size_bytes
-        self._call("set_access", "cuMemSetAccess", address, size_bytes, [self.access], 1)
+        held.callback(self._call, "unmap", "cuMemUnmap", address, size_bytes)
+        self._call("set_access", "cuMemSetAccess", address, size_bytes, self._access, 1)
 
-    def unmap(self, address: int) -> None:
-        self._call("unmap", "cuMemUnmap", address, self.mapped[address])
-        del self.mapped[address]
-
-    def release(self) -> None:
-        self._call("release", "cuMemRelease", self.handles[-1])
-        self.handles.pop()
-
-    def free(self, address: int, name: str = "free") -> None:
-        self._call(name, "cuMemAddressFree", address, self.ranges[address])
-        del self.ranges[address]
-
-    def close(self) -> None:
-        """Give back what is held, in the order that the driver wants."""
-        for address in list(self.mapped):
-            self.unmap(address)
-        while self.handles:
-            self.release()
-        for address in list(self.ranges):
-            self.free(address)
-
-    def _call(self, what: str | None, name: str, *arguments: Any) -> Any:
-        call = getattr(self.cu, name)
+    def _call(self, what: str, name: str, *arguments: Any) -> Any:
+        call = getattr(self._cu, name)
         began_s = perf_counter()
         status, *rest = call(*arguments)
         seconds = perf_counter() - began_s
-        if int(status) != int(self.cu.CUresult.CUDA_SUCCESS):
-            raise DriverError(f"{name}: {getattr(status, 'name', status)}")
-        if what is not None:
-            self.taken.setdefault(what, []).append(seconds)
+        if int(status) != int(self._cu.CUresult.CUDA_SUCCESS):
+            answer = f"{name}: {getattr(status, 'name', status)}"
+            self.failure = self.failure or answer
+            raise DriverError(answer)
+        self.taken_s[what].append(seconds)
         return rest[0] if rest else None
 
 
@@ -129,67 +102,46 @@ def run(job: Job) -> None:
 def time_calls(job: Job, cu: Any, fence: Callable[[], None], samples: int = SAMPLES) -> None:
     """Take the times through the bindings `cu`; `fence` waits for the device."""
     index, results = job.device.index or 0, job.results
-    probe = DriverCalls(cu, index)
-    least = probe.granularity("MINIMUM")
+    driver = TimedDriver(cu, index)
+    least = driver.granularity_bytes("MINIMUM")
     assert least is not None
-    results["granularity_bytes"] = {
-        "minimum": least,
-        "recommended": probe.granularity("RECOMMENDED"),
-    }
-    results["refused"] = [
-        {"page_bytes": size_bytes, "reason": _refusal(cu, index, size_bytes)}
-        for size_bytes in SMALLER
-        if size_bytes % least
-    ]
-    rows: list[dict[str, Any]] = []
-    results["rows"] = rows
+    recommended = driver.granularity_bytes("RECOMMENDED")
+    results["granularity_bytes"] = {"minimum": least, "recommended": recommended}
+    results["refused"] = refused = []
+    for size_bytes in SMALLER:
+        if size_bytes % least:
+            driver = TimedDriver(cu, index)
+            with suppress(DriverError), ExitStack() as held:
+                driver.create(size_bytes, held)
+            refused.append({"page_bytes": size_bytes, "reason": driver.failure})
+    results["rows"] = rows = []
     for multiple in MULTIPLES:
         size_bytes = multiple * least
         if not job.room(f"pages of {size_bytes} bytes", 0.5):
             continue
-        calls = DriverCalls(cu, index)
-        try:
-            _rounds(calls, size_bytes, samples, fence)
-        except DriverError as error:
-            results["refused"].append({"page_bytes": size_bytes, "reason": str(error)})
-        finally:
-            calls.close()
-        rows.extend(
-            {"page_bytes": size_bytes, "call": name, **spread(calls.taken[name])}
+        driver = TimedDriver(cu, index)
+        with suppress(DriverError):
+            _rounds(driver, size_bytes, samples, fence)
+        if driver.failure:
+            refused.append({"page_bytes": size_bytes, "reason": driver.failure})
+        rows += [
+            {"page_bytes": size_bytes, "call": name, **spread(driver.taken_s[name])}
             for name in CALLS
-            if name in calls.taken
-        )
+            if name in driver.taken_s
+        ]
         job.save()
 
 
-def _rounds(calls: DriverCalls, size_bytes: int, samples: int, fence: Callable[[], None]) -> None:
+def _rounds(driver: TimedDriver, size_bytes: int, samples: int, fence: Callable[[], None]) -> None:
     """Go through `samples` pages of `size_bytes`, in rounds of as many as may be held."""
     pages = max(1, min(samples, HELD_BYTES // size_bytes))
-    done = 0
-    while done < samples:
-        base = calls.reserve(pages * size_bytes, "reserve_all")
-        places = [base + page * size_bytes for page in range(pages)]
-        for handle, place in zip([calls.create(size_bytes) for _ in places], places, strict=True):
-            calls.map(place, size_bytes, handle)
-        fence()
-        for place in places:
-            calls.unmap(place)
-        while calls.handles:
-            calls.release()
-        calls.free(base, "free_all")
-        done += pages
-    ranges = [calls.reserve(size_bytes) for _ in range(samples)]
-    for address in ranges:
-        calls.free(address)
-
-
-def _refusal(cu: Any, index: int, size_bytes: int) -> str:
-    """Return what the driver answers to a page smaller than it grants; empty: it took it."""
-    calls = DriverCalls(cu, index)
-    try:
-        calls.create(size_bytes)
-    except DriverError as error:
-        return str(error)
-    finally:
-        calls.close()
-    return ""
+    for _ in range(-(-samples // pages)):
+        with ExitStack() as held:
+            base = driver.reserve(pages * size_bytes, held, "_all")
+            handles = [driver.create(size_bytes, held) for _ in range(pages)]
+            for page, handle in enumerate(handles):
+                driver.map(base + page * size_bytes, size_bytes, handle, held)
+            fence()
+    with ExitStack() as held:
+        for _ in range(samples):
+            driver.reserve(size_bytes, held)

@@ -1,38 +1,35 @@
-"""Times inside a step: attention, writing of KV, and the layers around them.
+"""Times inside a step: attention, writing of KV, the layers around them, and the output head.
 
-Each is timed where it runs, between the others, because it is slower there than by itself: what the
+The first three are timed between one another, where they are slower than by themselves: what the
 linear layers have read is out of the caches when attention comes, and the other way round.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from allocators.base import BlockTable, IntArray, Strided
 from harness.cost.calibration import LAYOUTS
+from harness.executors.model.decoder import Decoder
 from harness.measure.calibrate.grids import Grid, tiles, up_to
-from harness.measure.layouts import shuffled, side_by_side
-from harness.measure.rounds import Rounds, Sampled
+from harness.measure.layouts import attention_call, fits, shuffled, side_by_side
+from harness.measure.rounds import Rounds, Sampled, Table
 from kernels import decode, new_slots, place, prefill, store
 from kernels.memory import Backing
 
-if TYPE_CHECKING:
-    from harness.executors.model.decoder import Decoder
-
-Table = dict[str, Any]
 #: a longer prompt piece is computed for one layer, by itself: it fills the caches alone
 LONG_PIECE = 512
 #: tokens of a prompt piece where layers are measured
 PIECE = 128
+#: tokens of the probe of the machine's pace
+PROBE_TOKENS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class PassTimes(NamedTuple):
     """Seconds of one pass: of all layers without attention, and of one layer's KV and attention."""
 
     linear_s: float
@@ -72,31 +69,33 @@ class StepParts:
             stores.append(self._rounds.add(lambda take=take: take().store_s))
         return {"tokens": tokens, "seconds": linear}, {"tokens": tokens, "seconds": stores}
 
-    def decode(self) -> Table:
+    def decode(self) -> dict[str, list[Table]]:
         """Attention of `batch` rows of one new token and `context_tokens` in all, one layer."""
-        return {name: [self._decode(name, b) for b in self._grid.rows] for name in LAYOUTS}
-
-    def prefill(self) -> Table:
-        """Attention of one prompt piece of `new_tokens` behind `past_tokens`, one layer."""
-        pasts = [n for n in self._grid.past if n < self._model.max_context]
-        found = {name: [self._prefill(name, past) for past in pasts] for name in LAYOUTS}
-        return {name: [row for row in rows if row["new_tokens"]] for name, rows in found.items()}
-
-    # -- points ----------------------------------------------------------------------------------
-    def _decode(self, name: str, batch: int) -> Table:
         amounts = up_to(self._grid.context, self._model.max_context)
-        contexts = [c for c in amounts if self._fits(batch, c)]
-        # At least one context, however small the memory: a row of the table is never empty.
-        contexts = contexts or [max(1, self._slots // batch // self._page * self._page)]
-        ones = np.ones(batch, dtype=np.int64)
-        points = [self._attention(name, decode, c * ones, ones) for c in contexts]
-        return {"batch": batch, "context_tokens": contexts, "seconds": points}
 
-    def _prefill(self, name: str, past: int) -> Table:
+        def curve(name: str, batch: int) -> Table:
+            # At least one context, however small the memory: a row of the table is never empty.
+            least = max(1, self._slots // batch // self._page * self._page)
+            contexts = [c for c in amounts if self._fits(batch, c)] or [least]
+            ones = np.ones(batch, dtype=np.int64)
+            seconds = [self._attention(name, decode, c * ones, ones) for c in contexts]
+            return {"batch": batch, "context_tokens": contexts, "seconds": seconds}
+
+        return {name: [curve(name, batch) for batch in self._grid.rows] for name in LAYOUTS}
+
+    def prefill(self) -> dict[str, list[Table]]:
+        """Attention of one prompt piece of `new_tokens` behind `past_tokens`, one layer."""
         amounts = up_to(self._grid.new, self._model.max_context)
-        new = [n for n in amounts if self._fits(1, past + n)]
-        points = [self._attention(name, prefill, np.array([past + n]), np.array([n])) for n in new]
-        return {"past_tokens": past, "new_tokens": new, "seconds": points}
+
+        def curve(name: str, past: int) -> Table:
+            new = [n for n in amounts if self._fits(1, past + n)]
+            pieces = [(np.array([past + n]), np.array([n])) for n in new]
+            seconds = [self._attention(name, prefill, *piece) for piece in pieces]
+            return {"past_tokens": past, "new_tokens": new, "seconds": seconds}
+
+        pasts = [n for n in self._grid.past if n < self._model.max_context]
+        pasts = [n for n in pasts if self._fits(1, n + amounts[0])]
+        return {name: [curve(name, past) for past in pasts] for name in LAYOUTS}
 
     def _attention(
         self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
@@ -104,16 +103,15 @@ class StepParts:
         if queries.max() < LONG_PIECE:
             take = self._pass(name, kernel, lengths, queries)
             return self._rounds.add(lambda: take().attend_s)
-        k, v = self._caches[name][0]
-        rows = place(self._layout(name, lengths), k, queries)
-        size = (int(queries.sum()), self._model.heads, self._model.head_dim)
-        q = torch.randn(size).to(k.device, k.dtype)
-        scale = self._decoder.scale
-        return self._rounds.call(lambda: kernel(q, k, v, rows, None, scale, backend=self._backend))
+        caches, layout = self._caches[name][0], self._layout(name, lengths)
+        heads = self._model.heads
+        return self._rounds.call(
+            attention_call(kernel, heads, caches, layout, queries, self._backend)
+        )
 
     def _pass(
         self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
-    ) -> Callable[[], Parts]:
+    ) -> Callable[[], PassTimes]:
         """Return what runs one pass of the decoder and takes the times of its parts."""
         caches, timer = self._caches[name], self._timer
         layout = self._layout(name, lengths)
@@ -124,7 +122,7 @@ class StepParts:
         more = (None,) if kernel is prefill else ()
         scale, backend = self._decoder.scale, self._backend
 
-        def take() -> Parts:
+        def take() -> PassTimes:
             marks: list[Any] = []
 
             def attend(
@@ -144,7 +142,7 @@ class StepParts:
             # From the start on: layers, store, attention, layers, store, attention, .., layers.
             seconds = np.array(timer.laps(marks))
             n = len(caches)
-            return Parts(seconds[::3].sum(), seconds[1::3].sum() / n, seconds[2::3].sum() / n)
+            return PassTimes(seconds[::3].sum(), seconds[1::3].sum() / n, seconds[2::3].sum() / n)
 
         return take
 
@@ -156,4 +154,25 @@ class StepParts:
         return shuffled(lengths, self._page, self._order)
 
     def _fits(self, rows: int, length: int) -> bool:
-        return rows * -(-length // self._page) * self._page <= self._slots
+        return fits(self._slots, rows, length, self._page)
+
+
+def output_head(rounds: Rounds, grid: Grid, decoder: Decoder) -> Table:
+    """The output head over `rows` rows, and the likeliest token of each, brought to the host."""
+
+    def head(rows: int) -> Callable[[], Any]:
+        numbers = np.random.default_rng(0).standard_normal((rows, decoder.shape.hidden))
+        hidden = torch.as_tensor(numbers, device=rounds.timer.device).to(decoder.dtype)
+        return lambda: decoder.logits(hidden).argmax(dim=-1).cpu()
+
+    return rounds.table("rows", tiles(grid.rows, decoder.batching.tile), head)
+
+
+def probe(rounds: Rounds, decoder: Decoder) -> Sampled:
+    """All layers over 64 tokens without attention: to ask later whether the machine is as fast."""
+    shape = decoder.shape
+    ids = torch.arange(PROBE_TOKENS, device=rounds.timer.device)
+    size = (PROBE_TOKENS, shape.heads, shape.head_dim)
+    out = torch.zeros(size, dtype=decoder.dtype, device=rounds.timer.device)
+    tokens, positions = ids % shape.vocab, ids % shape.max_context
+    return rounds.call(lambda: decoder.hidden(tokens, positions, lambda layer, q, k, v: out))
