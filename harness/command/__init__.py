@@ -1,0 +1,1 @@
+"""What every command shares: options, one frame, tables, output that ends early, Ctrl-C."""
