@@ -3,7 +3,7 @@
 A shipped table holds the quantiles of a public set of lengths, not the lengths themselves, with
 source and licence in its header. LEVELS are finer at the top, so that interpolating between them
 keeps the mean within 0.3 %. The recipe is `numpy.quantile(lengths, LEVELS)`, and
-tests/workloads/test_workload_tables.py repeats it where the sources are at hand.
+tests/workloads/test_tables.py repeats it where the sources are at hand.
 """
 
 from __future__ import annotations

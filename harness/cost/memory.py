@@ -4,8 +4,8 @@ A server looks at the GPU once, before it serves: of the memory that CUDA report
 loads the weights, runs the largest step it will ever run, and gives the KV cache what is left
 (vLLM: `determine_available_memory` in vllm/v1/worker/gpu_worker.py).  What a release keeps beside
 weights and KV is a `MemorySpec`, and each part of the budget is a function here.  The constants are
-in `conf/memory`, one file a release; `docs/cost.md` compares the budget with pools that servers
-have reported, and says which of them the constants were fitted to.
+in `conf/memory`, a file for each release; `docs/cost.md` compares the budget with pools that
+servers have reported, and says which of them the constants were fitted to.
 
 All parts are bytes of one rank: tensor parallelism splits the weights and the feed-forward's width,
 and every rank holds the hidden states and, to sample, the logits of the whole vocabulary.

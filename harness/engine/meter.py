@@ -82,7 +82,7 @@ class Meter:
 
 
 def request_columns(groups: Sequence[Group], requests: RequestTable) -> dict[str, np.ndarray]:
-    """Return the columns of requests that have all ended, one entry a request, by index."""
+    """Return the columns of requests that have all ended, an entry for each, by index."""
     groups = sorted(groups, key=lambda group: group.index)
     columns = {
         name: np.array([getattr(group, name) for group in groups])

@@ -1,4 +1,4 @@
-"""The running batch as columns, one entry a sequence, in the order of admission."""
+"""The running batch as columns, an entry for each sequence, in the order of admission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hit rate against capacity, one line a policy."""
+"""Hit rate against capacity, a line for each policy."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class PageDriver(Protocol):
         """Reserve addresses without memory behind them; return the first."""
 
     def create(self, page: int) -> None:
-        """Hold the physical memory of a page-group, one page a tensor."""
+        """Hold the physical memory of a page-group, a page for each tensor."""
 
     def destroy(self, page: int) -> None:
         """Give it back; it is mapped nowhere."""

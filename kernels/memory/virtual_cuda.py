@@ -6,7 +6,7 @@ cuMemAddressFree, through the `cuda-bindings` package.  Pages are multiples of w
 cuMemGetAllocationGranularity says, 2 MiB on the GPUs we know of: vAttention's smaller pages need
 its changed driver and are refused here with that reason.
 
-Its bookkeeping is tested against a driver that is made up.
+What was proved without a GPU, and what has run on one: docs/gpu.md.
 """
 
 from __future__ import annotations

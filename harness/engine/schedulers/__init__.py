@@ -1,4 +1,4 @@
-"""Who runs the next step, and what memory must do for it: one file a policy.
+"""Who runs the next step, and what memory must do for it: a file for each policy.
 
 Scheduler                  queue, rows, preemption, release
 |-- WholePromptScheduler   a prompt in one step, apart from decodes

@@ -163,8 +163,8 @@ class ChunkedScheduler(Scheduler):
         """Grow groups [groups, rows] by one slot, in order, until one is refused; return how many.
 
         The whole batch in one call if it fits, else its largest leading part by halves.  A policy
-        that serves a batch in order so gives what a call a group would, block numbers included:
-        what is copied on write is copied when a group first grows, and that is not here.
+        that serves a batch in order so gives what a call for each group would, block numbers
+        included: what is copied on write is copied when a group first grows, and that is not here.
         """
         calls = [len(groups)]
         size = (1 << (len(groups) - 1).bit_length()) >> 1

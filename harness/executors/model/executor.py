@@ -3,7 +3,7 @@
     plan.grants  -> swaps out, unmaps, maps, swaps in, copies
     prefills     -> their maps, the prompts in one pass, their copies, the private tokens
     or rows and chunks, in one pass
-    logits       -> one token a sequence, and for beams whose continuation it is
+    logits       -> a token for each sequence, and for beams the one it continues
 
 Time is the wall clock, around exactly this; what the allocator thinks is measured apart
 (`allocator_host_s`).  Between two steps nothing passes, so a gap between arrivals is not slept.

@@ -106,7 +106,7 @@ class DecodeGraphs:
     def run(self, layout: Layout, tokens: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states, [S, hidden].
 
-        layout: one row a sequence, the new token counted; tokens: int64 [S] on the CPU.
+        layout: a row for each sequence, the new token counted; tokens: int64 [S] on the CPU.
         """
         count = len(layout.lengths)
         size, longest = 1 << _power(count), LEAST_LENGTH

@@ -70,7 +70,7 @@ class Histories:
 
     # -- writing -----------------------------------------------------------------------------
     def append(self, group: Group, tokens: IntArray, parents: IntArray | None = None) -> None:
-        """Append one token a sequence, [sequences]; sequence i goes on from `parents[i]`'s."""
+        """Append a token to each sequence, [sequences]; sequence i goes on from `parents[i]`'s."""
         if group.index not in self._outputs:
             shape = (group.sequences, group.output_tokens)
             self._outputs[group.index] = np.zeros(shape, dtype=np.int64)

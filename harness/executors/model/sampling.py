@@ -17,7 +17,7 @@ STREAM = 0x5A3C
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What one group goes on with: a token a sequence and, for beams, whose continuation it is."""
+    """What a group goes on with: a token for each sequence; for beams also the one it continues."""
 
     tokens: IntArray  # [sequences]
     parents: IntArray | None = None
@@ -104,7 +104,7 @@ class Sampler:
 
 
 def nucleus(logits: torch.Tensor, temperature: float, top_p: float, draws: np.ndarray) -> IntArray:
-    """Draw a token a row by inversion, from the fewest likeliest tokens that hold `top_p`.
+    """Draw a token for each row by inversion, from the fewest likeliest tokens that hold `top_p`.
 
     logits: [N, vocab]; draws: uniform in [0, 1), [N].  temperature 0 takes the likeliest.
     """

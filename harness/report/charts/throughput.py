@@ -1,4 +1,4 @@
-"""What the memory bought: requests and output tokens a second, a bar an allocator."""
+"""What the memory bought: requests and output tokens a second, a bar for each allocator."""
 
 from __future__ import annotations
 
