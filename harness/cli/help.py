@@ -31,6 +31,7 @@ Options
   engine.preemption=P       recompute or swap
   sampling.mode=MODE        greedy, parallel (sampling.n=N), beam (sampling.width=K), speculative
   workload.num_requests=N   workload.rate=R|inf   workload.path=FILE   workload.format=FORMAT
+  workload.columns={{arrival: A, prompt: B, output: C}}   of your own CSV (docs/workloads.md)
   workload.too_long=W       error, skip or truncate
   seed=N                    hydra.run.dir=DIR   report=none (no report.html, report.md)
   harness.memory_map=A:B    shows who holds which memory in steps A to B; harness.trace=chrome
