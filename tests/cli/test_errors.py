@@ -32,6 +32,12 @@ CASES = [
     (["model=opt-31b"], "did you mean opt-13b"),
     (["model=opt-175b"], "hardware.count=10"),
     (["hardware=a100"], "a100-40gb"),
+    (["hardware=H100"], "hardware=H100: no such option (did you mean h100-80gb?)"),
+    (
+        ["allocator=[paged,paged64]", "+allocators.paged64={_target_: allocators.paged.Paged}"],
+        "paged64 is compared already: +allocators.paged64=... adds it",
+    ),
+    (["allocator=[paged,paged64]"], "allocator=paged64: no such option"),
     (["engine=dynamic"], "continuous, "),
     (["engine.max_num_seq=3"], "did you mean engine.max_num_seqs"),
     (["workload.rate=-1"], "workload.rate=-1"),
