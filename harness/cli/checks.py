@@ -40,6 +40,8 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         if not any(o.key_or_group == "workload" for o in overrides):
             return choose_workload(), []
         _check_groups(overrides)
+        swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
+        points.swept = sorted(swept)
         for point in _points(overrides, multirun):
             composed = compose(*point, with_hydra=True)
             points.check(composed)

@@ -19,16 +19,20 @@ class Points:
     """The points of a command line: one, or those of a sweep.
 
     claim: the directory of the run or the sweep, which no other run may use meanwhile.
+    swept: the names of the options that a sweep varies; count: how many points there are.
     """
 
     claim: Claim | None = None
 
     def __init__(self) -> None:
+        self.swept: list[str] = []
+        self.count = 0
         self._kept: dict[str, Prepared] = {}
         self._tables = RequestTables()
 
     def check(self, composed: DictConfig) -> None:
         """Prepare a point; raises `ConfigError` if it cannot be run."""
+        self.count += 1
         prepared = prepare(composed, self._tables)
         if len(self._kept) < KEPT_POINTS:
             self._kept[_identity(composed)] = prepared

@@ -9,7 +9,6 @@ from harness.command.interrupts import sigterm_as_ctrl_c
 from harness.command.output import lasting_output
 from harness.errors import InputError
 from harness.siblings import in_the_way
-from workloads.errors import WorkloadError
 
 #: done; could not be done in part or at all; the input was wrong; Ctrl-C
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -41,7 +40,7 @@ def run_command(
                 status = OK
             else:
                 status = main(given)
-        except (InputError, WorkloadError) as error:
+        except _wrong_input() as error:
             print(f"error: {error}", file=sys.stderr)
             status = WRONG
         except OSError as error:
@@ -55,3 +54,10 @@ def run_command(
         print(f"error: cannot write what is printed: {output.failure}", file=sys.stderr)
         status = status or FAILED
     return status
+
+
+def _wrong_input() -> tuple[type[Exception], ...]:
+    # Not with the module: a command that only prints its help need not wait for NumPy.
+    from workloads.errors import WorkloadError
+
+    return InputError, WorkloadError
