@@ -44,7 +44,7 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         points.swept = sorted(swept)
         for point in _points(overrides, multirun):
             composed = compose(*point, with_hydra=True)
-            points.check(composed)
+            points.check(composed, point)
         hydra = composed.hydra
         key, chosen = ("sweep", hydra.sweep.dir) if multirun else ("run", hydra.run.dir)
         points.claim = Claim(chosen)

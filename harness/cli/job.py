@@ -38,12 +38,13 @@ def run_hydra(points: Points) -> int:
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
     def job(composed: DictConfig) -> None:
         settings = HydraConfig.get()
+        overrides = list(settings.overrides.task)
         job_line = None
         if settings.mode == RunMode.MULTIRUN:
             sweeps.add(Path(settings.sweep.dir))
-            job_line = partial(lines.line, list(settings.overrides.task))
+            job_line = partial(lines.line, overrides)
         try:
-            prepared = points.take(composed)
+            prepared = points.take(composed, overrides)
             run_dir = Path(settings.runtime.output_dir)
             statuses.append(compare_and_show(prepared, run_dir, notes, job_line))
         except (ConfigError, ResultsError) as error:
