@@ -46,7 +46,7 @@ def compute(trace: BlockTrace, options: HitCurveOptions) -> Iterator[CurvePoint]
 def default_capacities(distinct: int) -> list[int]:
     """Return capacities in blocks, in two digits, over which a curve of so many blocks bends."""
     shares = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-    return sorted({max(1, int(float(f"{share * distinct:.2g}"))) for share in shares})
+    return sorted({max(1, round(float(f"{share * distinct:.2g}"))) for share in shares})
 
 
 def lru_counts(trace: BlockTrace, bounds: list[int | None], deepest_first: bool) -> list[int]:
