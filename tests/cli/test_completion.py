@@ -48,21 +48,23 @@ def test_choices_are_of_options_that_there_are():
     assert set(CHOICES) <= set(names(plain_options(compose())))
 
 
-@pytest.mark.parametrize("command", [sys.executable, "kv-harness"])
+@pytest.mark.parametrize("command", ["kv-harness", "python -m harness"])
 def test_bash_completes_what_stands_behind_the_last_word_break(command, tmp_path):
     """The words are split as readline splits them; it replaces the last of them only."""
-    own = tmp_path / "kv-harness"
-    own.write_text(f'#!/bin/sh\nexec {sys.executable} -m harness "$@"\n')
-    own.chmod(0o755)
-    called, words = (own, "kv-harness") if command == "kv-harness" else (command, "-m harness")
-    line = f"{called} +workload=bea" if called is own else f"{called} -m harness +workload=bea"
+    for name, start in (("kv-harness", "-m harness "), ("python", "")):
+        file = tmp_path / name
+        file.write_text(f'#!/bin/sh\nexec {sys.executable} {start}"$@"\n')
+        file.chmod(0o755)
+    called = f"{tmp_path}/{command}"
+    line = f"{called} +workload=bea"
     script = tmp_path / "complete.bash"
     script.write_text(
-        f"{SCRIPT}COMP_WORDBREAKS=$' \\t\\n\"\\'><=;|&(:'\n"
-        f"COMP_LINE='{line}'\nCOMP_POINT={len(line)}\n"
-        f"COMP_WORDS=('{called}' {words if called is not own else ''} +workload = bea)\n"
+        f"{SCRIPT}COMP_LINE='{line}' COMP_POINT={len(line)}\n"
+        f"COMP_WORDBREAKS=$' \\t\\n\"\\'><=;|&(:'\n"
+        f"COMP_WORDS=({called} +workload = bea)\n"
         "_kv_harness\nprintf '<%s>' \"${COMPREPLY[@]}\"\n"
-        "COMP_WORDS=(python -m pytest x)\nCOMPREPLY=()\n_kv_harness\nprintf '%d' ${#COMPREPLY[@]}\n"
+        "COMP_WORDS=(python -m pytest x) COMPREPLY=()\n"
+        "_kv_harness\nprintf '%d' ${#COMPREPLY[@]}\n"
     )
     done = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
     assert done.stdout == "<beam >0", done.stderr
