@@ -40,6 +40,8 @@ def build(spec: WorkloadSpec, seed: int = 0) -> RequestTable:
         whole("workload.num_requests", spec.num_requests, at_least=1)
     if spec.kind == "trace" or spec.path is not None:
         table = _from_trace(spec)
+    elif spec.columns.given:
+        raise WorkloadError("workload.columns is for traces, set workload.path")
     elif spec.pace != "recorded":
         raise WorkloadError(f"workload.pace={spec.pace} is for traces, set workload.path")
     elif spec.kind == "conversation":

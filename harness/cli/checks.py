@@ -122,6 +122,9 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         known = _keys(compose(*others))
     except (HydraException, OmegaConfBaseException):
         known = []
+    if key in known:  # the group is there, and what was given for it holds a name that is not
+        parts = [name for name in known if name.startswith(f"{key}.")]
+        return f"{key} is given a name that it does not have; there are {', '.join(parts)}"
     return f"unknown option {key}{_closest(key, known)}"
 
 

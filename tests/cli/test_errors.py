@@ -45,6 +45,8 @@ CASES = [
     (["workload.rate=fast"], "'fast'"),
     (["workload.num_requests=0"], "workload.num_requests=0"),
     (["workload.path=missing.csv"], "missing.csv"),
+    (["workload.columns={arrival: x}"], "workload.columns is for traces, set workload.path"),
+    (["workload.columns={when: x}"], "a name that it does not have; there are workload.columns.ar"),
     (["engine.max_len=100"], "workload.too_long=skip"),
     (["engine.max_len=0"], "engine.max_len must be at least 1"),
     (["kv_tokens=10"], "alone fills"),
