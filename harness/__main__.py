@@ -18,7 +18,18 @@ def _run(arguments: list[str]) -> int:
 
         print_help()
         return OK
-    from harness.cli.checks import check, search_path_override
+    if arguments[:1] == ["--completion"]:
+        from harness.cli.completion import SCRIPT
+
+        print(SCRIPT, end="")
+        return OK
+    if arguments[:1] == ["--complete"]:
+        from harness.cli.completion import candidates
+
+        print("\n".join(candidates(" ".join(arguments[1:]))))
+        return OK
+    from harness.cli.checks import check
+    from harness.cli.installed import search_path_override
     from harness.cli.points import Points
 
     arguments = [*arguments, *search_path_override(arguments)]

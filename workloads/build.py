@@ -40,6 +40,8 @@ def build(spec: WorkloadSpec, seed: int = 0) -> RequestTable:
         whole("workload.num_requests", spec.num_requests, at_least=1)
     if spec.kind == "trace" or spec.path is not None:
         table = _from_trace(spec)
+    elif spec.columns.given:
+        raise WorkloadError("workload.columns is for traces, set workload.path")
     elif spec.pace != "recorded":
         raise WorkloadError(f"workload.pace={spec.pace} is for traces, set workload.path")
     elif spec.kind == "conversation":
@@ -62,7 +64,7 @@ def _from_trace(spec: WorkloadSpec) -> RequestTable:
         raise WorkloadError(f"workload {spec.name!r} reads a trace: workload.path={what} is needed")
     if spec.prefix_tokens:
         raise WorkloadError("workload.prefix_tokens is for generated requests, not for a trace")
-    table = read(spec.path, spec.format, spec.num_requests, spec.pace == "dependent")
+    table = read(spec.path, spec.format, spec.num_requests, spec.pace == "dependent", spec.columns)
     if spec.num_requests is not None and spec.num_requests > len(table):
         raise WorkloadError(
             f"workload.num_requests={spec.num_requests}, but {spec.path} has {len(table)} requests"

@@ -34,6 +34,25 @@ class LengthSpec:
 
 
 @dataclass
+class ColumnSpec:
+    """Names in a user's own list of requests: columns of a CSV, keys of a JSONL of token ids.
+
+    `prompt` is a column of token counts, or the key of a list of token ids. `arrival_unit` is s,
+    ms, us or ns; None: the one that the name ends in, as `sent_ms` does, else s.
+    """
+
+    arrival: str | None = None
+    arrival_unit: str | None = None
+    prompt: str | None = None
+    output: str | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether any of them is named."""
+        return self != ColumnSpec()
+
+
+@dataclass
 class WorkloadSpec:
     """Requests: how many, how long, when, and what their prompts share."""
 
@@ -46,6 +65,7 @@ class WorkloadSpec:
     kind: str = "generated"
     path: str | None = None
     format: str = "auto"
+    columns: ColumnSpec = field(default_factory=ColumnSpec)
     num_requests: int | None = None  # of a trace: the first N by arrival; None: all
     # Of a trace that records sessions: "recorded" brings each request at its recorded time;
     # "dependent" brings it when the one before it in its session has ended here, plus the time

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from workloads.errors import WorkloadError, one_of
-from workloads.formats.csv_tables import AZURE, BURSTGPT, LENGTH_COLUMNS, header_of
+from workloads.formats.columns import LENGTH_COLUMNS
+from workloads.formats.csv_tables import AZURE, BURSTGPT, header_of
 from workloads.formats.source import read_lines, refuse, tokens
 from workloads.requests import FloatArray, IntArray
 

@@ -6,9 +6,6 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterator
-from importlib.metadata import entry_points
-from importlib.util import find_spec
-from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -23,25 +20,8 @@ from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
 from harness.run.config import compose
 
-ENTRY_POINTS = "kv_harness.allocators"
-OWN_PACKAGES = ("allocators",)
 #: flags of Hydra that run a job, or one for each point of a sweep; all others only show something
 RUN_FLAGS, SWEEP_FLAGS = {"-r", "--run"}, {"-m", "--multirun"}
-
-
-def search_path_override(arguments: list[str]) -> list[str]:
-    """Return the override that lets Hydra find the `conf` folders of installed allocators."""
-    if any(argument.startswith("hydra.searchpath") for argument in arguments):
-        return []
-    packages = {entry.module.partition(".")[0] for entry in entry_points(group=ENTRY_POINTS)}
-    found = [f"pkg://{name}.conf" for name in sorted(packages) if _has_conf(name)]
-    return [f"hydra.searchpath=[{','.join(found)}]"] if found else []
-
-
-def _has_conf(package: str) -> bool:
-    spec = None if package in OWN_PACKAGES else find_spec(package)
-    roots = (spec.submodule_search_locations or []) if spec else []
-    return any((Path(root) / "conf" / "allocator").is_dir() for root in roots)
 
 
 def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
@@ -60,16 +40,18 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         if not any(o.key_or_group == "workload" for o in overrides):
             return choose_workload(), []
         _check_groups(overrides)
+        swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
+        points.swept = sorted(swept)
         for point in _points(overrides, multirun):
             composed = compose(*point, with_hydra=True)
-            points.check(composed)
+            points.check(composed, point)
         hydra = composed.hydra
         key, chosen = ("sweep", hydra.sweep.dir) if multirun else ("run", hydra.run.dir)
         points.claim = Claim(chosen)
     except (ConfigError, ResultsError) as error:
         return str(error), []
     except MissingConfigException as error:
-        return _unknown_option(error), []
+        return _unknown_option(error, overrides), []
     except (HydraException, OmegaConfBaseException) as error:
         return _explain(error, lines), []
     given = any(o.key_or_group == f"hydra.{key}.dir" for o in overrides)
@@ -115,9 +97,14 @@ def _points(overrides: list[Override], multirun: bool) -> Iterator[list[str]]:
     yield from (list(point) for point in itertools.product(*choices))
 
 
-def _unknown_option(error: MissingConfigException) -> str:
+def _unknown_option(error: MissingConfigException, overrides: list[Override]) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     known = list(error.options or []) or options(group)
+    if group == "allocator" and any(o.key_or_group == f"allocators.{name}" for o in overrides):
+        return (
+            f"allocator: {name} is compared already: +allocators.{name}=... adds it. Leave it "
+            f"out of allocator=[...], which chooses among {', '.join(known)}"
+        )
     return f"{group}={name}: no such option{_closest(name, known)}; there are {', '.join(known)}"
 
 
@@ -135,6 +122,9 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         known = _keys(compose(*others))
     except (HydraException, OmegaConfBaseException):
         known = []
+    if key in known:  # the group is there, and what was given for it holds a name that is not
+        parts = [name for name in known if name.startswith(f"{key}.")]
+        return f"{key} is given a name that it does not have; there are {', '.join(parts)}"
     return f"unknown option {key}{_closest(key, known)}"
 
 
@@ -152,5 +142,8 @@ def _keys(composed: DictConfig) -> list[str]:
 
 
 def _closest(word: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f" (did you mean {' or '.join(found)}?)" if found else ""
+    """Return a hint at the names that begin like `word`, or else resemble it, in any case."""
+    lower, names = word.lower(), {name.lower(): name for name in known}
+    begun = [name for name in names if len(lower) > 1 and name.startswith(lower)]
+    found = begun[:3] or difflib.get_close_matches(lower, names, n=3, cutoff=0.5)
+    return f" (did you mean {' or '.join(names[name] for name in found)}?)" if found else ""

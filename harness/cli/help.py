@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.resources import files
 
+from harness.cli.installed import installed_allocators
+
 HELP = """\
 Compare KV-cache memory managers on the same requests, behind one serving engine.
 
@@ -31,11 +33,13 @@ Options
   engine.preemption=P       recompute or swap
   sampling.mode=MODE        greedy, parallel (sampling.n=N), beam (sampling.width=K), speculative
   workload.num_requests=N   workload.rate=R|inf   workload.path=FILE   workload.format=FORMAT
+  workload.columns={{arrival: A, prompt: B, output: C}}   of your own CSV (docs/workloads.md)
   workload.too_long=W       error, skip or truncate
   seed=N                    hydra.run.dir=DIR   report=none (no report.html, report.md)
   harness.memory_map=A:B    shows who holds which memory in steps A to B; harness.trace=chrome
   +experiment=ci            a fixed suite of comparisons, instead of a workload (docs/ci.md)
 
+Tab completion in bash: source <(python -m harness --completion), or kv-harness --completion
 --cfg job prints the whole configuration; --hydra-help describes Hydra's own options.
 """
 
@@ -46,9 +50,10 @@ def groups() -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    """Return the names of a group's options, sorted."""
+    """Return the names of a group's options, sorted; of `allocator` with the installed ones."""
     folder = files("conf") / group
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
+    own = {f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml"}
+    return sorted(own.union(installed_allocators() if group == "allocator" else ()))
 
 
 def workload_lines() -> Iterator[str]:

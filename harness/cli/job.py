@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -11,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from harness.cli.joblines import JobLines
 from harness.cli.points import Points
 from harness.cli.progress import bar
 from harness.cli.reporting import try_report
@@ -18,7 +21,7 @@ from harness.cli.sweep import combine
 from harness.cli.table import print_location, print_table
 from harness.command.frame import FAILED, INTERRUPTED, OK, WRONG
 from harness.errors import ConfigError
-from harness.results import ResultsError
+from harness.results import ResultsError, Row
 from harness.run import Prepared, run_comparison
 
 
@@ -29,16 +32,21 @@ def run_hydra(points: Points) -> int:
     """
     statuses: list[int] = []
     sweeps: set[Path] = set()
+    notes = Notes()
+    lines = JobLines(points.swept, points.count)
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
     def job(composed: DictConfig) -> None:
         settings = HydraConfig.get()
+        overrides = list(settings.overrides.task)
+        job_line = None
         if settings.mode == RunMode.MULTIRUN:
-            print(f"\n{' '.join(settings.overrides.task)}")
             sweeps.add(Path(settings.sweep.dir))
+            job_line = partial(lines.line, overrides)
         try:
-            prepared = points.take(composed)
-            statuses.append(compare_and_show(prepared, Path(settings.runtime.output_dir)))
+            prepared = points.take(composed, overrides)
+            run_dir = Path(settings.runtime.output_dir)
+            statuses.append(compare_and_show(prepared, run_dir, notes, job_line))
         except (ConfigError, ResultsError) as error:
             print(f"error: {error}", file=sys.stderr)
             statuses.append(WRONG)
@@ -55,17 +63,36 @@ def run_hydra(points: Points) -> int:
     return max(statuses, default=OK)
 
 
-def compare_and_show(prepared: Prepared, run_dir: Path) -> int:
+class Notes:
+    """Prints notes, each once however many jobs have it."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, notes: Iterable[str]) -> None:
+        """Print those that have not been told yet."""
+        for note in notes:
+            if note not in self._told:
+                self._told.add(note)
+                print(f"note: {note}", file=sys.stderr)
+
+
+def compare_and_show(
+    prepared: Prepared,
+    run_dir: Path,
+    notes: Notes,
+    job_line: Callable[[Sequence[Row]], str] | None = None,
+) -> int:
     """Run a comparison and show what came of it: the table, figures, the report.
 
+    `job_line` makes of the rows what a job of a sweep prints instead of its table.
     Returns the exit status: 0, 1 when no allocator could run or one crashed, 130 after Ctrl-C.
     """
-    for note in prepared.notes:
-        print(f"note: {note}", file=sys.stderr)
-    comparison = run_comparison(prepared, run_dir, bar)
-    print_table(comparison.rows)
-    for note in comparison.notes:
-        print(f"note: {note}", file=sys.stderr)
+    notes.tell(prepared.notes)
+    comparison = run_comparison(prepared, run_dir, partial(bar, transient=job_line is not None))
+    if job_line is None:
+        print_table(comparison.rows)
+    notes.tell(comparison.notes)
     if comparison.interrupted:
         print_location(run_dir)
         if comparison.logs:
@@ -77,5 +104,8 @@ def compare_and_show(prepared: Prepared, run_dir: Path) -> int:
         write_figures(run_dir, comparison.rows, comparison.logs)
         if prepared.config.report != "none":
             try_report(run_dir)
-    print_location(run_dir)
+    if job_line is None:
+        print_location(run_dir)
+    else:
+        print(job_line(comparison.rows), flush=True)
     return OK if comparison.logs and not comparison.crashed else FAILED

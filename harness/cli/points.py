@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from harness.cli.ignored import ignored
 from harness.results import Claim
 from harness.run import Prepared, prepare
 from harness.run.config import plain_options
@@ -19,23 +21,34 @@ class Points:
     """The points of a command line: one, or those of a sweep.
 
     claim: the directory of the run or the sweep, which no other run may use meanwhile.
+    swept: the names of the options that a sweep varies; count: how many points there are.
     """
 
     claim: Claim | None = None
 
     def __init__(self) -> None:
+        self.swept: list[str] = []
+        self.count = 0
         self._kept: dict[str, Prepared] = {}
         self._tables = RequestTables()
 
-    def check(self, composed: DictConfig) -> None:
-        """Prepare a point; raises `ConfigError` if it cannot be run."""
-        prepared = prepare(composed, self._tables)
+    def check(self, composed: DictConfig, overrides: Sequence[str] = ()) -> None:
+        """Prepare the point of these overrides; raises `ConfigError` if it cannot be run."""
+        self.count += 1
+        prepared = self._prepared(composed, overrides)
         if len(self._kept) < KEPT_POINTS:
             self._kept[_identity(composed)] = prepared
 
-    def take(self, composed: DictConfig) -> Prepared:
+    def take(self, composed: DictConfig, overrides: Sequence[str] = ()) -> Prepared:
         """Return a point's prepared value, once; raises `ConfigError`."""
-        return self._kept.pop(_identity(composed), None) or prepare(composed, self._tables)
+        kept = self._kept.pop(_identity(composed), None)
+        return kept or self._prepared(composed, overrides)
+
+    def _prepared(self, composed: DictConfig, overrides: Sequence[str] = ()) -> Prepared:
+        prepared = prepare(composed, self._tables)
+        prepared.notes += ignored(prepared.config, overrides)
+        prepared.saved["notes"] = list(prepared.notes)
+        return prepared
 
     def release(self) -> None:
         """Give up the directory."""

@@ -12,9 +12,12 @@ from harness.cli.table import console_for
 
 @contextmanager
 def bar(
-    variant: str, requests: int, file: IO[str] | None = None
+    variant: str, requests: int, file: IO[str] | None = None, *, transient: bool = False
 ) -> Iterator[Callable[[int], None]]:
-    """Draw a bar for one variant; the value is told how many of its requests have ended."""
+    """Draw a bar for one variant; the value is told how many of its requests have ended.
+
+    `transient`: nothing of it is left on the screen when the variant has ended.
+    """
     file = file or sys.stdout
     if not file.isatty():
         yield lambda ended: None
@@ -28,6 +31,6 @@ def bar(
         progress.TextColumn("requests"),
         progress.TimeElapsedColumn(),
     )
-    with progress.Progress(*columns, console=console_for(file)) as bars:
+    with progress.Progress(*columns, console=console_for(file), transient=transient) as bars:
         task = bars.add_task(variant, total=requests)
         yield lambda ended: bars.update(task, completed=ended)

@@ -5,16 +5,22 @@ Configured as `hydra.callbacks.combined_table._target_: harness.cli.sweep.Combin
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from hydra.experimental.callback import Callback
 
+from harness.cli.columns import COLUMNS, Column
 from harness.cli.reporting import try_report
 from harness.cli.table import print_location, print_table
 from harness.results.errors import ResultsError
 from harness.results.options import short_names, varied
+from harness.results.runlog import Row
 from harness.results.sweep import SweepRow, read_sweep, write_sweep
+
+#: shown where the number of GPUs varies: which of them serves most for its cost
+PER_GPU = Column("output_tokens_per_s_per_gpu", "tok/s\na GPU", direction="higher")
 
 
 class CombinedTable(Callback):
@@ -43,6 +49,17 @@ def combine(sweep_dir: str | Path, *, file: IO[str] | None = None) -> list[Sweep
         {header: row.option(name) for name, header in headers.items() if name in row.overrides}
         for row in rows
     ]
-    print_table([row.row for row in rows], leading=leading, file=file)
+    columns, shown = COLUMNS, [row.row for row in rows]
+    if "hardware.count" in headers:
+        at = COLUMNS.index(next(c for c in COLUMNS if c.metric == "output_tokens_per_s")) + 1
+        columns = (*COLUMNS[:at], PER_GPU, *COLUMNS[at:])
+        shown = [_with_rate_per_gpu(row) for row in rows]
+    print_table(shown, leading=leading, columns=columns, file=file)
     print_location(sweep_dir, file=file)
     return rows
+
+
+def _with_rate_per_gpu(row: SweepRow) -> Row:
+    rate, count = row.row.metrics.get("output_tokens_per_s"), row.overrides.get("hardware.count")
+    per_gpu = rate / count if rate is not None and isinstance(count, int) and count > 0 else None
+    return replace(row.row, metrics={**row.row.metrics, PER_GPU.metric: per_gpu})

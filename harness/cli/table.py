@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from harness.cli.columns import COLUMNS, HIT, MARK, NARROW, SPARED, Column, legend
 from harness.results.metrics import BY_NAME
-from harness.results.numbers import short_number
 from harness.results.outputs import outputs_sentence
 from harness.results.runlog import Row
 
@@ -17,47 +16,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-MARK = "*"
+#: letters of an option's name that stand in one line
+LONGEST_NAME = 12
+#: a status in the room of a number; the line below the table says it in full
+SHORT_STATUS = {"unsupported": "unsup."}
 # Wide enough for any table of ours: text that is piped is cut by its reader, never by us.
 PIPED_WIDTH = 400
-
-
-@dataclass(frozen=True)
-class Column:
-    """A metric on the screen: `header` may break into two lines, `scale` multiplies the value."""
-
-    metric: str
-    header: str
-    scale: float = 1.0
-
-    def text(self, value: float | int | None) -> str:
-        """The value in at most six characters or so, `-` where it is undefined."""
-        if value is None:
-            return "-"
-        if isinstance(value, int):
-            return str(value)
-        return short_number(value * self.scale, decimals=3)
-
-
-COLUMNS: tuple[Column, ...] = (
-    Column("token_share", "token\n%", 100.0),
-    Column("saturated_token_share", "sat.\n%", 100.0),
-    Column("mean_batch", "mean\nbatch"),
-    Column("requests_per_s", "req/s"),
-    Column("output_tokens_per_s", "out\ntok/s"),
-    Column("ttft_p50_s", "TTFT\np50 s"),
-    Column("normalized_latency_mean_s", "norm.\nms", 1000.0),
-    Column("preemptions", "pre-\nempt"),
-    Column("sharing_saved", "saved\n%", 100.0),
-)
-#: shown where a row has a prefix cache
-HIT = Column("prefix_hit_rate", "hit\n%", 100.0)
-LEGEND = (
-    f"{MARK} best of its column. token: share of the pool that holds live KV; sat.: the\n"
-    "same while requests wait for memory; norm.: mean end-to-end ms per output token;\n"
-    "saved: blocks saved by sharing."
-)
-HIT_LEGEND = " hit: prompt tokens found in the prefix cache."
 
 
 def print_table(
@@ -75,13 +39,13 @@ def print_table(
     width: columns of the terminal, measured by default.
     """
     console = console_for(file, width)
-    cached = columns is COLUMNS and any(row.metrics.get(HIT.metric) is not None for row in rows)
-    if cached:
+    if any(row.metrics.get(HIT.metric) is not None for row in rows):
         columns = (*columns, HIT)
-    console.print(_table(rows, leading, columns), crop=False)
+    limit = max(NARROW, console.width) if console.is_terminal or width else NARROW
+    table, shown = _fitted(console, rows, leading, columns, limit)
+    console.print(table, width=limit, crop=False)
     if any(row.ok for row in rows):
-        legend = LEGEND + HIT_LEGEND if cached else LEGEND
-        console.print(legend, style="dim", highlight=False)
+        console.print(legend(shown, columns), style="dim", highlight=False)
     outputs = None if leading else outputs_sentence(rows)
     if outputs:
         console.print(f"outputs: {outputs}", markup=False, highlight=False)
@@ -105,7 +69,7 @@ def best_rows(rows: Sequence[Row], column: Column) -> set[int]:
     Empty when the metric has no direction, or when nothing is better than anything else. Rows that
     print the same are tied: a star for a digit that nobody sees would be noise.
     """
-    direction = BY_NAME[column.metric].direction
+    direction = column.direction or BY_NAME[column.metric].direction
     values = {
         index: row.metrics[column.metric]
         for index, row in enumerate(rows)
@@ -118,6 +82,31 @@ def best_rows(rows: Sequence[Row], column: Column) -> set[int]:
     return {index for index, text in texts.items() if text == texts[best]}
 
 
+def _fitted(
+    console: Console,
+    rows: Sequence[Row],
+    leading: Sequence[dict[str, str]] | None,
+    columns: Sequence[Column],
+    limit: int,
+) -> tuple[Table, list[Column]]:
+    """Return a table of at most `limit` characters a line, and the columns that it shows."""
+    from rich.measure import Measurement
+
+    wide = console.options.update(width=PIPED_WIDTH)
+    shown = list(columns)
+    spared = [c for name in SPARED for c in columns if c.metric == name]
+    spared.sort(key=lambda column: len({_text(row, column) for row in rows}) > 1)
+    while True:
+        table = _table(rows, leading, shown)
+        if Measurement.get(console, wide, table).maximum <= limit or not spared:
+            return table, shown
+        shown.remove(spared.pop(0))
+
+
+def _text(row: Row, column: Column) -> str:
+    return column.text(row.metrics.get(column.metric))
+
+
 def _table(
     rows: Sequence[Row], leading: Sequence[dict[str, str]] | None, columns: Sequence[Column]
 ) -> Table:
@@ -127,7 +116,7 @@ def _table(
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     headers = list(dict.fromkeys(name for cells in leading or () for name in cells))
     for header in headers:
-        table.add_column(Text(header), overflow="fold", vertical="bottom")
+        table.add_column(Text(_two_lines(header)), overflow="fold", vertical="bottom")
     table.add_column("allocator", overflow="fold", vertical="bottom")
     for column in columns:
         # The space stands over the place of the star.
@@ -138,15 +127,24 @@ def _table(
         cells = [Text(leading[index].get(name, "")) for name in headers] if leading else []
         cells.append(Text(row.allocator))
         if not row.ok:
-            table.add_row(*cells, Text(row.status + " ", style="red"))
+            table.add_row(*cells, Text(SHORT_STATUS.get(row.status, row.status) + " ", style="red"))
             continue
         for column, winners in zip(columns, best, strict=True):
-            text = column.text(row.metrics.get(column.metric))
+            text = _text(row, column)
             # The space keeps the digits of starred and plain values in line.
             starred = index in winners
             cells.append(Text(text + (MARK if starred else " "), style="bold" if starred else ""))
         table.add_row(*cells)
     return table
+
+
+def _two_lines(name: str) -> str:
+    """Return a long name of an option, broken in two where a word of it ends."""
+    breaks = [at for at, letter in enumerate(name, start=1) if letter in "_." and at < len(name)]
+    if len(name) <= LONGEST_NAME or not breaks:
+        return name
+    at = min(breaks, key=lambda at: abs(at - len(name) / 2))
+    return f"{name[:at]}\n{name[at:]}"
 
 
 def console_for(file: IO[str] | None = None, width: int | None = None) -> Console:

@@ -49,7 +49,7 @@ def _run(options: HitCurveOptions, out: Path) -> int:
     from workloads.formats import read
 
     path = str(options.workload.path)
-    requests = read(path, options.workload.format)
+    requests = read(path, options.workload.format, columns=options.workload.columns)
     wanted = options.workload.num_requests
     if wanted is not None:
         if wanted > len(requests):

@@ -31,7 +31,7 @@ class CurvePoint:
 
 def compute(trace: BlockTrace, options: HitCurveOptions) -> Iterator[CurvePoint]:
     """Yield the points by order and policy, smallest capacity first, unbounded last."""
-    bounds = [*options.capacities, None]
+    bounds = [*(options.capacities or default_capacities(trace.distinct)), None]
     for order in options.orders:
         deepest_first = order == "deepest_first"
         for policy in options.policies:
@@ -41,6 +41,12 @@ def compute(trace: BlockTrace, options: HitCurveOptions) -> Iterator[CurvePoint]
                 counts = (_simulated(trace, policy, b, deepest_first) for b in bounds)
             for bound, count in zip(bounds, counts, strict=True):
                 yield CurvePoint(policy, order, bound, count, len(trace.blocks))
+
+
+def default_capacities(distinct: int) -> list[int]:
+    """Return capacities in blocks, in two digits, over which a curve of so many blocks bends."""
+    shares = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    return sorted({max(1, round(float(f"{share * distinct:.2g}"))) for share in shares})
 
 
 def lru_counts(trace: BlockTrace, bounds: list[int | None], deepest_first: bool) -> list[int]:

@@ -9,6 +9,7 @@ from allocators.prefix import EVICTIONS
 from harness.command.arguments import parse_options
 from harness.errors import ConfigError
 from workloads.errors import WorkloadError, one_of, whole
+from workloads.spec import ColumnSpec
 
 ORDERS = ("touch", "deepest_first", "both")
 
@@ -23,7 +24,9 @@ nothing is pinned. LRU comes from one pass, the others are simulated.
                           token ids, or a folder of kv-cache-tester documents
   workload.format=auto    the format, where it is not recognised
   workload.num_requests=N only the first N requests
-  capacities=[1000,...]   in blocks; an unbounded cache is always added
+  workload.columns.arrival=NAME  its time, and .prompt, .output (docs/workloads.md)
+  capacities=[1000,...]   in blocks, by default 1, 2, 5, 10, 20 and 50 % of the trace's distinct
+                          blocks; an unbounded cache is always added
   policies=[lru]          of lru, lfu, fifo, s3fifo
   block_tokens=N          tokens a block; the trace's own by default (16 for token ids)
   order=touch             in which a prompt's blocks are touched: touch (from its start),
@@ -36,13 +39,14 @@ nothing is pinned. LRU comes from one pass, the others are simulated.
 class WorkloadOptions:
     path: str | None = None
     format: str = "auto"
+    columns: ColumnSpec = field(default_factory=ColumnSpec)
     num_requests: int | None = None
 
 
 @dataclass
 class HitCurveOptions:
     workload: WorkloadOptions = field(default_factory=WorkloadOptions)
-    capacities: list[int] = field(default_factory=lambda: [1000, 10_000, 30_000, 50_000, 100_000])
+    capacities: list[int] | None = None
     policies: list[str] = field(default_factory=lambda: ["lru"])
     block_tokens: int | None = None
     order: str = "touch"
@@ -65,7 +69,7 @@ def _checked(options: HitCurveOptions) -> HitCurveOptions:
         one_of("order", options.order, ORDERS)
         for policy in options.policies:
             one_of("policies", policy, EVICTIONS)
-        for capacity in options.capacities:
+        for capacity in options.capacities or ():
             whole("capacities", capacity, at_least=1)
         if options.block_tokens is not None:
             whole("block_tokens", options.block_tokens, at_least=1)
@@ -73,9 +77,10 @@ def _checked(options: HitCurveOptions) -> HitCurveOptions:
             whole("workload.num_requests", options.workload.num_requests, at_least=1)
     except WorkloadError as error:
         raise ConfigError(str(error)) from None
-    if not options.policies or not options.capacities:
+    if not options.policies or options.capacities == []:
         empty = "capacities" if options.policies else "policies"
         raise ConfigError(f"{empty}=[] leaves nothing to compute")
-    options.capacities = sorted(set(options.capacities))
+    if options.capacities is not None:
+        options.capacities = sorted(set(options.capacities))
     options.policies = list(dict.fromkeys(options.policies))
     return options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from harness.measure.options import USAGE, MeasureOptions, parse
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status.
 
-    0: every step is complete, skipped or not possible here; 1: one failed or was cut short;
+    0: every step is complete, skipped or not possible here; 1: one failed or was cut short, or
+    time was short and nothing was measured;
     2, after one line, for input that is wrong; 130 after Ctrl-C.
     """
     return run_command(_main, USAGE, arguments, writing="the records")
@@ -67,7 +68,16 @@ def _measure(options: MeasureOptions, command: str) -> int:
     print(f"Records in {out}; tables in {write_report(out)}")
     if interrupted:
         return INTERRUPTED
-    return FAILED if {"failed", "partial"} & set(found.values()) else OK
+    return _status(found)
+
+
+def _status(found: Mapping[str, str]) -> int:
+    """Return the exit status that the statuses of the steps come to."""
+    if {"failed", "partial"} & set(found.values()):
+        return FAILED
+    # That the environment could be described is no measurement.
+    measured = [name for name, status in found.items() if status == "ok" and name != "environment"]
+    return FAILED if "skipped" in found.values() and not measured else OK
 
 
 def _out(options: MeasureOptions, accelerator: dict | None) -> Path:

@@ -96,6 +96,12 @@ def test_a_sweep_ends_in_one_table(tmp_path):
         "allocators.paged.block_size=8,32", f"hydra.sweep.dir={tmp_path}/s", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    first, second, *rest = done.stdout.splitlines()
+    assert first.startswith("[1/2] block_size=8: paged ")
+    assert second.startswith("[2/2] block_size=32: paged ")
+    assert done.stdout.count("best of its column") == 1
+    assert done.stdout.count("Results in") == 1
+    assert max(map(len, rest[:-1])) <= 80
     table = done.stdout[done.stdout.rindex("block_size") :]
     assert "8 " in table
     assert "32 " in table

@@ -80,3 +80,17 @@ def test_the_callback_combines_below_the_sweep_directory(tmp_path, capsys):
 def test_an_empty_directory_is_no_sweep(tmp_path):
     with pytest.raises(ResultsError, match="no run of a sweep"):
         combine(tmp_path)
+
+
+def test_where_the_number_of_gpus_varies_there_is_a_rate_a_gpu(tmp_path):
+    for number, count in enumerate((1, 4)):
+        rate = Row("paged", metrics={"output_tokens_per_s": 100.0 * (number + 1)})
+        job(tmp_path, number, [f"hardware.count={count}", "seed=0"], [rate])
+    job(tmp_path, 2, ["hardware.count=2", "seed=0"], [Row("paged", "oom", "no room")])
+    file = io.StringIO()
+    combine(tmp_path, file=file)
+    lines = file.getvalue().splitlines()
+    assert "a GPU" in lines[1]
+    assert "100*" in next(line for line in lines if line.startswith("1 "))
+    assert " 50.0" in next(line for line in lines if line.startswith("4 "))
+    assert "per_gpu" not in (tmp_path / "sweep.csv").read_text()

@@ -2,8 +2,9 @@
 
 import io
 
+from harness.cli.columns import COLUMNS, Column
 from harness.cli.progress import bar
-from harness.cli.table import COLUMNS, Column, best_rows, print_table
+from harness.cli.table import best_rows, print_table
 from harness.results import Row
 from harness.results.numbers import short_number
 
@@ -97,3 +98,54 @@ def test_progress_is_silent_when_piped_and_draws_on_a_terminal():
             ended(10)
         assert bool(file.getvalue()) == file.isatty()
         assert ("paged" in file.getvalue()) == file.isatty()
+
+
+def test_a_table_that_is_too_wide_leaves_out_what_says_least_and_names_it():
+    rows = rows_of(**{column.metric: [0.1, 0.2] for column in COLUMNS})
+    for row in rows:
+        row.metrics.update(preemptions=0, prefix_hit_rate=0.5)
+    leading = [{"block_size": "16", "max_num_batched_tokens": "8192"}] * 2
+    text = printed(rows, leading=leading)
+    head = text.splitlines()[1]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "max_num_\n" in text.replace(" ", "\n")
+    assert "…" not in text
+    assert "Not shown, but in the results: " in text
+    hidden = " ".join(text[text.index("Not shown") :].split()).removesuffix(".")
+    assert hidden.endswith("preempt, hit %") or "preempt" in hidden
+    assert "req/s" in head
+    assert "tok/s" in head
+    whole = printed(rows, leading=leading, width=120)
+    assert "Not shown" not in whole
+
+
+def test_even_long_names_fit_80_columns():
+    rows = rows_of(**{column.metric: [0.1, 0.2] for column in COLUMNS})
+    leading = [{"model.name": "a-model-" * 6, "path": "file-" * 12}] * 2
+    text = printed(rows, leading=leading)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "req/s" in text
+
+
+def test_the_legend_explains_only_what_is_shown():
+    rows = rows_of(requests_per_s=[1.0, 2.0], saturated_token_share=[0.5, 0.6])
+    chosen = [c for c in COLUMNS if c.metric in rows[0].metrics]
+    text = printed(rows, columns=chosen)
+    assert "sat.: share of the pool that holds live KV while requests wait for memory." in " ".join(
+        text.split()
+    )
+    assert "saved" not in text
+
+
+def test_a_bar_of_a_sweep_leaves_nothing_behind():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    left = {}
+    for transient in (False, True):
+        file = Terminal()
+        with bar("paged", 10, file, transient=transient) as ended:
+            ended(10)
+        left[transient] = not file.getvalue().endswith("\x1b[2K")
+    assert left == {False: True, True: False}

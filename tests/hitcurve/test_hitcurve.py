@@ -15,7 +15,7 @@ from allocators.prefix.pool import Order
 from allocators.prefix.s3fifo import S3FifoOrder
 from harness.errors import ConfigError
 from harness.hitcurve.__main__ import main
-from harness.hitcurve.curve import lru_counts
+from harness.hitcurve.curve import default_capacities, lru_counts
 from harness.hitcurve.distances import NEVER, lru_hits, smaller_before, stack_distances
 from harness.hitcurve.policies import POLICIES, Cache, hits
 from harness.hitcurve.trace import BlockTrace, block_trace
@@ -212,6 +212,32 @@ def test_every_policy_and_order_is_a_line_of_the_table_and_the_csv(tmp_path, cap
 def test_a_capacity_beyond_every_number_of_blocks_is_an_unbounded_cache(tmp_path):
     trace = block_trace(read(write_trace(tmp_path / "t.jsonl", [[0, 1], [0, 1], [2]])), None)
     assert lru_counts(trace, [2**63 - 1, 2**63, 2**70, None], False) == [2] * 4
+
+
+def test_capacities_come_from_the_trace_and_their_columns_differ(tmp_path, capsys):
+    # 340 blocks, each asked for again at a distance of its own.
+    again = [[block] for size in (5, 30, 80, 225) for block in range(size)]
+    trace = write_trace(tmp_path / "t.jsonl", [[b] for b in range(340)] + again)
+    assert main([f"workload.path={trace}", f"out={tmp_path / 'o'}"]) == 0
+    with open(tmp_path / "o" / "hitcurve.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [r["capacity_blocks"] for r in rows] == ["3", "7", "17", "34", "68", "170", "inf"]
+    assert len({r["hits"] for r in rows}) > 3
+    assert max(map(len, capsys.readouterr().out.splitlines()[:4])) <= 80
+    assert default_capacities(1) == [1]
+    assert default_capacities(182_790) == [1_800, 3_700, 9_100, 18_000, 37_000, 91_000]
+
+
+def test_keys_of_a_trace_can_be_named(tmp_path, capsys):
+    trace = tmp_path / "ids.jsonl"
+    lines = [
+        {"id": i, "prompt_token_ids": [1] * 16, "output_len": 1, "time": 2 - i} for i in range(2)
+    ]
+    trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = [f"workload.path={trace}", f"out={tmp_path / 'o'}"]
+    assert main(arguments) == 2
+    assert "'time' seems to say when a request came" in capsys.readouterr().err
+    assert main([*arguments, "workload.columns.arrival=time"]) == 0
 
 
 @pytest.mark.parametrize("policy", ["lru", "fifo"])

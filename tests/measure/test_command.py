@@ -102,7 +102,7 @@ def test_a_step_that_fails_stops_no_other_and_keeps_what_it_had(tmp_path, monkey
 
 def test_nothing_is_begun_that_cannot_end(tmp_path, monkeypatch):
     plan(monkeypatch, environment=fine, comparison=fine)
-    assert main(["device=cpu", f"out={tmp_path}", "limit_s=4"]) == 0
+    assert main(["device=cpu", f"out={tmp_path}", "limit_s=4"]) == 1  # nothing was measured
     found = records(tmp_path)
     assert found["environment"]["status"] == "ok"
     assert found["comparison"]["status"] == "skipped"
@@ -110,7 +110,7 @@ def test_nothing_is_begun_that_cannot_end(tmp_path, monkeypatch):
     # Whoever runs it again with more time loses nothing to one who has less.
     plan(monkeypatch, comparison=fine)
     assert main(["device=cpu", f"out={tmp_path}", "limit_s=90"]) == 0
-    assert main(["device=cpu", f"out={tmp_path}", "limit_s=1"]) == 0
+    assert main(["device=cpu", f"out={tmp_path}", "limit_s=1"]) == 1
     assert records(tmp_path)["comparison"]["status"] == "ok"
 
 

@@ -5,7 +5,8 @@ burstgpt  BurstGPT: Timestamp (s),Model,Request tokens,Response tokens,Total tok
           failed request has 0 response tokens; it is skipped and counted.
 lengths   Lengths, with or without a time: num_prefill_tokens,num_decode_tokens (Sarathi-Serve,
           Vidur, vAttention), or prompt_length,output_length (AIBrix), or prompt_tokens,
-          output_tokens; time as arrived_at (s), timestamp_s or timestamp_ms.
+          output_tokens; time as arrived_at (s), or under a name that ends in its unit. Other names
+          are given by workload.columns.
 """
 
 from __future__ import annotations
@@ -16,18 +17,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from workloads.formats.columns import arrival_column, length_columns, unread
 from workloads.formats.rows import Rows
 from workloads.formats.source import read_lines, refuse, seconds, tokens
 from workloads.requests import RequestTable
+from workloads.spec import ColumnSpec
 
 AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 BURSTGPT = ("Timestamp", "Request tokens", "Response tokens")
-LENGTH_COLUMNS = (
-    ("num_prefill_tokens", "num_decode_tokens"),
-    ("prompt_length", "output_length"),
-    ("prompt_tokens", "output_tokens"),
-)
-TIME_UNITS_S = {"arrived_at": 1.0, "timestamp_s": 1.0, "timestamp_ms": 1e-3}
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?\Z")
 
@@ -69,21 +66,26 @@ def read_burstgpt(path: str | Path, first: int | None = None) -> RequestTable:
     return rows.table()
 
 
-def read_lengths(path: str | Path, first: int | None = None) -> RequestTable:
+def read_lengths(
+    path: str | Path, first: int | None = None, columns: ColumnSpec | None = None
+) -> RequestTable:
     """Lengths of prompt and output; a table without times unless a time column is there."""
-    header = header_of(path, *next(read_lines(path)))
-    known = [pair for pair in LENGTH_COLUMNS if set(pair) <= set(header)]
-    columns = known[0] if known else LENGTH_COLUMNS[0]
-    timed = [name for name in TIME_UNITS_S if name in header][:1]
+    columns = columns or ColumnSpec()
+    line, text = next(read_lines(path))
+    header = header_of(path, line, text)
+    names = length_columns(header, columns)
+    arrival = arrival_column(path, line, header, columns)
+    wanted = (*names, *(arrival[:1] if arrival else ()))
     rows = Rows(path, first)
-    for line, (prompt, output, *stamp) in _records(path, (*columns, *timed)):
-        request = tokens(path, line, columns[0], prompt), tokens(path, line, columns[1], output)
-        time_s = [
-            seconds(path, line, n, s, TIME_UNITS_S[n]) for n, s in zip(timed, stamp, strict=True)
-        ]
+    others = unread(header, wanted)
+    if others:
+        rows.notes.append(f"{path}: columns that are not read: {', '.join(others)}")
+    for line, (prompt, output, *stamp) in _records(path, wanted):
+        request = tokens(path, line, names[0], prompt), tokens(path, line, names[1], output)
+        time_s = [seconds(path, line, arrival[0], s, arrival[1]) for s in stamp if arrival]
         if rows.add(*request):
             rows.time_s.extend(time_s)
-            if not timed and rows.enough():
+            if arrival is None and rows.enough():
                 break
     return rows.table()
 
@@ -96,6 +98,9 @@ def _records(path: str | Path, wanted: tuple[str, ...]) -> Iterator[tuple[int, l
     missing = [name for name in wanted if name not in header]
     if missing:
         refuse(path, first, f"no column {', '.join(missing)}; the header is {','.join(header)}")
+    twice = [name for name in wanted if header.count(name) > 1]
+    if twice:
+        refuse(path, first, f"the header has column {twice[0]} more than once")
     places = [header.index(name) for name in wanted]
     for line, text in lines:
         try:

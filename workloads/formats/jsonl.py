@@ -7,6 +7,7 @@ bailian    Qwen Bailian: chat_id, parent_chat_id, timestamp (s), input_length, o
            turn, hash_ids of 16-token blocks. Turns arrive when recorded, whether or not the turn
            before has ended here.
 token_ids  Real prompts: id, prompt_token_ids, output_len and, in all lines or none, timestamp (s).
+           Other names are given by workload.columns.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from workloads.formats.columns import arrival_column
 from workloads.formats.rows import Rows, block_ids, whole_ids
 from workloads.formats.source import parse_json, read_lines, refuse, seconds, tokens
 from workloads.requests import RequestTable
+from workloads.spec import ColumnSpec
 
 MOONCAKE_BLOCK_TOKENS = 512
 BAILIAN_BLOCK_TOKENS = 16
@@ -53,25 +56,31 @@ def _read_hashed(
     return rows.table(block_tokens)
 
 
-def read_token_ids(path: str | Path, first: int | None = None) -> RequestTable:
+def read_token_ids(
+    path: str | Path, first: int | None = None, columns: ColumnSpec | None = None
+) -> RequestTable:
     """Prompts as their users made them, so an empty one is an error and not skipped."""
+    columns = columns or ColumnSpec()
     rows = Rows(path, first)
+    prompt_key, output_key = columns.prompt or "prompt_token_ids", columns.output or "output_len"
+    time_key, unit_s = "timestamp", 1.0
     seen: dict[str, int] = {}
     for line, record in _records(path):
+        if not seen and (columns.given or time_key not in record):
+            time_key, unit_s = arrival_column(path, line, list(record), columns) or (time_key, 1.0)
         name = str(_get(path, line, record, "id"))
         if name in seen:
             refuse(path, line, f"id {name!r} is already that of line {seen[name]}")
         seen[name] = line
-        ids = whole_ids(
-            path, line, "prompt_token_ids", _get(path, line, record, "prompt_token_ids")
-        )
+        ids = whole_ids(path, line, prompt_key, _get(path, line, record, prompt_key))
         if not len(ids):
-            refuse(path, line, "prompt_token_ids is empty; expected at least 1 token")
-        rows.add(len(ids), _count(path, line, record, "output_len"))
-        if len(seen) > 1 and ("timestamp" in record) != bool(rows.time_s):
-            refuse(path, line, "timestamp must be in every line or in none")
-        if "timestamp" in record:
-            rows.time_s.append(seconds(path, line, "timestamp", record["timestamp"]))
+            refuse(path, line, f"{prompt_key} is empty; expected at least 1 token")
+        rows.add(len(ids), _count(path, line, record, output_key))
+        if len(seen) > 1 and (time_key in record) != bool(rows.time_s):
+            refuse(path, line, f"{time_key} must be in every line or in none")
+        if time_key == columns.arrival or time_key in record:
+            value = _get(path, line, record, time_key)
+            rows.time_s.append(seconds(path, line, time_key, value, unit_s))
         rows.ids.append(name)
         rows.token_ids.append(ids)
         if not rows.time_s and rows.enough():
