@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.report import sections
+from harness.report.caveats import caveats
 from harness.report.charts.theme import CATEGORY_COLOURS, themed
 from harness.report.load import Collection, ReportError, Run, load_collection
 from harness.report.markdown import render_markdown
@@ -113,6 +114,7 @@ def _page(collection: Collection, title: str, panels: Panels) -> dict[str, Any]:
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "verdicts": [_emphasised(text, collection) for text in verdicts(collection)],
+        "caveats": [_emphasised(text, collection) for text in caveats(collection)],
         "collection": collection,
         "headers": list(collection.headers.values()),
         "columns": columns,

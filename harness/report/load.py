@@ -92,9 +92,23 @@ class Run:
 
     def idealised(self, allocator: str) -> bool:
         """Whether the allocator reads the output length, which no server knows beforehand."""
+        return self._knobs(allocator).get("reservation") in ("oracle", "pow2")
+
+    def prefix_index(self, allocator: str) -> str | None:
+        """`hash` or `radix`; None where the allocator finds no prefixes."""
+        index = self._knobs(allocator).get("prefix_index")
+        return None if index in (None, "none") else str(index)
+
+    def title(self, allocator: str) -> str:
+        """The allocator's name, and its prefix index where neither name nor options say it."""
+        index = self.prefix_index(allocator)
+        said = f"allocators.{allocator}.prefix_index" in self.options or index == allocator
+        return allocator if index is None or said else f"{allocator} ({index})"
+
+    def _knobs(self, allocator: str) -> dict[str, Any]:
         allocators = self.config.get("allocators")
         knobs = allocators.get(allocator) if isinstance(allocators, dict) else None
-        return isinstance(knobs, dict) and knobs.get("reservation") in ("oracle", "pow2")
+        return knobs if isinstance(knobs, dict) else {}
 
 
 @dataclass
@@ -146,16 +160,28 @@ def _read_run(path: Path, name: str | None = None) -> Run:
     except ResultsError as error:
         raise ReportError(str(error)) from error
     folder = path if path.is_dir() else path.parent
+    rows = summary_rows(summary)
     return Run(
         name or folder.resolve().name,
         folder,
         summary["config"],
         summary["environment"],
-        summary_rows(summary),
+        rows + _never_run(summary["config"], rows),
         _UNKNOWN,
         _command(folder),
         {row["allocator"]: row["totals"] for row in summary["rows"]},
     )
+
+
+def _never_run(config: dict[str, Any], rows: Sequence[Row]) -> list[Row]:
+    """A row for each allocator that was chosen and has none, for the run was killed before."""
+    chosen = config.get("allocators")
+    known = {row.allocator for row in rows}
+    return [
+        Row(name, "error", "did not end: the run was killed before")
+        for name in (chosen if isinstance(chosen, dict) else {})
+        if name not in known
+    ]
 
 
 def _read_sweep(path: Path) -> list[Run]:

@@ -63,6 +63,7 @@ MAIN: tuple[Shown, ...] = (
     Shown("tpot_mean_s", "TPOT", "ms", 1000.0),
     Shown("normalized_latency_mean_s", "Norm. latency", "ms/token", 1000.0),
     Shown("preemptions", "Preempted", "requests"),
+    Shown("prefix_hit_rate", "Prefix hits", "% of tokens", 100.0),
     Shown("sharing_saved", "Shared", "% of blocks", 100.0),
 )
 COSTS: tuple[Shown, ...] = (

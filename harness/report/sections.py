@@ -15,10 +15,11 @@ from harness.results.runlog import Row
 
 @dataclass
 class ResultLine:
-    """One line of a table: its run's options, its allocator, and a cell for each metric."""
+    """One line of a table: its run's options, its allocator by name, a cell for each metric."""
 
     options: list[str]
     row: Row
+    name: str
     colour: str
     idealised: bool
     first: bool
@@ -45,7 +46,15 @@ def result_lines(collection: Collection, shown: Sequence[Shown]) -> list[ResultL
             options = [str(run.options.get(name, "")) for name in collection.headers]
             colour = allocator_colour(row.allocator)
             lines.append(
-                ResultLine(options, row, colour, run.idealised(row.allocator), index == 0, cells)
+                ResultLine(
+                    options,
+                    row,
+                    run.title(row.allocator),
+                    colour,
+                    run.idealised(row.allocator),
+                    index == 0,
+                    cells,
+                )
             )
     return lines
 
@@ -75,7 +84,7 @@ def all_metrics(collection: Collection, run: Run) -> dict[str, Any]:
     """Every metric with its definition, and its value in each row of the run."""
     return {
         "label": run.label(collection.headers),
-        "allocators": [row.allocator for row in run.ok_rows],
+        "allocators": [run.title(row.allocator) for row in run.ok_rows],
         "lines": [
             (metric, [_full_text(row.metrics.get(metric.name)) for row in run.ok_rows])
             for metric in METRICS

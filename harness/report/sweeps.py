@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.report.charts.lines import Line, LineAxes
 from harness.report.load import Collection, Run
 from harness.report.numbers import Shown, number
-from harness.report.verdict import is_numeric, is_rate
+from harness.report.sweep_verdict import is_numeric, is_rate
 
 _NORMALIZED = "normalized_latency_mean_s"
 #: more lines than that cannot be told apart

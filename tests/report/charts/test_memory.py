@@ -37,7 +37,9 @@ def test_a_run_that_is_read_back_knows_what_was_cached_while_nothing_ran(tmp_pat
     metrics = summarize(log)
     write_run(tmp_path, {}, {}, [Row(log.allocator, metrics=metrics)], [log])
     (loaded,) = load_collection([tmp_path]).runs
-    (back,) = read_logs(tmp_path, loaded.totals).values()
+    logs, problems = read_logs(tmp_path, loaded.totals)
+    assert problems == []
+    (back,) = logs.values()
     assert metrics["cached_share"] > 0.05
     expected = [metrics[f"{category}_share"] for category in CATEGORIES]
     assert means(back, 100) == pytest.approx(expected)
