@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.report.numbers import PER_GPU
 from harness.results.errors import ResultsError
 from harness.results.options import FREE_OPTIONS, flat, short_names, varied
 from harness.results.reader import load_summary, summary_rows
@@ -82,10 +84,17 @@ class Run:
             return gpu.get("name")
         return self.environment.get("cpu_model")
 
+    @property
+    def gpus(self) -> int | None:
+        """`hardware.count`; None where the run does not say."""
+        hardware = self.config.get("hardware")
+        count = hardware.get("count") if isinstance(hardware, dict) else None
+        return count if isinstance(count, int) and count > 0 else None
+
     def label(self, headers: dict[str, str]) -> str:
         """`block_size 16, rate 2`: what tells this run from the others; empty for a lone one."""
         return ", ".join(
-            str(value) if name == "run" else f"{headers[name]} {value}"
+            str(value) if name in ("run", "times") else f"{headers[name]} {value}"
             for name, value in self.options.items()
             if name in headers
         )
@@ -139,12 +148,38 @@ def load_collection(paths: Iterable[str | Path]) -> Collection:
         _infer_options(runs)
     names = varied(run.options for run in runs)
     if len(runs) > 1 and (not names or (len(names) > _MOST_VARIED and not recorded)):
-        for run in runs:
-            run.options = {"run": run.name}
+        for run, name in zip(runs, _names(runs), strict=True):
+            run.options = {"run": name}
         names = ["run"]
+    mixed = len({run.measured for run in runs}) > 1
+    if mixed and not any(name.partition(".")[0] == "executor" for name in names):
+        for run in runs:
+            run.options["times"] = "measured" if run.measured else "simulated"
+        names.append("times")
+    _divide_by_gpus(runs)
     for run in runs:
         run.options = {name: run.options.get(name, "") for name in names}
     return Collection(runs, short_names(names))
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The directories' names, with those of the folders they are in where names are the same."""
+    if len({run.name for run in runs}) == len(runs):
+        return [run.name for run in runs]
+    paths = [run.path.resolve() for run in runs]
+    common = Path(os.path.commonpath(paths))
+    return [path.relative_to(common).as_posix() for path in paths]
+
+
+def _divide_by_gpus(runs: Sequence[Run]) -> None:
+    """Give every row what it puts out a GPU, where their number varies."""
+    if len({run.gpus for run in runs}) < 2:
+        return
+    for run in runs:
+        for row in run.ok_rows:
+            output_per_s = row.metrics.get("output_tokens_per_s")
+            if run.gpus and output_per_s is not None:
+                row.metrics[PER_GPU] = output_per_s / run.gpus
 
 
 _UNKNOWN: dict[str, Any] = {}

@@ -68,9 +68,7 @@ def knob_lines(collection: Collection) -> list[tuple[list[Line], LineAxes]]:
             if not values or max(values) - min(values) <= _MOVES * abs(max(values, key=abs)):
                 continue
             title = f"{metric.title} by {header}"
-            what = LineAxes(
-                title, header, metric.unit, ticks, from_zero=False, named=len(lines) > 1
-            )
+            what = LineAxes(title, header, metric.unit, ticks, named=len(lines) > 1)
             charts.append((lines, what))
     return charts
 
