@@ -114,7 +114,7 @@ def _page(collection: Collection, title: str, panels: Panels) -> dict[str, Any]:
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "verdicts": [_emphasised(text, collection) for text in verdicts(collection)],
-        "caveats": [_emphasised(text, collection) for text in caveats(collection)],
+        "caveats": caveats(collection),
         "collection": collection,
         "headers": list(collection.headers.values()),
         "columns": columns,

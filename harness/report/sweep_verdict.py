@@ -180,7 +180,7 @@ def knobs_verdict(collection: Collection, runs: Sequence[Run]) -> list[str]:
     parts = [
         f"{title} {percent(loss)}" for title, loss in sorted(worth.items(), key=lambda w: -w[1])
     ]
-    sentence = f"Take {best.allocator} with {at.label(headers)}: {speed(best)}, the most of "
+    sentence = f"Take {best.allocator} with {at.label(headers)}: {speed(best)}, the best of "
     sentence += f"{len(settings)} settings."
     if parts:
         sentence += f" At it, the worst other value costs: {', '.join(parts)}."

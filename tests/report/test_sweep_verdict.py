@@ -57,7 +57,7 @@ def test_several_knobs_have_one_answer_with_the_worth_of_each():
     speeds = {(16, 0.0): 100.0, (16, 0.1): 99.5, (64, 0.0): 80.0, (64, 0.1): 20.0}
     said = verdicts(knobs(speeds))[0]
     assert said == (
-        "Take paged with block_size 16, watermark 0.0: 100 output tokens/s, the most of 4 "
+        "Take paged with block_size 16, watermark 0.0: 100 output tokens/s, the best of 4 "
         "settings. At it, the worst other value costs: block_size 20\u00a0%. Within noise "
         "(1.0\u00a0%): watermark."
     )
