@@ -16,9 +16,10 @@ from harness.results.runlog import Row
 def run_verdict(run: Run) -> list[str]:
     """The choice for one run: what it serves, against which others, why, and what it costs."""
     rows = run.ok_rows
+    titled = [(run.title(row.allocator), row) for row in rows]
     if len(rows) == 1:
         alone = f"{rows[0].allocator} serves {speed(rows[0])}; nothing to compare it with."
-        return [alone, *prefix_hits(run)]
+        return [alone, *prefix_hits(titled)]
     ranked = rank(rows)
     best = ranked[0]
     sentences = []
@@ -40,7 +41,7 @@ def run_verdict(run: Run) -> list[str]:
         sentences.insert(0, f"{choice} {best.allocator}: {_serves_most(best, others)}")
     if len(sentences) == 2:
         sentences.reverse()
-    return sentences + _reservations(best, rows) + prefix_hits(run)
+    return sentences + _reservations(best, rows) + prefix_hits(titled)
 
 
 def _serves_most(best: Row, others: Sequence[Row]) -> str:
@@ -109,11 +110,11 @@ def _reservations(best: Row, rows: Sequence[Row]) -> list[str]:
     return [f"Against it: {'; '.join(notes)}."] if notes else []
 
 
-def prefix_hits(run: Run) -> list[str]:
-    """The hit rate of every prefix cache of the run, in one sentence, if there is any."""
+def prefix_hits(titled: Sequence[tuple[str, Row]]) -> list[str]:
+    """The hit rate of every prefix cache, in one sentence, if there is any."""
     rates = [
-        f"{run.title(row.allocator)} {percent(row.metrics['prefix_hit_rate'])}"
-        for row in run.ok_rows
+        f"{title} {percent(row.metrics['prefix_hit_rate'])}"
+        for title, row in titled
         if row.metrics.get("prefix_hit_rate") is not None
     ]
     return [f"Tokens found in the prefix cache: {', '.join(rates)}."] if rates else []

@@ -7,7 +7,7 @@ normalized latency. A sweep is answered as a whole, what limits the answer stand
 from __future__ import annotations
 
 from harness.report.load import Collection
-from harness.report.run_verdict import run_verdict
+from harness.report.run_verdict import prefix_hits, run_verdict
 from harness.report.sweep_verdict import (
     best_run_verdict,
     is_numeric,
@@ -16,6 +16,9 @@ from harness.report.sweep_verdict import (
     knobs_verdict,
     rate_verdict,
 )
+
+#: hit rates of more runs than that are left to the table
+_MOST_HITS = 6
 
 
 def verdicts(collection: Collection) -> list[str]:
@@ -50,6 +53,8 @@ def _verdicts(collection: Collection) -> list[str]:
     if len(collection.headers) == 1 and numeric and len(runs) > 1:
         return knob_verdict(collection, runs, numeric[0])
     if collection.one_row_each:
-        return knobs_verdict(collection, runs) or best_run_verdict(collection, runs)
+        best = knobs_verdict(collection, runs) or best_run_verdict(collection, runs)
+        titled = [(run.label(collection.headers), run.ok_rows[0]) for run in runs]
+        return best + prefix_hits(titled if len(titled) <= _MOST_HITS else [])
     each = [f"{run.label(collection.headers)}: {run_verdict(run)[0]}" for run in runs]
     return knobs_verdict(collection, runs) + each

@@ -102,3 +102,16 @@ def test_tables_and_charts_say_which_index(tmp_path):
     assert ">paged (hash)</text>" in html.replace("</tspan>", "")
     assert 'data-v="radix"' in html, "what the name says is not said again"
     assert "| paged (hash)" in markdown
+
+
+def test_a_sweep_over_indices_says_the_hit_rate_of_each():
+    option = "allocators.paged.prefix_index"
+    runs = [
+        Run(index, Path(), {}, {}, [row("paged", prefix_hit_rate=rate)], {option: index})
+        for index, rate in (("hash", 0.18), ("radix", 0.06))
+    ]
+    said = verdicts(Collection(runs, {option: "prefix_index"}))
+    assert said[-1] == (
+        "Tokens found in the prefix cache: prefix_index hash 18\u00a0%, "
+        "prefix_index radix 6.0\u00a0%."
+    )
