@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from harness.report import sections
 from harness.report.caveats import caveats
 from harness.report.charts.theme import CATEGORY_COLOURS, themed
-from harness.report.load import Collection, ReportError, Run, load_collection
+from harness.report.collection import Collection, Run
+from harness.report.load import ReportError, load_collection
 from harness.report.markdown import render_markdown
 from harness.report.panels import DETAILED_RUNS, Panels
 from harness.report.verdict import verdicts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
 from harness.report.numbers import percent
 from harness.report.ranking import listed
 from harness.results.runlog import Row

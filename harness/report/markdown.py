@@ -10,7 +10,7 @@ from harness.command.tables import markdown_table
 from harness.report.caveats import caveats
 from harness.report.charts import FIGURES
 from harness.report.charts.waste import share_basis
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
 from harness.report.numbers import Shown, percent
 from harness.report.sections import cost_columns, main_columns, result_lines
 from harness.report.verdict import verdicts

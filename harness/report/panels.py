@@ -10,7 +10,7 @@ from harness.report.charts import latency, memory, throughput, waste
 from harness.report.charts.chart import HALF_IN, PAGE_IN, Chart, Variant
 from harness.report.charts.lines import Line, LineAxes, draw
 from harness.report.charts.svg import inline_svg
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
 from harness.report.memory_map import memory_maps
 from harness.report.sweeps import curve_lines, knob_lines
 from harness.results.reader import read_logs

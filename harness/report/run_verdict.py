@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.load import Run
+from harness.report.collection import Run
 from harness.report.numbers import percent, spoken, times
 from harness.report.ranking import CLOSE, latency, output, rank, speed
 from harness.results.runlog import Row

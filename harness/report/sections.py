@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report.charts.theme import allocator_colour
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
 from harness.report.numbers import COSTS, MAIN, UNDEFINED, Shown
 from harness.results.metrics import METRICS
 from harness.results.runlog import Row

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.report.charts.lines import Line, LineAxes
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
+from harness.report.knob_verdict import is_numeric, is_rate
 from harness.report.numbers import Shown, number
-from harness.report.sweep_verdict import is_numeric, is_rate
 
 _NORMALIZED = "normalized_latency_mean_s"
 #: more lines than that cannot be told apart

@@ -6,16 +6,16 @@ normalized latency. A sweep is answered as a whole, what limits the answer stand
 
 from __future__ import annotations
 
-from harness.report.load import Collection
-from harness.report.run_verdict import prefix_hits, run_verdict
-from harness.report.sweep_verdict import (
+from harness.report.collection import Collection
+from harness.report.knob_verdict import (
     best_run_verdict,
     is_numeric,
     is_rate,
     knob_verdict,
     knobs_verdict,
-    rate_verdict,
 )
+from harness.report.rate_verdict import rate_verdict
+from harness.report.run_verdict import prefix_hits, run_verdict
 
 #: hit rates of more runs than that are left to the table
 _MOST_HITS = 6

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.report.caveats import caveats
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
 from harness.report.verdict import verdicts
 from harness.results import Row
 from tests.report.runs import sweep, write

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
 from harness.report.verdict import verdicts
 from harness.results import Row
 from tests.report.runs import config

@@ -2,7 +2,8 @@
 
 import pytest
 
-from harness.report.load import Collection, ReportError, Run, load_collection
+from harness.report.collection import Collection, Run
+from harness.report.load import ReportError, load_collection
 from harness.report.sweeps import curve_lines, knob_lines
 from harness.report.verdict import verdicts
 from harness.results import Row

@@ -1,44 +1,16 @@
-"""What a sweep says as a whole: how far each allocator holds, and what each knob is worth."""
+"""What a sweep of knobs says as a whole: the best setting, and what each knob is worth at it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from harness.report.load import Collection, Run
-from harness.report.numbers import percent, spoken
-from harness.report.ranking import CLOSE, latency, listed, output, rank, speed
-from harness.report.run_verdict import run_verdict
+from harness.report.collection import Collection, Run
+from harness.report.numbers import percent
+from harness.report.ranking import CLOSE, listed, output, rank, speed
 from harness.results.runlog import Row
 
 #: options that say what is served, by what and where: nothing that a user turns to serve it better
 _GIVEN = ("workload", "sampling", "model", "hardware", "executor", "cost_model", "memory", "seed")
-
-
-@dataclass(frozen=True)
-class _Limit:
-    """A latency that may be at most `times` the best one at the lowest rate.
-
-    Means hide what a few requests go through, so the tails are held too. Their factor is that of
-    the strict objective of Sarathi-Serve (OSDI 2024).
-    """
-
-    name: str
-    unit: str
-    value: Callable[[Row], float | None]
-    times: float
-
-
-_LIMITS = (
-    _Limit(
-        "normalized latency",
-        "ms/token",
-        lambda row: 1000 * latency(row),
-        2.0,
-    ),
-    _Limit("TTFT p99", "s", lambda row: row.metrics.get("ttft_p99_s"), 5.0),
-    _Limit("TPOT p99", "s", lambda row: row.metrics.get("tpot_p99_s"), 5.0),
-)
 
 
 def is_rate(option: str) -> bool:
@@ -51,72 +23,6 @@ def is_numeric(runs: Sequence[Run], name: str) -> bool:
     values = [run.options.get(name) for run in runs]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return numbers and len(set(values)) > 1
-
-
-def rate_verdict(runs: Sequence[Run], rate: str) -> list[str]:
-    """Up to which rate each allocator holds its latencies, tails too; the choice at the highest."""
-    runs = sorted(
-        (run for run in runs if isinstance(run.options.get(rate), int | float)),
-        key=lambda run: run.options[rate],
-    )
-    if not runs:
-        return []
-    at_most = _most_allowed(runs[0])
-    rates = [run.options[rate] for run in runs]
-    held: dict[str, float] = {}
-    names = list(dict.fromkeys(row.allocator for run in runs for row in run.ok_rows))
-    for name in names:
-        for run in runs:
-            row = next((row for row in run.ok_rows if row.allocator == name), None)
-            if row is None or not _within(row, at_most):
-                break
-            held[name] = run.options[rate]
-    at_highest = f"At {spoken(rates[-1])} requests/s: {run_verdict(runs[-1])[0]}"
-    if not held:
-        return [at_highest]
-    top = max(held.values())
-    best = [name for name in names if held.get(name) == top]
-    rest = [f"{name} {spoken(held[name])}" for name in names if held.get(name, top) != top]
-    rest += [f"{name} no rate tried" for name in names if name not in held]
-    limits = [f"{limit.name} under {spoken(at_most[limit])} {limit.unit}" for limit in at_most]
-    factors = listed([f"{limit.times:g}" for limit in at_most])
-    sentences = [
-        f"{listed(best)} hold{'s' * (len(best) == 1)} {listed(limits)} ({factors} times the best "
-        f"at {spoken(rates[0])} requests/s) up to {spoken(top)} requests/s"
-        f"{'; ' + ', '.join(rest) if rest else ''}. {_grid(rates, top)}"
-    ]
-    there = next(run for run in runs if run.options[rate] == top)
-    tails = [
-        f"{spoken(row.metrics['ttft_p99_s'])} s with {row.allocator}"
-        for row in there.ok_rows
-        if row.allocator in best and row.metrics.get("ttft_p99_s") is not None
-    ]
-    if len(tails) > 1:
-        sentences.append(f"At {spoken(top)} requests/s TTFT p99 is {listed(tails)}.")
-    return [*sentences, at_highest]
-
-
-def _most_allowed(lowest: Run) -> dict[_Limit, float]:
-    """What each latency may be at most; those that no row of the lowest rate has are left out."""
-    allowed = {}
-    for limit in _LIMITS:
-        values = [value for row in lowest.ok_rows if (value := limit.value(row)) is not None]
-        if values:
-            allowed[limit] = limit.times * min(values)
-    return allowed
-
-
-def _within(row: Row, at_most: dict[_Limit, float]) -> bool:
-    values = {limit: limit.value(row) for limit in at_most}
-    return all(value is None or value <= at_most[limit] for limit, value in values.items())
-
-
-def _grid(rates: Sequence[float], top: float) -> str:
-    """How the rates that were tried limit the answer."""
-    above = [rate for rate in rates if rate > top]
-    if not above:
-        return f"No higher rate was tried: {spoken(top)} is a lower bound."
-    return f"The next rate tried is {spoken(above[0])}: what holds in between is not known."
 
 
 def knob_verdict(collection: Collection, runs: Sequence[Run], option: str) -> list[str]:
