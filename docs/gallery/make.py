@@ -42,6 +42,19 @@ _POOL = ("kv_tokens=15805",)
 _BLOCKS = ("+workload=sharegpt", "workload.num_requests=200", "allocator=[paged]", *_POOL)
 _SIZES = ("allocators.paged.block_size=8,16,32,64,128,256",)
 _RATES = ("+workload=sharegpt", "workload.num_requests=150", "workload.rate=0.5,1,2,4", *_POOL)
+_CHATS = ("+workload=conversation", "workload.num_requests=400", *_POOL)
+_INDICES = (
+    "allocator=[paged]",
+    "allocators.paged.prefix_index=hash",
+    "+allocators.radix={_target_: allocators.paged.Paged, block_size: 16, prefix_index: radix}",
+)
+_REAL = (
+    "+workload=beam",
+    "workload.num_requests=24",
+    "executor=model",
+    "model=llama-tiny",
+    "allocator=[paged,virtual]",
+)
 PICTURES = (
     Picture("beam", "Beam search, five allocators", (*_BEAM, *_MAP)),
     Picture(
@@ -53,6 +66,10 @@ PICTURES = (
         1260,
     ),
     Picture("block-size", "What the block size does", ("-m", *_BLOCKS, *_SIZES)),
+    Picture(
+        "prefix-index", "Prefix sharing by hash and by radix tree, on chats", (*_CHATS, *_INDICES)
+    ),
+    Picture("real", "A model really run, on a CPU", _REAL, "dark"),
     Picture("rate", "How much load each allocator holds", ("-m", *_RATES)),
 )
 

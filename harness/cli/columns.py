@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.results.metrics import BY_NAME, Direction
 from harness.results.numbers import short_number
 
 MARK = "*"
@@ -25,7 +26,12 @@ class Column:
     header: str
     scale: float = 1.0
     about: str = ""
-    direction: str | None = None
+    direction: Direction | None = None
+
+    @property
+    def better(self) -> Direction:
+        """Which values are better."""
+        return self.direction or BY_NAME[self.metric].direction
 
     def text(self, value: float | int | None) -> str:
         """The value in at most six characters or so, `-` where it is undefined."""
@@ -63,12 +69,16 @@ SPARED = (
 )  # fmt: skip
 
 
-def legend(shown: Sequence[Column], columns: Sequence[Column]) -> str:
-    """Return what stands below a table: what its heads mean, and which of `columns` are hidden."""
+def legend(shown: Sequence[Column], columns: Sequence[Column], by_run: bool = False) -> str:
+    """Return what stands below a table: what its heads mean, and which of `columns` are hidden.
+
+    `by_run` says that the best are marked within each run of a sweep.
+    """
     about = [column.about for column in shown if column.about]
     if about and about[0].startswith("sat."):
         about[0] = "sat.: share of the pool that holds live KV while requests wait for memory"
-    text = f"{MARK} best of its column. {'; '.join(about)}{'.' * bool(about)}"
+    best = "best of its column and run" if by_run else "best of its column"
+    text = f"{MARK} {best}. {'; '.join(about)}{'.' * bool(about)}"
     hidden = [c.header.replace("-\n", "").replace("\n", " ") for c in columns if c not in shown]
     if hidden:
         text += f" Not shown, but in the results: {', '.join(hidden)}."

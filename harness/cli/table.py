@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from harness.cli.columns import COLUMNS, HIT, MARK, NARROW, SPARED, Column, legend
-from harness.results.metrics import BY_NAME
+from harness.results.best import best_rows
 from harness.results.outputs import outputs_sentence
 from harness.results.runlog import Row
 
@@ -45,7 +45,8 @@ def print_table(
     table, shown = _fitted(console, rows, leading, columns, limit)
     console.print(table, width=limit, crop=False)
     if any(row.ok for row in rows):
-        console.print(legend(shown, columns), style="dim", highlight=False)
+        by_run = 1 < len(set(_runs(rows, leading))) < len(rows)
+        console.print(legend(shown, columns, by_run), style="dim", highlight=False)
     outputs = None if leading else outputs_sentence(rows)
     if outputs:
         console.print(f"outputs: {outputs}", markup=False, highlight=False)
@@ -63,23 +64,9 @@ def print_location(run_dir: Path | str, *, file: IO[str] | None = None) -> None:
     console.print(f"Results in {run_dir}", markup=False, highlight=False, soft_wrap=True)
 
 
-def best_rows(rows: Sequence[Row], column: Column) -> set[int]:
-    """Indices of the rows that are best in a column, as it is printed.
-
-    Empty when the metric has no direction, or when nothing is better than anything else. Rows that
-    print the same are tied: a star for a digit that nobody sees would be noise.
-    """
-    direction = column.direction or BY_NAME[column.metric].direction
-    values = {
-        index: row.metrics[column.metric]
-        for index, row in enumerate(rows)
-        if row.ok and row.metrics.get(column.metric) is not None
-    }
-    texts = {index: column.text(value) for index, value in values.items()}
-    if direction == "none" or len(set(texts.values())) < 2:
-        return set()
-    best = (max if direction == "higher" else min)(values, key=values.__getitem__)
-    return {index for index, text in texts.items() if text == texts[best]}
+def _runs(rows: Sequence[Row], leading: Sequence[dict[str, str]] | None) -> list[tuple]:
+    """Of each row what tells its run from the others."""
+    return [tuple(cells.items()) for cells in leading] if leading else [()] * len(rows)
 
 
 def _fitted(
@@ -122,7 +109,8 @@ def _table(
         # The space stands over the place of the star.
         header = "\n".join(f"{line} " for line in column.header.split("\n"))
         table.add_column(header, justify="right", no_wrap=True)
-    best = [best_rows(rows, column) for column in columns]
+    runs = _runs(rows, leading)
+    best = [best_rows(rows, runs, column.metric, column.better, column.text) for column in columns]
     for index, row in enumerate(rows):
         cells = [Text(leading[index].get(name, "")) for name in headers] if leading else []
         cells.append(Text(row.allocator))

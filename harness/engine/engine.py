@@ -7,14 +7,14 @@ from functools import partial
 
 import numpy as np
 
-from allocators.base import Allocator, Grant, IntArray
+from allocators.base import Allocator, Grant, IntArray, Usage
 from harness.engine.arrivals import NO_MORE, Arrivals
 from harness.engine.beams import drawn_lineage, open_lineage
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.executor import Executor, Samples
 from harness.engine.group import Group
 from harness.engine.host_time import HostTime
-from harness.engine.meter import Meter, request_columns
+from harness.engine.meter import Meter, category_bytes, request_columns
 from harness.engine.observer import Observer, StepView
 from harness.engine.plan import Plan
 from harness.engine.running import NO_ROWS
@@ -146,7 +146,7 @@ class Engine:
         running = scheduler.running
         usage = self._allocator.usage(running.rows, running.finals, plan.steps)
         if self._observers:
-            self._show(plan, start_s, ends_s)
+            self._show(plan, start_s, ends_s, usage)
         for group in plan.started:
             group.first_token_s = self._now_s
         batch, saturated = len(running), scheduler.saturated
@@ -184,8 +184,15 @@ class Engine:
         """End of each step; summed one by one, so that many steps at once end at the same bits."""
         return np.cumsum(np.concatenate([[self._now_s], seconds]))[1:]
 
-    def _show(self, plan: Plan, start_s: float, ends_s: np.ndarray) -> None:
-        running = self._scheduler.running
-        view = StepView(len(self._meter), start_s, ends_s, plan, running, self._allocator)
+    def _show(self, plan: Plan, start_s: float, ends_s: np.ndarray, usage: Usage) -> None:
+        view = StepView(
+            len(self._meter),
+            start_s,
+            ends_s,
+            plan,
+            self._scheduler.running,
+            self._allocator,
+            category_bytes(usage, self._scheduler.saturated),
+        )
         for observer in self._observers:
             observer.on_step(view)

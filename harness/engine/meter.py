@@ -40,7 +40,7 @@ class Meter:
         """Append len(ends_s) steps that follow each other without a gap from `start_s` on.
 
         `every` holds for each of them; `first` counts happen in the first, and `last` overrides
-        what differs at the end of the last.  Free memory is external while a request waits for it.
+        what differs at the end of the last.
         """
         n = len(ends_s)
         self._reserve(n)
@@ -55,12 +55,8 @@ class Meter:
         put["blocks_in_use"][at] = usage.pages
         put["logical_blocks"][at] = usage.logical_pages
         put["metadata_bytes"][at] = usage.metadata_bytes
-        put["token_bytes"][at] = usage.token
-        put["reserved_bytes"][at] = usage.reserved
-        put["internal_bytes"][at] = usage.internal
-        put["cached_bytes"][at] = usage.cached
-        put["external_bytes"][at] = usage.round_up + usage.free if saturated else usage.round_up
-        put["idle_bytes"][at] = 0 if saturated else usage.free
+        for name, category in category_bytes(usage, saturated).items():
+            put[f"{name}_bytes"][at] = category
         for name, value in every.items():
             put[name][at] = value
         for name, value in first.items():
@@ -79,6 +75,18 @@ class Meter:
         more = max(capacity, n)
         for name, column in self._columns.items():
             self._columns[name] = np.concatenate([column, np.zeros(more, dtype=column.dtype)])
+
+
+def category_bytes(usage: Usage, saturated: bool) -> dict[str, IntArray]:
+    """Bytes of each category, [steps]; free memory is external while a request waits for it."""
+    return {
+        "token": usage.token,
+        "reserved": usage.reserved,
+        "internal": usage.internal,
+        "external": usage.round_up + usage.free if saturated else usage.round_up,
+        "cached": usage.cached,
+        "idle": np.zeros_like(usage.free) if saturated else usage.free,
+    }
 
 
 def request_columns(groups: Sequence[Group], requests: RequestTable) -> dict[str, np.ndarray]:

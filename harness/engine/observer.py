@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from allocators.base import Allocator
+from allocators.base import Allocator, IntArray
 from harness.engine.plan import Plan
 from harness.engine.running import Running
 
@@ -18,6 +19,7 @@ class StepView:
 
     `first` is the number of the first step and `ends_s` the end of each. Lengths and addresses are
     those of the last step; each decoding sequence had one slot less a step earlier.
+    `category_bytes` are [steps] bytes of each of the memory categories.
     """
 
     first: int
@@ -26,6 +28,7 @@ class StepView:
     plan: Plan
     running: Running
     allocator: Allocator
+    category_bytes: Mapping[str, IntArray]
 
     @property
     def steps(self) -> int:

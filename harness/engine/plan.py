@@ -67,7 +67,11 @@ class Plan:
     started: list[Group] = field(default_factory=list)
     steps: int = 1
     draft_steps: int = 0  # of a draft model, one after the other, before this step
-    preemptions: int = 0
+    preempted: list[Group] = field(default_factory=list)
+
+    @property
+    def preemptions(self) -> int:
+        return len(self.preempted)
 
     @property
     def computed_groups(self) -> list[Group]:

@@ -1,9 +1,9 @@
 """A trace of a run that Perfetto and chrome://tracing open: option `harness.trace=chrome`.
 
-One process an allocator. Its tracks: steps with what they computed, counters of memory operations
-and of the batch, and instants for admissions and preemptions. Times are microseconds on the run's
-clock. The format is the JSON of Chrome's Trace Event Format: `X` complete, `C` counter, `i`
-instant, `M` name.
+One process an allocator. Its tracks: steps with what they computed, counters of the memory by
+category, of memory operations and of the batch, and instants that name who is computed and who is
+preempted. Times are microseconds on the run's clock. The format is the JSON of Chrome's Trace Event
+Format: `X` complete, `C` counter, `i` instant, `M` name.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.engine.group import Group
 from harness.engine.observer import StepView
 from harness.results.atomic import replacing
 
@@ -74,9 +75,10 @@ class TraceRecorder:
             }
         )
         for group in computed:
-            self._instant(f"compute {self.name_of(group.index)}", start_us, group.prompt_tokens)
-        if plan.preemptions:
-            self._instant(f"preempted {plan.preemptions}", start_us, None)
+            self._instant("compute", group, start_us)
+        for group in plan.preempted:
+            self._instant("preempted", group, start_us)
+        self._memory(step)
         self._counter("requests in the batch", start_us, {"requests": len(step.running)})
         # A counter keeps its value until told otherwise, so quiet steps need none.
         busy = any(memory.values())
@@ -84,22 +86,38 @@ class TraceRecorder:
             self._counter("memory operations", start_us, memory)
         self._busy = busy
 
-    def _instant(self, name: str, start_us: float, prompt_tokens: int | None) -> None:
-        event: dict[str, Any] = {
-            "name": name, "ph": "i", "s": "t", "ts": start_us, "pid": self.process, "tid": EVENTS,
-        }  # fmt: skip
-        if prompt_tokens is not None:
-            event["args"] = {"prompt_tokens": prompt_tokens}
-        self.events.append(event)
+    def _instant(self, what: str, group: Group, start_us: float) -> None:
+        self.events.append(
+            {
+                "name": f"{what} {self.name_of(group.index)}", "ph": "i", "s": "t",
+                "ts": start_us, "pid": self.process, "tid": EVENTS,
+                "args": {"prompt_tokens": group.prompt_tokens},
+            }
+        )  # fmt: skip
+
+    def _memory(self, step: StepView) -> None:
+        """The memory of the first step and of the last, each from the time at which it starts."""
+        starts_s = [step.start_s, *step.ends_s[:-1].tolist()]
+        for at in dict.fromkeys((0, step.steps - 1)):
+            held = {name: int(values[at]) for name, values in step.category_bytes.items()}
+            self._counter("KV memory, bytes", 1e6 * starts_s[at], held)
 
     def _counter(self, name: str, start_us: float, values: dict[str, int]) -> None:
         self.events.append(
-            {"name": name, "ph": "C", "ts": start_us, "pid": self.process, "args": values}
+            {
+                "name": name,
+                "ph": "C",
+                "ts": start_us,
+                "pid": self.process,
+                "tid": 0,
+                "args": values,
+            }
         )
 
     def _name(self, kind: str, thread: int, name: str) -> dict[str, Any]:
         return {
-            "name": kind, "ph": "M", "pid": self.process, "tid": thread, "args": {"name": name},
+            "name": kind, "ph": "M", "ts": 0, "pid": self.process, "tid": thread,
+            "args": {"name": name},
         }  # fmt: skip
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.report import sections
+from harness.report.caveats import caveats
 from harness.report.charts.theme import CATEGORY_COLOURS, themed
-from harness.report.load import Collection, ReportError, Run, load_collection
+from harness.report.collection import Collection, Run
+from harness.report.load import ReportError, load_collection
 from harness.report.markdown import render_markdown
 from harness.report.panels import DETAILED_RUNS, Panels
 from harness.report.verdict import verdicts
@@ -113,6 +115,7 @@ def _page(collection: Collection, title: str, panels: Panels) -> dict[str, Any]:
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "verdicts": [_emphasised(text, collection) for text in verdicts(collection)],
+        "caveats": caveats(collection),
         "collection": collection,
         "headers": list(collection.headers.values()),
         "columns": columns,

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 from harness.command.tables import markdown_table
+from harness.report.caveats import caveats
 from harness.report.charts import FIGURES
 from harness.report.charts.waste import share_basis
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
 from harness.report.numbers import Shown, percent
 from harness.report.sections import cost_columns, main_columns, result_lines
 from harness.report.verdict import verdicts
@@ -27,8 +28,10 @@ _ALT = {
 def render_markdown(collection: Collection, title: str, out_dir: Path) -> str:
     """The text of `report.md`; links to figures are relative to `out_dir`."""
     columns, costs = main_columns(collection), cost_columns(collection)
+    limits = caveats(collection)
     lines = [f"# {escape(title)}", ""]
     lines += [escape(sentence) + "\n" for sentence in verdicts(collection)]
+    lines += [f"- {escape(sentence)}" for sentence in limits] + [""] * bool(limits)
     lines += ["## Results", "", _table(collection, columns), "", _key(collection, columns), ""]
     lines += _failures(collection)
     lines += ["## Where the memory went", "", *_memory_table(collection), ""]
@@ -56,7 +59,7 @@ def _table(collection: Collection, shown: list[Shown]) -> str:
     titles = [f"{metric.title}<br>{metric.unit}" for metric in shown]
     rows = []
     for line in result_lines(collection, shown):
-        name = escape(line.row.allocator) + ("†" if line.idealised else "")
+        name = escape(line.name) + ("†" if line.idealised else "")
         if line.row.ok:
             cells = [f"**{c['text']}**" if c["best"] else c["text"] for c in line.cells]
         else:
@@ -94,7 +97,7 @@ def _memory_table(collection: Collection) -> list[str]:
         if line.row.ok:
             shares = [line.row.metrics.get(f"{prefix}{c}_share") for c in CATEGORIES]
             cells = ["–" if share is None else percent(share) for share in shares]
-            rows.append([*map(escape, line.options), escape(line.row.allocator), *cells])
+            rows.append([*map(escape, line.options), escape(line.name), *cells])
     align = "l" * len(names) + "r" * len(CATEGORIES)
     return [
         f"Share of the pool, {basis}.",

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.observers.memory_map import HELD, SHARED, WRITTEN, MemoryMap, read_maps
-from harness.report.numbers import percent
+from harness.observers.memory_map import FREE, HELD, SHARED, WRITTEN, MemoryMap, read_maps
+from harness.report.numbers import percent, spoken
 
 #: steps that a map shows at most; of more every so many-th is taken
 MOST_COLUMNS = 480
@@ -37,12 +37,7 @@ def _shown(name: str, each: MemoryMap) -> dict[str, Any]:
     steps, rows = each.kind.shape
     stride = -(-steps // MOST_COLUMNS)
     kind = each.kind
-    shares = {
-        "written": np.isin(kind, (WRITTEN, SHARED)).mean(),
-        "shared": (kind == SHARED).mean(),
-        "held but empty": (kind == HELD).mean(),
-    }
-    text = ", ".join(f"{percent(float(share))} {words}" for words, share in shares.items())
+    text = map_sentence(kind)
     last = each.first_step + steps - 1
     png = indexed_png(map_pixels(each.owner[::stride], kind[::stride]), palette())
     return {
@@ -57,8 +52,37 @@ def _shown(name: str, each: MemoryMap) -> dict[str, Any]:
         "slots": round(each.capacity_tokens / rows),
         "capacity": f"{each.capacity_tokens:,}",
         "text": text,
-        "alt": f"{name}: physical memory from step {each.first_step} to {last}; mean {text}",
+        "alt": f"{name}: physical memory from step {each.first_step} to {last}. {text}",
     }
+
+
+def map_sentence(kind: np.ndarray) -> str:
+    """How much of what is held is written, and where the holes are; `kind` is [steps, stretches].
+
+    A hole is a run of free stretches; what lies outside the largest can serve small requests alone.
+    """
+    held, written = (kind != FREE).sum(), np.isin(kind, (WRITTEN, SHARED)).sum()
+    if not held:
+        return "Nothing is held."
+    shared = (kind == SHARED).sum()
+    said = f"Of what is held {percent(written / held)} is written"
+    said += f" and {percent(shared / held)} shared." if shared else "."
+    holes = [_hole_lengths(step == FREE) for step in kind]
+    holes = [lengths for lengths in holes if len(lengths)]
+    if not holes:
+        return f"{said} No stretch is free."
+    largest = sum(lengths.max() for lengths in holes) / sum(lengths.sum() for lengths in holes)
+    return (
+        f"{said} {percent(float((kind == FREE).mean()))} is free, in "
+        f"{spoken(sum(map(len, holes)) / len(kind))} holes on average; "
+        f"{percent(float(largest))} of it lies in the largest."
+    )
+
+
+def _hole_lengths(free: np.ndarray) -> np.ndarray:
+    """The lengths of the runs of True in [stretches]."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], free.astype(np.int8), [0]))))
+    return edges[1::2] - edges[::2]
 
 
 def map_pixels(owner: np.ndarray, kind: np.ndarray) -> np.ndarray:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from harness.results.metrics import BY_NAME
+from harness.results.best import Value, best_rows
+from harness.results.metrics import BY_NAME, Direction
 from harness.results.numbers import short_number
 from harness.results.runlog import Row
 
-Value = float | int | None
 UNDEFINED = "–"
+#: output_tokens_per_s divided by hardware.count; rows have it where that varies
+PER_GPU = "output_tokens_per_s_per_gpu"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A metric in a table: `title` above `unit`, the value times `scale`."""
+    """A metric in a table: `title` above `unit`, the value times `scale`.
+
+    meaning: the definition of one that is worked out here, for `harness.results` has none of it.
+    """
 
     metric: str
     title: str
     unit: str
     scale: float = 1.0
+    meaning: str = ""
 
     def text(self, value: Value) -> str:
         """The value in few digits."""
@@ -31,29 +37,20 @@ class Shown:
 
     @property
     def definition(self) -> str:
-        return BY_NAME[self.metric].definition
+        return self.meaning or BY_NAME[self.metric].definition
 
     @property
-    def direction(self) -> str:
-        return BY_NAME[self.metric].direction
+    def direction(self) -> Direction:
+        return "higher" if self.meaning else BY_NAME[self.metric].direction
 
-    def best(self, rows: Sequence[Row | None]) -> set[int]:
-        """Indices of the best rows as printed; empty where none is better than another."""
-        values = {
-            index: row.metrics[self.metric]
-            for index, row in enumerate(rows)
-            if row is not None and row.ok and row.metrics.get(self.metric) is not None
-        }
-        texts = {index: self.text(value) for index, value in values.items()}
-        if self.direction == "none" or len(set(texts.values())) < 2:
-            return set()
-        pick = max if self.direction == "higher" else min
-        winner = pick(values, key=values.__getitem__)
-        return {index for index, text in texts.items() if text == texts[winner]}
+    def best(self, rows: Sequence[Row], runs: Sequence[Hashable]) -> set[int]:
+        """Indices of the best rows, see `harness.results.best`."""
+        return best_rows(rows, runs, self.metric, self.direction, self.text)
 
 
 MAIN: tuple[Shown, ...] = (
     Shown("output_tokens_per_s", "Output", "tokens/s"),
+    Shown(PER_GPU, "Output a GPU", "tokens/s", meaning="output tokens a second and GPU"),
     Shown("requests_per_s", "Served", "requests/s"),
     Shown("mean_batch", "Mean batch", "requests"),
     Shown("token_share", "Live KV", "% of pool", 100.0),
@@ -63,6 +60,7 @@ MAIN: tuple[Shown, ...] = (
     Shown("tpot_mean_s", "TPOT", "ms", 1000.0),
     Shown("normalized_latency_mean_s", "Norm. latency", "ms/token", 1000.0),
     Shown("preemptions", "Preempted", "requests"),
+    Shown("prefix_hit_rate", "Prefix hits", "% of tokens", 100.0),
     Shown("sharing_saved", "Shared", "% of blocks", 100.0),
 )
 COSTS: tuple[Shown, ...] = (

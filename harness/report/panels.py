@@ -10,11 +10,12 @@ from harness.report.charts import latency, memory, throughput, waste
 from harness.report.charts.chart import HALF_IN, PAGE_IN, Chart, Variant
 from harness.report.charts.lines import Line, LineAxes, draw
 from harness.report.charts.svg import inline_svg
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
 from harness.report.memory_map import memory_maps
 from harness.report.sweeps import curve_lines, knob_lines
 from harness.results.reader import read_logs
-from harness.results.runlog import Row
+from harness.results.runlog import Row, RunLog
+from harness.results.writer import REQUESTS, TIMELINE
 
 #: a page of more runs than that shows the large columns of the first ones alone
 DETAILED_RUNS = 8
@@ -32,9 +33,10 @@ class Panel:
 
 @dataclass
 class Detail:
-    """What is drawn of the large columns of one run."""
+    """What is drawn of the large columns of one run; `problems`: what could not be, a line each."""
 
     label: str
+    problems: list[str] = field(default_factory=list)
     memory: list[Panel] = field(default_factory=list)
     latency: list[Panel] = field(default_factory=list)
     maps: list[dict[str, Any]] = field(default_factory=list)
@@ -67,11 +69,11 @@ class Panels:
     def details(self) -> list[Detail]:
         """The large columns of the first runs, memory on the same axes where runs are mixed."""
         runs = self._collection.runs[:DETAILED_RUNS]
-        drawn = [(run, self._with_logs(run)) for run in runs]
-        mixed = memory.Scale.of([variant for _, variants in drawn for variant in variants])
+        drawn = [(run, *self._with_logs(run)) for run in runs]
+        mixed = memory.Scale.of([variant for _, variants, _ in drawn for variant in variants])
         details = []
-        for run, variants in drawn:
-            detail = Detail(run.label(self._collection.headers))
+        for run, variants, problems in drawn:
+            detail = Detail(run.label(self._collection.headers), problems)
             alone = not self._collection.one_row_each
             scale = memory.Scale.of(variants) if alone else mixed
             detail.memory = [
@@ -103,10 +105,20 @@ class Panels:
     def _variants(self, run: Run) -> list[Variant]:
         return [Variant(variant_label(self._collection, run, row), row) for row in run.rows]
 
-    def _with_logs(self, run: Run) -> list[Variant]:
-        logs = read_logs(run.path, run.totals)
-        labels = {row.allocator: variant_label(self._collection, run, row) for row in run.ok_rows}
-        return [Variant(labels[r.allocator], r, logs.get(r.allocator)) for r in run.ok_rows]
+    def _with_logs(self, run: Run) -> tuple[list[Variant], list[str]]:
+        """The variants that ran, with their logs, and what of those is wrong."""
+        if not run.ok_rows:
+            return [], []
+        logs, problems = read_logs(run.path, run.totals)
+        variants = []
+        for row in run.ok_rows:
+            log = logs.get(row.allocator)
+            problem = None if log is None else _mismatch(row, log)
+            if problem:
+                problems.append(problem)
+                log = None
+            variants.append(Variant(variant_label(self._collection, run, row), row, log))
+        return variants, problems
 
     def _groups(self, most: int) -> tuple[list[tuple[str, list[Variant]]], float]:
         """Variants that one bar chart shows, under a label; and how wide it is."""
@@ -119,10 +131,26 @@ class Panels:
         return groups, PAGE_IN if collection.single else HALF_IN
 
 
+def _mismatch(row: Row, log: RunLog) -> str | None:
+    """Why the columns cannot be those of the row; None where they can, or where there are none."""
+    finished = int((log.requests["status"] == "finished").sum())
+    for file, here, metric in (
+        (TIMELINE, log.steps, "steps"),
+        (REQUESTS, finished, "finished_requests"),
+    ):
+        summary = row.metrics.get(metric)
+        if here and summary is not None and here != summary:
+            return (
+                f"{file}: {row.allocator} has {here:,} {metric.replace('_', ' ')} there and "
+                f"{summary:,} in the summary: it is of another run"
+            )
+    return None
+
+
 def variant_label(collection: Collection, run: Run, row: Row) -> str:
     """The allocator, and its run where charts mix those of many runs."""
     if not collection.one_row_each:
-        return row.allocator
+        return run.title(row.allocator)
     one = len({row.allocator for run in collection.runs for row in run.rows}) == 1
     label = run.label(collection.headers)
-    return label if one else f"{row.allocator}, {label}"
+    return label if one else f"{run.title(row.allocator)}, {label}"

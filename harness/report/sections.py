@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report.charts.theme import allocator_colour
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
 from harness.report.numbers import COSTS, MAIN, UNDEFINED, Shown
 from harness.results.metrics import METRICS
 from harness.results.runlog import Row
@@ -15,10 +15,11 @@ from harness.results.runlog import Row
 
 @dataclass
 class ResultLine:
-    """One line of a table: its run's options, its allocator, and a cell for each metric."""
+    """One line of a table: its run's options, its allocator by name, a cell for each metric."""
 
     options: list[str]
     row: Row
+    name: str
     colour: str
     idealised: bool
     first: bool
@@ -28,25 +29,30 @@ class ResultLine:
 def result_lines(collection: Collection, shown: Sequence[Shown]) -> list[ResultLine]:
     """Every row of every run; `best` marks winners among rows that can be compared."""
     entries = [(run, row) for run in collection.runs for row in run.rows]
-    groups = [entries] if collection.one_row_each else _by_run(entries)
+    rows = [row for _, row in entries]
+    best = [metric.best(rows, [id(run) for run, _ in entries]) for metric in shown]
     lines = []
-    for group in groups:
-        rows = [row for _, row in group]
-        best = [metric.best(rows) for metric in shown]
-        for index, (run, row) in enumerate(group):
-            cells = [
-                {
-                    "text": metric.text(row.metrics.get(metric.metric)) if row.ok else UNDEFINED,
-                    "value": row.metrics.get(metric.metric) if row.ok else None,
-                    "best": index in winners,
-                }
-                for metric, winners in zip(shown, best, strict=True)
-            ]
-            options = [str(run.options.get(name, "")) for name in collection.headers]
-            colour = allocator_colour(row.allocator)
-            lines.append(
-                ResultLine(options, row, colour, run.idealised(row.allocator), index == 0, cells)
+    for index, (run, row) in enumerate(entries):
+        cells = [
+            {
+                "text": metric.text(row.metrics.get(metric.metric)) if row.ok else UNDEFINED,
+                "value": row.metrics.get(metric.metric) if row.ok else None,
+                "best": index in winners,
+            }
+            for metric, winners in zip(shown, best, strict=True)
+        ]
+        options = [str(run.options.get(name, "")) for name in collection.headers]
+        lines.append(
+            ResultLine(
+                options,
+                row,
+                run.title(row.allocator),
+                allocator_colour(row.allocator),
+                run.idealised(row.allocator),
+                not collection.one_row_each and row is run.rows[0],
+                cells,
             )
+        )
     return lines
 
 
@@ -64,18 +70,11 @@ def cost_columns(collection: Collection) -> list[Shown]:
     return used(COSTS, collection)
 
 
-def _by_run(entries: list[tuple[Run, Row]]) -> list[list[tuple[Run, Row]]]:
-    groups: dict[int, list[tuple[Run, Row]]] = {}
-    for run, row in entries:
-        groups.setdefault(id(run), []).append((run, row))
-    return list(groups.values())
-
-
 def all_metrics(collection: Collection, run: Run) -> dict[str, Any]:
     """Every metric with its definition, and its value in each row of the run."""
     return {
         "label": run.label(collection.headers),
-        "allocators": [row.allocator for row in run.ok_rows],
+        "allocators": [run.title(row.allocator) for row in run.ok_rows],
         "lines": [
             (metric, [_full_text(row.metrics.get(metric.name)) for row in run.ok_rows])
             for metric in METRICS

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.report.charts.lines import Line, LineAxes
-from harness.report.load import Collection, Run
+from harness.report.collection import Collection, Run
+from harness.report.knob_verdict import is_numeric, is_rate
 from harness.report.numbers import Shown, number
-from harness.report.verdict import is_numeric, is_rate
 
 _NORMALIZED = "normalized_latency_mean_s"
 #: more lines than that cannot be told apart
@@ -68,9 +68,7 @@ def knob_lines(collection: Collection) -> list[tuple[list[Line], LineAxes]]:
             if not values or max(values) - min(values) <= _MOVES * abs(max(values, key=abs)):
                 continue
             title = f"{metric.title} by {header}"
-            what = LineAxes(
-                title, header, metric.unit, ticks, from_zero=False, named=len(lines) > 1
-            )
+            what = LineAxes(title, header, metric.unit, ticks, named=len(lines) > 1)
             charts.append((lines, what))
     return charts
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.results.errors import ResultsError
-from harness.results.runlog import CATEGORIES, STATUSES, Row, RunLog
+from harness.results.runlog import (
+    CATEGORIES,
+    REQUEST_COLUMNS,
+    STATUSES,
+    TIMELINE_COLUMNS,
+    Row,
+    RunLog,
+)
 from harness.results.writer import REQUESTS, SCHEMA_VERSION, SUMMARY, TIMELINE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: the columns that `read_logs` reads: those of memory over time, and those of latencies
 _TIMELINE = ("step", "start_s", "time_s", *(f"{category}_bytes" for category in CATEGORIES))
@@ -50,16 +59,22 @@ def summary_rows(summary: dict[str, Any]) -> list[Row]:
     ]
 
 
-def read_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> dict[str, RunLog]:
+def read_logs(
+    run_dir: Path, totals: dict[str, dict[str, float]]
+) -> tuple[dict[str, RunLog], list[str]]:
     """The log of each allocator, with the columns of memory over time and of latencies alone.
 
     `totals` are those of the summary's rows, by allocator. A file that cannot be read leaves its
-    columns empty: a report shows what there is.
+    columns empty, for a report shows what there is; why is the second value, a line a file.
     """
-    steps, requests = (
-        dict(_read_columns(run_dir / name, columns))
-        for name, columns in ((TIMELINE, _TIMELINE), (REQUESTS, _REQUESTS))
-    )
+    found, problems = [], []
+    for file, columns in ((TIMELINE, _TIMELINE), (REQUESTS, _REQUESTS)):
+        try:
+            found.append(_read_columns(run_dir / file, columns))
+        except ResultsError as error:
+            found.append({})
+            problems.append(str(error))
+    steps, requests = found
     logs = {}
     for name in {**steps, **requests}:
         timeline = steps.get(name) or {column: np.empty(0) for column in _TIMELINE}
@@ -67,13 +82,14 @@ def read_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> dict[str, R
         capacity_bytes = sum(int(timeline[f"{c}_bytes"][:1].sum()) for c in CATEGORIES)
         columns = requests.get(name) or {column: np.empty(0) for column in _REQUESTS}
         logs[name] = RunLog(name, capacity_bytes, timeline, columns, totals.get(name, {}))
-    return logs
+    return logs, problems
 
 
-def _read_columns(
-    path: Path, names: tuple[str, ...]
-) -> Iterable[tuple[str, dict[str, np.ndarray]]]:
-    """Yield (allocator, columns). The writer gives every allocator row groups of its own."""
+def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
+    """The columns of each allocator; the writer gives every allocator row groups of its own.
+
+    Raises ResultsError where the file is absent, damaged, or has other columns.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -84,11 +100,27 @@ def _read_columns(
                 table = file.read_row_group(group, columns=["allocator", *names])
                 if table.num_rows:
                     pieces.setdefault(str(table["allocator"][0].as_py()), []).append(table)
-    except (OSError, pa.ArrowException, KeyError):
-        return
-    for allocator, tables in pieces.items():
-        whole = pa.concat_tables(tables)
-        yield allocator, {name: whole[name].to_numpy() for name in names}
+        whole = {allocator: pa.concat_tables(tables) for allocator, tables in pieces.items()}
+        return {
+            allocator: {name: _values(table, name) for name in names}
+            for allocator, table in whole.items()
+        }
+    except FileNotFoundError as error:
+        raise ResultsError(f"{path.name}: no such file") from error
+    except KeyError as error:
+        raise ResultsError(f"{path.name}: has not the columns of this file: {error}") from error
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise ResultsError(f"{path.name}: damaged: {reason}") from error
+
+
+def _values(table: pa.Table, name: str) -> np.ndarray:
+    """A column as the writer wrote it; raises KeyError, ValueError or TypeError if it is not."""
+    column = table[name]
+    if column.null_count:
+        raise ValueError(f"{name} has values that are missing")
+    kind = {**TIMELINE_COLUMNS, **REQUEST_COLUMNS}[name]
+    return column.to_numpy().astype(kind)
 
 
 def _refuse_constant(text: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ from harness.results.runlog import Row
 from harness.results.writer import SCHEMA_VERSION, SUMMARY, plain
 
 SWEEP_JSON, SWEEP_CSV = "sweep.json", "sweep.csv"
+#: levels of folders that a sweep has at most, and folders in it that are no jobs
+MOST_DEPTH, MOST_OTHER_FOLDERS = 6, 500
 
 
 @dataclass
@@ -75,9 +78,42 @@ def write_sweep(sweep_dir: Path, rows: Sequence[SweepRow]) -> None:
 
 
 def _job_dirs(sweep_dir: Path) -> set[Path]:
-    with_summary = {path.parent for path in sweep_dir.rglob(SUMMARY)}
-    started = {path.parents[1] for path in sweep_dir.rglob(".hydra/overrides.yaml")}
-    return (with_summary | started) - {sweep_dir}
+    """The folders below that a job wrote; raises `ResultsError` where this can be no sweep."""
+    jobs: set[Path] = set()
+    others = 0
+    level = [sweep_dir]
+    for _ in range(MOST_DEPTH):
+        level = [folder for parent in level for folder in _folders(parent)]
+        found = {folder for folder in level if _is_job(folder)}
+        jobs |= found
+        others += len(level) - len(found)
+        if others > MOST_OTHER_FOLDERS:
+            raise ResultsError(
+                f"{sweep_dir}: neither a run nor a sweep: more than {MOST_OTHER_FOLDERS} folders "
+                "below it are no runs"
+            )
+    return jobs
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The folders in one that may be jobs or hold some; none where it may not be read."""
+    try:
+        with os.scandir(parent) as entries:
+            names = [
+                entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False)
+                and not entry.name.startswith(".")
+                and entry.name != "figures"
+            ]
+    except OSError:
+        return []
+    return [parent / name for name in names]
+
+
+def _is_job(folder: Path) -> bool:
+    # Unlike Path.exists this is False, and no error, where it may not be asked.
+    return any(os.path.exists(folder / name) for name in (SUMMARY, ".hydra/overrides.yaml"))
 
 
 def _job_order(sweep_dir: Path, job: Path) -> tuple[Any, ...]:

@@ -4,8 +4,10 @@ import io
 
 from harness.cli.columns import COLUMNS, Column
 from harness.cli.progress import bar
-from harness.cli.table import best_rows, print_table
+from harness.cli.table import print_table
 from harness.results import Row
+from harness.results.best import best_rows
+from harness.results.metrics import BY_NAME
 from harness.results.numbers import short_number
 
 NAMES = ("contiguous_max", "contiguous_pow2", "contiguous_oracle", "paged", "virtual")
@@ -19,6 +21,11 @@ def rows_of(**columns):
     ]
 
 
+def best(rows, column, runs=None):
+    direction = BY_NAME[column.metric].direction
+    return best_rows(rows, runs or [0] * len(rows), column.metric, direction, column.text)
+
+
 def printed(rows, **options):
     file = io.StringIO()
     print_table(rows, file=file, **options)
@@ -27,21 +34,52 @@ def printed(rows, **options):
 
 def test_the_largest_or_the_smallest_is_best_by_the_direction_of_the_metric():
     rows = rows_of(requests_per_s=[1.0, 3.0, 2.0], preemptions=[5, 0, 9], cached_share=[0, 1, 2])
-    assert best_rows(rows, Column("requests_per_s", "")) == {1}
-    assert best_rows(rows, Column("preemptions", "")) == {1}
-    assert best_rows(rows, Column("cached_share", "")) == set()
+    assert best(rows, Column("requests_per_s", "")) == {1}
+    assert best(rows, Column("preemptions", "")) == {1}
+    assert best(rows, Column("cached_share", "")) == set()
 
 
 def test_equal_as_printed_is_a_tie_and_all_equal_is_no_contest():
-    assert best_rows(rows_of(mean_batch=[7.001, 7.002, 3.0]), Column("mean_batch", "")) == {0, 1}
-    assert best_rows(rows_of(preemptions=[0, 0, 0]), Column("preemptions", "")) == set()
-    assert best_rows(rows_of(mean_batch=[7.0]), Column("mean_batch", "")) == set()
+    assert best(rows_of(mean_batch=[7.001, 7.002, 3.0]), Column("mean_batch", "")) == {0, 1}
+    assert best(rows_of(preemptions=[0, 0, 0]), Column("preemptions", "")) == set()
+    assert best(rows_of(mean_batch=[7.0]), Column("mean_batch", "")) == set()
+
+
+def test_best_means_within_a_run_unless_every_run_has_one_row():
+    rows, column = rows_of(requests_per_s=[1.0, 2.0, 4.0, 3.0]), Column("requests_per_s", "")
+    assert best(rows, column, ["a", "a", "b", "b"]) == {1, 2}
+    assert best(rows, column, ["a", "b", "c", "d"]) == {2}
+
+
+def test_the_screen_and_the_report_mark_the_same_rows(tmp_path):
+    from harness.cli.sweep import combine
+    from harness.report.load import load_collection
+    from harness.report.sections import main_columns, result_lines
+    from tests.report.runs import sweep
+
+    def speeds(rate):
+        return {"paged": rate, "virtual": 0.5 * rate}
+
+    path = sweep(tmp_path / "s", "workload.rate", [1, 2], speeds)
+    screen = io.StringIO()
+    combine(path, file=screen)
+    text = screen.getvalue()
+    assert "* best of its column and run." in text
+    lines = [line for line in text.splitlines() if line.split()[1:2] in (["paged"], ["virtual"])]
+    at = text.splitlines()[1].split().index("tok/s") - len(text.splitlines()[1].split())
+    starred = [line.split()[at].endswith("*") for line in lines]
+    collection = load_collection([path])
+    index = [each.metric for each in main_columns(collection)].index("output_tokens_per_s")
+    marked = [
+        line.cells[index]["best"] for line in result_lines(collection, main_columns(collection))
+    ]
+    assert starred == marked == [True, False, True, False]
 
 
 def test_rows_that_failed_or_have_no_value_win_nothing():
     rows = rows_of(ttft_p50_s=[None, 2.0, 3.0])
     rows.append(Row("broken", "error", "no", {"ttft_p50_s": 0.1}))
-    assert best_rows(rows, Column("ttft_p50_s", "")) == {1}
+    assert best(rows, Column("ttft_p50_s", "")) == {1}
 
 
 def test_piped_output_has_stars_and_reasons_but_no_colour_and_no_wrapping():

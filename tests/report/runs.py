@@ -54,7 +54,10 @@ def write(path, speeds, *, failed=(), overrides=None, **options):
     logs = [log(name, speed=speed, seed=3) for name, speed in speeds.items()]
     rows = [Row(each.allocator, metrics=summarize(each)) for each in logs]
     rows += [Row(name, status, reason) for name, status, reason in failed]
-    write_run(path, config(**options), ENVIRONMENT, rows, logs)
+    settings = config(**options)
+    knobs = settings["allocators"]
+    settings["allocators"] = {row.allocator: knobs.get(row.allocator, {}) for row in rows}
+    write_run(path, settings, ENVIRONMENT, rows, logs)
     if overrides is not None:
         import yaml
 

@@ -132,6 +132,28 @@ def test_a_phone_does_not_scroll_sideways(name, open_page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
+def test_at_600_pixels_wide_tables_scroll_and_commands_wrap(open_page):
+    page = open_page("run", width=600)
+    page.evaluate(UNFOLD)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 600
+    wider = "each => each.scrollWidth > each.clientWidth + 1"
+    assert page.locator(".scroll").first.evaluate(wider)
+    assert page.locator("pre").count() > 0
+    assert not any(each.evaluate(wider) for each in page.locator("pre").all())
+
+
+@pytest.mark.parametrize("name", ["run", "knob"])
+def test_the_text_of_all_figures_has_one_size(name, open_page):
+    page = open_page(name)
+    page.evaluate(UNFOLD)
+    sizes_px = page.evaluate(
+        """[...document.querySelectorAll('svg.chart')].map(chart => parseFloat(
+            getComputedStyle(chart.querySelector('text')).fontSize) * chart.getScreenCTM().a)"""
+    )
+    assert len(sizes_px) > 3
+    assert sizes_px == pytest.approx([12.0] * len(sizes_px), abs=0.15)
+
+
 def test_the_slider_of_a_memory_map_draws(open_page):
     page = open_page("run")
     page.evaluate("document.querySelector('figure.map img').decode()")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from harness.report.load import Collection, ReportError, Run, load_collection
+from harness.report.collection import Collection, Run
+from harness.report.load import ReportError, load_collection
 from harness.report.sweeps import curve_lines, knob_lines
 from harness.report.verdict import verdicts
 from harness.results import Row
@@ -118,3 +119,39 @@ def test_an_unreadable_run_is_one_line(content, tmp_path):
     with pytest.raises(ReportError) as error:
         load_collection([tmp_path])
     assert "\n" not in str(error.value)
+
+
+def test_measured_beside_simulated_is_said_by_the_label(tmp_path):
+    import json
+
+    for name in ("a/run", "b/run"):
+        write(tmp_path / name, {"paged": 1.0})
+    summary = json.loads((tmp_path / "b" / "run" / "summary.json").read_text())
+    config = summary["config"]
+    config["executor"] = {"name": "model", "device": "cpu", "dtype": "float32", "backend": "cpu"}
+    config["model"]["name"] = "tiny"
+    (tmp_path / "b" / "run" / "summary.json").write_text(json.dumps(summary))
+    collection = load_collection([tmp_path / "a" / "run", tmp_path / "b" / "run"])
+    labels = [run.label(collection.headers) for run in collection.runs]
+    assert labels == ["a/run, simulated", "b/run, measured"]
+
+
+def test_output_is_divided_by_the_gpus_where_their_number_varies(tmp_path):
+    import json
+
+    from harness.report.sections import main_columns, result_lines
+
+    path = sweep(tmp_path / "s", "hardware.count", [1, 4], lambda count: {"paged": count})
+    titles = [column.title for column in main_columns(load_collection([path]))]
+    assert "Output a GPU" not in titles
+    for job, count in (("0", 1), ("1", 4)):
+        file = path / job / "summary.json"
+        summary = json.loads(file.read_text())
+        summary["config"]["hardware"]["count"] = count
+        file.write_text(json.dumps(summary))
+    collection = load_collection([path])
+    columns = main_columns(collection)
+    (at,) = (i for i, column in enumerate(columns) if column.title == "Output a GPU")
+    lines = result_lines(collection, columns)
+    assert lines[1].cells[0]["value"] == 4 * lines[1].cells[at]["value"]
+    assert lines[0].cells[0]["value"] == lines[0].cells[at]["value"]

@@ -138,7 +138,7 @@ class Scheduler(abc.ABC):
         self._pending = plan.grants
         again = self.plan(horizon)
         if again is not None:
-            again.preemptions += plan.preemptions
+            again.preempted += plan.preempted
         return again
 
     # -- admission ---------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class Scheduler(abc.ABC):
         self._granted(self._evict(group), plan.grants)
         self._free_rows_of(group)
         group.preemptions += 1
-        plan.preemptions += 1
+        plan.preempted.append(group)
         self.waiting.appendleft(group)
         self.saturated = True
 

@@ -13,7 +13,6 @@ from harness.report.charts.theme import (
     CATEGORY_COLOURS,
     FAILED,
     MUTED,
-    SMALL_POINTS,
     TEXT_POINTS,
     short_name,
 )
@@ -125,7 +124,7 @@ def name_bars(axes: Axes, variants: Sequence[Variant]) -> None:
 def name_y_axis(axes: Axes, text: str) -> None:
     """Write what a panel's y axis shows above it, from the panel's left edge."""
     left = -_LEFT / axes.get_position().width
-    axes.set_title(text, x=left, pad=9, color=MUTED, weight="normal", fontsize=SMALL_POINTS)
+    axes.set_title(text, x=left, pad=9, color=MUTED, weight="normal", fontsize=TEXT_POINTS)
 
 
 def key_below(axes: Axes, title: str | None = None) -> None:

@@ -60,7 +60,7 @@ def draw(variants: Sequence[Variant]) -> Chart:
     key_in = KEY_LINE_IN * max(1, len(variants) - len(failed)) + 0.3
     figure = new_figure(WIDE_IN, 3.0 + key_in + 0.2 * len(failed), *words)
     for axes, latency in zip(figure.subplots(1, 2, sharey=True), LATENCIES, strict=True):
-        _distributions(axes, _values(variants, latency), latency)
+        _distributions(axes, variants, _values(variants, latency), latency)
         axes.set_title(latency.title)
     if failed:
         lines = [f"{short_name(each.label)}: {failure_text(each.row, 95)}" for each in failed]
@@ -75,7 +75,7 @@ def panel(variants: Sequence[Variant], latency: Latency) -> Chart | None:
     if not values:
         return None
     axes = new_panel(2.0, 0.1, len(values) + 1).subplots()
-    _distributions(axes, values, latency)
+    _distributions(axes, variants, values, latency)
     medians = (f"{name} {number(float(np.median(v)))} s" for name, v in values.items())
     chart = Chart(axes.figure, latency.title, f"Cumulative; medians: {', '.join(medians)}.")
     shares = np.linspace(0, 1, 101)
@@ -87,7 +87,7 @@ def panel(variants: Sequence[Variant], latency: Latency) -> Chart | None:
 def _values(variants: Sequence[Variant], latency: Latency) -> dict[str, np.ndarray]:
     """[finished] sorted values of each variant that has any, by its median."""
     found = {
-        variant.row.allocator: np.sort(latency.of(variant.log))
+        variant.label: np.sort(latency.of(variant.log))
         for variant in variants
         if variant.row.ok and variant.log is not None
     }
@@ -98,7 +98,10 @@ def _values(variants: Sequence[Variant], latency: Latency) -> dict[str, np.ndarr
     return dict(by_median)
 
 
-def _distributions(axes: Axes, values: dict[str, np.ndarray], latency: Latency) -> None:
+def _distributions(
+    axes: Axes, variants: Sequence[Variant], values: dict[str, np.ndarray], latency: Latency
+) -> None:
+    allocators = {variant.label: variant.row.allocator for variant in variants}
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.set_ylim(0, 1)
@@ -116,8 +119,8 @@ def _distributions(axes: Axes, values: dict[str, np.ndarray], latency: Latency) 
             np.concatenate((ordered[:1], ordered[ranks])),
             np.concatenate(([0.0], (ranks + 1) / len(ordered))),
             where="post",
-            color=allocator_colour(name),
-            linestyle=allocator_dashes(name),
+            color=allocator_colour(allocators[name]),
+            linestyle=allocator_dashes(allocators[name]),
             label=f"{short_name(name)}  {number(float(np.median(ordered)), decimals=4)} s",
         )
     low = min(float(np.percentile(each, 1)) for each in values.values())

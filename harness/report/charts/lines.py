@@ -42,7 +42,6 @@ class LineAxes:
     x_label: str
     y_label: str
     x_ticks: list[float] | None = None
-    from_zero: bool = True
     named: bool = True
 
 
@@ -133,10 +132,7 @@ def _scale_y(axes: Axes, lines: Sequence[Line], what: LineAxes) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high / low < 1000 else (1.0,)))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        if what.from_zero or low < 0.5 * high:
-            axes.set_ylim(min(0.0, low), high * 1.06 or 1.0)
-        else:
-            margin = 0.15 * (high - low) or 0.05 * (high or 1.0)
-            axes.set_ylim(low - margin, high + margin)
+        # From zero, so that a few percent look like a few percent.
+        axes.set_ylim(min(0.0, low), high * 1.06 or 1.0)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
     axes.yaxis.set_major_formatter(tick_text)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BINS = 160
+# Where the longest run is so many times the shortest, each has an axis of its own.
+_SQUEEZED = 3.0
 # A run that ends before this share of the axis has room for a label, by columns of panels.
 _LABEL_BEFORE = {1: 0.88, 2: 0.76, 3: 0.62}
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
@@ -43,20 +45,35 @@ _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
 
 @dataclass(frozen=True)
 class Scale:
-    """The axes that all panels share: seconds to the right, `unit` of `unit_bytes` upwards."""
+    """The axes that all panels share: seconds to the right, `unit` of `unit_bytes` upwards.
+
+    shared: whether time is the same in all; if not, each run has an axis as long as it is.
+    """
 
     end_s: float
     most_bytes: int
     unit_bytes: int
     unit: str
 
+    shared: bool
+
     @classmethod
     def of(cls, variants: Sequence[Variant]) -> Self:
-        """The scale that shows each of them whole."""
+        """The scale that shows each of them whole; time is shared unless that squeezes one."""
         logs = [variant.log for variant in variants if _drawn(variant)]
-        end_s = max((run_length_s(log) for log in logs), default=0.0) or 1.0
+        lengths_s = [run_length_s(log) for log in logs]
+        end_s = max(lengths_s, default=0.0) or 1.0
+        shared = end_s <= _SQUEEZED * min(lengths_s, default=end_s)
         most_bytes = max((log.capacity_bytes for log in logs), default=1)
-        return cls(end_s, most_bytes, *next(u for u in _UNITS if most_bytes >= u[0]))
+        return cls(end_s, most_bytes, *next(u for u in _UNITS if most_bytes >= u[0]), shared)
+
+    def end_of(self, log: RunLog) -> float:
+        """The end of the axis (s) that a run is drawn on."""
+        return self.end_s if self.shared else run_length_s(log) or 1.0
+
+    @property
+    def time_label(self) -> str:
+        return "time (s)" if self.shared else "time (s), each run to its own end"
 
 
 def draw(variants: Sequence[Variant]) -> Chart:
@@ -64,9 +81,11 @@ def draw(variants: Sequence[Variant]) -> Chart:
     columns = 1 if len(variants) == 1 else 2 if len(variants) <= 6 else 3
     lines = math.ceil(len(variants) / columns)
     words = ("KV memory over time", f"averages over a {BINS}th of the longest run")
-    figure = new_figure(WIDE_IN, 0.73 + max(2.1, 1.75 * lines), *words)
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     scale = Scale.of(variants)
+    figure = new_figure(WIDE_IN, 0.73 + max(2.1, 1.75 * lines), *words)
+    panels = figure.subplots(
+        lines, columns, sharex=scale.shared, sharey=True, squeeze=False
+    ).ravel()
     for axes, variant in zip(panels, variants, strict=False):
         axes.set_title(short_name(variant.label, 24)).set_in_layout(False)
         _panel(axes, variant, scale, _LABEL_BEFORE[columns])
@@ -79,7 +98,7 @@ def draw(variants: Sequence[Variant]) -> Chart:
             axes.set_ylabel(scale.unit)
         if index + columns >= len(variants):
             axes.tick_params(labelbottom=True)
-    panels[columns * (lines - 1)].set_xlabel("time (s)")
+    panels[columns * (lines - 1)].set_xlabel(scale.time_label)
     category_key(figure)
     return Chart(figure, words[0], "")
 
@@ -88,7 +107,7 @@ def panel(variant: Variant, scale: Scale) -> Chart:
     """One panel by itself, for the page."""
     axes = new_panel(1.1, 0.3, 0).subplots()
     name_y_axis(axes, scale.unit)
-    axes.set_xlabel("time (s)", labelpad=2)
+    axes.set_xlabel(scale.time_label, labelpad=2)
     levels = _panel(axes, variant, scale, _LABEL_BEFORE[3])
     chart = Chart(axes.figure, f"Memory over time: {variant.label}", "no timeline recorded")
     if levels is not None:
@@ -142,17 +161,18 @@ def _panel(
     from matplotlib.patches import StepPatch
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlim(0, scale.end_s)
     axes.set_ylim(0, scale.most_bytes / scale.unit_bytes)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND_STEPS))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 3, 4, 5, 8, 10]))
     if not _drawn(variant):
+        axes.set_xlim(0, scale.end_s)
         _explain(axes, variant)
         return None
     log = variant.log
-    length_s = run_length_s(log)
+    length_s, end_s = run_length_s(log), scale.end_of(log)
+    axes.set_xlim(0, end_s)
     # The run's own end is an edge too, so that its last bin is not thinned by the void after it.
-    edges_s = np.linspace(0.0, scale.end_s, BINS + 1)
+    edges_s = np.linspace(0.0, end_s, BINS + 1)
     edges_s = np.unique(np.append(edges_s[edges_s < length_s], length_s))
     category_bytes = binned_bytes(log, edges_s)
     floor = np.zeros(len(edges_s) - 1)
@@ -163,7 +183,7 @@ def _panel(
             area = StepPatch(floor + levels, edges_s, baseline=floor, color=colour, linewidth=0)
             axes.add_artist(area).set_clip_path(axes.patch)
         floor = floor + levels
-    if length_s < label_before * scale.end_s:
+    if length_s < label_before * end_s:
         axes.annotate(
             f"done at {number(length_s)} s",
             (length_s, 0.5 * log.capacity_bytes / scale.unit_bytes),

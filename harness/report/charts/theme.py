@@ -14,7 +14,8 @@ from contextlib import contextmanager
 INK, MUTED, FAINT, PAPER = "#222222", "#666666", "#E3E3E3", "#FFFFFF"
 #: text on a dark and on a light category, and the red of what failed
 ON_DARK, ON_LIGHT, FAILED = "#FEFEFE", "#1B1F24", "#B00020"
-TEXT_POINTS, SMALL_POINTS = 9.0, 8.0
+#: one size in all figures, whatever their width
+TEXT_POINTS = 9.0
 #: ticks of an axis are multiples of these
 ROUND_STEPS = (1, 2, 2.5, 5, 10)
 
@@ -84,7 +85,7 @@ def themed() -> Iterator[None]:
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlelocation": "left",
-        "axes.titlesize": TEXT_POINTS + 1,
+        "axes.titlesize": TEXT_POINTS,
         "axes.titleweight": "bold",
         "font.family": ["sans-serif"],
         "font.sans-serif": ["DejaVu Sans"],

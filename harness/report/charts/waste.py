@@ -14,7 +14,7 @@ from harness.report.charts.chart import (
     name_bars,
     new_figure,
 )
-from harness.report.charts.theme import CATEGORY_COLOURS, MUTED, SMALL_POINTS, text_colour
+from harness.report.charts.theme import CATEGORY_COLOURS, MUTED, text_colour
 from harness.results.runlog import CATEGORIES, Row
 
 if TYPE_CHECKING:
@@ -106,7 +106,6 @@ def _bar(chart: Chart, axes: Axes, place: int, shares: dict[str, float], inside:
         xytext=(6, 0),
         textcoords="offset points",
         va="center",
-        fontsize=SMALL_POINTS if len(lines) < 3 else SMALL_POINTS - 1,
         color=MUTED,
         annotation_clip=False,
     )

@@ -5,7 +5,8 @@ import pytest
 
 from allocators.virtual import Virtual
 from harness.engine.config import SamplingSpec
-from harness.report.charts.memory import binned_bytes
+from harness.report.charts.chart import Variant
+from harness.report.charts.memory import Scale, binned_bytes
 from harness.report.load import load_collection
 from harness.results import CATEGORIES, Row
 from harness.results.reader import read_logs
@@ -37,7 +38,9 @@ def test_a_run_that_is_read_back_knows_what_was_cached_while_nothing_ran(tmp_pat
     metrics = summarize(log)
     write_run(tmp_path, {}, {}, [Row(log.allocator, metrics=metrics)], [log])
     (loaded,) = load_collection([tmp_path]).runs
-    (back,) = read_logs(tmp_path, loaded.totals).values()
+    logs, problems = read_logs(tmp_path, loaded.totals)
+    assert problems == []
+    (back,) = logs.values()
     assert metrics["cached_share"] > 0.05
     expected = [metrics[f"{category}_share"] for category in CATEGORIES]
     assert means(back, 100) == pytest.approx(expected)
@@ -45,3 +48,14 @@ def test_a_run_that_is_read_back_knows_what_was_cached_while_nothing_ran(tmp_pat
     last_cached = np.concatenate(([0], log.timeline["cached_bytes"][:-1]))
     waits_s = log.timeline["start_s"] - np.concatenate(([0], log.timeline["time_s"][:-1]))
     assert (last_cached * waits_s).sum() < 0.9 * log.totals["gap_cached_byte_s"]
+
+
+@pytest.mark.parametrize(("steps", "shared"), [(500, True), (200, True), (100, False)])
+def test_a_long_run_does_not_squeeze_a_short_one(steps, shared):
+    logs = [make_log("slow", steps=500), make_log("fast", steps=steps)]
+    variants = [Variant(log.allocator, Row(log.allocator), log) for log in logs]
+    scale = Scale.of(variants)
+    assert scale.shared is shared
+    lengths_s = [log.timeline["time_s"][-1] for log in logs]
+    ends_s = [scale.end_of(log) for log in logs]
+    assert ends_s == pytest.approx([lengths_s[0]] * 2 if shared else lengths_s)

@@ -110,3 +110,8 @@ def test_paths_are_short():
     path = "M 1.04 2.06 \nL 5 2.0600001 \nL 5 9 \nL 5.01 9.01 \nL 6 8 \nz \n"
     assert short_path(path) == "M1 2.1H5V9L6 8z"
     assert short_path("M 0 0 \nC 1 1 2 2 -0.01 3 \nL 0 4") == "M0 0C1 1 2 2 0 3V4"
+
+
+def test_all_text_has_one_size(svgs):
+    sizes = {size for svg in svgs.values() for size in re.findall(r"font[^;]*?([\d.]+)px", svg)}
+    assert sizes == {"9"}

@@ -1,0 +1,128 @@
+"""Which allocator for one run, and why: sentences made from the figures.
+
+Reservations that read the output length are named as what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.report.collection import Run
+from harness.report.numbers import percent, spoken, times
+from harness.report.ranking import CLOSE, latency, output, rank, speed
+from harness.results.runlog import Row
+
+
+def run_verdict(run: Run) -> list[str]:
+    """The choice for one run: what it serves, against which others, why, and what it costs."""
+    rows = run.ok_rows
+    titled = [(run.title(row.allocator), row) for row in rows]
+    if len(rows) == 1:
+        alone = f"{rows[0].allocator} serves {speed(rows[0])}; nothing to compare it with."
+        return [alone, *prefix_hits(titled)]
+    ranked = rank(rows)
+    best = ranked[0]
+    sentences = []
+    if run.idealised(best.allocator):
+        real = [row for row in ranked if not run.idealised(row.allocator)]
+        if real:
+            sentences.append(
+                f"{best.allocator} leads with {speed(best)}, but it is an idealised baseline that "
+                "knows every output length beforehand."
+            )
+            best = real[0]
+    others = [row for row in rows if row is not best and row.allocator != ranked[0].allocator]
+    others = others or [row for row in rows if row is not best]
+    close = [row for row in others if abs(output(row) - output(best)) <= CLOSE * output(best)]
+    choice = "Of those that can be built, take" if sentences else "Take"
+    if len(close) == len(others):
+        sentences.insert(0, f"{choice} {best.allocator}: {_keeps_up(best, others)}")
+    else:
+        sentences.insert(0, f"{choice} {best.allocator}: {_serves_most(best, others)}")
+    if len(sentences) == 2:
+        sentences.reverse()
+    return sentences + _reservations(best, rows) + prefix_hits(titled)
+
+
+def _serves_most(best: Row, others: Sequence[Row]) -> str:
+    ranked = rank(others)
+    next_best, last = ranked[0], ranked[-1]
+    ratio = output(best) / max(output(next_best), 1e-12)
+    lead = f"{speed(best)}, {times(ratio)} times {next_best.allocator}"
+    if abs(ratio - 1) <= CLOSE:
+        lead = f"{speed(best)}, as much as {next_best.allocator} and at lower latency"
+    if last is not next_best:
+        lead += f" and {times(output(best) / max(output(last), 1e-12))} times {last.allocator}"
+    return f"{lead}, {_because(best, last)}."
+
+
+def _because(best: Row, last: Row) -> str:
+    batch = (best.metrics.get("mean_batch") or 0.0, last.metrics.get("mean_batch") or 0.0)
+    causes = []
+    if batch[0] > 1.05 * batch[1]:
+        causes.append(
+            f"since it runs {spoken(batch[0])} requests at once where {last.allocator} runs "
+            f"{spoken(batch[1])}"
+        )
+    mine, theirs = _live(best), _live(last)
+    if mine is not None and theirs is not None and mine > theirs + 0.02:
+        causes.append(
+            f"{percent(mine)} of the memory that is not idle holds live KV, against "
+            f"{percent(theirs)}"
+        )
+    saved = best.metrics.get("sharing_saved") or 0.0
+    if saved > 0.02:
+        causes.append(f"sharing saves {percent(saved)} of its blocks")
+    if not causes:
+        return "which the figures below break down"
+    return causes[0] + "".join(f"; {cause}" for cause in causes[1:])
+
+
+def _keeps_up(best: Row, others: Sequence[Row]) -> str:
+    worst = max(others, key=latency)
+    ratio = latency(worst) / max(latency(best), 1e-12)
+    head = f"all serve about {speed(best)}, so latency decides"
+    if ratio - 1 <= CLOSE:
+        return f"all serve about {speed(best)} and none is faster; any will do at this load."
+    return (
+        f"{head}; its {spoken(1000 * latency(best))} ms per output token is lowest, "
+        f"{worst.allocator} needs {times(ratio)} times as long."
+    )
+
+
+def _reservations(best: Row, rows: Sequence[Row]) -> list[str]:
+    """What speaks against the choice: a faster first token elsewhere, preemptions."""
+    notes = []
+    waits = [row for row in rows if (row.metrics.get("ttft_p50_s") is not None)]
+    mine = best.metrics.get("ttft_p50_s")
+    if mine is not None and waits:
+        quickest = min(waits, key=lambda row: row.metrics["ttft_p50_s"])
+        if mine > 1.05 * quickest.metrics["ttft_p50_s"]:
+            notes.append(
+                f"the median first token comes sooner with {quickest.allocator} "
+                f"({spoken(quickest.metrics['ttft_p50_s'])} s against {spoken(mine)} s)"
+            )
+    preempted = best.metrics.get("preemptions") or 0
+    finished = best.metrics.get("finished_requests") or 0
+    if preempted and finished and preempted > 0.05 * finished:
+        plural = "s" if preempted != 1 else ""
+        notes.append(f"it preempts {preempted:,} time{plural} for {finished:,} requests")
+    return [f"Against it: {'; '.join(notes)}."] if notes else []
+
+
+def prefix_hits(titled: Sequence[tuple[str, Row]]) -> list[str]:
+    """The hit rate of every prefix cache, in one sentence, if there is any."""
+    rates = [
+        f"{title} {percent(row.metrics['prefix_hit_rate'])}"
+        for title, row in titled
+        if row.metrics.get("prefix_hit_rate") is not None
+    ]
+    return [f"Tokens found in the prefix cache: {', '.join(rates)}."] if rates else []
+
+
+def _live(row: Row) -> float | None:
+    """Live KV as a share of the memory that is neither idle nor cached for reuse."""
+    shares = [row.metrics.get(f"{c}_share") for c in ("token", "reserved", "internal", "external")]
+    if any(share is None for share in shares) or not sum(shares):
+        return None
+    return shares[0] / sum(shares)
