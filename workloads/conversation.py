@@ -20,6 +20,7 @@ from workloads.requests import FloatArray, IntArray, RequestTable
 from workloads.spec import WorkloadSpec
 
 HISTORIES = ("keep", "drop")
+MOST_CONVERSATIONS = 10_000_000
 #: conversations drawn for each one asked for, before max_context_tokens is called too small
 MOST_DRAWN = 64
 
@@ -75,7 +76,7 @@ def plan(spec: WorkloadSpec, prefix_tokens: int, draw: Draw) -> Turns:
         raise WorkloadError("workload.num_requests or workload.num_conversations is needed")
     conversations, requests = spec.num_conversations, spec.num_requests
     if conversations is not None:
-        whole("workload.num_conversations", conversations, at_least=1)
+        whole("workload.num_conversations", conversations, 1, MOST_CONVERSATIONS)
     if spec.max_context_tokens is not None:
         whole("workload.max_context_tokens", spec.max_context_tokens, at_least=2)
     asked = min(limit for limit in (conversations, requests) if limit is not None)

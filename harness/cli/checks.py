@@ -132,9 +132,15 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         return "write +workload=NAME, with a plus sign"
     others = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
     try:
-        known = _keys(compose(*others))
+        composed = compose(*others)
+        known = _keys(composed)
     except (HydraException, OmegaConfBaseException):
         known = []
+    new = re.search(r"Key '([^']+)' is not in struct", str(error.__cause__ or error))
+    if key in known and new is not None:  # a mapping, which the schema leaves open
+        (line,) = (o for o in overrides if o not in others)
+        there_are = ", ".join(map(str, OmegaConf.select(composed, key)))
+        return f"{key} has no {new.group(1)}, it has {there_are}; write +{line} to add it"
     return f"unknown option {key}{_closest(key, known)}"
 
 

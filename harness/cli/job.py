@@ -58,7 +58,8 @@ def run_hydra(points: Points) -> int:
 def compare_and_show(prepared: Prepared, run_dir: Path) -> int:
     """Run a comparison and show what came of it: the table, figures, the report.
 
-    Returns the exit status: 0, 1 when no allocator could run or one crashed, 130 after Ctrl-C.
+    Returns the exit status: 0; 1 when no allocator could run, one crashed, or the results could not
+    be written; 130 after Ctrl-C.
     """
     for note in prepared.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -66,6 +67,9 @@ def compare_and_show(prepared: Prepared, run_dir: Path) -> int:
     print_table(comparison.rows)
     for note in comparison.notes:
         print(f"note: {note}", file=sys.stderr)
+    if comparison.unsaved is not None:
+        print(f"error: {comparison.unsaved}", file=sys.stderr)
+        return INTERRUPTED if comparison.interrupted else FAILED
     if comparison.interrupted:
         print_location(run_dir)
         if comparison.logs:
