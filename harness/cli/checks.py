@@ -16,7 +16,14 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from harness.cli.config_dir import (
+    SEARCH_PATH,
+    no_text_in,
+    with_search_path,
+    without_config_dir,
+)
 from harness.cli.help import choose_workload, groups, options
 from harness.cli.points import Points
 from harness.errors import ConfigError
@@ -31,11 +38,11 @@ RUN_FLAGS, SWEEP_FLAGS = {"-r", "--run"}, {"-m", "--multirun"}
 
 def search_path_override(arguments: list[str]) -> list[str]:
     """Return the override that lets Hydra find the `conf` folders of installed allocators."""
-    if any(argument.startswith("hydra.searchpath") for argument in arguments):
+    if any(argument.startswith(SEARCH_PATH) for argument in arguments):
         return []
     packages = {entry.module.partition(".")[0] for entry in entry_points(group=ENTRY_POINTS)}
     found = [f"pkg://{name}.conf" for name in sorted(packages) if _has_conf(name)]
-    return [f"hydra.searchpath=[{','.join(found)}]"] if found else []
+    return [f"{SEARCH_PATH}=[{','.join(found)}]"] if found else []
 
 
 def _has_conf(package: str) -> bool:
@@ -45,18 +52,25 @@ def _has_conf(package: str) -> bool:
 
 
 def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
-    """Return what is wrong with the arguments, if anything, and overrides to add to them.
+    """Return what is wrong with the arguments, if anything, and the arguments for Hydra.
 
     Every point that would be run is prepared and handed to `points`. The run directory exists and
-    is claimed afterwards; the overrides name it, since the default holds the time to the
-    microsecond and would become another one when Hydra reads it again.
+    is claimed afterwards; Hydra's arguments name it, since the default holds the time to the
+    microsecond and would become another one when Hydra reads it again.  Flags come first there:
+    Hydra understands no overrides on both sides of `--config-dir`.
     """
-    flags = {argument for argument in arguments if argument.startswith("-")}
-    if flags - RUN_FLAGS - SWEEP_FLAGS:
-        return None, []  # Hydra answers, or the user brings a primary configuration of their own
-    lines = [argument for argument in arguments if argument not in flags]
+    folder = None
     try:
-        overrides, multirun = _with_experiment(lines, bool(flags & SWEEP_FLAGS))
+        others, folder = without_config_dir(arguments)
+        flags = {argument for argument in others if argument.startswith("-")}
+        if flags - RUN_FLAGS - SWEEP_FLAGS:
+            return None, arguments  # Hydra answers, or the user brings a primary configuration
+        lines = [argument for argument in others if argument not in flags]
+        checked = lines
+        if folder is not None:
+            flags.add(f"--config-dir={folder}")
+            checked = with_search_path(lines, folder)
+        overrides, multirun = _with_experiment(checked, bool(flags & SWEEP_FLAGS))
         if not any(o.key_or_group == "workload" for o in overrides):
             return choose_workload(), []
         _check_groups(overrides)
@@ -68,12 +82,17 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         points.claim = Claim(chosen)
     except (ConfigError, ResultsError) as error:
         return str(error), []
+    except YAMLError as error:
+        return f"a configuration file cannot be read: {' '.join(str(error).split())}", []
+    except UnicodeDecodeError as error:
+        return f"{no_text_in(folder)} is not UTF-8 text: {error.reason}", []
     except MissingConfigException as error:
         return _unknown_option(error), []
     except (HydraException, OmegaConfBaseException) as error:
         return _explain(error, lines), []
     given = any(o.key_or_group == f"hydra.{key}.dir" for o in overrides)
-    return None, [] if given else [f"hydra.{key}.dir={chosen}"]
+    pinned = [] if given else [f"hydra.{key}.dir={chosen}"]
+    return None, [*sorted(flags), *lines, *pinned]
 
 
 def _check_groups(overrides: list[Override]) -> None:
@@ -95,7 +114,8 @@ def _with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], 
     chosen = [o.input_line or "" for o in overrides if o.key_or_group == "experiment"]
     if not chosen:
         return overrides, multirun
-    hydra = compose(*chosen, with_hydra=True).hydra
+    places = [o.input_line or "" for o in overrides if o.key_or_group == SEARCH_PATH]
+    hydra = compose(*chosen, *places, with_hydra=True).hydra
     swept = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
     return parser.parse_overrides(swept) + overrides, multirun or hydra.mode == RunMode.MULTIRUN
 
