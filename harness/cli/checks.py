@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -28,7 +28,7 @@ from harness.cli.help import choose_workload, groups, options
 from harness.cli.points import Points
 from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
-from harness.run.config import compose
+from harness.run.config import OPTIONS, compose
 
 ENTRY_POINTS = "kv_harness.allocators"
 OWN_PACKAGES = ("allocators",)
@@ -99,18 +99,32 @@ def _check_groups(overrides: list[Override]) -> None:
     """Refuse to leave a group out: every run needs one of each."""
     for override in overrides:
         group = override.key_or_group
-        left_out = override.is_delete() or override.value() is None
-        if left_out and group in groups():
+        if group not in (*groups(), *OPTIONS):
+            continue
+        if group not in groups():
+            if override.is_delete():
+                raise ConfigError(f"{override.input_line} leaves {group} out; every run needs it")
+            continue
+        choices = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+        if override.is_delete() or not all(map(_is_choice, choices)):
             raise ConfigError(
                 f"{override.input_line} leaves {group} out; choose one of "
                 f"{', '.join(options(group))}"
             )
 
 
+def _is_choice(value: object) -> bool:
+    """Say whether a group's value names an option of it, or several."""
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_choice, value))
+    return isinstance(value, str | QuotedString)
+
+
 def _with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], bool]:
     """Parse the overrides, behind those that `+experiment=NAME` sweeps over, as Hydra does."""
     parser = OverridesParser.create()
     overrides = parser.parse_overrides(lines)
+    _check_groups(overrides)
     chosen = [o.input_line or "" for o in overrides if o.key_or_group == "experiment"]
     if not chosen:
         return overrides, multirun

@@ -63,7 +63,8 @@ def fault(error: BaseException) -> str:
     if isinstance(error, WrongAnswer):
         return text
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{what} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def _serve(
