@@ -34,11 +34,11 @@ def _run(arguments: list[str]) -> int:
 
     arguments = [*arguments, *search_path_override(arguments)]
     points = Points()
-    problem, pinned = check(arguments, points)
+    problem, for_hydra = check(arguments, points)
     if problem:
         print(f"error: {problem}" if "\n" not in problem else problem, file=sys.stderr)
         return WRONG
-    sys.argv[1:] = [*arguments, *pinned]
+    sys.argv[1:] = for_hydra
     from harness.cli.job import run_hydra
 
     try:

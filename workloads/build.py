@@ -15,6 +15,8 @@ from workloads.spec import WorkloadSpec
 
 SPEC_KINDS = ("generated", "conversation", "trace")
 PACES = ("recorded", "dependent")
+#: requests that are generated or read: their columns are some GB
+MOST_REQUESTS = 10_000_000
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -37,7 +39,7 @@ def build(spec: WorkloadSpec, seed: int = 0) -> RequestTable:
     one_of("workload.too_long", spec.too_long, TOO_LONG)
     one_of("workload.pace", spec.pace, PACES)
     if spec.num_requests is not None:
-        whole("workload.num_requests", spec.num_requests, at_least=1)
+        whole("workload.num_requests", spec.num_requests, 1, MOST_REQUESTS)
     if spec.kind == "trace" or spec.path is not None:
         table = _from_trace(spec)
     elif spec.columns.given:

@@ -20,6 +20,9 @@ from workloads.requests import FloatArray, IntArray, RequestTable
 from workloads.spec import WorkloadSpec
 
 HISTORIES = ("keep", "drop")
+MOST_CONVERSATIONS = 10_000_000
+#: seconds beyond which the clock would no longer see a step
+MOST_THINK_S = 10**9
 #: conversations drawn for each one asked for, before max_context_tokens is called too small
 MOST_DRAWN = 64
 
@@ -40,7 +43,7 @@ class Turns:
         self, spec: WorkloadSpec, think: FloatArray, prefix_id: IntArray | None, prefix_tokens: int
     ) -> RequestTable:
         """The requests. `think` [turns]: draws of mean 1; `prefix_id` [conversations]."""
-        mean_s = number("workload.think_time_s", spec.think_time_s, at_least=0)
+        mean_s = number("workload.think_time_s", spec.think_time_s, 0, at_most=MOST_THINK_S)
         history = one_of("workload.history", spec.history, HISTORIES)
         rows = np.arange(len(self.conversation))
         first = np.searchsorted(self.conversation, self.conversation)  # of each conversation
@@ -75,7 +78,7 @@ def plan(spec: WorkloadSpec, prefix_tokens: int, draw: Draw) -> Turns:
         raise WorkloadError("workload.num_requests or workload.num_conversations is needed")
     conversations, requests = spec.num_conversations, spec.num_requests
     if conversations is not None:
-        whole("workload.num_conversations", conversations, at_least=1)
+        whole("workload.num_conversations", conversations, 1, MOST_CONVERSATIONS)
     if spec.max_context_tokens is not None:
         whole("workload.max_context_tokens", spec.max_context_tokens, at_least=2)
     asked = min(limit for limit in (conversations, requests) if limit is not None)

@@ -6,9 +6,15 @@ import difflib
 import math
 from collections.abc import Iterable
 
+#: characters of a message; a file that is no trace may begin with a line of any length
+MOST_TEXT = 500
+
 
 class WorkloadError(ValueError):
     """A workload that cannot be built. Its text is one line: where, what, and what is allowed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 3]}...")
 
 
 def one_of(where: str, value: object, allowed: Iterable[str]) -> str:

@@ -8,35 +8,49 @@ import re
 from collections.abc import Iterator
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from harness.cli.config_dir import (
+    SEARCH_PATH,
+    no_text_in,
+    with_search_path,
+    without_config_dir,
+)
 from harness.cli.help import choose_workload, groups, options
 from harness.cli.points import Points
 from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
-from harness.run.config import compose
+from harness.run.config import OPTIONS, compose
 
 #: flags of Hydra that run a job, or one for each point of a sweep; all others only show something
 RUN_FLAGS, SWEEP_FLAGS = {"-r", "--run"}, {"-m", "--multirun"}
 
 
 def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
-    """Return what is wrong with the arguments, if anything, and overrides to add to them.
+    """Return what is wrong with the arguments, if anything, and the arguments for Hydra.
 
     Every point that would be run is prepared and handed to `points`. The run directory exists and
-    is claimed afterwards; the overrides name it, since the default holds the time to the
-    microsecond and would become another one when Hydra reads it again.
+    is claimed afterwards; Hydra's arguments name it, since the default holds the time to the
+    microsecond and would become another one when Hydra reads it again.  Flags come first there:
+    Hydra understands no overrides on both sides of `--config-dir`.
     """
-    flags = {argument for argument in arguments if argument.startswith("-")}
-    if flags - RUN_FLAGS - SWEEP_FLAGS:
-        return None, []  # Hydra answers, or the user brings a primary configuration of their own
-    lines = [argument for argument in arguments if argument not in flags]
+    folder = None
     try:
-        overrides, multirun = _with_experiment(lines, bool(flags & SWEEP_FLAGS))
+        others, folder = without_config_dir(arguments)
+        flags = {argument for argument in others if argument.startswith("-")}
+        if flags - RUN_FLAGS - SWEEP_FLAGS:
+            return None, arguments  # Hydra answers, or the user brings a primary configuration
+        lines = [argument for argument in others if argument not in flags]
+        checked = lines
+        if folder is not None:
+            flags.add(f"--config-dir={folder}")
+            checked = with_search_path(lines, folder)
+        overrides, multirun = _with_experiment(checked, bool(flags & SWEEP_FLAGS))
         if not any(o.key_or_group == "workload" for o in overrides):
             return choose_workload(), []
         _check_groups(overrides)
@@ -50,34 +64,54 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         points.claim = Claim(chosen)
     except (ConfigError, ResultsError) as error:
         return str(error), []
+    except YAMLError as error:
+        return f"a configuration file cannot be read: {' '.join(str(error).split())}", []
+    except UnicodeDecodeError as error:
+        return f"{no_text_in(folder)} is not UTF-8 text: {error.reason}", []
     except MissingConfigException as error:
         return _unknown_option(error, overrides), []
     except (HydraException, OmegaConfBaseException) as error:
         return _explain(error, lines), []
     given = any(o.key_or_group == f"hydra.{key}.dir" for o in overrides)
-    return None, [] if given else [f"hydra.{key}.dir={chosen}"]
+    pinned = [] if given else [f"hydra.{key}.dir={chosen}"]
+    return None, [*sorted(flags), *lines, *pinned]
 
 
 def _check_groups(overrides: list[Override]) -> None:
     """Refuse to leave a group out: every run needs one of each."""
     for override in overrides:
         group = override.key_or_group
-        left_out = override.is_delete() or override.value() is None
-        if left_out and group in groups():
+        if group not in (*groups(), *OPTIONS):
+            continue
+        if group not in groups():
+            if override.is_delete():
+                raise ConfigError(f"{override.input_line} leaves {group} out; every run needs it")
+            continue
+        choices = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+        if override.is_delete() or not all(map(_is_choice, choices)):
             raise ConfigError(
                 f"{override.input_line} leaves {group} out; choose one of "
                 f"{', '.join(options(group))}"
             )
 
 
+def _is_choice(value: object) -> bool:
+    """Say whether a group's value names an option of it, or several."""
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_choice, value))
+    return isinstance(value, str | QuotedString)
+
+
 def _with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], bool]:
     """Parse the overrides, behind those that `+experiment=NAME` sweeps over, as Hydra does."""
     parser = OverridesParser.create()
     overrides = parser.parse_overrides(lines)
+    _check_groups(overrides)
     chosen = [o.input_line or "" for o in overrides if o.key_or_group == "experiment"]
     if not chosen:
         return overrides, multirun
-    hydra = compose(*chosen, with_hydra=True).hydra
+    places = [o.input_line or "" for o in overrides if o.key_or_group == SEARCH_PATH]
+    hydra = compose(*chosen, *places, with_hydra=True).hydra
     swept = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
     return parser.parse_overrides(swept) + overrides, multirun or hydra.mode == RunMode.MULTIRUN
 
@@ -119,9 +153,15 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         return "write +workload=NAME, with a plus sign"
     others = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
     try:
-        known = _keys(compose(*others))
+        composed = compose(*others)
+        known = _keys(composed)
     except (HydraException, OmegaConfBaseException):
         known = []
+    new = re.search(r"Key '([^']+)' is not in struct", str(error.__cause__ or error))
+    if key in known and new is not None:  # a mapping, which the schema leaves open
+        (line,) = (o for o in overrides if o not in others)
+        there_are = ", ".join(map(str, OmegaConf.select(composed, key)))
+        return f"{key} has no {new.group(1)}, it has {there_are}; write +{line} to add it"
     if key in known:  # the group is there, and what was given for it holds a name that is not
         parts = [name for name in known if name.startswith(f"{key}.")]
         return f"{key} is given a name that it does not have; there are {', '.join(parts)}"

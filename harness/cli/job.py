@@ -86,13 +86,17 @@ def compare_and_show(
     """Run a comparison and show what came of it: the table, figures, the report.
 
     `job_line` makes of the rows what a job of a sweep prints instead of its table.
-    Returns the exit status: 0, 1 when no allocator could run or one crashed, 130 after Ctrl-C.
+    Returns the exit status: 0; 1 when no allocator could run, one crashed, or the results could not
+    be written; 130 after Ctrl-C.
     """
     notes.tell(prepared.notes)
     comparison = run_comparison(prepared, run_dir, partial(bar, transient=job_line is not None))
     if job_line is None:
         print_table(comparison.rows)
     notes.tell(comparison.notes)
+    if comparison.unsaved is not None:
+        print(f"error: {comparison.unsaved}", file=sys.stderr)
+        return INTERRUPTED if comparison.interrupted else FAILED
     if comparison.interrupted:
         print_location(run_dir)
         if comparison.logs:

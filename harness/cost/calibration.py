@@ -120,7 +120,7 @@ def load_calibration(file: str) -> Calibration:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CostError(f"cannot read the calibration {file}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CostError(f"{file} is not a calibration: it is not JSON ({error})") from error
     if not isinstance(record, dict) or record.pop("kind", None) != KIND:
         raise CostError(f"{file} is not a calibration made by {MADE_BY}")

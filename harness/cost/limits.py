@@ -1,51 +1,88 @@
-"""Which values of a model's shape, of a GPU and of a server's memory make sense.
+"""Which values of a model's shape, a GPU, a server's memory and the cost model make sense.
 
-A number out of range would not stop a simulation: it would print a plausible table.  Each check
-raises `CostError` with one line that names the option and what is allowed.
+Each check raises `CostError` with one line that names the option and what is allowed.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
+from harness.command.ranges import OneOf, Positive, Range, Real, Whole, out_of_range
 from harness.cost.memory import LOGITS_OF, MemorySpec
 from harness.cost.shapes import CostError, HardwareSpec, ModelShape
+from harness.cost.spec import LARGE_PAGE, CostSpec, page_bytes_of
 
-FAMILIES = ("llama", "opt")
-DTYPE_BYTES = (1, 2, 4, 8)
-#: least and most of each whole number; the most is beyond any model or machine, and far from where
-#: arithmetic overflows
-SHAPE_RANGES = {
-    "layers": (1, 10_000),
-    "hidden": (1, 2**20),
-    "heads": (1, 2**16),
-    "kv_heads": (1, 2**16),
-    "head_dim": (1, 2**16),
-    "ffn": (1, 2**24),
-    "vocab": (1, 2**24),
-    "max_context": (1, 2**30),
-    "experts": (1, 2**16),
-    "active_experts": (1, 2**16),
-}
-#: beyond any GPU's memory (GiB), bandwidth (GB/s) or rate (TFLOP/s), and any time (us)
+#: beyond any GPU's memory (GiB), bandwidth (GB/s) or rate (TFLOP/s), and any time (us), and far
+#: from where arithmetic overflows
 MOST = 1e9
-HARDWARE_POSITIVE = ("memory_gb", "bandwidth_gb_s", "tflops", "pcie_gb_s", "interconnect_gb_s")
-HARDWARE_SHARES = ("memory_utilization", "decode_bandwidth_efficiency", "all_reduce_efficiency")
-HARDWARE_TIMES = ("decode_floor_us", "all_reduce_latency_us")
-MOST_GPUS = 2**16
-MEMORY_GIB = (
-    "activation_gib", "activation_base_gib", "graph_gib", "context_gib", "communication_gib",
-)  # fmt: skip
+SHARE, QUANTITY, COST = Positive(1.0), Positive(MOST), Real(0.0, MOST)
+
+MODEL: Mapping[str, Range] = {
+    "family": OneOf(("llama", "opt")),
+    "layers": Whole(1, 10_000),
+    "hidden": Whole(1, 2**20),
+    "heads": Whole(1, 2**16),
+    "kv_heads": Whole(1, 2**16),
+    "head_dim": Whole(1, 2**16),
+    "ffn": Whole(1, 2**24),
+    "vocab": Whole(1, 2**24),
+    "max_context": Whole(1, 2**30),
+    "experts": Whole(1, 2**16),
+    "active_experts": Whole(1, 2**16),
+    "dtype_bytes": OneOf((1, 2, 4, 8)),
+    "rope_theta": Positive(1e12),
+    "norm_eps": SHARE,
+}
+HARDWARE: Mapping[str, Range] = {
+    "memory_gb": QUANTITY,
+    "bandwidth_gb_s": QUANTITY,
+    "tflops": QUANTITY,
+    "pcie_gb_s": QUANTITY,
+    "interconnect_gb_s": QUANTITY,
+    "memory_utilization": SHARE,
+    "decode_bandwidth_efficiency": SHARE,
+    "all_reduce_efficiency": SHARE,
+    "decode_floor_us": COST,
+    "all_reduce_latency_us": COST,
+    "count": Whole(1, 2**16),
+}
+MEMORY: Mapping[str, Range] = {
+    "logits_of": OneOf(LOGITS_OF),
+    "logit_bytes": COST,
+    "activation_gib": COST,
+    "activation_base_gib": COST,
+    "graph_gib": COST,
+    "context_gib": COST,
+    "communication_gib": COST,
+}
+COST_MODEL: Mapping[str, Range] = {
+    "gemm_efficiency": SHARE,
+    "weight_bandwidth_efficiency": SHARE,
+    # Below 1 two times would add up to more than their sum; powers far above underflow.
+    "roofline_exponent": Real(1.0, 32.0),
+    "elementwise_bandwidth_efficiency": SHARE,
+    "elementwise_floor_us": COST,
+    "prefill_efficiency": SHARE,
+    "prefill_tile_tokens": Whole(0, 2**20),
+    "prefill_floor_us": COST,
+    "prefill_bandwidth_efficiency": SHARE,
+    "paged_decode_slowdown": Positive(1000.0),
+    "paged_prefill_slowdown": Positive(1000.0),
+    "table_latency_us": COST,
+    "pcie_efficiency": SHARE,
+    "step_overhead_us": COST,
+    "sampling_us": COST,
+    "copy_bandwidth_efficiency": SHARE,
+    "swap_transfer_us": COST,
+    "copy_launch_us": COST,
+}
+#: tables from a page size to a time
+PAGE_TIMES = ("map_us", "unmap_us")
 
 
 def check_model(model: ModelShape) -> None:
     """Raise `CostError` for a shape that no transformer has."""
-    _one_of("model.family", model.family, FAMILIES)
-    for name, (least, most) in SHAPE_RANGES.items():
-        _whole(f"model.{name}", getattr(model, name), least, most)
-    _one_of("model.dtype_bytes", model.dtype_bytes, DTYPE_BYTES)
-    _positive("model.rope_theta", model.rope_theta, math.inf)
-    _positive("model.norm_eps", model.norm_eps, 1.0)
+    _check("model", model, MODEL)
     if model.heads % model.kv_heads:
         raise CostError(
             f"model.kv_heads must divide the {model.heads} of model.heads, got {model.kv_heads}"
@@ -59,44 +96,34 @@ def check_model(model: ModelShape) -> None:
 
 def check_hardware(hardware: HardwareSpec) -> None:
     """Raise `CostError` for a GPU that there cannot be."""
-    for name in HARDWARE_POSITIVE:
-        _positive(f"hardware.{name}", getattr(hardware, name), MOST)
-    for name in HARDWARE_SHARES:
-        _positive(f"hardware.{name}", getattr(hardware, name), 1.0)
-    for name in HARDWARE_TIMES:
-        _at_least_zero(f"hardware.{name}", getattr(hardware, name), MOST)
-    _whole("hardware.count", hardware.count, 1, MOST_GPUS)
+    _check("hardware", hardware, HARDWARE)
 
 
 def check_memory(memory: MemorySpec) -> None:
     """Raise `CostError` for a server that keeps less than nothing, or without end."""
-    _one_of("memory.logits_of", memory.logits_of, LOGITS_OF)
-    _at_least_zero("memory.logit_bytes", memory.logit_bytes, MOST)
-    for name in MEMORY_GIB:
-        value = getattr(memory, name)
-        if value is not None:
-            _at_least_zero(f"memory.{name}", value, MOST)
+    _check("memory", memory, MEMORY)
 
 
-def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise CostError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+def check_cost(cost: CostSpec) -> None:
+    """Raise `CostError` for a constant with which times would be no times."""
+    _check("cost_model", cost, COST_MODEL)
+    for name in PAGE_TIMES:
+        times: dict[str, float] = getattr(cost, name)
+        if LARGE_PAGE not in times:
+            raise CostError(
+                f"cost_model.{name} needs an entry for {LARGE_PAGE}, the fallback of the rest"
+            )
+        for size, time_us in times.items():
+            try:
+                page_bytes_of(size)
+            except CostError as error:
+                raise CostError(f"cost_model.{name}: {error}") from error
+            refusal = COST.refusal(time_us)
+            if refusal is not None:
+                raise CostError(f"cost_model.{name}: {size} {refusal}, got {time_us!r}")
 
 
-def _whole(name: str, value: int, least: int, most: int) -> None:
-    if value < least:
-        raise CostError(f"{name} must be at least {least}, got {value}")
-    if value > most:
-        raise CostError(f"{name} must be at most {most}, got {value}")
-
-
-def _positive(name: str, value: float, most: float) -> None:
-    """Not written as `value <= 0`: nan is neither."""
-    if not 0 < value <= most or math.isinf(value):
-        bound = "" if math.isinf(most) else f" and at most {most:g}"
-        raise CostError(f"{name} must be a positive number{bound}, got {value}")
-
-
-def _at_least_zero(name: str, value: float, most: float) -> None:
-    if not 0 <= value <= most:
-        raise CostError(f"{name} must be at least 0 and at most {most:g}, got {value}")
+def _check(group: str, options: object, ranges: Mapping[str, Range]) -> None:
+    problem = out_of_range(group, options, ranges)
+    if problem is not None:
+        raise CostError(problem)

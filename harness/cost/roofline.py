@@ -25,15 +25,15 @@ import numpy.typing as npt
 
 from allocators.base import Allocator, Grant, IntArray
 from harness.cost import shapes
-from harness.cost.shapes import CostError, HardwareSpec, ModelShape
-from harness.cost.spec import CostSpec
+from harness.cost.limits import check_cost, check_hardware
+from harness.cost.shapes import HardwareSpec, ModelShape
+from harness.cost.spec import LARGE_PAGE, CostSpec, page_bytes_of
 
 FloatArray = npt.NDArray[np.float64]
 Number = TypeVar("Number", float, FloatArray)
 
 #: small kernels a layer: two norms, two residual adds, rotary, activation
 ELEMENTWISE_KERNELS = 6
-MIB = 2**20
 
 
 def _no_pieces() -> IntArray:
@@ -64,7 +64,8 @@ class Roofline:
 
     def __init__(self, model: ModelShape, hardware: HardwareSpec, cost: CostSpec) -> None:
         """Raise `CostError` when a constant makes no sense."""
-        _check(hardware, cost)
+        check_hardware(hardware)
+        check_cost(cost)
         self.model, self.hardware, self.cost = model, hardware, cost
         self.ranks = ranks = hardware.count
         self.flop_s = hardware.tflops * 1e12
@@ -187,7 +188,7 @@ class Roofline:
 
     def _call_s(self, page_bytes: int) -> tuple[float, float]:
         # Only 2 MiB has published latencies; a smaller page takes its value (docs/cost.md).
-        large = 2 * MIB
+        large = page_bytes_of(LARGE_PAGE)
         map_us = self._map_us.get(page_bytes, self._map_us[large])
         return map_us * 1e-6, self._unmap_us.get(page_bytes, self._unmap_us[large]) * 1e-6
 
@@ -252,28 +253,3 @@ class Roofline:
 
     def _table_s(self, table_bytes: int) -> float:
         return self._table_floor_s + float(table_bytes) * self._table_byte_s if table_bytes else 0.0
-
-
-def page_bytes_of(text: str) -> int:
-    """Return the bytes of a page size written as '64KiB' or '2MiB'; raise `CostError` otherwise."""
-    for suffix, unit in (("KiB", 1024), ("MiB", MIB)):
-        if text.endswith(suffix) and text.removesuffix(suffix).isdigit():
-            return int(text.removesuffix(suffix)) * unit
-    raise CostError(f"page size {text!r} is not written as 64KiB or 2MiB")
-
-
-def _check(hardware: HardwareSpec, cost: CostSpec) -> None:
-    for owner in (hardware, cost):
-        for name, value in vars(owner).items():
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                continue
-            positive = name.endswith(("_gb_s", "_efficiency", "_exponent", "tflops", "_slowdown"))
-            if not value >= 0 or value == float("inf") or (positive and value == 0):
-                raise CostError(f"{owner.name}: {name} must be a positive number, got {value}")
-    if hardware.count < 1:
-        raise CostError(f"hardware.count must be at least 1, got {hardware.count}")
-    for name, table in (("map_us", cost.map_us), ("unmap_us", cost.unmap_us)):
-        if "2MiB" not in table:
-            raise CostError(
-                f"{cost.name}: {name} needs an entry for 2MiB, the fallback of the rest"
-            )

@@ -11,13 +11,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from harness.cost.shapes import CostError
+
+#: the page size whose times hold for all sizes that are not listed
+LARGE_PAGE = "2MiB"
+PAGE_UNITS = {"KiB": 2**10, "MiB": 2**20}
+
 
 def _map_us() -> dict[str, float]:
-    return {"2MiB": 40.0}
+    return {LARGE_PAGE: 40.0}
 
 
 def _unmap_us() -> dict[str, float]:
-    return {"2MiB": 34.0}
+    return {LARGE_PAGE: 34.0}
 
 
 @dataclass
@@ -84,3 +90,14 @@ class CostSpec:
     swap_transfer_us: float = 5.0
     #: assumed: one batched copy kernel for each layer's keys and values, launched together
     copy_launch_us: float = 20.0
+
+
+def page_bytes_of(size: str) -> int:
+    """Return the bytes of a page size, a power of two written as 64KiB or 2MiB.
+
+    Raises `CostError` for any other text.
+    """
+    number, unit = size[:-3], size[-3:]
+    if unit in PAGE_UNITS and number.isdecimal() and int(number).bit_count() == 1:
+        return int(number) * PAGE_UNITS[unit]
+    raise CostError(f"page size {size!r} is not a power of two, written as 64KiB or 2MiB")

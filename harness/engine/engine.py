@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from allocators.base import Allocator, Grant, IntArray, Usage
+from harness.engine.answers import check_answer
 from harness.engine.arrivals import NO_MORE, Arrivals
 from harness.engine.beams import drawn_lineage, open_lineage
 from harness.engine.config import EngineSpec, SamplingSpec
@@ -113,7 +114,7 @@ class Engine:
         """Let the clock run to the next arrival; memory is idle but for what is cached."""
         until_s = self._arrivals.next_s()
         assert until_s < NO_MORE, "requests wait, nothing runs and none will arrive"
-        cached_bytes = int(self._allocator.usage(NO_ROWS, NO_ROWS).cached[0])
+        cached_bytes = int(self._usage(NO_ROWS, NO_ROWS).cached[0])
         self._totals.wait(until_s - self._now_s, cached_bytes)
         self._now_s = until_s
 
@@ -144,7 +145,7 @@ class Engine:
         ends_s = self._execute(plan)
         self._now_s = float(ends_s[-1])
         running = scheduler.running
-        usage = self._allocator.usage(running.rows, running.finals, plan.steps)
+        usage = self._usage(running.rows, running.finals, plan.steps)
         if self._observers:
             self._show(plan, start_s, ends_s, usage)
         for group in plan.started:
@@ -183,6 +184,11 @@ class Engine:
     def _ends_s(self, seconds: np.ndarray) -> np.ndarray:
         """End of each step; summed one by one, so that many steps at once end at the same bits."""
         return np.cumsum(np.concatenate([[self._now_s], seconds]))[1:]
+
+    def _usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
+        usage = self._allocator.usage(rows, finals, steps)
+        check_answer("usage", usage)
+        return usage
 
     def _show(self, plan: Plan, start_s: float, ends_s: np.ndarray, usage: Usage) -> None:
         view = StepView(

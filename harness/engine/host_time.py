@@ -1,4 +1,4 @@
-"""Host time spent in the allocator, measured around each of its decisions."""
+"""Host time spent in the allocator, measured around each of its decisions, and their answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any, cast
 
 from allocators.base import Allocator
+from harness.engine.answers import check_answer
 
 #: the calls of the protocol that a scheduler makes on its way, which are timed
 DECISIONS = (
@@ -32,16 +33,17 @@ class HostTime:
         """Return the allocator with its decisions timed; all else of it is as it was."""
         return cast(Allocator, _Watched(allocator, self))
 
-    def timed(self, decide: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(self, name: str, decide: Callable[..., Any]) -> Callable[..., Any]:
         """Return the call, by position only, so that it also adds the seconds it takes.
 
-        One that raises adds none.
+        One that raises adds none.  What the call `name` may not answer raises `WrongAnswer`.
         """
 
         def call(*args: Any) -> Any:
             start_s = perf_counter()
             answer = decide(*args)
             self.spent_s += perf_counter() - start_s
+            check_answer(name, answer)
             return answer
 
         return call
@@ -53,7 +55,7 @@ class _Watched:
     def __init__(self, allocator: Allocator, host_time: HostTime) -> None:
         self._allocator = allocator
         for name in DECISIONS:
-            setattr(self, name, host_time.timed(getattr(allocator, name)))
+            setattr(self, name, host_time.timed(name, getattr(allocator, name)))
 
 
 for _name in REST:

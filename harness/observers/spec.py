@@ -1,4 +1,4 @@
-"""Options of what is recorded beside the results, as Hydra knows them."""
+"""Options of the harness itself, as Hydra knows them: what is recorded beside the results."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ REPORTS = ("html", "none")
 
 @dataclass
 class HarnessSpec:
-    """`trace`: none or chrome. `memory_map`: START:STOP, in steps. Neither changes a result."""
+    """What is recorded, and for how long a variant may run; none of them changes a result.
+
+    `trace`: none or chrome. `memory_map`: START:STOP, in steps. `variant_timeout_s`: seconds after
+    which an allocator that has not served all requests is stopped (null: never).
+    """
 
     trace: str = "none"
     memory_map: str | None = None
+    variant_timeout_s: float | None = None
 
 
 def check_recording(spec: HarnessSpec, report: str) -> None:

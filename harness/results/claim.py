@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,8 @@ except ImportError:  # not on Windows: there two runs at once are not told apart
 
 #: lies in a run directory for as long as a run writes there
 LOCK = ".lock"
+#: what must fit on the disk for a run to begin: configuration, summary
+LEAST_BYTES = 32 * 1024
 
 
 class Claim:
@@ -43,6 +46,7 @@ class Claim:
             raise ResultsError(
                 f"{self.path}: another run is writing there; choose another directory"
             ) from error
+        self._check_room()
         held = [name for name in held if name != LOCK]
         if held:
             self.release()
@@ -50,6 +54,16 @@ class Claim:
                 f"{self.path}: the run directory exists and is not empty (it holds {held[0]}); "
                 "choose another or remove it"
             )
+
+    def _check_room(self) -> None:
+        try:
+            if os.write(self._lock, bytes(LEAST_BYTES)) < LEAST_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._lock)
+            os.ftruncate(self._lock, 0)
+        except OSError as error:
+            self.release()
+            raise ResultsError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def release(self) -> None:
         """Give the directory up; what was written there stays."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -33,7 +33,7 @@ class RunWriter:
     """Fills one run directory, variant by variant; leaving the context finishes the files.
 
     Nothing is written before the first row, so a run that fails earlier leaves nothing behind.
-    Every failure to write is a ResultsError of one line.
+    Every failure to write is a ResultsError of one line, after which there is no more to add.
     """
 
     def __init__(
@@ -64,17 +64,29 @@ class RunWriter:
             if not self._columns:
                 self._start_columns()
             write_text(self.run_dir / SUMMARY, self._summary_text())
+        except OSError as error:
+            raise self._refused(error) from error
+        try:
             for name, table in tables.items():
                 self._columns[name].write_table(table)
         except OSError as error:
-            raise ResultsError(f"{self.run_dir}: cannot write the results: {error}") from error
+            self._discard(error)
+            raise self._refused(error) from error
 
     def finish(self) -> None:
         """Give the column files their final names, with the variants added so far."""
         try:
             self._open.close()
         except OSError as error:
-            raise ResultsError(f"{self.run_dir}: cannot write the results: {error}") from error
+            raise self._refused(error) from error
+
+    def _discard(self, error: OSError) -> None:
+        """Remove the column files, which may lack a part: rather none than one that is damaged."""
+        with suppress(OSError):
+            self._open.__exit__(type(error), error, error.__traceback__)
+
+    def _refused(self, error: OSError) -> ResultsError:
+        return ResultsError(f"{self.run_dir}: cannot write the results: {error}")
 
     def __enter__(self) -> Self:
         return self

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import fields
 
+from harness.command.ranges import OneOf, Positive, Range, Real, Whole, out_of_range
 from harness.cost.limits import check_hardware, check_memory, check_model
 from harness.cost.shapes import CostError
 from harness.engine.config import POLICIES, PREEMPTIONS, SAMPLING_MODES, SamplingSpec
@@ -13,24 +14,56 @@ from harness.executors.spec import EXECUTORS, ExecutorSpec
 from harness.observers.spec import check_recording
 from harness.run.config import Config
 
-#: an exbibyte: beyond any pool, and far from where numbers overflow
-MOST_GIB = 2**30
+#: GiB beyond any pool, and far from where numbers overflow
+MOST_GIB = 1e9
+#: tokens beyond any model's context
+MOST_LEN = 2**24
+#: sequences beyond any batch
+MOST_SEQS = 2**16
+#: max_num_seqs x max_len: block tables of 1 GiB with blocks of 16 tokens
+MOST_TABLE_TOKENS = 2**31
+SHARE = Real(0.0, 1.0)
+
+RANGES: Mapping[str, Mapping[str, Range]] = {
+    "": {
+        "kv_memory_gib": Positive(MOST_GIB),
+        "kv_tokens": Whole(1, 2**40),
+        "seed": Whole(0, 2**63 - 1),
+    },
+    "engine": {
+        "policy": OneOf(POLICIES),
+        "preemption": OneOf(PREEMPTIONS),
+        "max_num_seqs": Whole(1, MOST_SEQS),
+        "max_num_batched_tokens": Whole(1, 2**31),
+        "max_len": Whole(1, MOST_LEN),
+        "host_gib": Real(0.0, MOST_GIB),
+        "expected_output_tokens": Whole(0, MOST_LEN),
+    },
+    "sampling": {
+        "mode": OneOf(SAMPLING_MODES),
+        "n": Whole(1, MOST_SEQS),
+        "width": Whole(1, MOST_SEQS),
+        "beam_switch": SHARE,
+        "draft_tokens": Whole(1, 1024),
+        "acceptance_rate": SHARE,
+        "draft_cost": SHARE,
+        "temperature": Real(0.0, 1000.0),
+        "top_p": Positive(1.0),
+    },
+    "executor": {"name": OneOf(EXECUTORS)},
+    "harness": {"variant_timeout_s": Positive(1e9)},
+}
 
 
 def check(config: Config) -> None:
     """Raise `ConfigError` for a value that is out of range or contradicts another."""
-    for name, value, allowed in (
-        ("engine.policy", config.engine.policy, POLICIES),
-        ("engine.preemption", config.engine.preemption, PREEMPTIONS),
-        ("sampling.mode", config.sampling.mode, SAMPLING_MODES),
-        ("executor.name", config.executor.name, EXECUTORS),
-    ):
-        if value not in allowed:
-            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    _check_counts(config)
+    for group, ranges in RANGES.items():
+        problem = out_of_range(group, getattr(config, group) if group else config, ranges)
+        if problem is not None:
+            raise ConfigError(problem)
     _check_shapes(config)
     _check_sampling(config.sampling)
-    _check_memory(config)
+    _check_pool(config)
     check_recording(config.harness, config.report)
     if not config.is_real:
         for option in fields(ExecutorSpec):
@@ -56,23 +89,6 @@ def check(config: Config) -> None:
         )
 
 
-def _check_counts(config: Config) -> None:
-    engine, sampling = config.engine, config.sampling
-    for name, value, least in (
-        ("engine.max_num_seqs", engine.max_num_seqs, 1),
-        ("engine.max_num_batched_tokens", engine.max_num_batched_tokens, 1),
-        ("engine.max_len", engine.max_len, 1),
-        ("sampling.n", sampling.n, 1),
-        ("sampling.width", sampling.width, 1),
-        ("sampling.draft_tokens", sampling.draft_tokens, 1),
-        ("kv_tokens", config.kv_tokens, 1),
-        ("engine.expected_output_tokens", engine.expected_output_tokens, 0),
-        ("seed", config.seed, 0),
-    ):
-        if value is not None and value < least:
-            raise ConfigError(f"{name} must be at least {least}, got {value}")
-
-
 def _check_shapes(config: Config) -> None:
     try:
         check_model(config.model)
@@ -90,14 +106,6 @@ def _check_shapes(config: Config) -> None:
 
 
 def _check_sampling(sampling: SamplingSpec) -> None:
-    for name in ("beam_switch", "acceptance_rate", "draft_cost"):
-        value = getattr(sampling, name)
-        if not 0.0 <= value <= 1.0:
-            raise ConfigError(f"sampling.{name} must be from 0 to 1, got {value}")
-    if not 0.0 <= sampling.temperature < math.inf:
-        raise ConfigError(f"sampling.temperature must be at least 0, got {sampling.temperature}")
-    if not 0.0 < sampling.top_p <= 1.0:
-        raise ConfigError(f"sampling.top_p must be above 0 and at most 1, got {sampling.top_p}")
     if sampling.mode != "parallel" and (sampling.temperature, sampling.top_p) != (1.0, 1.0):
         raise ConfigError(
             "sampling.temperature and sampling.top_p are options of sampling.mode=parallel (with "
@@ -105,18 +113,16 @@ def _check_sampling(sampling: SamplingSpec) -> None:
         )
 
 
-def _check_memory(config: Config) -> None:
-    host_gib, kv_gib = config.engine.host_gib, config.kv_memory_gib
-    if host_gib is not None and not (0 <= host_gib <= MOST_GIB):
-        raise ConfigError(
-            f"engine.host_gib must be at least 0 and at most {MOST_GIB}, got {host_gib}"
-        )
-    if kv_gib is not None and not (0 < kv_gib <= MOST_GIB):
-        raise ConfigError(
-            f"kv_memory_gib must be a positive number and at most {MOST_GIB}, got {kv_gib}"
-        )
-    if kv_gib is not None and config.kv_tokens is not None:
+def _check_pool(config: Config) -> None:
+    if config.kv_memory_gib is not None and config.kv_tokens is not None:
         raise ConfigError("give kv_memory_gib or kv_tokens, not both")
+    tokens = config.engine.max_num_seqs * config.max_len
+    if tokens > MOST_TABLE_TOKENS:
+        raise ConfigError(
+            f"engine.max_num_seqs={config.engine.max_num_seqs} sequences of "
+            f"engine.max_len={config.max_len} tokens need block tables for {tokens} tokens, more "
+            f"than {MOST_TABLE_TOKENS}: lower one of them"
+        )
 
 
 def check_real(config: Config) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from harness.command.interrupts import Interrupts
 from harness.observers.recorders import Recorders
-from harness.results import Row, RunLog, RunWriter, describe_environment
+from harness.results import ResultsError, Row, RunLog, RunWriter, describe_environment
 from harness.run.prepared import Prepared
-from harness.run.variant import run_variant
+from harness.run.variant import fault, run_variant
 
 if TYPE_CHECKING:
     from harness.executors.model.real_run import RealRun
@@ -28,6 +28,7 @@ class Comparison:
     """What became of each allocator, in order; `logs` are those of the rows that ran.
 
     notes: what could not be recorded, a line each.
+    unsaved: why the results could not be written, if so; the directory holds what had been before.
     """
 
     run_dir: Path
@@ -35,6 +36,7 @@ class Comparison:
     logs: list[RunLog]
     interrupted: bool
     notes: list[str] = field(default_factory=list)
+    unsaved: str | None = None
 
     @property
     def crashed(self) -> bool:
@@ -49,13 +51,13 @@ def run_comparison(
 ) -> Comparison:
     """Run every allocator and write the run directory; Ctrl-C keeps those that have finished.
 
-    Raises `ConfigError` if a real run's weights cannot be loaded, `ResultsError` if the directory
-    cannot be written.
+    A disk that is full costs the files, not the rows.  Raises `ConfigError` if a real run's weights
+    cannot be loaded.
     """
     run_dir = Path(run_dir)
     real = _real_run(prepared)
     recorders = Recorders(prepared.config.harness, prepared.requests)
-    logs: list[RunLog] = []
+    comparison = Comparison(run_dir, [], [], interrupted=False)
     with (
         Interrupts() as interrupts,
         RunWriter(run_dir, prepared.saved, describe_environment()) as writer,
@@ -63,13 +65,33 @@ def run_comparison(
         for name in prepared.config.allocators:
             serve = partial(_serve, prepared, name, recorders, real, watch)
             row, log = _interruptible(interrupts, name, serve)
-            writer.add(row, log)
+            comparison.rows.append(row)
             if log is not None:
-                logs.append(log)
-    comparison = Comparison(run_dir, writer.rows, logs, interrupts.happened)
-    if logs and not comparison.interrupted:
-        comparison.notes += recorders.write(run_dir)
+                comparison.logs.append(log)
+            if comparison.unsaved is None:
+                comparison.unsaved = _failure(run_dir, partial(writer.add, row, log))
+        unfinished = _failure(run_dir, writer.finish)
+        comparison.unsaved = comparison.unsaved or unfinished
+        if comparison.unsaved is None:
+            comparison.unsaved = _failure(run_dir, partial(_record, recorders, comparison))
+    comparison.interrupted = interrupts.happened
     return comparison
+
+
+def _failure(run_dir: Path, write: Callable[[], None]) -> str | None:
+    """Write; return why that failed, if it did."""
+    try:
+        write()
+    except ResultsError as error:
+        return str(error)
+    except OSError as error:
+        return f"{run_dir}: cannot write the results: {error}"
+    return None
+
+
+def _record(recorders: Recorders, comparison: Comparison) -> None:
+    """Write what was recorded, of variants that were interrupted too."""
+    comparison.notes += recorders.write(comparison.run_dir)
 
 
 def _serve(
@@ -90,8 +112,10 @@ def _interruptible(
         result = serve()
         interrupts.armed = False
         return result
-    except KeyboardInterrupt:
-        return Row(name, "error", "interrupted before it ended"), None
+    except KeyboardInterrupt as error:
+        # Without a signal it was the allocator that raised it.
+        reason = "interrupted before it ended" if interrupts.happened else fault(error)
+        return Row(name, "error", reason), None
 
 
 def _real_run(prepared: Prepared) -> RealRun | None:

@@ -10,12 +10,13 @@ import numpy as np
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from allocators.base import Allocator, AllocatorError, Geometry
+from allocators.base import Allocator, Geometry
 from harness.cost import CostError, make_cost
 from harness.errors import ConfigError
 from harness.run.checks import check, check_real
 from harness.run.config import Config, plain_options, to_config
 from harness.run.pool import doubts, make_geometry, pool_option
+from harness.run.time_limit import time_limit
 from workloads.build import build
 from workloads.errors import WorkloadError
 from workloads.requests import RequestTable
@@ -105,16 +106,25 @@ def prepare(composed: DictConfig, tables: RequestTables | None = None) -> Prepar
 def make_allocator(name: str, knobs: dict[str, Any], geometry: Geometry) -> Allocator:
     """Return the allocator `name`; raises `ConfigError` for a bad knob.
 
-    Whatever the allocator itself refuses (`AllocatorError`) passes through: it is a result.
+    Whatever else the allocator itself raises passes through: it is a result.
     """
     arguments = {key: value for key, value in knobs.items() if key != "_target_"}
     try:
-        return get_class(knobs["_target_"])(geometry, **arguments)
+        kind = get_class(knobs["_target_"])
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module may end in anything when it is imported
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"allocators.{name}: no allocator class ({reason})") from error
+    if not issubclass(kind, Allocator):
+        raise ConfigError(
+            f"allocators.{name}: {knobs['_target_']} is no allocator: it must be a subclass of "
+            "allocators.base.Allocator"
+        )
+    try:
+        return kind(geometry, **arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"allocators.{name}: {error}") from error
-    except (KeyError, ImportError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"allocators.{name}: no allocator class ({reason})") from error
 
 
 def _make_requests(config: Config, served: int | None) -> RequestTable:
@@ -145,10 +155,13 @@ def _check_longest(config: Config, geometry: Geometry, requests: RequestTable) -
 def _try_allocator(prepared: Prepared, name: str) -> None:
     """Make an allocator to see whether its knobs make sense, and keep it for the run."""
     try:
-        allocator = prepared.allocator(name)
-    except (AllocatorError, MemoryError):
-        return  # becomes a row with a status
-    groups = sum(allocator.balance()) if allocator.pages_per_group else FEW_GROUPS
+        with time_limit(prepared.config.harness.variant_timeout_s):
+            allocator = prepared.allocator(name)
+            groups = sum(allocator.balance()) if allocator.pages_per_group else FEW_GROUPS
+    except (ConfigError, KeyboardInterrupt):
+        raise
+    except BaseException:  # whatever it is becomes a row with a status when the allocator is run
+        return
     if groups < FEW_GROUPS:
         prepared.notes.append(
             f"{name}: a page-group holds {allocator.geometry.page_tokens} tokens, and the pool "

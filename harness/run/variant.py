@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from allocators.base import AllocatorError, Unsupported
 from harness.cost import make_cost
+from harness.engine.answers import WrongAnswer
 from harness.engine.engine import Engine
 from harness.engine.observer import Observer
 from harness.executors.simulated import SimulatedExecutor
 from harness.results import Row, RunLog
 from harness.results.summary import summarize
 from harness.run.prepared import Prepared
+from harness.run.time_limit import TookTooLong, time_limit
 
 if TYPE_CHECKING:
     from harness.executors.model.real_run import RealRun
@@ -34,19 +36,35 @@ def run_variant(
 
     `real` is the decoder of a real run; `progress` is told how many requests have ended.
     """
+    limit_s = prepared.config.harness.variant_timeout_s
     try:
-        return _serve(prepared, name, observers, real, progress)
+        with time_limit(limit_s):
+            return _serve(prepared, name, observers, real, progress)
     except Unsupported as error:
         return Row(name, "unsupported", str(error)), None
     except (AllocatorError, MemoryError) as error:
         return Row(name, "oom", str(error) or type(error).__name__), None
-    except Exception as error:
+    except TookTooLong as stop:
+        return Row(
+            name, "error", f"stopped after harness.variant_timeout_s={limit_s:g} ({stop})"
+        ), None
+    except KeyboardInterrupt:
+        raise  # whether it was the user's is for the caller to know
+    except BaseException as error:  # SystemExit too
         # One variant's fault must not cost the results of the others.
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        return Row(name, "error", f"{type(error).__name__}: {error} ({where})"), None
+        return Row(name, "error", fault(error)), None
+
+
+def fault(error: BaseException) -> str:
+    """Return what an allocator did wrong, in one line: the error and where it was raised."""
+    text = " ".join(str(error).split())
+    if isinstance(error, WrongAnswer):
+        return text
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{what} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def _serve(

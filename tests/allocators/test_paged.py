@@ -200,6 +200,15 @@ def test_admission_leaves_the_watermark_free_but_growth_may_use_it():
     assert paged.headroom(np.array([0])) == 20
 
 
+def test_an_empty_pool_is_given_whole_whatever_the_watermark():
+    """Beside nobody there is no growth to keep blocks free for."""
+    paged = Paged(Geometry(100, 4, 100), block_size=10, watermark=0.2)
+    assert paged.admit(np.array([0]), Prompt(100), Demand(100, 1)) is not None
+    paged.release(np.array([0]))
+    assert paged.admit(np.array([0]), Prompt(90), Demand(90, 1)) is not None
+    assert paged.admit(np.array([1]), Prompt(10), Demand(10, 1)) is None
+
+
 def test_the_tail_of_a_pool_that_holds_no_whole_block_is_free_but_never_given():
     paged = Paged(Geometry(19, 2, 19), block_size=10)
     with pytest.raises(NeverFits, match="2 blocks of 10 tokens"):

@@ -89,7 +89,7 @@ def _sharded(directory: Path) -> list[Path]:
     path = directory / INDEX
     try:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DecoderError(f"{path}: not an index with a weight_map of file names") from error
     if not names:
         raise DecoderError(f"{path}: not an index with a weight_map of file names, it is empty")

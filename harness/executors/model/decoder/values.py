@@ -19,7 +19,7 @@ class Values:
             self._values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise DecoderError(f"{path}: no such file; a checkpoint needs one") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DecoderError(f"{path}: not readable JSON ({error})") from error
         if not isinstance(self._values, dict):
             raise DecoderError(f"{path}: not a JSON object")
