@@ -63,7 +63,7 @@ PICTURES = (
         (*_BEAM, *_MAP),
         "dark",
         "Memory map",
-        1260,
+        1300,
     ),
     Picture("block-size", "What the block size does", ("-m", *_BLOCKS, *_SIZES)),
     Picture(

@@ -72,9 +72,10 @@ def map_sentence(kind: np.ndarray) -> str:
     if not holes:
         return f"{said} No stretch is free."
     largest = sum(lengths.max() for lengths in holes) / sum(lengths.sum() for lengths in holes)
+    count = spoken(sum(map(len, holes)) / len(kind))
     return (
-        f"{said} {percent(float((kind == FREE).mean()))} is free, in "
-        f"{spoken(sum(map(len, holes)) / len(kind))} holes on average; "
+        f"{said} {percent(float((kind == FREE).mean()))} is free, in {count} "
+        f"hole{'s' * (count != '1')} on average; "
         f"{percent(float(largest))} of it lies in the largest."
     )
 

@@ -22,3 +22,9 @@ def test_a_pool_that_is_full_or_empty():
         map_sentence(kinds("wwww")) == "Of what is held 100\u00a0% is written. No stretch is free."
     )
     assert map_sentence(kinds("....")) == "Nothing is held."
+
+
+def test_one_hole_is_one_hole():
+    assert "50\u00a0% is free, in 1 hole on average; 100\u00a0%" in map_sentence(
+        kinds("ww..", "..ww")
+    )
