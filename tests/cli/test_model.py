@@ -69,7 +69,7 @@ def test_what_cannot_run_is_a_row_with_a_reason(tmp_path):
         ("executor.max_requests=0", "executor.max_requests must be at least 1, got 0"),
         ("hardware.count=2", "executor=model runs on one device"),
         ("engine.max_len=4000", "beyond the 2048 positions of Llama-tiny"),
-        ("sampling.top_p=0", "sampling.top_p must be above 0"),
+        ("sampling.top_p=0", "sampling.top_p must be a positive number"),
         ("sampling.temperature=0.5", "are options of sampling.mode=parallel"),
         ("executor.weights=/etc/hosts", "is no directory; expected a local one"),
         ("executor.pool_mib=90000000", "cpu has"),
