@@ -39,7 +39,7 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
     microsecond and would become another one when Hydra reads it again.  Flags come first there:
     Hydra understands no overrides on both sides of `--config-dir`.
     """
-    folder = None
+    folder, overrides = None, []
     try:
         others, folder = without_config_dir(arguments)
         flags = {argument for argument in others if argument.startswith("-")}

@@ -7,7 +7,7 @@ import pytest
 
 import harness.results.writer as writer_module
 from allocators.paged import Paged
-from harness.cli.job import compare_and_show
+from harness.cli.job import Notes, compare_and_show
 from harness.run import compose, prepare, run_comparison
 
 SMALL = ["+workload=uniform", "workload.num_requests=5", "kv_tokens=4000", "report=none"]
@@ -106,7 +106,7 @@ def test_a_full_disk_costs_the_files_and_not_the_table(part, tmp_path, monkeypat
     }[part]
     monkeypatch.setattr(owner, name, full)
     prepared = prepare(compose(*SMALL, "allocator=[paged,contiguous_max]"))
-    assert compare_and_show(prepared, tmp_path / "run") == 1
+    assert compare_and_show(prepared, tmp_path / "run", Notes()) == 1
     shown = capsys.readouterr()
     assert "paged" in shown.out
     assert "contiguous_max" in shown.out
