@@ -21,7 +21,7 @@ from harness.cli.sweep import combine
 from harness.cli.table import print_location, print_table
 from harness.command.frame import FAILED, INTERRUPTED, OK, WRONG
 from harness.errors import ConfigError
-from harness.results import ResultsError, Row
+from harness.results import ResultRow, ResultsError
 from harness.run import Prepared, run_comparison
 
 
@@ -81,7 +81,7 @@ def compare_and_show(
     prepared: Prepared,
     run_dir: Path,
     notes: Notes,
-    job_line: Callable[[Sequence[Row]], str] | None = None,
+    job_line: Callable[[Sequence[ResultRow]], str] | None = None,
 ) -> int:
     """Run a comparison and show what came of it: the table, figures, the report.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from harness.results.numbers import short_number
 from harness.results.options import short_names
 from harness.results.outputs import outputs_sentence
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 
 class JobLines:
@@ -25,7 +25,7 @@ class JobLines:
         self._jobs, self._ended = jobs, 0
         self._now, self._start_s = now, now()
 
-    def line(self, overrides: Sequence[str], rows: Sequence[Row]) -> str:
+    def line(self, overrides: Sequence[str], rows: Sequence[ResultRow]) -> str:
         """Return the line of a job: `[2/8] block_size=16: paged 1.40 req/s; 9 s left`."""
         self._ended += 1
         elapsed_s = self._now() - self._start_s
@@ -44,7 +44,7 @@ class JobLines:
         return " ".join(swept) or "the only point"
 
 
-def _outcome(rows: Sequence[Row]) -> str:
+def _outcome(rows: Sequence[ResultRow]) -> str:
     """Return the allocator that serves most, where there are several, and those that did not."""
     rates = {row.allocator: row.metrics.get("requests_per_s") or 0.0 for row in rows if row.ok}
     parts = []

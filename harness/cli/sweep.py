@@ -16,7 +16,7 @@ from harness.cli.reporting import try_report
 from harness.cli.table import print_location, print_table
 from harness.results.errors import ResultsError
 from harness.results.options import short_names, varied
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 from harness.results.sweep import SweepRow, read_sweep, write_sweep
 
 #: shown where the number of GPUs varies: which of them serves most for its cost
@@ -59,7 +59,7 @@ def combine(sweep_dir: str | Path, *, file: IO[str] | None = None) -> list[Sweep
     return rows
 
 
-def _with_rate_per_gpu(row: SweepRow) -> Row:
+def _with_rate_per_gpu(row: SweepRow) -> ResultRow:
     rate, count = row.row.metrics.get("output_tokens_per_s"), row.overrides.get("hardware.count")
     per_gpu = rate / count if rate is not None and isinstance(count, int) and count > 0 else None
     return replace(row.row, metrics={**row.row.metrics, PER_GPU.metric: per_gpu})

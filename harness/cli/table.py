@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 from harness.cli.columns import COLUMNS, HIT, MARK, NARROW, SPARED, Column, legend
 from harness.results.best import best_rows
 from harness.results.outputs import outputs_sentence
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ PIPED_WIDTH = 400
 
 
 def print_table(
-    rows: Sequence[Row],
+    rows: Sequence[ResultRow],
     *,
     leading: Sequence[dict[str, str]] | None = None,
     columns: Sequence[Column] = COLUMNS,
@@ -64,14 +64,14 @@ def print_location(run_dir: Path | str, *, file: IO[str] | None = None) -> None:
     console.print(f"Results in {run_dir}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _runs(rows: Sequence[Row], leading: Sequence[dict[str, str]] | None) -> list[tuple]:
+def _runs(rows: Sequence[ResultRow], leading: Sequence[dict[str, str]] | None) -> list[tuple]:
     """Of each row what tells its run from the others."""
     return [tuple(cells.items()) for cells in leading] if leading else [()] * len(rows)
 
 
 def _fitted(
     console: Console,
-    rows: Sequence[Row],
+    rows: Sequence[ResultRow],
     leading: Sequence[dict[str, str]] | None,
     columns: Sequence[Column],
     limit: int,
@@ -90,12 +90,12 @@ def _fitted(
         shown.remove(spared.pop(0))
 
 
-def _text(row: Row, column: Column) -> str:
+def _text(row: ResultRow, column: Column) -> str:
     return column.text(row.metrics.get(column.metric))
 
 
 def _table(
-    rows: Sequence[Row], leading: Sequence[dict[str, str]] | None, columns: Sequence[Column]
+    rows: Sequence[ResultRow], leading: Sequence[dict[str, str]] | None, columns: Sequence[Column]
 ) -> Table:
     from rich.table import Table
     from rich.text import Text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.report.collection import Collection, Run
 from harness.report.numbers import percent
 from harness.report.ranking import listed
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 #: of the pool: a cache that holds less while requests wait is next to none
 _SMALL_CACHE = 0.05
@@ -97,7 +97,7 @@ def _many_returns(metrics: dict[str, float | int | None]) -> bool:
     return preemptions > _MANY_PREEMPTIONS * finished and 0 < _MUCH_WASTED * hit < wasted
 
 
-def _indexed(runs: list[Run]) -> list[tuple[Run, Row]]:
+def _indexed(runs: list[Run]) -> list[tuple[Run, ResultRow]]:
     return [(run, row) for run in runs for row in run.ok_rows if run.prefix_index(row.allocator)]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 
 @dataclass
@@ -20,13 +20,13 @@ class Run:
     path: Path
     config: dict[str, Any]
     environment: dict[str, Any]
-    rows: list[Row]
+    rows: list[ResultRow]
     options: dict[str, Any] = field(default_factory=dict)
     command: str | None = None
     totals: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
-    def ok_rows(self) -> list[Row]:
+    def ok_rows(self) -> list[ResultRow]:
         return [row for row in self.rows if row.ok]
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.report.collection import Collection, Run
 from harness.report.numbers import percent
 from harness.report.ranking import CLOSE, listed, output, rank, speed
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 #: options that say what is served, by what and where: nothing that a user turns to serve it better
 _GIVEN = ("workload", "sampling", "model", "hardware", "executor", "cost_model", "memory", "seed")
@@ -105,7 +105,7 @@ def _same_but(run: Run, other: Run, option: str) -> bool:
     )
 
 
-def _loss(best: Row, rows: Sequence[Row]) -> float:
+def _loss(best: ResultRow, rows: Sequence[ResultRow]) -> float:
     return 1 - min(map(output, rows)) / max(output(best), 1e-12)
 
 

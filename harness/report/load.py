@@ -14,7 +14,7 @@ from harness.report.numbers import PER_GPU
 from harness.results.errors import ResultsError
 from harness.results.options import FREE_OPTIONS, flat, short_names, varied
 from harness.results.reader import load_summary, summary_rows
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 from harness.results.writer import SUMMARY
 
 #: options that say nothing of how a run differs from another
@@ -98,12 +98,12 @@ def _read_run(path: Path, name: str | None = None) -> Run:
     )
 
 
-def _never_run(config: dict[str, Any], rows: Sequence[Row]) -> list[Row]:
+def _never_run(config: dict[str, Any], rows: Sequence[ResultRow]) -> list[ResultRow]:
     """A row for each allocator that was chosen and has none, for the run was killed before."""
     chosen = config.get("allocators")
     known = {row.allocator for row in rows}
     return [
-        Row(name, "error", "did not end: the run was killed before")
+        ResultRow(name, "error", "did not end: the run was killed before")
         for name in (chosen if isinstance(chosen, dict) else {})
         if name not in known
     ]
@@ -113,7 +113,7 @@ def _read_sweep(path: Path) -> list[Run]:
     from harness.results.sweep import read_sweep
 
     jobs: dict[str, dict[str, Any]] = {}
-    failed: dict[str, Row] = {}
+    failed: dict[str, ResultRow] = {}
     for entry in read_sweep(path):
         jobs[entry.job] = entry.overrides
         if not (path / entry.job / SUMMARY).exists() or entry.row.allocator == "-":

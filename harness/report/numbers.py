@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.results.best import Value, best_rows
 from harness.results.metrics import BY_NAME, Direction
 from harness.results.numbers import short_number
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 UNDEFINED = "–"
 #: output_tokens_per_s divided by hardware.count; rows have it where that varies
@@ -43,7 +43,7 @@ class Shown:
     def direction(self) -> Direction:
         return "higher" if self.meaning else BY_NAME[self.metric].direction
 
-    def best(self, rows: Sequence[Row], runs: Sequence[Hashable]) -> set[int]:
+    def best(self, rows: Sequence[ResultRow], runs: Sequence[Hashable]) -> set[int]:
         """Indices of the best rows, see `harness.results.best`."""
         return best_rows(rows, runs, self.metric, self.direction, self.text)
 

@@ -14,7 +14,7 @@ from harness.report.collection import Collection, Run
 from harness.report.memory_map import memory_maps
 from harness.report.sweeps import curve_lines, knob_lines
 from harness.results.reader import read_logs
-from harness.results.runlog import Row, RunLog
+from harness.results.runlog import ResultRow, RunLog
 from harness.results.writer import REQUESTS, TIMELINE
 
 #: a page of more runs than that shows the large columns of the first ones alone
@@ -131,7 +131,7 @@ class Panels:
         return groups, PAGE_IN if collection.single else HALF_IN
 
 
-def _mismatch(row: Row, log: RunLog) -> str | None:
+def _mismatch(row: ResultRow, log: RunLog) -> str | None:
     """Why the columns cannot be those of the row; None where they can, or where there are none."""
     finished = int((log.requests["status"] == "finished").sum())
     for file, here, metric in (
@@ -147,7 +147,7 @@ def _mismatch(row: Row, log: RunLog) -> str | None:
     return None
 
 
-def variant_label(collection: Collection, run: Run, row: Row) -> str:
+def variant_label(collection: Collection, run: Run, row: ResultRow) -> str:
     """The allocator, and its run where charts mix those of many runs."""
     if not collection.one_row_each:
         return run.title(row.allocator)

@@ -9,7 +9,7 @@ from harness.report.collection import Run
 from harness.report.numbers import spoken
 from harness.report.ranking import latency, listed
 from harness.report.run_verdict import run_verdict
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class _Limit:
 
     name: str
     unit: str
-    value: Callable[[Row], float | None]
+    value: Callable[[ResultRow], float | None]
     times: float
 
 
@@ -91,7 +91,7 @@ def _most_allowed(lowest: Run) -> dict[_Limit, float]:
     return allowed
 
 
-def _within(row: Row, at_most: dict[_Limit, float]) -> bool:
+def _within(row: ResultRow, at_most: dict[_Limit, float]) -> bool:
     values = {limit: limit.value(row) for limit in at_most}
     return all(value is None or value <= at_most[limit] for limit, value in values.items())
 

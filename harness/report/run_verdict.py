@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from harness.report.collection import Run
 from harness.report.numbers import percent, spoken, times
 from harness.report.ranking import CLOSE, latency, output, rank, speed
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 
 def run_verdict(run: Run) -> list[str]:
@@ -44,7 +44,7 @@ def run_verdict(run: Run) -> list[str]:
     return sentences + _reservations(best, rows) + prefix_hits(titled)
 
 
-def _serves_most(best: Row, others: Sequence[Row]) -> str:
+def _serves_most(best: ResultRow, others: Sequence[ResultRow]) -> str:
     ranked = rank(others)
     next_best, last = ranked[0], ranked[-1]
     ratio = output(best) / max(output(next_best), 1e-12)
@@ -56,7 +56,7 @@ def _serves_most(best: Row, others: Sequence[Row]) -> str:
     return f"{lead}, {_because(best, last)}."
 
 
-def _because(best: Row, last: Row) -> str:
+def _because(best: ResultRow, last: ResultRow) -> str:
     batch = (best.metrics.get("mean_batch") or 0.0, last.metrics.get("mean_batch") or 0.0)
     causes = []
     if batch[0] > 1.05 * batch[1]:
@@ -78,7 +78,7 @@ def _because(best: Row, last: Row) -> str:
     return causes[0] + "".join(f"; {cause}" for cause in causes[1:])
 
 
-def _keeps_up(best: Row, others: Sequence[Row]) -> str:
+def _keeps_up(best: ResultRow, others: Sequence[ResultRow]) -> str:
     worst = max(others, key=latency)
     ratio = latency(worst) / max(latency(best), 1e-12)
     head = f"all serve about {speed(best)}, so latency decides"
@@ -90,7 +90,7 @@ def _keeps_up(best: Row, others: Sequence[Row]) -> str:
     )
 
 
-def _reservations(best: Row, rows: Sequence[Row]) -> list[str]:
+def _reservations(best: ResultRow, rows: Sequence[ResultRow]) -> list[str]:
     """What speaks against the choice: a faster first token elsewhere, preemptions."""
     notes = []
     waits = [row for row in rows if (row.metrics.get("ttft_p50_s") is not None)]
@@ -110,7 +110,7 @@ def _reservations(best: Row, rows: Sequence[Row]) -> list[str]:
     return [f"Against it: {'; '.join(notes)}."] if notes else []
 
 
-def prefix_hits(titled: Sequence[tuple[str, Row]]) -> list[str]:
+def prefix_hits(titled: Sequence[tuple[str, ResultRow]]) -> list[str]:
     """The hit rate of every prefix cache, in one sentence, if there is any."""
     rates = [
         f"{title} {percent(row.metrics['prefix_hit_rate'])}"
@@ -120,7 +120,7 @@ def prefix_hits(titled: Sequence[tuple[str, Row]]) -> list[str]:
     return [f"Tokens found in the prefix cache: {', '.join(rates)}."] if rates else []
 
 
-def _live(row: Row) -> float | None:
+def _live(row: ResultRow) -> float | None:
     """Live KV as a share of the memory that is neither idle nor cached for reuse."""
     shares = [row.metrics.get(f"{c}_share") for c in ("token", "reserved", "internal", "external")]
     if any(share is None for share in shares) or not sum(shares):

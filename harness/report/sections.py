@@ -10,7 +10,7 @@ from harness.report.charts.theme import allocator_colour
 from harness.report.collection import Collection, Run
 from harness.report.numbers import COSTS, MAIN, UNDEFINED, Shown
 from harness.results.metrics import METRICS
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 
 @dataclass
@@ -18,7 +18,7 @@ class ResultLine:
     """One line of a table: its run's options, its allocator by name, a cell for each metric."""
 
     options: list[str]
-    row: Row
+    row: ResultRow
     name: str
     colour: str
     idealised: bool

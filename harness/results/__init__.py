@@ -9,7 +9,7 @@ from harness.results.runlog import (
     REQUEST_COLUMNS,
     STATUSES,
     TIMELINE_COLUMNS,
-    Row,
+    ResultRow,
     RunLog,
 )
 from harness.results.writer import SCHEMA_VERSION, RunWriter
@@ -21,8 +21,8 @@ __all__ = [
     "STATUSES",
     "TIMELINE_COLUMNS",
     "Claim",
+    "ResultRow",
     "ResultsError",
-    "Row",
     "RunLog",
     "RunWriter",
     "describe_environment",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 
 from harness.results.metrics import Direction
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 Value = float | int | None
 
 
 def best_rows(
-    rows: Sequence[Row],
+    rows: Sequence[ResultRow],
     runs: Sequence[Hashable],
     metric: str,
     direction: Direction,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 
 #: digits of a digest that are shown
 SHORT = len("sha256:") + 12
 
 
-def outputs_sentence(rows: Sequence[Row]) -> str | None:
+def outputs_sentence(rows: Sequence[ResultRow]) -> str | None:
     """Say which rows emitted the same tokens; None where no tokens were emitted."""
     groups: dict[str, list[str]] = {}
     for row in rows:

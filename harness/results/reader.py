@@ -14,7 +14,7 @@ from harness.results.runlog import (
     REQUEST_COLUMNS,
     STATUSES,
     TIMELINE_COLUMNS,
-    Row,
+    ResultRow,
     RunLog,
 )
 from harness.results.writer import REQUESTS, SCHEMA_VERSION, SUMMARY, TIMELINE
@@ -51,10 +51,12 @@ def load_summary(path: str | Path) -> dict[str, Any]:
     return summary
 
 
-def summary_rows(summary: dict[str, Any]) -> list[Row]:
+def summary_rows(summary: dict[str, Any]) -> list[ResultRow]:
     """The rows of a loaded summary."""
     return [
-        Row(row["allocator"], row["status"], row["reason"], row["metrics"], row["output_digest"])
+        ResultRow(
+            row["allocator"], row["status"], row["reason"], row["metrics"], row["output_digest"]
+        )
         for row in summary["rows"]
     ]
 

@@ -105,7 +105,7 @@ class RunLog:
 
 
 @dataclass
-class Row:
+class ResultRow:
     """One line of the result table; `metrics` is empty unless the status is `ok`.
 
     output_digest: of a real run, a hash of every request's emitted tokens in request order.

@@ -20,7 +20,7 @@ from harness.results.errors import ResultsError
 from harness.results.metrics import METRICS
 from harness.results.options import flat, varied
 from harness.results.reader import load_summary, summary_rows
-from harness.results.runlog import Row
+from harness.results.runlog import ResultRow
 from harness.results.writer import SCHEMA_VERSION, SUMMARY, plain
 
 SWEEP_JSON, SWEEP_CSV = "sweep.json", "sweep.csv"
@@ -34,7 +34,7 @@ class SweepRow:
 
     job: str
     overrides: dict[str, Any]
-    row: Row
+    row: ResultRow
 
     def option(self, name: str) -> str:
         """Return the value of an option as text, empty where the job was not given it."""
@@ -56,7 +56,7 @@ def read_sweep(sweep_dir: Path) -> list[SweepRow]:
             summary = load_summary(job)
         except ResultsError as error:
             reason = str(error).replace(f"{sweep_dir}/", "")
-            rows.append(SweepRow(name, overrides or {}, Row("-", "error", reason)))
+            rows.append(SweepRow(name, overrides or {}, ResultRow("-", "error", reason)))
             continue
         if overrides is None:
             configs[name] = flat(summary["config"])

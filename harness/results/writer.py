@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.results.atomic import replacing, write_text
 from harness.results.errors import ResultsError
-from harness.results.runlog import REQUEST_COLUMNS, TIMELINE_COLUMNS, Row, RunLog
+from harness.results.runlog import REQUEST_COLUMNS, TIMELINE_COLUMNS, ResultRow, RunLog
 
 if TYPE_CHECKING:
     import pyarrow
@@ -40,7 +40,7 @@ class RunWriter:
         self, run_dir: str | Path, config: dict[str, Any], environment: dict[str, Any]
     ) -> None:
         self.run_dir = Path(run_dir)
-        self.rows: list[Row] = []
+        self.rows: list[ResultRow] = []
         self._totals: list[dict[str, float]] = []
         self._head = {
             "schema_version": SCHEMA_VERSION,
@@ -50,7 +50,7 @@ class RunWriter:
         self._open = ExitStack()
         self._columns: dict[str, Any] = {}
 
-    def add(self, row: Row, log: RunLog | None = None) -> None:
+    def add(self, row: ResultRow, log: RunLog | None = None) -> None:
         """Append a variant: its row to the summary, its columns (if it has any) to the files."""
         tables = {}
         if log is not None:

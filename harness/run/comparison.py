@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.command.interrupts import Interrupts
 from harness.observers.recorders import Recorders
-from harness.results import ResultsError, Row, RunLog, RunWriter, describe_environment
+from harness.results import ResultRow, ResultsError, RunLog, RunWriter, describe_environment
 from harness.run.prepared import Prepared
 from harness.run.variant import fault, run_variant
 
@@ -32,7 +32,7 @@ class Comparison:
     """
 
     run_dir: Path
-    rows: list[Row]
+    rows: list[ResultRow]
     logs: list[RunLog]
     interrupted: bool
     notes: list[str] = field(default_factory=list)
@@ -96,17 +96,17 @@ def _record(recorders: Recorders, comparison: Comparison) -> None:
 
 def _serve(
     prepared: Prepared, name: str, recorders: Recorders, real: RealRun | None, watch: Watch
-) -> tuple[Row, RunLog | None]:
+) -> tuple[ResultRow, RunLog | None]:
     observers = recorders.observers(name)
     with watch(name, len(prepared.requests)) as progress:
         return run_variant(prepared, name, observers=observers, real=real, progress=progress)
 
 
 def _interruptible(
-    interrupts: Interrupts, name: str, serve: Callable[[], tuple[Row, RunLog | None]]
-) -> tuple[Row, RunLog | None]:
+    interrupts: Interrupts, name: str, serve: Callable[[], tuple[ResultRow, RunLog | None]]
+) -> tuple[ResultRow, RunLog | None]:
     if interrupts.happened:
-        return Row(name, "error", "interrupted before it started"), None
+        return ResultRow(name, "error", "interrupted before it started"), None
     try:
         interrupts.armed = True
         result = serve()
@@ -115,7 +115,7 @@ def _interruptible(
     except KeyboardInterrupt as error:
         # Without a signal it was the allocator that raised it.
         reason = "interrupted before it ended" if interrupts.happened else fault(error)
-        return Row(name, "error", reason), None
+        return ResultRow(name, "error", reason), None
 
 
 def _real_run(prepared: Prepared) -> RealRun | None:

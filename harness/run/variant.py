@@ -15,7 +15,7 @@ from harness.engine.answers import WrongAnswer
 from harness.engine.engine import Engine
 from harness.engine.observer import Observer
 from harness.executors.simulated import SimulatedExecutor
-from harness.results import Row, RunLog
+from harness.results import ResultRow, RunLog
 from harness.results.summary import summarize
 from harness.run.prepared import Prepared
 from harness.run.time_limit import TookTooLong, time_limit
@@ -31,7 +31,7 @@ def run_variant(
     observers: Sequence[Observer] = (),
     real: RealRun | None = None,
     progress: Callable[[int], None] = lambda ended: None,
-) -> tuple[Row, RunLog | None]:
+) -> tuple[ResultRow, RunLog | None]:
     """Serve the requests with the allocator `name`; a failure is a row with status and reason.
 
     `real` is the decoder of a real run; `progress` is told how many requests have ended.
@@ -41,11 +41,11 @@ def run_variant(
         with time_limit(limit_s):
             return _serve(prepared, name, observers, real, progress)
     except Unsupported as error:
-        return Row(name, "unsupported", str(error)), None
+        return ResultRow(name, "unsupported", str(error)), None
     except (AllocatorError, MemoryError) as error:
-        return Row(name, "oom", str(error) or type(error).__name__), None
+        return ResultRow(name, "oom", str(error) or type(error).__name__), None
     except TookTooLong as stop:
-        return Row(
+        return ResultRow(
             name, "error", f"stopped after harness.variant_timeout_s={limit_s:g} ({stop})"
         ), None
     except KeyboardInterrupt:
@@ -54,7 +54,7 @@ def run_variant(
         # One variant's fault must not cost the results of the others.
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        return Row(name, "error", fault(error)), None
+        return ResultRow(name, "error", fault(error)), None
 
 
 def fault(error: BaseException) -> str:
@@ -73,7 +73,7 @@ def _serve(
     observers: Sequence[Observer],
     real: RealRun | None,
     progress: Callable[[int], None],
-) -> tuple[Row, RunLog]:
+) -> tuple[ResultRow, RunLog]:
     config, requests = prepared.config, prepared.requests
     allocator, digest = prepared.allocator(name), None
     with ExitStack() as held:
@@ -95,4 +95,4 @@ def _serve(
         if real is not None:
             digest = executor.histories.digest()
             log.totals["resident_peak_bytes"] = float(executor.resident_peak_bytes)
-    return Row(name, metrics=summarize(log), output_digest=digest), log
+    return ResultRow(name, metrics=summarize(log), output_digest=digest), log

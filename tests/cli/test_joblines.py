@@ -1,7 +1,7 @@
 """A sweep says one line a job, with the time that is left."""
 
 from harness.cli.joblines import JobLines
-from harness.results import Row
+from harness.results import ResultRow
 
 
 def lines_at(seconds, swept, jobs):
@@ -10,13 +10,13 @@ def lines_at(seconds, swept, jobs):
 
 
 def served(name, rate, **more):
-    return Row(name, metrics={"requests_per_s": rate}, **more)
+    return ResultRow(name, metrics={"requests_per_s": rate}, **more)
 
 
 def test_a_line_names_what_varies_the_best_and_the_time_left():
     lines = lines_at((10.0, 20.0, 400.0), ["allocators.paged.block_size", "model"], 3)
     given = ["+workload=beam", "allocators.paged.block_size=16", "model=opt-13b"]
-    rows = [served("paged", 2.0), served("virtual", 1.5), Row("mine", "oom", "no room")]
+    rows = [served("paged", 2.0), served("virtual", 1.5), ResultRow("mine", "oom", "no room")]
     assert lines.line(given, rows) == (
         "[1/3] block_size=16 model=opt-13b: best paged 2.00 req/s, mine oom; 20 s left"
     )

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from harness.cli.sweep import CombinedTable, combine
-from harness.results import ResultsError, Row
+from harness.results import ResultRow, ResultsError
 from tests.results.directories import write_run
 
 
@@ -24,7 +24,7 @@ def job(sweep_dir, number, overrides, rows, *, config=None, recorded=True):
 
 
 def row(value):
-    return Row("paged", metrics={"token_share": value, "preemptions": 0})
+    return ResultRow("paged", metrics={"token_share": value, "preemptions": 0})
 
 
 def test_jobs_come_in_their_order_with_their_options(tmp_path):
@@ -84,9 +84,9 @@ def test_an_empty_directory_is_no_sweep(tmp_path):
 
 def test_where_the_number_of_gpus_varies_there_is_a_rate_a_gpu(tmp_path):
     for number, count in enumerate((1, 4)):
-        rate = Row("paged", metrics={"output_tokens_per_s": 100.0 * (number + 1)})
+        rate = ResultRow("paged", metrics={"output_tokens_per_s": 100.0 * (number + 1)})
         job(tmp_path, number, [f"hardware.count={count}", "seed=0"], [rate])
-    job(tmp_path, 2, ["hardware.count=2", "seed=0"], [Row("paged", "oom", "no room")])
+    job(tmp_path, 2, ["hardware.count=2", "seed=0"], [ResultRow("paged", "oom", "no room")])
     file = io.StringIO()
     combine(tmp_path, file=file)
     lines = file.getvalue().splitlines()

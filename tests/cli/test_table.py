@@ -5,7 +5,7 @@ import io
 from harness.cli.columns import COLUMNS, Column
 from harness.cli.progress import bar
 from harness.cli.table import print_table
-from harness.results import Row
+from harness.results import ResultRow
 from harness.results.best import best_rows
 from harness.results.metrics import BY_NAME
 from harness.results.numbers import short_number
@@ -16,7 +16,7 @@ NAMES = ("contiguous_max", "contiguous_pow2", "contiguous_oracle", "paged", "vir
 def rows_of(**columns):
     count = len(next(iter(columns.values())))
     return [
-        Row(NAMES[i], metrics={name: values[i] for name, values in columns.items()})
+        ResultRow(NAMES[i], metrics={name: values[i] for name, values in columns.items()})
         for i in range(count)
     ]
 
@@ -78,14 +78,14 @@ def test_the_screen_and_the_report_mark_the_same_rows(tmp_path):
 
 def test_rows_that_failed_or_have_no_value_win_nothing():
     rows = rows_of(ttft_p50_s=[None, 2.0, 3.0])
-    rows.append(Row("broken", "error", "no", {"ttft_p50_s": 0.1}))
+    rows.append(ResultRow("broken", "error", "no", {"ttft_p50_s": 0.1}))
     assert best(rows, Column("ttft_p50_s", "")) == {1}
 
 
 def test_piped_output_has_stars_and_reasons_but_no_colour_and_no_wrapping():
     rows = rows_of(**{column.metric: [0.2, 0.1] for column in COLUMNS})
     reason = "a reason " + "that goes on " * 20
-    text = printed([*rows, Row("virtual", "unsupported", reason)])
+    text = printed([*rows, ResultRow("virtual", "unsupported", reason)])
     assert "\x1b" not in text
     lines = text.splitlines()
     best = next(line for line in lines if line.startswith("contiguous_max"))
@@ -110,7 +110,7 @@ def test_every_column_is_whole_at_80_columns():
 
 
 def test_markup_in_names_and_reasons_is_text():
-    text = printed([Row("[red]paged[/]", "error", "[bold]x[/bold]")])
+    text = printed([ResultRow("[red]paged[/]", "error", "[bold]x[/bold]")])
     assert "[red]paged[/]: error: [bold]x[/bold]" in text
 
 

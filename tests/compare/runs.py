@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from harness.results import Row
+from harness.results import ResultRow
 from harness.results.metrics import METRICS
 from tests.results.directories import write_run
 
@@ -38,7 +38,7 @@ def write(path, rows=None, *, config=None, environment=None):
         for section in sections:
             part = part[section]
         part[last] = value
-    rows = [Row("paged", metrics=metrics())] if rows is None else rows
+    rows = [ResultRow("paged", metrics=metrics())] if rows is None else rows
     write_run(path, whole, {**ENVIRONMENT, **(environment or {})}, rows)
     return path
 
@@ -46,6 +46,6 @@ def write(path, rows=None, *, config=None, environment=None):
 def write_repeats(root, times_us, **options):
     """One run directory a value of the measured metric."""
     for index, value in enumerate(times_us):
-        row = Row("paged", metrics=metrics(allocator_us_per_step=float(value)))
+        row = ResultRow("paged", metrics=metrics(allocator_us_per_step=float(value)))
         write(root / f"r{index:02}", [row], **options)
     return root

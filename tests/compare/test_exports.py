@@ -5,14 +5,14 @@ import json
 import pytest
 
 from harness.compare.export import main
-from harness.results import Row
+from harness.results import ResultRow
 from harness.results.metrics import METRICS
 from tests.compare.runs import metrics, write, write_repeats
 
 
 @pytest.fixture
 def exported(tmp_path):
-    rows = [Row("paged", metrics=metrics(map_s=None)), Row("mine", "oom", "too small")]
+    rows = [ResultRow("paged", metrics=metrics(map_s=None)), ResultRow("mine", "oom", "too small")]
     run = write(tmp_path / "run", rows)
     assert main([str(run), "--out", str(tmp_path / "out")]) == 0
     return {p.stem: json.loads(p.read_text()) for p in (tmp_path / "out").iterdir()}

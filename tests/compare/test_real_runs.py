@@ -3,14 +3,14 @@
 import json
 
 from harness.compare.__main__ import main
-from harness.results import Row
+from harness.results import ResultRow
 from tests.compare.runs import ENVIRONMENT, metrics, write
 
 REAL = {"executor.name": "model", "executor.device": "cpu"}
 
 
 def real(path, rate, digest="sha256:aa"):
-    row = Row("paged", metrics=metrics(output_tokens_per_s=rate), output_digest=digest)
+    row = ResultRow("paged", metrics=metrics(output_tokens_per_s=rate), output_digest=digest)
     return write(path, [row], config={"executor": {}, **REAL}, environment=ENVIRONMENT)
 
 
@@ -27,7 +27,7 @@ def test_a_slower_single_run_is_no_regression(tmp_path, capsys):
 
 
 def test_fewer_requests_that_finish_are_a_regression_at_once(tmp_path, capsys):
-    fewer = Row("paged", metrics=metrics(finished_requests=2), output_digest="sha256:aa")
+    fewer = ResultRow("paged", metrics=metrics(finished_requests=2), output_digest="sha256:aa")
     b = write(tmp_path / "b", [fewer], config={"executor": {}, **REAL}, environment=ENVIRONMENT)
     status, out = compare(capsys, real(tmp_path / "a", 100.0), b)
     assert status == 1
@@ -35,7 +35,7 @@ def test_fewer_requests_that_finish_are_a_regression_at_once(tmp_path, capsys):
 
 
 def test_a_real_run_is_not_compared_with_a_simulated_one(tmp_path, capsys):
-    simulated = write(tmp_path / "b", [Row("paged", metrics=metrics())], config={"seed": 5})
+    simulated = write(tmp_path / "b", [ResultRow("paged", metrics=metrics())], config={"seed": 5})
     status, out = compare(capsys, real(tmp_path / "a", 100.0), simulated)
     assert status == 2
     assert "configuration differs: executor.name: model -> simulated\n" in out
@@ -61,7 +61,7 @@ def test_other_tokens_are_a_change(tmp_path, capsys):
 
 def preemptions(root, counts, environment=ENVIRONMENT):
     for i, count in enumerate(counts):
-        row = Row("paged", metrics=metrics(preemptions=count))
+        row = ResultRow("paged", metrics=metrics(preemptions=count))
         config = {"executor": {}, **REAL}
         write(root / f"r{i:02}", [row], config=config, environment=environment)
     return root

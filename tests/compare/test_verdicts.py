@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.compare.__main__ import main
-from harness.results import Row
+from harness.results import ResultRow
 from harness.results.metrics import METRICS
 from tests.compare.runs import metrics, write, write_repeats
 
@@ -35,7 +35,9 @@ def test_each_exact_metric_fails_in_its_own_direction_only(metric, base, tmp_pat
     value = metrics()[metric.name]
     for sign, worse in ((1, "lower"), (-1, "higher")):
         changed = value + sign if isinstance(value, int) else value * (1 + sign * 1e-6)
-        new = write(tmp_path / f"{sign}", [Row("paged", metrics=metrics(**{metric.name: changed}))])
+        new = write(
+            tmp_path / f"{sign}", [ResultRow("paged", metrics=metrics(**{metric.name: changed}))]
+        )
         status, out, _ = run(capsys, base, new)
         assert status == (1 if metric.direction == worse else 0)
         assert f"beam  paged      {metric.name}  " in out
@@ -44,12 +46,12 @@ def test_each_exact_metric_fails_in_its_own_direction_only(metric, base, tmp_pat
 
 
 def test_the_last_bits_of_a_sum_are_no_change(base, tmp_path, capsys):
-    new = write(tmp_path / "new", [Row("paged", metrics=metrics(e2e_mean_s=2.5 + 1e-13))])
+    new = write(tmp_path / "new", [ResultRow("paged", metrics=metrics(e2e_mean_s=2.5 + 1e-13))])
     assert run(capsys, base, new)[0] == 0
 
 
 def test_regression_is_named_with_metric_allocator_and_workload(base, tmp_path, capsys):
-    new = write(tmp_path / "new", [Row("paged", metrics=metrics(token_share=0.25))])
+    new = write(tmp_path / "new", [ResultRow("paged", metrics=metrics(token_share=0.25))])
     status, out, _ = run(capsys, base, new)
     assert status == 1
     last = out.splitlines()[-1]
@@ -57,7 +59,7 @@ def test_regression_is_named_with_metric_allocator_and_workload(base, tmp_path, 
 
 
 def test_an_option_that_an_older_run_does_not_know_stands_at_its_default(base, tmp_path, capsys):
-    row = Row("paged", metrics=metrics())
+    row = ResultRow("paged", metrics=metrics())
     new = write(tmp_path / "new", [row], config={"engine.preemption": "recompute"})
     assert run(capsys, base, new)[0] == 0
     other = write(tmp_path / "other", [row], config={"engine.preemption": "swap"})
@@ -68,7 +70,8 @@ def test_an_option_that_an_older_run_does_not_know_stands_at_its_default(base, t
 
 def test_a_missing_row_is_a_regression_and_a_new_one_is_not(base, tmp_path, capsys):
     both = write(
-        tmp_path / "new", [Row("paged", metrics=metrics()), Row("mine", metrics=metrics())]
+        tmp_path / "new",
+        [ResultRow("paged", metrics=metrics()), ResultRow("mine", metrics=metrics())],
     )
     assert run(capsys, base, both)[0] == 0
     status, out, _ = run(capsys, both, base)
@@ -80,12 +83,12 @@ def test_a_missing_row_is_a_regression_and_a_new_one_is_not(base, tmp_path, caps
 def test_a_missing_metric_is_a_regression(base, tmp_path, capsys):
     values = metrics()
     del values["token_share"]
-    assert run(capsys, base, write(tmp_path / "new", [Row("paged", metrics=values)]))[0] == 1
+    assert run(capsys, base, write(tmp_path / "new", [ResultRow("paged", metrics=values)]))[0] == 1
 
 
 @pytest.mark.parametrize("status", ["oom", "unsupported", "error"])
 def test_a_row_that_stops_working_is_a_regression(status, base, tmp_path, capsys):
-    new = write(tmp_path / "new", [Row("paged", status, "the pool is too small")])
+    new = write(tmp_path / "new", [ResultRow("paged", status, "the pool is too small")])
     code, out, _ = run(capsys, base, new)
     assert code == 1
     assert "the pool is too small" in out
@@ -94,13 +97,13 @@ def test_a_row_that_stops_working_is_a_regression(status, base, tmp_path, capsys
 
 
 def test_undefined_is_a_change_that_fails_only_when_strict(base, tmp_path, capsys):
-    new = write(tmp_path / "new", [Row("paged", metrics=metrics(saturated_token_share=None))])
+    new = write(tmp_path / "new", [ResultRow("paged", metrics=metrics(saturated_token_share=None))])
     assert run(capsys, base, new)[0] == 0
     assert run(capsys, base, new, "--strict")[0] == 1
 
 
 def test_allocator_settings_are_under_test_and_noted(base, tmp_path, capsys):
-    row = Row("paged", metrics=metrics(internal_share=0.9))
+    row = ResultRow("paged", metrics=metrics(internal_share=0.9))
     new = write(tmp_path / "new", [row], config={"allocators.paged.block_size": 256})
     status, out, _ = run(capsys, base, new)
     assert status == 1
@@ -133,7 +136,7 @@ def test_the_folder_of_a_trace_is_not_the_configuration(tmp_path, capsys):
 def test_a_regression_is_not_hidden_by_what_cannot_be_compared(tmp_path, capsys):
     for name, seed, share in (("old", 0, 0.5), ("new", 1, 0.1)):
         write(tmp_path / name / "beam", config={"seed": seed})
-        rows = [Row("paged", metrics=metrics(token_share=share))]
+        rows = [ResultRow("paged", metrics=metrics(token_share=share))]
         write(tmp_path / name / "chat", rows, config={"workload.name": "chat"})
     status, out, _ = run(capsys, tmp_path / "old", tmp_path / "new")
     assert status == 1
@@ -142,7 +145,7 @@ def test_a_regression_is_not_hidden_by_what_cannot_be_compared(tmp_path, capsys)
 
 def test_tolerances_are_relative_or_absolute_and_the_last_counts(base, tmp_path, capsys):
     worse = metrics(token_share=0.49, preemptions=9)
-    new = write(tmp_path / "new", [Row("paged", metrics=worse)])
+    new = write(tmp_path / "new", [ResultRow("paged", metrics=worse)])
     share, count = ("--tolerance", "token_share=2%"), ("--tolerance", "preemptions=2")
     assert run(capsys, base, new, *share, *count)[0] == 0
     assert run(capsys, base, new, *share)[0] == 1
@@ -201,17 +204,17 @@ def test_an_empty_directory_and_an_unfinished_job_are_one_line(base, tmp_path, c
 
 def test_exact_metrics_must_not_differ_between_repeats(base, tmp_path, capsys):
     write(tmp_path / "new" / "a")
-    write(tmp_path / "new" / "b", [Row("paged", metrics=metrics(steps=501))])
+    write(tmp_path / "new" / "b", [ResultRow("paged", metrics=metrics(steps=501))])
     status, out, _ = run(capsys, base, tmp_path / "new")
     assert status == 1
     assert "differs between repeats" in out
 
 
 def test_a_baseline_whose_repeats_differ_cannot_be_compared_with(tmp_path, capsys):
-    new = write(tmp_path / "new", [Row("paged", metrics=metrics(steps=501))])
+    new = write(tmp_path / "new", [ResultRow("paged", metrics=metrics(steps=501))])
     for name, order in (("up", (500, 501)), ("down", (501, 500))):
         for repeat, steps in zip("ab", order, strict=True):
-            write(tmp_path / name / repeat, [Row("paged", metrics=metrics(steps=steps))])
+            write(tmp_path / name / repeat, [ResultRow("paged", metrics=metrics(steps=steps))])
         status, out, _ = run(capsys, tmp_path / name, new)
         assert status == 2
         assert "could not compare: a: the baseline's repeats differ: paged: steps" in out
@@ -222,7 +225,7 @@ def test_a_baseline_whose_repeats_differ_cannot_be_compared_with(tmp_path, capsy
 
 
 def test_single_samples_are_never_called(base, tmp_path, capsys):
-    row = Row("paged", metrics=metrics(allocator_us_per_step=5000.0))
+    row = ResultRow("paged", metrics=metrics(allocator_us_per_step=5000.0))
     status, out, _ = run(capsys, base, write(tmp_path / "new", [row]), "--all")
     assert status == 0
     assert "1 and 1 samples" in out
@@ -265,7 +268,7 @@ def test_another_machine_matters_to_clocks_only(tmp_path, capsys):
 
 
 def test_json_holds_every_finding(base, tmp_path, capsys):
-    new = write(tmp_path / "new", [Row("paged", metrics=metrics(token_share=0.25))])
+    new = write(tmp_path / "new", [ResultRow("paged", metrics=metrics(token_share=0.25))])
     status, out, _ = run(capsys, base, new, "--format", "json")
     content = json.loads(out)
     assert content["exit_status"] == status == 1
@@ -279,8 +282,8 @@ def test_markdown_and_junit_escape_names(tmp_path, capsys):
     from xml.etree import ElementTree
 
     name = "<b>|`x`\x07"
-    old = write(tmp_path / "old", [Row(name, metrics=metrics())])
-    new = write(tmp_path / "new", [Row(name, metrics=metrics(token_share=0.1))])
+    old = write(tmp_path / "old", [ResultRow(name, metrics=metrics())])
+    new = write(tmp_path / "new", [ResultRow(name, metrics=metrics(token_share=0.1))])
     status, out, _ = run(capsys, old, new, "--format", "markdown")
     assert status == 1
     assert "<b>" not in out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.results import CATEGORIES, Row, RunLog
+from harness.results import CATEGORIES, ResultRow, RunLog
 from harness.results.runlog import REQUEST_COLUMNS, TIMELINE_COLUMNS
 from harness.results.summary import summarize
 from tests.results.directories import write_run
@@ -52,8 +52,8 @@ def config(workload="beam", **allocators):
 def write(path, speeds, *, failed=(), overrides=None, **options):
     """A run directory with one row an allocator of `speeds`, and rows for `failed` ones."""
     logs = [log(name, speed=speed, seed=3) for name, speed in speeds.items()]
-    rows = [Row(each.allocator, metrics=summarize(each)) for each in logs]
-    rows += [Row(name, status, reason) for name, status, reason in failed]
+    rows = [ResultRow(each.allocator, metrics=summarize(each)) for each in logs]
+    rows += [ResultRow(name, status, reason) for name, status, reason in failed]
     settings = config(**options)
     knobs = settings["allocators"]
     settings["allocators"] = {row.allocator: knobs.get(row.allocator, {}) for row in rows}

@@ -7,7 +7,7 @@ import pytest
 from harness.report.caveats import caveats
 from harness.report.collection import Collection, Run
 from harness.report.verdict import verdicts
-from harness.results import Row
+from harness.results import ResultRow
 from tests.report.runs import sweep, write
 
 LRU = {"prefix_index": "hash"}
@@ -22,7 +22,9 @@ def collection(*rows, notes=(), workload=None, options=None, executor=None, **al
 
 
 def row(name="paged", **metrics):
-    return Row(name, metrics={"output_tokens_per_s": 1.0, "finished_requests": 100, **metrics})
+    return ResultRow(
+        name, metrics={"output_tokens_per_s": 1.0, "finished_requests": 100, **metrics}
+    )
 
 
 def test_small_blocks_are_priced_by_nothing_that_is_simulated():

@@ -76,14 +76,14 @@ def test_damaged_columns_leave_out_their_charts_and_say_so(damage, words, run):
 
 
 def test_columns_of_another_run_are_not_drawn(run, tmp_path):
-    from harness.results import Row
+    from harness.results import ResultRow
     from harness.results.summary import summarize
     from tests.report.runs import ENVIRONMENT, config, log
     from tests.results.directories import write_run
 
     short = log("paged", steps=7)
     other = tmp_path / "other"
-    write_run(other, config(), ENVIRONMENT, [Row("paged", metrics=summarize(short))], [short])
+    write_run(other, config(), ENVIRONMENT, [ResultRow("paged", metrics=summarize(short))], [short])
     shutil.copy(other / TIMELINE, run / TIMELINE)
     page = page_of(run)
     assert "paged has 7 steps there and 40 in the summary: it is of another run" in page

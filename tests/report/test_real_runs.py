@@ -3,7 +3,7 @@
 import pytest
 
 from harness.report import write_report
-from harness.results import Row
+from harness.results import ResultRow
 from harness.results.summary import summarize
 from tests.report.runs import ENVIRONMENT, config, log
 from tests.results.directories import write_run
@@ -14,7 +14,7 @@ CPU = {"name": "model", "device": "cpu", "dtype": "float32", "backend": "cpu"}
 def report_of(path, executor, digests, environment=None, more=None):
     logs = [log(name) for name in ("paged", "virtual")]
     rows = [
-        Row(each.allocator, metrics=summarize(each), output_digest=digest)
+        ResultRow(each.allocator, metrics=summarize(each), output_digest=digest)
         for each, digest in zip(logs, digests, strict=True)
     ]
     environment = {**ENVIRONMENT, **(environment or {})}

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from harness.report.collection import Collection, Run
 from harness.report.verdict import verdicts
-from harness.results import Row
+from harness.results import ResultRow
 from tests.report.runs import config
 
 
 def row(name, tokens_per_s=800.0, latency_s=0.1, **metrics):
     values = {"output_tokens_per_s": tokens_per_s, "normalized_latency_mean_s": latency_s}
-    return Row(name, metrics={**values, **metrics})
+    return ResultRow(name, metrics={**values, **metrics})
 
 
 def swept(headers, *runs):

@@ -6,7 +6,7 @@ from harness.report.collection import Collection, Run
 from harness.report.load import ReportError, load_collection
 from harness.report.sweeps import curve_lines, knob_lines
 from harness.report.verdict import verdicts
-from harness.results import Row
+from harness.results import ResultRow
 from tests.report.runs import config, sweep, write
 
 
@@ -17,7 +17,7 @@ def row(name, tokens_per_s, latency_s=0.05, **metrics):
         "internal_share": 0.1, "external_share": 0.1, "ttft_p50_s": 1.0, "preemptions": 0,
         "finished_requests": 100, "sharing_saved": 0.0, "requests_per_s": 1.0,
     }  # fmt: skip
-    return Row(name, metrics={**values, **metrics})
+    return ResultRow(name, metrics={**values, **metrics})
 
 
 def lone(tmp_path, *rows):
@@ -61,9 +61,9 @@ def test_rows_that_put_out_nothing_are_told_apart_by_latency(tmp_path):
 
 def test_one_row_and_none(tmp_path):
     assert "nothing to compare it with" in lone(tmp_path, row("paged", 10))[0]
-    failed = lone(tmp_path, Row("paged", "oom", "too small"))
+    failed = lone(tmp_path, ResultRow("paged", "oom", "too small"))
     assert failed == ["No allocator could serve this workload.", "paged: too small"]
-    stopped = lone(tmp_path, Row("paged", "error", "interrupted before it ended"))
+    stopped = lone(tmp_path, ResultRow("paged", "error", "interrupted before it ended"))
     assert stopped == ["The run was interrupted before any allocator had ended."]
 
 

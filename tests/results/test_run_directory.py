@@ -8,8 +8,8 @@ import pytest
 
 from harness.results import (
     TIMELINE_COLUMNS,
+    ResultRow,
     ResultsError,
-    Row,
     RunWriter,
     describe_environment,
     load_summary,
@@ -24,8 +24,8 @@ from tests.results.logs import make_log
 
 def write_example(run_dir, seed=0):
     logs = [make_log("paged", seed=seed), make_log("virtual", seed=seed + 1)]
-    rows = [Row(log.allocator, metrics=summarize(log)) for log in logs]
-    rows.insert(1, Row("contiguous_max", "oom", "request r3 needs 9 slots of 8"))
+    rows = [ResultRow(log.allocator, metrics=summarize(log)) for log in logs]
+    rows.insert(1, ResultRow("contiguous_max", "oom", "request r3 needs 9 slots of 8"))
     write_run(run_dir, {"seed": seed, "rate": float("inf")}, {"python": "3"}, rows, logs)
     return rows, logs
 
@@ -84,7 +84,7 @@ def test_an_interrupted_run_keeps_the_variants_it_finished(tmp_path):
 
     def interrupted_run():
         with RunWriter(tmp_path, {}, {}) as writer:
-            writer.add(Row("paged", metrics=summarize(log)), log)
+            writer.add(ResultRow("paged", metrics=summarize(log)), log)
             # Already valid here, before anything is closed.
             assert len(load_summary(tmp_path)["rows"]) == 1
             raise KeyboardInterrupt
@@ -107,7 +107,7 @@ def test_a_run_without_rows_leaves_nothing(tmp_path):
 def test_columns_exist_even_when_every_variant_failed(tmp_path):
     import pyarrow.parquet as pq
 
-    write_run(tmp_path, {}, {}, [Row("paged", "oom", "too small")])
+    write_run(tmp_path, {}, {}, [ResultRow("paged", "oom", "too small")])
     assert pq.read_table(tmp_path / "timeline.parquet").num_rows == 0
 
 
@@ -143,7 +143,7 @@ def test_an_exception_while_writing_keeps_the_old_file(tmp_path):
 def test_failing_to_write_is_one_clear_line(tmp_path, monkeypatch):
     writer = RunWriter(tmp_path, {}, {})
     log = make_log()
-    writer.add(Row("paged", metrics=summarize(log)), log)
+    writer.add(ResultRow("paged", metrics=summarize(log)), log)
     before = (tmp_path / "summary.json").read_bytes()
 
     def fail(*paths):
@@ -151,7 +151,7 @@ def test_failing_to_write_is_one_clear_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(ResultsError, match="disk full"):
-        writer.add(Row("virtual", "error", "x"))
+        writer.add(ResultRow("virtual", "error", "x"))
     with pytest.raises(ResultsError, match="disk full"):
         writer.finish()
     assert (tmp_path / "summary.json").read_bytes() == before

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.results.runlog import Row, RunLog
+from harness.results.runlog import ResultRow, RunLog
 
 FIGURES = ("waste", "memory_over_time", "throughput", "latency")
 
 
 def write_figures(
-    run_dir: str | Path, rows: Sequence[Row], logs: Sequence[RunLog] = ()
+    run_dir: str | Path, rows: Sequence[ResultRow], logs: Sequence[RunLog] = ()
 ) -> list[Path]:
     """Write `run_dir`/figures/*.png and return their paths, in the order of `FIGURES`.
 

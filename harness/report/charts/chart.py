@@ -17,7 +17,7 @@ from harness.report.charts.theme import (
     short_name,
 )
 from harness.results.atomic import replacing
-from harness.results.runlog import CATEGORIES, Row, RunLog
+from harness.results.runlog import CATEGORIES, ResultRow, RunLog
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -40,7 +40,7 @@ class Variant:
     """One allocator of one run, as a chart shows it; `log` is None where none was kept."""
 
     label: str
-    row: Row
+    row: ResultRow
     log: RunLog | None = None
 
 
@@ -158,7 +158,7 @@ def category_key(figure: Figure) -> None:
     )
 
 
-def annotate_failure(axes: Axes, place: int, row: Row, limit: int) -> None:
+def annotate_failure(axes: Axes, place: int, row: ResultRow, limit: int) -> None:
     """Write status and reason where the bar of a failed row would be."""
     axes.annotate(
         failure_text(row, limit),
@@ -173,7 +173,7 @@ def annotate_failure(axes: Axes, place: int, row: Row, limit: int) -> None:
     ).set_in_layout(False)
 
 
-def failure_text(row: Row, limit: int) -> str:
+def failure_text(row: ResultRow, limit: int) -> str:
     """`status: reason` in one line of at most `limit` characters."""
     text = " ".join(f"{row.status}: {row.reason or 'no reason given'}".split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -15,7 +15,7 @@ from harness.report.charts.chart import (
     new_figure,
 )
 from harness.report.charts.theme import CATEGORY_COLOURS, MUTED, text_colour
-from harness.results.runlog import CATEGORIES, Row
+from harness.results.runlog import CATEGORIES, ResultRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def bars(
     return chart
 
 
-def share_basis(rows: Sequence[Row]) -> tuple[str, str]:
+def share_basis(rows: Sequence[ResultRow]) -> tuple[str, str]:
     """Prefix of the share metrics to show, and the words for it.
 
     The saturated part tells most about waste, but bars over different kinds of time cannot be

@@ -5,7 +5,7 @@ import pytest
 from harness.report.charts import FIGURES, write_figures
 from harness.report.charts.theme import ALLOCATOR_COLOURS, allocator_colour, short_name
 from harness.report.charts.waste import share_basis
-from harness.results import Row
+from harness.results import ResultRow
 from harness.results.summary import summarize
 from tests.results.logs import make_log
 
@@ -14,7 +14,7 @@ SIX = [*ALLOCATOR_COLOURS]
 
 def run_of(make, names):
     logs = [make(name, seed=index) for index, name in enumerate(names)]
-    return [Row(log.allocator, metrics=summarize(log)) for log in logs], logs
+    return [ResultRow(log.allocator, metrics=summarize(log)) for log in logs], logs
 
 
 def check_pngs(paths):
@@ -28,12 +28,12 @@ def check_pngs(paths):
 def test_figures_of_variants_that_ran(tmp_path, names):
     rows, logs = run_of(make_log, names)
     if len(names) > 1:
-        rows.append(Row("mine_$x_$y", "oom", "too small " * 30))
+        rows.append(ResultRow("mine_$x_$y", "oom", "too small " * 30))
     check_pngs(write_figures(tmp_path, rows, logs))
 
 
 def test_figures_when_every_variant_failed(tmp_path):
-    rows = [Row("paged", "oom", "too small"), Row("virtual", "unsupported", None)]
+    rows = [ResultRow("paged", "oom", "too small"), ResultRow("virtual", "unsupported", None)]
     check_pngs(write_figures(tmp_path, rows, []))
     assert write_figures(tmp_path / "none", [], []) == []
 
@@ -51,10 +51,10 @@ def test_figures_repeat_to_the_byte(tmp_path):
 
 
 def test_bars_are_compared_over_one_kind_of_time():
-    busy = Row("paged", metrics=summarize(make_log(saturated_probability=1.0)))
-    calm = Row("virtual", metrics=summarize(make_log(saturated_probability=0.0)))
+    busy = ResultRow("paged", metrics=summarize(make_log(saturated_probability=1.0)))
+    calm = ResultRow("virtual", metrics=summarize(make_log(saturated_probability=0.0)))
     assert share_basis([busy])[0] == "saturated_"
-    assert share_basis([busy, Row("x", "oom", "no")])[0] == "saturated_"
+    assert share_basis([busy, ResultRow("x", "oom", "no")])[0] == "saturated_"
     assert share_basis([calm])[0] == ""
     assert share_basis([busy, calm])[0] == ""
     assert "not every" in share_basis([busy, calm])[1]

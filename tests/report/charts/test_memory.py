@@ -8,7 +8,7 @@ from harness.engine.config import SamplingSpec
 from harness.report.charts.chart import Variant
 from harness.report.charts.memory import Scale, binned_bytes
 from harness.report.load import load_collection
-from harness.results import CATEGORIES, Row
+from harness.results import CATEGORIES, ResultRow
 from harness.results.reader import read_logs
 from harness.results.summary import summarize
 from tests.engine.cases import POOL, run, table
@@ -36,7 +36,7 @@ def test_a_run_that_is_read_back_knows_what_was_cached_while_nothing_ran(tmp_pat
     requests = table([20] * 6, [12] * 6, arrival_s=40.0 * np.arange(6))
     log = run(Virtual(POOL, page_size="64KiB"), requests, SamplingSpec("greedy"))
     metrics = summarize(log)
-    write_run(tmp_path, {}, {}, [Row(log.allocator, metrics=metrics)], [log])
+    write_run(tmp_path, {}, {}, [ResultRow(log.allocator, metrics=metrics)], [log])
     (loaded,) = load_collection([tmp_path]).runs
     logs, problems = read_logs(tmp_path, loaded.totals)
     assert problems == []
@@ -53,7 +53,7 @@ def test_a_run_that_is_read_back_knows_what_was_cached_while_nothing_ran(tmp_pat
 @pytest.mark.parametrize(("steps", "shared"), [(500, True), (200, True), (100, False)])
 def test_a_long_run_does_not_squeeze_a_short_one(steps, shared):
     logs = [make_log("slow", steps=500), make_log("fast", steps=steps)]
-    variants = [Variant(log.allocator, Row(log.allocator), log) for log in logs]
+    variants = [Variant(log.allocator, ResultRow(log.allocator), log) for log in logs]
     scale = Scale.of(variants)
     assert scale.shared is shared
     lengths_s = [log.timeline["time_s"][-1] for log in logs]

@@ -10,7 +10,7 @@ from harness.report.charts import latency, lines, memory, throughput, waste
 from harness.report.charts.chart import PAGE_IN, Variant
 from harness.report.charts.svg import inline_svg, short_path
 from harness.report.charts.theme import themed
-from harness.results import Row
+from harness.results import ResultRow
 from harness.results.summary import summarize
 from tests.report.runs import EVIL
 from tests.results.logs import make_log
@@ -18,12 +18,15 @@ from tests.results.logs import make_log
 
 def variants(*names):
     logs = [make_log(name, seed=index, requests=60) for index, name in enumerate(names)]
-    return [Variant(log.allocator, Row(log.allocator, metrics=summarize(log)), log) for log in logs]
+    return [
+        Variant(log.allocator, ResultRow(log.allocator, metrics=summarize(log)), log)
+        for log in logs
+    ]
 
 
 def all_charts():
     shown = variants("paged", "virtual", EVIL)
-    failed = [*shown, Variant("contiguous_max", Row("contiguous_max", "oom", EVIL))]
+    failed = [*shown, Variant("contiguous_max", ResultRow("contiguous_max", "oom", EVIL))]
     axes = lines.LineAxes("Throughput by size", EVIL, "tokens/s", [1.0, 2.0, 64.0])
     swept = [lines.Line(EVIL, EVIL, [1.0, 2.0, 64.0], [3.0, 2.0, 1.0], ["a", "b", EVIL])]
     return {
