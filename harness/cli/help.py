@@ -37,6 +37,7 @@ Options
   workload.too_long=W       error, skip or truncate
   seed=N                    hydra.run.dir=DIR   report=none (no report.html, report.md)
   harness.memory_map=A:B    shows who holds which memory in steps A to B; harness.trace=chrome
+  harness.variant_timeout_s=X   ends an allocator that takes longer, in a row that says so
   +experiment=ci            a fixed suite of comparisons, instead of a workload (docs/ci.md)
 
 Tab completion in bash: source <(python -m harness --completion), or kv-harness --completion

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import time
 from functools import cache
 
 import pytest
@@ -53,6 +52,7 @@ def test_what_an_option_is_tried_in_runs(more, tmp_path):
 
 def test_the_fuzz_knows_every_numeric_option():
     assert len(OPTIONS) == len(set(OPTIONS)) == 103
+    assert len(OPTIONS) * len(VALUES) == 721
     assert {"seed", "cost_model.gemm_efficiency", "workload.turns.mean"} <= set(OPTIONS)
 
 
@@ -67,9 +67,7 @@ def test_a_number_is_refused_in_one_line_or_runs(option, tmp_path):
             set_option(composed, option, parser.parse_override(f"{option}={text}").value())
         except OmegaConfBaseException:
             continue  # of another type; `test_a_command_line_...` shows what is said of it
-        begun_s = time.perf_counter()
         found = outcome(composed, tmp_path / text)
-        assert time.perf_counter() - begun_s < 20, f"{option}={text} takes too long"
         if isinstance(found, str):
             assert found, f"{option}={text}"
             assert "\n" not in found, f"{option}={text}"
