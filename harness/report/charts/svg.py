@@ -112,7 +112,9 @@ def _page_attributes(element: ElementTree.Element, serial: int, used: set[str]) 
     if "style" in element.attrib:
         style = re.sub(r"#[0-9a-fA-F]{6}", _page_colour, element.get("style"))
         # The page's own font; Matplotlib names the one that it measured with.
-        style = re.sub(r"(font: [^']*?[\d.]+px) '.*?sans-serif", r"\1 system-ui,sans-serif", style)
+        style = re.sub(
+            r"(font-family:|font:[^;']*px) *'.*?sans-serif", r"\1 system-ui,sans-serif", style
+        )
         element.set("style", style)
 
 

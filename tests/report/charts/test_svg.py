@@ -55,6 +55,12 @@ def test_charts_repeat_to_the_byte(svgs):
     assert drawn() == svgs
 
 
+def test_text_has_the_font_of_the_page(svgs):
+    for name, svg in svgs.items():
+        assert "system-ui" in svg, name
+        assert "DejaVu" not in svg, name
+
+
 def test_charts_are_told_by_title_and_description_and_share_no_id(svgs):
     ids = [found for svg in svgs.values() for found in re.findall(r' id="([^"]+)"', svg)]
     assert len(ids) == len(set(ids))
