@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,10 +51,5 @@ def _place(name: str) -> Path | None:
 
 
 def _overwritten(name: str) -> bool:
-    """Whether a distribution of that name holds the file that the sibling starts with."""
-    try:
-        files = metadata.files(name) or []
-    except metadata.PackageNotFoundError:
-        return False
-    ours = ROOT / name / "__init__.py"
-    return any(Path(str(file.locate())).resolve() == ours for file in files)
+    """Whether a distribution of that name is installed into the folder that holds the sibling."""
+    return any(ROOT.glob(f"{name}-*.dist-info"))

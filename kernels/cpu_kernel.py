@@ -34,17 +34,26 @@ FP16_REBIAS = np.float32(2.0**112)
 
 
 def widen(x: np.generic) -> np.float32:
-    """Widen one element: float32 as it is, uint16 is a bfloat16, int16 a float16."""
-    raise NotImplementedError("only within compiled code")
+    """Widen one element: float32 as it is, uint16 is a bfloat16, int16 a float16.
+
+    Compiled code chooses by type, see `_widen`.
+    """
+    if isinstance(x, np.uint16):
+        return _from_bfloat16(x)
+    return _from_float16(x) if isinstance(x, np.int16) else x
 
 
 @overload(widen)
 def _widen(x):
     if x == types.uint16:
-        return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+        return _from_bfloat16
     if x == types.int16:
         return _from_float16
     return lambda x: x
+
+
+def _from_bfloat16(x):
+    return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
 
 
 def _from_float16(x):

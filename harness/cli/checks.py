@@ -15,14 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from harness.cli.config_dir import (
-    SEARCH_PATH,
-    no_text_in,
-    with_search_path,
-    without_config_dir,
-)
+from harness.cli.config_dir import no_text_in, with_search_path, without_config_dir
 from harness.cli.help import choose_workload, groups, options
-from harness.cli.points import Points
+from harness.cli.installed import SEARCH_PATH
+from harness.cli.points import Points, wants_report
 from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
 from harness.run.config import OPTIONS, compose
@@ -53,15 +49,15 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         overrides, multirun = _with_experiment(checked, bool(flags & SWEEP_FLAGS))
         if not any(o.key_or_group == "workload" for o in overrides):
             return choose_workload(), []
-        _check_groups(overrides)
-        swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
-        points.swept = sorted(swept)
+        points.swept = sorted({o.key_or_group for o in overrides if o.is_sweep_override()})
         for point in _points(overrides, multirun):
             composed = compose(*point, with_hydra=True)
             points.check(composed, point)
         hydra = composed.hydra
         key, chosen = ("sweep", hydra.sweep.dir) if multirun else ("run", hydra.run.dir)
         points.claim = Claim(chosen)
+        if multirun:
+            points.sweeps[points.claim.path] = wants_report(composed)
     except (ConfigError, ResultsError) as error:
         return str(error), []
     except YAMLError as error:
@@ -79,12 +75,11 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
 
 def _check_groups(overrides: list[Override]) -> None:
     """Refuse to leave a group out: every run needs one of each."""
+    known = groups()
     for override in overrides:
         group = override.key_or_group
-        if group not in (*groups(), *OPTIONS):
-            continue
-        if group not in groups():
-            if override.is_delete():
+        if group not in known:
+            if group in OPTIONS and override.is_delete():
                 raise ConfigError(f"{override.input_line} leaves {group} out; every run needs it")
             continue
         choices = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
@@ -113,7 +108,9 @@ def _with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], 
     places = [o.input_line or "" for o in overrides if o.key_or_group == SEARCH_PATH]
     hydra = compose(*chosen, *places, with_hydra=True).hydra
     swept = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
-    return parser.parse_overrides(swept) + overrides, multirun or hydra.mode == RunMode.MULTIRUN
+    overrides = parser.parse_overrides(swept) + overrides
+    _check_groups(overrides)
+    return overrides, multirun or hydra.mode == RunMode.MULTIRUN
 
 
 def _points(overrides: list[Override], multirun: bool) -> Iterator[list[str]]:
@@ -159,7 +156,7 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         known = []
     new = re.search(r"Key '([^']+)' is not in struct", str(error.__cause__ or error))
     if key in known and new is not None:  # a mapping, which the schema leaves open
-        (line,) = (o for o in overrides if o not in others)
+        line = next(o for o in overrides if o not in others)
         there_are = ", ".join(map(str, OmegaConf.select(composed, key)))
         return f"{key} has no {new.group(1)}, it has {there_are}; write +{line} to add it"
     if key in known:  # the group is there, and what was given for it holds a name that is not

@@ -26,19 +26,6 @@ _kv_harness() {
 complete -o nospace -o bashdefault -o default -F _kv_harness kv-harness python python3
 """
 FLAGS = ("--cfg", "--completion", "--help", "--hydra-help", "--multirun", "-m")
-#: what options of a fixed set allow, by the last part of their names
-CHOICES = {
-    "arrivals": ("auto", "trace", "poisson", "gamma", "all_at_once", "closed_loop"),
-    "device": ("auto", "cpu", "cuda"),
-    "eviction": ("lru", "lfu", "fifo", "s3fifo"),
-    "mode": ("greedy", "parallel", "beam", "speculative"),
-    "pace": ("recorded", "dependent"),
-    "preemption": ("recompute", "swap"),
-    "prefix_index": ("none", "hash", "radix"),
-    "report": ("html", "none"),
-    "too_long": ("error", "skip", "truncate"),
-    "trace": ("none", "chrome"),
-}
 
 
 def candidates(line: str) -> list[str]:
@@ -71,12 +58,37 @@ def _values(name: str, given: str) -> list[str]:
 
     group = name.lstrip("+")
     if group not in groups():
-        known = CHOICES.get(name.rpartition(".")[2], ())
+        known = choices().get(name.rpartition(".")[2], ())
         return [f"{name}={value} " for value in known]
     begun, comma, _ = given.rpartition(",")
     begun = f"{begun}{comma}" or given[: given.startswith("[")]
     end = "" if begun else " "
     return [f"{name}={begun}{option}{end}" for option in options(group)]
+
+
+def choices() -> dict[str, tuple[str, ...]]:
+    """Return what options of a fixed set allow, by the last part of their names."""
+    from allocators.prefix import EVICTIONS, FREE_ORDERS, INDEXES
+    from harness.engine.config import PREEMPTIONS, SAMPLING_MODES
+    from harness.executors.spec import DEVICES
+    from harness.observers.spec import REPORTS, TRACES
+    from workloads.arrivals import KINDS
+    from workloads.build import PACES
+    from workloads.requests import TOO_LONG
+
+    return {
+        "arrivals": KINDS,
+        "device": DEVICES,
+        "eviction": EVICTIONS,
+        "free_order": FREE_ORDERS,
+        "mode": SAMPLING_MODES,
+        "pace": PACES,
+        "preemption": PREEMPTIONS,
+        "prefix_index": INDEXES,
+        "report": REPORTS,
+        "too_long": TOO_LONG,
+        "trace": TRACES,
+    }
 
 
 def _names(word: str, before: list[str]) -> list[str]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from harness.cli.installed import SEARCH_PATH
 from harness.errors import ConfigError
 
 #: the flag of Hydra that adds a folder of configurations, whose files are checked as ours are
 CONFIG_DIR_FLAGS = {"-cd", "--config-dir"}
-SEARCH_PATH = "hydra.searchpath"
 
 
 def without_config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:

@@ -6,16 +6,18 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+#: Hydra's option for the folders in which it looks for configurations
+SEARCH_PATH = "hydra.searchpath"
 ENTRY_POINTS = "kv_harness.allocators"
 OWN_PACKAGES = ("allocators",)
 
 
 def search_path_override(arguments: list[str]) -> list[str]:
     """Return the override that lets Hydra find the `conf` folders of installed allocators."""
-    if any(argument.startswith("hydra.searchpath") for argument in arguments):
+    if any(argument.startswith(SEARCH_PATH) for argument in arguments):
         return []
     found = [f"pkg://{name}.conf" for name in _packages() if _folders(name)]
-    return [f"hydra.searchpath=[{','.join(found)}]"] if found else []
+    return [f"{SEARCH_PATH}=[{','.join(found)}]"] if found else []
 
 
 def installed_allocators() -> list[str]:

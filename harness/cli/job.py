@@ -14,10 +14,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from harness.cli.joblines import JobLines
-from harness.cli.points import Points
+from harness.cli.points import Points, wants_report
 from harness.cli.progress import bar
-from harness.cli.reporting import try_report
-from harness.cli.sweep import combine
+from harness.cli.reporting import try_figures, try_report
+from harness.cli.sweep import combine, end_sweep
 from harness.cli.table import print_location, print_table
 from harness.command.frame import FAILED, INTERRUPTED, OK, WRONG
 from harness.errors import ConfigError
@@ -31,7 +31,7 @@ def run_hydra(points: Points) -> int:
     `points` are what was prepared when the command line was checked.
     """
     statuses: list[int] = []
-    sweeps: set[Path] = set()
+    sweeps = dict(points.sweeps)
     notes = Notes()
     lines = JobLines(points.swept, points.count)
 
@@ -41,7 +41,8 @@ def run_hydra(points: Points) -> int:
         overrides = list(settings.overrides.task)
         job_line = None
         if settings.mode == RunMode.MULTIRUN:
-            sweeps.add(Path(settings.sweep.dir))
+            # Known already, unless the primary configuration is the user's own.
+            sweeps[Path(settings.sweep.dir)] = wants_report(composed)
             job_line = partial(lines.line, overrides)
         try:
             prepared = points.take(composed, overrides)
@@ -60,6 +61,7 @@ def run_hydra(points: Points) -> int:
             with suppress(ResultsError):
                 combine(sweep_dir)
         return INTERRUPTED
+    statuses += [end_sweep(sweep_dir, report=report) for sweep_dir, report in sweeps.items()]
     return max(statuses, default=OK)
 
 
@@ -103,9 +105,7 @@ def compare_and_show(
             print(f"interrupted; python -m harness.report {run_dir} reports on what had ended")
         return INTERRUPTED
     if comparison.logs:
-        from harness.report.charts import write_figures
-
-        write_figures(run_dir, comparison.rows, comparison.logs)
+        try_figures(comparison)
         if prepared.config.report != "none":
             try_report(run_dir)
     if job_line is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -21,12 +22,13 @@ class Points:
     """The points of a command line: one, or those of a sweep.
 
     claim: the directory of the run or the sweep, which no other run may use meanwhile.
+    sweeps: the folder of the sweep, if it is one, and whether it wants a report.
     swept: the names of the options that a sweep varies; count: how many points there are.
     """
 
-    claim: Claim | None = None
-
     def __init__(self) -> None:
+        self.claim: Claim | None = None
+        self.sweeps: dict[Path, bool] = {}
         self.swept: list[str] = []
         self.count = 0
         self._kept: dict[str, Prepared] = {}
@@ -54,6 +56,11 @@ class Points:
         """Give up the directory."""
         if self.claim is not None:
             self.claim.release()
+
+
+def wants_report(composed: DictConfig) -> bool:
+    """Say whether a report is to be written."""
+    return composed.get("report", "none") != "none"
 
 
 def _identity(composed: DictConfig) -> str:

@@ -1,19 +1,16 @@
-"""The end of a sweep: one table of all its jobs, its files, and the report.
-
-Configured as `hydra.callbacks.combined_table._target_: harness.cli.sweep.CombinedTable`.
-"""
+"""The end of a sweep: one table of all its jobs, its files, and the report."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
-
-from hydra.experimental.callback import Callback
+from typing import IO
 
 from harness.cli.columns import COLUMNS, Column
 from harness.cli.reporting import try_report
 from harness.cli.table import print_location, print_table
+from harness.command.frame import FAILED, OK
 from harness.results.errors import ResultsError
 from harness.results.options import short_names, varied
 from harness.results.runlog import ResultRow
@@ -23,19 +20,20 @@ from harness.results.sweep import SweepRow, read_sweep, write_sweep
 PER_GPU = Column("output_tokens_per_s_per_gpu", "tok/s\na GPU", direction="higher")
 
 
-class CombinedTable(Callback):
-    """Hydra callback: combine the jobs when a multirun ends."""
-
-    def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Read the jobs below `hydra.sweep.dir`, print their table, write the two files."""
-        sweep_dir = Path(config.hydra.sweep.dir)
+def end_sweep(sweep_dir: Path, *, report: bool) -> int:
+    """Show a sweep as one table, write its files and its report; return the exit status."""
+    try:
         combine(sweep_dir)
-        if config.get("report", "none") != "none":
-            try_report(sweep_dir)
+    except ResultsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    if report:
+        try_report(sweep_dir)
+    return OK
 
 
 def combine(sweep_dir: str | Path, *, file: IO[str] | None = None) -> list[SweepRow]:
-    """Print and write the combined table of a sweep; return its rows in job order.
+    """Print the combined table of a sweep and write its two files; return its rows in job order.
 
     Raises `ResultsError` when no job is found or the files cannot be written.
     """
@@ -43,7 +41,6 @@ def combine(sweep_dir: str | Path, *, file: IO[str] | None = None) -> list[Sweep
     rows = read_sweep(sweep_dir)
     if not rows:
         raise ResultsError(f"{sweep_dir}: no run of a sweep found")
-    write_sweep(sweep_dir, rows)
     headers = short_names(varied(row.overrides for row in rows))
     leading = [
         {header: row.option(name) for name, header in headers.items() if name in row.overrides}
@@ -55,6 +52,7 @@ def combine(sweep_dir: str | Path, *, file: IO[str] | None = None) -> list[Sweep
         columns = (*COLUMNS[:at], PER_GPU, *COLUMNS[at:])
         shown = [_with_rate_per_gpu(row) for row in rows]
     print_table(shown, leading=leading, columns=columns, file=file)
+    write_sweep(sweep_dir, rows)
     print_location(sweep_dir, file=file)
     return rows
 

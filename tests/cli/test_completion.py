@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.completion import CHOICES, SCRIPT, candidates
+from harness.cli.completion import SCRIPT, candidates, choices
 from harness.run.config import compose, plain_options
 
 
@@ -45,7 +45,7 @@ def test_choices_are_of_options_that_there_are():
             if isinstance(value, dict):
                 yield from names(value)
 
-    assert set(CHOICES) <= set(names(plain_options(compose())))
+    assert set(choices()) <= set(names(plain_options(compose())))
 
 
 @pytest.mark.parametrize("command", ["kv-harness", "python -m harness"])

@@ -88,6 +88,7 @@ CASES = [
     (["allocators.paged=null"], "allocators.paged must be its class and knobs, {_target_: "),
     (["+allocators.x=5"], "allocators.x must be its class and knobs"),
     (["+allocators.x={block_size: 5}"], "allocators.x must be its class and knobs"),
+    (["cost_model.map_us={3MiB: 1}", "cost_model.map_us={4MiB: 1}"], "has no "),
     (["workload.name=../../x"], "workload.name is part of a directory's name"),
 ]
 

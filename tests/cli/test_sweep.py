@@ -5,9 +5,9 @@ import io
 import json
 
 import pytest
-from omegaconf import OmegaConf
 
-from harness.cli.sweep import CombinedTable, combine
+import harness.results.sweep as sweep_module
+from harness.cli.sweep import combine, end_sweep
 from harness.results import ResultRow, ResultsError
 from tests.results.directories import write_run
 
@@ -70,11 +70,24 @@ def test_options_are_inferred_from_the_configurations_when_hydra_kept_none(tmp_p
     assert [r.overrides for r in rows] == [{"workload.rate": 1.5}, {"workload.rate": 2.5}]
 
 
-def test_the_callback_combines_below_the_sweep_directory(tmp_path, capsys):
+def test_the_end_of_a_sweep_is_its_table_its_files_and_its_report(tmp_path, capsys):
     job(tmp_path, 0, ["seed=1"], [row(0.5)])
-    CombinedTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert end_sweep(tmp_path, report=True) == 0
     assert "paged" in capsys.readouterr().out
-    assert (tmp_path / "sweep.csv").exists()
+    assert {"sweep.csv", "sweep.json", "report.md"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_full_disk_costs_a_sweep_its_files_and_not_its_table(tmp_path, capsys, monkeypatch):
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    job(tmp_path, 0, ["seed=1"], [row(0.5)])
+    monkeypatch.setattr(sweep_module, "write_text", full)
+    assert end_sweep(tmp_path, report=True) == 1
+    shown = capsys.readouterr()
+    assert "paged" in shown.out
+    assert "No space left on device" in shown.err
+    assert shown.err.count("\n") == 1
 
 
 def test_an_empty_directory_is_no_sweep(tmp_path):

@@ -93,6 +93,21 @@ def test_a_trace_is_written_of_a_variant_that_was_interrupted(tmp_path, monkeypa
     assert any(event["ph"] == "X" for event in events)
 
 
+def test_figures_that_cannot_be_drawn_cost_no_table_and_no_report(tmp_path, monkeypatch, capsys):
+    import harness.report.charts as charts
+
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(charts, "write_figures", full)
+    prepared = prepare(compose(*SMALL, "allocator=[paged]", "report=html"))
+    assert compare_and_show(prepared, tmp_path / "run", Notes()) == 0
+    shown = capsys.readouterr()
+    assert "paged" in shown.out
+    assert "note: no figures: OSError: [Errno 28] No space left on device\n" in shown.err
+    assert (tmp_path / "run" / "report.md").exists()
+
+
 @pytest.mark.parametrize("part", ["summary", "columns"])
 def test_a_full_disk_costs_the_files_and_not_the_table(part, tmp_path, monkeypatch, capsys):
     import pyarrow.parquet
