@@ -126,13 +126,15 @@ def test_without_tests_the_times_of_kernels_are_still_taken(tmp_path, monkeypatc
     assert made.results["correctness"] == []
 
 
-def test_a_record_is_left_however_its_check_ends(tmp_path, monkeypatch):
+def test_a_record_is_left_when_its_check_ends_and_not_when_it_is_interrupted(tmp_path, monkeypatch):
     path = tmp_path / "records.jsonl"
     monkeypatch.setenv(checks.VARIABLE, str(path))
     with recorded("attention", backend="a") as record:
         record["error"] = 0.5
     with pytest.raises(ZeroDivisionError), recorded("attention", backend="b"):
         raise ZeroDivisionError("a fault\nin a check")
+    with pytest.raises(KeyboardInterrupt), recorded("attention", backend="c"):
+        raise KeyboardInterrupt
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert found == [
         {"kind": "attention", "backend": "a", "status": "ok", "reason": "", "error": 0.5},
