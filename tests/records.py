@@ -15,10 +15,11 @@ from harness.measure.steps.checks import VARIABLE
 
 @contextmanager
 def recorded(kind, **facts):
-    """Yield a record of `facts` to be added to, and leave it however the block ends.
+    """Yield a record of `facts` to be added to, and leave it when the block has ended.
 
     Its status is ok unless the block says otherwise, unsupported where something was refused with
-    a reason (which is no error), failed after any other exception.
+    a reason (which is no error), failed after any other exception.  A block that is interrupted
+    has checked nothing and leaves no record.
     """
     record = {**facts, "status": "ok", "reason": ""}
     try:
@@ -28,9 +29,9 @@ def recorded(kind, **facts):
     except Exception as error:
         if record["status"] == "ok":
             record |= {"status": "failed", "reason": one_line(error)}
-        raise
-    finally:
         leave(kind, record)
+        raise
+    leave(kind, record)
 
 
 def leave(kind, record):

@@ -18,8 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status.
 
     0: every step is complete, skipped or not possible here; 1: one failed or was cut short, or
-    time was short and nothing was measured;
-    2, after one line, for input that is wrong; 130 after Ctrl-C.
+    some were skipped and nothing was measured; 2, after one line, for input that is wrong; 130
+    after Ctrl-C.
     """
     return run_command(_main, USAGE, arguments, writing="the records")
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.measure.options import STEPS
-from harness.measure.tables import DRAWN, table
+from harness.measure.tables import DRAWN, Record, table
 from harness.results.atomic import write_text
 
-Record = dict[str, Any]
+#: what the report reads of every record
+READ = {"status", "reason", "command", "started", "seconds", "environment", "results"}
 
 
 def write_report(directory: Path) -> Path:
@@ -39,12 +40,19 @@ def load(directory: Path) -> dict[str, Record]:
             record = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ConfigError(f"{path}: not a record ({error})") from error
-        if not isinstance(record, dict) or not {"status", "results"} <= set(record):
+        if not _is_record(record):
             raise ConfigError(f"{path}: not a record of harness.measure")
         found[step] = record
     if not found:
         raise ConfigError(f"{directory} holds no record of harness.measure")
     return found
+
+
+def _is_record(found: Any) -> bool:
+    if not isinstance(found, dict) or not set(found) >= READ:
+        return False
+    parts = (found["environment"], found["results"])
+    return isinstance(found["status"], str) and all(isinstance(part, dict) for part in parts)
 
 
 def _head(records: dict[str, Record]) -> str:
@@ -74,7 +82,6 @@ def _head(records: dict[str, Record]) -> str:
 
 def _step(step: str, record: Record) -> str:
     results = record["results"]
-    draw = DRAWN.get(step)
     parts = [f"## {step}", f"`{record['command']}`"]
     run = results.get("run")
     if run:
@@ -82,8 +89,8 @@ def _step(step: str, record: Record) -> str:
     if record["status"] not in ("ok", "partial"):
         parts.append(f"{record['status'].capitalize()}: {record['reason']}")
     try:
-        parts += draw(results) if draw and results else []
-    except (KeyError, IndexError):
+        parts += DRAWN[step](results) if results else []
+    except (AttributeError, LookupError, TypeError, ValueError):
         parts.append("The record ends before its tables; see the file itself.")
     left_out = results.get("left_out", [])
     if left_out:

@@ -97,7 +97,12 @@ def _run_apart(job: Job) -> None:
     given = {"requests": options.requests, "commit": options.commit}
     arguments += [f"{key}={value}" for key, value in given.items() if value is not None]
     job.path.unlink(missing_ok=True)
-    done = run_python(arguments, job.limit_s + GRACE_S)
+    try:
+        done = run_python(arguments, job.limit_s + GRACE_S)
+    except KeyboardInterrupt:
+        if not job.path.exists():
+            job.end("partial", "interrupted before it began")
+        raise
     if not job.path.exists():
         job.end("failed", f"its process wrote nothing: {last_line(done)}")
         return

@@ -59,7 +59,7 @@ class ServingRun:
 def serve(run: ServingRun, real: RealRun, cost: CostModel | None = None) -> list[ServedStep]:
     """Serve `run` for real and return its steps, whose `simulated_s` are 0 without `cost`.
 
-    Raises `AllocatorError` if it cannot run.
+    Raises `AllocatorError` or `kernels.memory.OutOfMemory` if it cannot run.
     """
     engine, model = run.engine, real.decoder.shape
     geometry = kv_geometry(

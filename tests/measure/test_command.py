@@ -170,6 +170,31 @@ def test_wrong_input_is_one_line_and_status_2(arguments, said, tmp_path, capsys)
     assert said in error
 
 
+RECORD = {
+    "status": "ok", "reason": None, "command": "c", "started": "now", "seconds": 1,
+    "environment": {}, "results": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change", [{"environment": None}, {"results": None}, {"status": 3}, {"seconds": ...}]
+)
+def test_a_damaged_record_is_one_line_and_status_2(change, tmp_path, capsys):
+    found = {key: value for key, value in {**RECORD, **change}.items() if value is not ...}
+    (tmp_path / "vmm.json").write_text(json.dumps(found))
+    assert main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("vmm.json: not a record of harness.measure\n")
+
+
+@pytest.mark.parametrize(
+    "results", [{"rows": 3, "granularity_bytes": 7}, {"rows": [{}], "granularity_bytes": {}}]
+)
+def test_results_that_are_no_tables_are_left_to_the_record(results, tmp_path):
+    (tmp_path / "vmm.json").write_text(json.dumps({**RECORD, "results": results}))
+    assert main(["report", str(tmp_path)]) == 0
+    assert "The record ends before its tables" in (tmp_path / "README.md").read_text()
+
+
 def test_without_a_gpu_the_default_says_so(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main([]) == 2

@@ -44,3 +44,13 @@ def test_a_process_that_cannot_start_is_a_failed_step(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "run_python", lambda *_: done)
     assert main(["device=cpu", "only=vmm", "isolate=true", f"out={tmp_path}"]) == 1
     assert records(tmp_path)["vmm"]["reason"] == "its process wrote nothing: no module"
+
+
+def test_ctrl_c_before_the_process_wrote_is_a_record_and_status_130(tmp_path, monkeypatch):
+    def interrupted(arguments, limit_s):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run_python", interrupted)
+    assert main(["device=cpu", "only=vmm", "isolate=true", f"out={tmp_path}"]) == 130
+    kept = records(tmp_path)["vmm"]
+    assert (kept["status"], kept["reason"]) == ("partial", "interrupted before it began")

@@ -29,6 +29,7 @@ from harness.measure.calibrate.step import probe
 from harness.measure.rounds import Rounds
 from harness.measure.serving import KINDS, MOVES, SMALLEST_PAGE, ServedStep, ServingRun, serve
 from harness.measure.timing import Timer
+from kernels.memory import OutOfMemory
 from workloads.build import build
 from workloads.requests import RequestTable
 from workloads.spec import LengthSpec, WorkloadSpec
@@ -117,7 +118,7 @@ def measure_accuracy(real: RealRun, cost: Calibrated, runs: int, requests: int) 
             machine.append(_machine(real, calibration))
             try:
                 served.setdefault(run.name, []).append(serve(run, real, cost))
-            except AllocatorError as error:
+            except (AllocatorError, OutOfMemory) as error:
                 skipped[run.name] = str(error)
         say(f"served {len(served)} runs: round {number + 1} of {runs}")
     pick = STATISTICS[calibration.statistic]

@@ -6,7 +6,7 @@ What is right is decided in `tests`, once; here it is only run on the device tha
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -37,13 +37,14 @@ def kernels(job: Job) -> None:
     job.results["correctness"] = rows = []
     unchecked = None
     try:
-        rows += _run_checks(job, ATTENTION, CHECKING * job.left_s()).get("attention", [])
-    except Skipped as error:
+        # A back end may refuse with a reason.
+        _run_checks(job, ATTENTION, CHECKING * job.left_s(), rows, {"ok", "unsupported"})
+    except (Skipped, RuntimeError) as error:
         unchecked = error
     job.save()
     speed.measure(job)
     if unchecked:
-        raise Skipped(f"times alone: {unchecked}")
+        raise type(unchecked)(f"times alone: {unchecked}")
     failed = [row for row in rows if row["status"] == "failed"]
     job.results["correct"] = not failed
     if failed:
@@ -59,16 +60,15 @@ def identity(job: Job) -> None:
 
     Fills `results.cases`, a row for each way to sample and allocator.
     """
-    found = _run_checks(job, TOKENS, job.left_s())
-    for setting in found.get("setting", []):
-        job.results |= setting
-    rows = found.get("identity", [])
-    served = [row for row in rows if "digest" in row]
-    job.results |= {
-        "cases": rows,
-        "same_outputs": all(row["status"] != "differs" for row in served),
-        "resident_agrees": all(row["resident_difference_bytes"] == [0, 0] for row in served),
-    }
+    job.results["cases"] = rows = []
+    try:
+        _run_checks(job, TOKENS, job.left_s(), rows, {"ok"})
+    finally:
+        served = [row for row in rows if "digest" in row]
+        job.results |= {
+            "same_outputs": all(row["status"] != "differs" for row in served),
+            "resident_agrees": all(row["resident_difference_bytes"] == [0, 0] for row in served),
+        }
     wrong = [row for row in rows if row["status"] != "ok"]
     if wrong:
         one = wrong[0]
@@ -78,12 +78,15 @@ def identity(job: Job) -> None:
         )
 
 
-def _run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str, Any]]]:
-    """Run those of the file `tests` that are for this device; return their records by kind.
+def _run_checks(
+    job: Job, tests: str, limit_s: float, rows: list[dict[str, Any]], passed: Collection[str]
+) -> None:
+    """Run those of the file `tests` that are for this device; add their records to `rows`.
 
-    The records lie in the job's directory until the tests have ended, so a crash loses none.
-    Raises `Skipped` if there are no tests here or no pytest, `RuntimeError` if they leave nothing
-    or fail without a record that says so.
+    A record of the setting goes to the results themselves.  However the tests end (a crash,
+    Ctrl-C), what they have left is kept.  `passed` are the statuses of a check that passed.  Raises
+    `Skipped` if there are no tests here or no pytest, `RuntimeError` if they leave nothing or fail
+    without a record that says so.
     """
     if not (ROOT / tests).is_file():
         raise Skipped(f"there is no {tests}: only a checkout can check what is right")
@@ -94,22 +97,24 @@ def _run_checks(job: Job, tests: str, limit_s: float) -> dict[str, list[dict[str
     arguments = [*_PYTEST, "-k", selected(job), tests]
     unreached = "the checks that were not reached"
     variables = {VARIABLE: str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, **variables)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    path.unlink(missing_ok=True)
-    records = [json.loads(line) for line in lines]
-    told = any(record.get("status", "ok") != "ok" for record in records)
+    try:
+        done = run_for(job, arguments, limit_s, unreached, cwd=ROOT, **variables)
+    finally:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        for record in map(json.loads, lines):
+            if record.pop("kind") == "setting":
+                job.results |= record
+            else:
+                rows.append(record)
+    told = any(row["status"] not in passed for row in rows)
     # Status 0: all passed; 1: some did not.
     expected = done["timed_out"] or done["exit_status"] == 0 or (done["exit_status"] == 1 and told)
-    if not expected or not (records or done["timed_out"]):
+    if not expected or not (rows or done["timed_out"]):
         raise RuntimeError(f"{tests} left no record of what it did: {last_line(done)}")
-    found: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        found.setdefault(record.pop("kind"), []).append(record)
-    return found
 
 
 def selected(job: Job) -> str:
-    """Return the expression that selects tests by the place in their name (tests/places.py)."""
+    """Return the expression that selects tests by the place in their name (tests/devices.py)."""
     kind = job.device.type
     return f"{kind}-{'small' if job.quick or kind == 'cpu' else 'full'}"

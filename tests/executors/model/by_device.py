@@ -225,5 +225,5 @@ class Served:
         return {"differing_tokens": tokens, "differing_requests": wrong, "first_difference": first}
 
 
-#: the stage of a device and size, set up once
+#: the stage of a device, a size and options of the executor, set up once
 stage = cache(Stage)

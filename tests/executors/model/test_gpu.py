@@ -16,7 +16,7 @@ VARIANTS = variants("cuda", "small")
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("mode", SAMPLING)
 def test_captured_graphs_change_no_token(mode, variant):
-    eager = Stage("cuda", "small", cuda_graphs=False).alone(mode)
+    eager = stage("cuda", "small", cuda_graphs=False).alone(mode)
     assert stage("cuda", "small").serve(variant, mode).facts["digest"] == eager.facts["digest"]
 
 

@@ -17,10 +17,10 @@ def runs(device, size):
 
 @pytest.mark.parametrize(("device", "size", "mode", "variant"), each_place(runs))
 def test_it_emits_what_each_request_emits_alone(device, size, mode, variant):
-    here = stage(device, size)
-    alone = here.alone(mode)
     pressure = variant.preemption or "none"
     with recorded("identity", mode=mode, allocator=str(variant), pressure=pressure) as record:
+        here = stage(device, size)
+        alone = here.alone(mode)
         served = here.serve(variant, mode)
         record |= served.facts
         if served.facts["digest"] != alone.facts["digest"]:
