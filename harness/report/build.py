@@ -54,7 +54,7 @@ def write_report(
 def default_title(collection: Collection) -> str:
     """What was served, by which model on which hardware, as far as all runs agree."""
     workload, model = _common(collection, "workload", "name"), _common(collection, "model", "name")
-    machines = {run.machine for run in collection.runs}
+    machines = {run.machine for run in collection.runs if run.known}
     where = " on ".join(
         part for part in (model, machines.pop() if len(machines) == 1 else None) if part
     )

@@ -52,9 +52,11 @@ def _queueing(runs: list[Run]) -> list[str]:
 
 
 def _is_batch(run: Run) -> bool:
-    """Whether all requests arrive at time 0: no rate, and no times or turns of their own."""
+    """Whether all requests arrive at time 0: no rate, no closed loop, no times of their own."""
     workload = run.config.get("workload")
     if not isinstance(workload, dict) or "rate" not in workload or workload["rate"] is not None:
+        return False
+    if workload.get("concurrency") is not None:
         return False
     return workload.get("kind") not in ("trace", "conversation")
 
@@ -114,5 +116,6 @@ def _notes(runs: list[Run]) -> list[str]:
     ]
     left_out = len(sentences) - _MOST_NOTES
     if left_out > 0:
-        sentences[_MOST_NOTES:] = [f"{left_out} more notes stand with the configuration below."]
+        notes = "notes stand" if left_out > 1 else "note stands"
+        sentences[_MOST_NOTES:] = [f"{left_out} more {notes} with the configuration below."]
     return sentences

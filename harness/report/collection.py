@@ -30,6 +30,11 @@ class Run:
         return [row for row in self.rows if row.ok]
 
     @property
+    def known(self) -> bool:
+        """Whether its configuration is; a job whose summary cannot be read has none."""
+        return bool(self.config)
+
+    @property
     def measured(self) -> bool:
         """Whether a model was really run."""
         executor = self.config.get("executor")
@@ -44,8 +49,10 @@ class Run:
         return Path(str(cost.get("file"))).name
 
     @property
-    def clock(self) -> str:
-        """What the times of the run are: simulated, or measured on what."""
+    def clock(self) -> str | None:
+        """What the times of the run are: simulated, or measured on what; None if not known."""
+        if not self.known:
+            return None
         executor = self.config.get("executor")
         if not self.measured:
             table = self._calibration

@@ -31,22 +31,27 @@ def load_collection(paths: Iterable[str | Path]) -> Collection:
     """Read every run of the paths; raises ReportError where there is none, or one is unreadable."""
     paths = [Path(path) for path in paths]
     runs: list[Run] = []
-    recorded = len(paths) == 1
-    for path in paths:
-        runs += [_read_run(path)] if _is_run(path) else _read_sweep(path)
-    if not recorded or any(run.options is _UNKNOWN for run in runs):
+    # Of one sweep alone the options are known that its jobs were given.
+    recorded = len(paths) == 1 and not _is_run(paths[0])
+    try:
+        for path in paths:
+            runs += [_read_run(path)] if _is_run(path) else _read_sweep(path)
+    except ResultsError as error:
+        raise ReportError(str(error)) from error
+    if not recorded:
         _infer_options(runs)
     names = varied(run.options for run in runs)
     if len(runs) > 1 and (not names or (len(names) > _MOST_VARIED and not recorded)):
         for run, name in zip(runs, _names(runs), strict=True):
             run.options = {"run": name}
         names = ["run"]
-    mixed = len({run.measured for run in runs}) > 1
+    known = [run for run in runs if run.known]
+    mixed = len({run.measured for run in known}) > 1
     if mixed and not any(name.partition(".")[0] == "executor" for name in names):
-        for run in runs:
+        for run in known:
             run.options["times"] = "measured" if run.measured else "simulated"
         names.append("times")
-    _divide_by_gpus(runs)
+    _divide_by_gpus(known)
     for run in runs:
         run.options = {name: run.options.get(name, "") for name in names}
     return Collection(runs, short_names(names))
@@ -72,18 +77,12 @@ def _divide_by_gpus(runs: Sequence[Run]) -> None:
                 row.metrics[PER_GPU] = output_per_s / run.gpus
 
 
-_UNKNOWN: dict[str, Any] = {}
-
-
 def _is_run(path: Path) -> bool:
     return not path.is_dir() or (path / SUMMARY).exists()
 
 
 def _read_run(path: Path, name: str | None = None) -> Run:
-    try:
-        summary = load_summary(path)
-    except ResultsError as error:
-        raise ReportError(str(error)) from error
+    summary = load_summary(path)
     folder = path if path.is_dir() else path.parent
     rows = summary_rows(summary)
     return Run(
@@ -92,9 +91,8 @@ def _read_run(path: Path, name: str | None = None) -> Run:
         summary["config"],
         summary["environment"],
         rows + _never_run(summary["config"], rows),
-        _UNKNOWN,
-        _command(folder),
-        {row["allocator"]: row["totals"] for row in summary["rows"]},
+        command=_command(folder),
+        totals={row["allocator"]: row["totals"] for row in summary["rows"]},
     )
 
 
@@ -116,7 +114,7 @@ def _read_sweep(path: Path) -> list[Run]:
     failed: dict[str, ResultRow] = {}
     for entry in read_sweep(path):
         jobs[entry.job] = entry.overrides
-        if not (path / entry.job / SUMMARY).exists() or entry.row.allocator == "-":
+        if entry.row.allocator == "-":
             failed[entry.job] = entry.row
     if not jobs:
         raise ReportError(f"{path}: holds no {SUMMARY} and no run directories")

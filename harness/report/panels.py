@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import numpy as np
+
 from harness.report.charts import latency, memory, throughput, waste
 from harness.report.charts.chart import HALF_IN, PAGE_IN, Chart, Variant
 from harness.report.charts.lines import Line, LineAxes, draw
@@ -133,6 +135,11 @@ class Panels:
 
 def _mismatch(row: ResultRow, log: RunLog) -> str | None:
     """Why the columns cannot be those of the row; None where they can, or where there are none."""
+    times_s = log.timeline["time_s"]
+    if log.steps and not (
+        log.capacity_bytes > 0 and np.isfinite(times_s).all() and 0 < times_s[0] <= times_s[-1]
+    ):
+        return f"{TIMELINE}: damaged: times or bytes of {row.allocator} are none that a run can have"
     finished = int((log.requests["status"] == "finished").sum())
     for file, here, metric in (
         (TIMELINE, log.steps, "steps"),

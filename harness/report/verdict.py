@@ -27,8 +27,9 @@ def verdicts(collection: Collection) -> list[str]:
     One more where a clock was read: what was measured once is not to be trusted to the percent.
     """
     sentences = _verdicts(collection)
-    if any(run.measured for run in collection.runs):
-        simulated = not all(run.measured for run in collection.runs)
+    measured = [run.measured for run in collection.runs if run.ok_rows]
+    if any(measured):
+        simulated = not all(measured)
         sentences.append(
             ("Some of these runs are measured, others simulated. " if simulated else "")
             + "Times were measured once, on a machine that may have had other work: take "

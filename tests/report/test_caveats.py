@@ -40,6 +40,8 @@ def test_small_blocks_are_priced_by_nothing_that_is_simulated():
     [
         ({"rate": None}, True),
         ({"rate": 2.0}, False),
+        ({"rate": None, "concurrency": None}, True),
+        ({"rate": None, "concurrency": 4}, False),
         ({"rate": None, "kind": "conversation"}, False),
         ({"rate": None, "kind": "trace"}, False),
         ({}, False),
@@ -76,6 +78,8 @@ def test_notes_of_the_run_stand_beside_the_verdict_but_not_without_end():
     many = caveats(collection(row(), notes=[f"note {index}" for index in range(9)]))
     assert many[-1] == "5 more notes stand with the configuration below."
     assert len(many) == 5
+    many = caveats(collection(row(), notes=[f"note {index}" for index in range(5)]))
+    assert many[-1] == "1 more note stands with the configuration below."
 
 
 def test_both_files_show_them(tmp_path):

@@ -29,7 +29,7 @@ def test_the_fastest_is_chosen_with_its_numbers(tmp_path):
     said = lone(tmp_path, row("paged", 800, token_share=0.9), row("contiguous_max", 200))
     assert said[0].startswith("Take paged: 800 output tokens/s, 4.0 times contiguous_max")
     assert "runs 8 requests at once where contiguous_max runs 2" in said[0]
-    assert "75\u00a0% of the memory" in said[0].replace("against", "") or "75" in said[0]
+    assert "75\u00a0% of the memory that is not idle holds live KV, against 62\u00a0%" in said[0]
 
 
 def test_an_idealised_winner_is_named_as_that_and_not_recommended(tmp_path):
@@ -134,6 +134,36 @@ def test_measured_beside_simulated_is_said_by_the_label(tmp_path):
     collection = load_collection([tmp_path / "a" / "run", tmp_path / "b" / "run"])
     labels = [run.label(collection.headers) for run in collection.runs]
     assert labels == ["a/run, simulated", "b/run, measured"]
+
+
+def test_a_job_that_cannot_be_read_makes_no_sweep_a_mixed_one(tmp_path):
+    import json
+
+    from harness.report.build import default_title
+    from harness.report.sections import main_columns
+
+    path = sweep(tmp_path / "s", "allocators.paged.block_size", [8, 16, 32], lambda _: {"paged": 1})
+    for job in ("0", "1"):
+        file = path / job / "summary.json"
+        summary = json.loads(file.read_text())
+        summary["config"]["executor"] = {"name": "model", "device": "cpu"}
+        summary["config"]["hardware"]["count"] = 2
+        file.write_text(json.dumps(summary))
+    (path / "2" / "summary.json").write_text("{")
+    collection = load_collection([path])
+    assert list(collection.headers.values()) == ["block_size"]
+    assert "simulated" not in " ".join(verdicts(collection))
+    assert default_title(collection) == "beam, OPT-13B on A CPU"
+    assert "Output a GPU" not in [column.title for column in main_columns(collection)]
+    assert [run.clock is None for run in collection.runs] == [False, False, True]
+
+
+def test_a_folder_that_is_no_run_is_an_error_of_reports(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.results.sweep.MOST_OTHER_FOLDERS", 2)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    with pytest.raises(ReportError, match="neither a run nor a sweep"):
+        load_collection([tmp_path])
 
 
 def test_output_is_divided_by_the_gpus_where_their_number_varies(tmp_path):
