@@ -86,7 +86,7 @@ class PrefixRanges(Ranges):
         self._pool = pool
         self._idle_ref = np.zeros(pages.num_pages, dtype=np.int64)  # how many idle ranges map it
 
-    # -- taking a range -------------------------------------------------------------------------
+    # -- taking a range ------------------------------------------------------------------------
     def acquire(self, need: int) -> tuple[int, IntArray]:
         vrange, grant = self.open(need, NO_PAGES)
         return vrange, grant.unmaps
@@ -198,7 +198,7 @@ class PrefixRanges(Ranges):
         self.cached += 1
         return maps
 
-    # -- busy ranges ----------------------------------------------------------------------------
+    # -- busy ranges ---------------------------------------------------------------------------
     def drop(self, vrange: int, keep: int) -> IntArray:
         """Unmap what a busy range holds behind its first `keep` page-groups; return the unmaps."""
         unmaps = super().drop(vrange, keep)

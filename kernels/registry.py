@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from allocators.base import one_of
 from kernels.support import YES, Support, installed, no
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -94,8 +95,7 @@ def probe(backend: str, device: str, dtype: str, head_dim: int, page_tokens: int
     `page_tokens` the tokens of a page, or None for rows that are contiguous.  Raises `ValueError`
     for a back end that does not exist.
     """
-    if backend not in REGISTRY:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    one_of("backend", backend, BACKENDS)
     kind = str(dtype).removeprefix("torch.")
     return _probe(backend, str(device).split(":")[0], kind, head_dim, page_tokens)
 

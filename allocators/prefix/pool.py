@@ -3,8 +3,8 @@
 A pool stands in for the `FreeQueue` of a page table.  Its length counts both kinds, since both can
 be handed out; a page that is handed out loses its key, which is an eviction.
 
-`OrderedPool` hands out blank pages first, then cached ones in the order that a policy gives; those
-of `free_order` go by age alone.
+`OrderedPool` hands out blank pages first, then cached ones in the order that a policy gives; the
+pools of `free_order` evict those that have been free for longest.
 """
 
 from __future__ import annotations

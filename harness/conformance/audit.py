@@ -35,7 +35,7 @@ class Audit:
     """Live sequences with the values they must read back.
 
     `tokens[row]` are the values by position, `finals[row]` the length at which it will end and
-    `group[row]` the sequences it started with; `tickets` are those that are swapped out.  `counts`
+    `group_of[row]` the number of its group; `tickets` are those that are swapped out.  `counts`
     says what happened: grants, refusals, copies, maps, unmaps, hits, swaps; `history` lists the
     calls.
     """

@@ -48,7 +48,7 @@ def test_buddy_rounds_a_reservation_up_and_says_so():
     assert slots == [100, 39, 0, 256 - 139]
 
 
-def test_a_gang_copies_the_prompt_to_each_of_the_others():
+def test_a_group_copies_the_prompt_to_each_of_the_others():
     allocator = Contiguous(OPT_13B, reservation="oracle", placement="first_fit")
     grant = allocator.admit(np.array([0, 1, 2]), Prompt(100), Demand(100, 40))
     assert grant.copies.tolist() == [[0, 139, 100], [0, 278, 100]]
@@ -62,7 +62,7 @@ def test_growing_doubles_and_moves():
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_a_gang_that_no_empty_pool_holds_never_fits_even_while_others_run(placement):
+def test_a_group_that_no_empty_pool_holds_never_fits_even_while_others_run(placement):
     """Regression: it was told to wait as long as anything was active."""
     allocator = Contiguous(OPT_13B, reservation="max", placement=placement)
     allocator.admit(np.array([0]), Prompt(10), Demand(10, 10))

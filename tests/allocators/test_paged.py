@@ -216,7 +216,7 @@ def test_the_tail_of_a_pool_that_holds_no_whole_block_is_free_but_never_given():
     assert paged.usage(np.arange(0), np.arange(0)).free[0] == 19 * paged.geometry.bytes_per_token
 
 
-def test_a_gang_that_diverged_copies_from_where_the_prompt_is_written():
+def test_a_group_that_diverged_copies_from_where_the_prompt_is_written():
     """Regression: the parent gave its partly filled block away before it was written."""
     paged = Paged(POOL, block_size=8)
     grant = paged.admit(np.array([0, 1, 2]), Prompt(12), Demand(12, 20, 3))

@@ -14,7 +14,7 @@ COLUMNS = [
     ("64KiB", "per_layer"), ("128KiB", "per_layer"), ("256KiB", "per_layer"),
     ("2MiB", "per_layer"), ("2MiB", "sliced"),
 ]  # fmt: skip
-TOKENS_A_GROUP = {
+TOKENS_A_PAGE_GROUP = {
     ("yi-6b", 1): (64, 128, 256, 2048, 64),
     ("llama-3-8b", 1): (32, 64, 128, 1024, 32),
     ("llama-3-8b", 2): (64, 128, 256, 2048, 64),
@@ -31,16 +31,16 @@ def geometry(model: str, ranks: int, capacity_tokens: int = 1 << 16) -> Geometry
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("model", "ranks"), TOKENS_A_GROUP)
+@pytest.mark.parametrize(("model", "ranks"), TOKENS_A_PAGE_GROUP)
 def test_tokens_a_page_group_are_those_of_the_published_table(model, ranks):
     shape = geometry(model, ranks)
     found = [page_group_tokens(shape, PAGE_BYTES[size], layout) for size, layout in COLUMNS]
-    assert tuple(found) == TOKENS_A_GROUP[model, ranks]
+    assert tuple(found) == TOKENS_A_PAGE_GROUP[model, ranks]
     built = [Virtual(shape, page_size=size, layout=layout) for size, layout in COLUMNS]
-    assert tuple(a.geometry.page_tokens for a in built) == TOKENS_A_GROUP[model, ranks]
+    assert tuple(a.geometry.page_tokens for a in built) == TOKENS_A_PAGE_GROUP[model, ranks]
 
 
-@pytest.mark.parametrize(("model", "ranks"), TOKENS_A_GROUP)
+@pytest.mark.parametrize(("model", "ranks"), TOKENS_A_PAGE_GROUP)
 @pytest.mark.parametrize("page_size", PAGE_BYTES)
 def test_a_request_wastes_less_than_two_pages_a_layer_and_rank(model, ranks, page_size):
     shape = geometry(model, ranks)
@@ -57,7 +57,7 @@ def test_a_request_wastes_less_than_two_pages_a_layer_and_rank(model, ranks, pag
 
 def test_worst_case_waste_spans_the_published_range():
     def worst_mib(page_size):
-        shapes = [geometry(*key) for key in TOKENS_A_GROUP]
+        shapes = [geometry(*key) for key in TOKENS_A_PAGE_GROUP]
         return [Virtual(s, page_size=page_size).page_group_bytes / (1 << 20) for s in shapes]
 
     assert (min(worst_mib("64KiB")), max(worst_mib("64KiB"))) == (4, 15)
@@ -75,7 +75,7 @@ def admit(allocator, rows, tokens, private=0):
     return allocator.admit(np.array(rows), Prompt(tokens), demand)
 
 
-def test_deferred_reclamation_hands_a_slot_on_with_its_pages_mapped():
+def test_deferred_reclamation_hands_a_range_on_with_its_pages_mapped():
     allocator = small(deferred=True, reclaim_free=0.0)
     assert len(admit(allocator, [0], 24).maps) == 3
     assert not len(allocator.release(np.array([0])).unmaps)
@@ -97,7 +97,7 @@ def test_reclamation_keeps_the_threshold_free():
     assert allocator.balance() == (0, 2, 18)
 
 
-def test_eager_mapping_keeps_one_idle_slot_mapped():
+def test_eager_mapping_keeps_one_idle_range_mapped():
     allocator = small(eager=True)
     grant = admit(allocator, [0], 8)
     assert len(grant.maps) == 1
@@ -114,7 +114,7 @@ def test_background_mapping_is_one_page_group_ahead():
     assert len(allocator.grow(np.array([0]), 7).ahead_maps) == 1
 
 
-def test_an_aliased_gang_maps_one_prompt_and_copies_only_the_page_being_written():
+def test_an_aliased_group_maps_one_prompt_and_copies_only_the_page_being_written():
     allocator = small()
     grant = admit(allocator, [0, 1, 2], 20)
     assert len(grant.maps) == 9
@@ -124,14 +124,14 @@ def test_an_aliased_gang_maps_one_prompt_and_copies_only_the_page_being_written(
     assert allocator.balance() == (5, 0, 15)
 
 
-def test_a_copied_gang_shares_nothing():
+def test_a_copied_group_shares_nothing():
     allocator = small(sharing="copy")
     grant = admit(allocator, [0, 1, 2], 20)
     assert int(grant.copies[:, 2].sum()) == 2 * 24
     assert allocator.balance() == (9, 0, 11)
 
 
-def test_a_gang_that_diverged_copies_from_where_the_prompt_is_written():
+def test_a_group_that_diverged_copies_from_where_the_prompt_is_written():
     """Regression: the parent gave its partly filled page-group away before it was written."""
     allocator = small()
     grant = admit(allocator, [0, 1, 2], 20, private=3)
@@ -139,7 +139,7 @@ def test_a_gang_that_diverged_copies_from_where_the_prompt_is_written():
     assert grant.copies[:, 0].tolist() == [tail, tail]
     # Regression: the tail was mapped, unmapped and replaced by one grant.
     assert not len(grant.unmaps)
-    assert len({(slot, vpage) for slot, vpage, _ in grant.maps.tolist()}) == len(grant.maps)
+    assert len({(vrange, vpage) for vrange, vpage, _ in grant.maps.tolist()}) == len(grant.maps)
 
 
 def test_a_page_too_small_for_a_token_is_unsupported():

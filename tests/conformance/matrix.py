@@ -60,9 +60,9 @@ def _policies() -> dict[str, Case]:
     found["paged-watermark"] = (
         Paged, SMALL_GEOMETRY, {"block_size": 16, "watermark": 0.1}, ("refusals", "copies"),
     )  # fmt: skip
+    caused = ("refusals", "copies", "hits")
     for index, eviction in (("hash", "lru"), ("hash", "s3fifo"), ("radix", "lru")):
         knobs = {"block_size": 4, "prefix_index": index, "eviction": eviction}
-        caused = ("refusals", "copies", "hits")
         found[f"paged-{index}-{eviction}"] = (Paged, SMALL_GEOMETRY, knobs, caused)
     by_age = {"block_size": 4, "prefix_index": "hash", "free_order": "by_age"}
     found["paged-hash-lru-by-age"] = (Paged, SMALL_GEOMETRY, by_age, caused)

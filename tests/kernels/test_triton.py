@@ -1,27 +1,16 @@
 """Triton kernels: correct through the interpreter, and compiled for GPUs that are not here."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+
+from tests.kernels.interpreted import run_interpreted
 
 triton = pytest.importorskip("triton")
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 
 def test_kernels_agree_with_float64_in_the_interpreter():
-    """In a process of its own: whether Triton interprets is settled when kernels are defined."""
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x",
-         "tests/kernels/triton_interpreted.py"],
-        cwd=REPOSITORY, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert " passed" in run.stdout
-    assert "skipped" not in run.stdout
+    said = run_interpreted("tests/kernels/triton_interpreted.py")
+    assert " passed" in said
+    assert "skipped" not in said
 
 
 DECODE = {"GROUP": 4, "GROUP_PAD": 16, "SPLIT": 256, "WIDEN": False}

@@ -21,6 +21,7 @@ import torch
 
 import kernels
 from allocators.base import BlockTable, Geometry, Layout, Strided
+from allocators.placement import next_power_of_two
 from kernels.rows import Rows, as_pages
 
 #: the first of the lengths for which graphs are captured, and from each to the next
@@ -94,7 +95,8 @@ class DecodeGraphs:
 
     def prepare(self, layout: Layout) -> None:
         """Capture every size that may come; `layout` is any of the kind that will."""
-        sizes = [1 << n for n in range(_power(self._geometry.max_seqs) + 1)]
+        largest = next_power_of_two(self._geometry.max_seqs)
+        sizes = [1 << n for n in range(largest.bit_length())]
         longest = LEAST_LENGTH
         while True:
             for size in reversed(sizes):  # the largest first: the others fit into its memory
@@ -109,7 +111,7 @@ class DecodeGraphs:
         layout: a row for each sequence, the new token counted; tokens: int64 [S] on the CPU.
         """
         count = len(layout.lengths)
-        size, longest = 1 << _power(count), LEAST_LENGTH
+        size, longest = next_power_of_two(count), LEAST_LENGTH
         while longest < layout.lengths.max():
             longest *= LENGTH_FACTOR
         filled = np.minimum(np.arange(size), count - 1)
@@ -186,8 +188,3 @@ def scratch_like(caches: Caches, slots: int) -> Caches:
         for _ in range(2)
     )
     return [(keys, values)] * len(caches)
-
-
-def _power(n: int) -> int:
-    """Return the exponent of the least power of two that is at least `n`."""
-    return max(0, n - 1).bit_length()

@@ -38,6 +38,20 @@ class Streams:
         return ids
 
 
+def serve_some(real: Allocator, rng: np.random.Generator) -> IntArray:
+    """Admit up to four requests of two families and end some, 25 steps; return who lives."""
+    streams = Streams()
+    for step in range(25):
+        live = np.flatnonzero(real.active)
+        if len(live) < 4:
+            row, tokens = int(np.flatnonzero(~real.active)[0]), int(rng.integers(1, 14))
+            ids = streams.make(int(rng.integers(2)), int(rng.integers(14)), 40)
+            real.admit(np.array([row]), Prompt(tokens, ids), Demand(tokens, 1))
+        elif step % 3 == 0:
+            real.release(rng.permutation(live)[:2])
+    return np.flatnonzero(real.active)
+
+
 def grown_one_by_one(
     real: Allocator,
     rows: IntArray,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from allocators.base import Demand, Prompt, Unsupported
+from allocators.prefix.free_order import ByAgePool, UnkeyedFirstPool
 from allocators.prefix.lru_queue import LruQueue
 from allocators.prefix.orders import FifoOrder, LfuOrder
 from allocators.prefix.s3fifo import S3FifoOrder
@@ -168,6 +169,21 @@ def test_an_empty_queue_can_be_filled():
     assert (len(queue), queue.pages().tolist()) == (0, [])
     queue.give(np.array([2, 0, 1]))
     assert queue.take(3).tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("kind", [ByAgePool, UnkeyedFirstPool])
+@pytest.mark.parametrize("blank", [0, 1, 64, 65, 299, 300])
+def test_a_pool_knows_how_many_pages_go_before_the_first_eviction(kind, blank):
+    pages = kind(300)
+    taken = pages.take(300)
+    pages.keyed[taken[blank:]] = True
+    pages.give(taken)
+    assert pages.before_eviction() == blank
+    pages.take(blank)
+    assert pages.evictions == 0
+    if blank < 300:
+        pages.take(1)
+        assert pages.evictions == 1
 
 
 def test_radix_and_hash_hit_alike_while_nothing_is_evicted():

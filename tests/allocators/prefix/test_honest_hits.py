@@ -11,7 +11,13 @@ import pytest
 from allocators.base import Demand, NeverFits, Prompt
 from harness.conformance import SMALL_GEOMETRY
 from harness.conformance.schedule import drive
-from tests.allocators.prefix.streams import COMBINATIONS, Streams, grown_one_by_one, pool
+from tests.allocators.prefix.streams import (
+    COMBINATIONS,
+    Streams,
+    grown_one_by_one,
+    pool,
+    serve_some,
+)
 
 
 class Contents:
@@ -152,17 +158,8 @@ def state(real) -> dict:
 def test_a_quiet_window_ends_and_accounts_as_single_steps_do(index, eviction):
     windows = evicting = 0
     for seed in range(60):
-        rng = np.random.default_rng(seed)
-        real, streams = pool(16, 3, index, eviction), Streams()
-        for step in range(25):
-            live = np.flatnonzero(real.active)
-            if len(live) < 4:
-                row, tokens = int(np.flatnonzero(~real.active)[0]), int(rng.integers(1, 14))
-                ids = streams.make(int(rng.integers(2)), int(rng.integers(14)), 30)
-                real.admit(np.array([row]), Prompt(tokens, ids), Demand(tokens, 1))
-            elif step % 3 == 0:
-                real.release(rng.permutation(live)[:2])
-        rows = np.flatnonzero(real.active)
+        real = pool(16, 3, index, eviction)
+        rows = serve_some(real, np.random.default_rng(seed))
         room = 36 - int(real.length[rows].max())
         steps = real.quiet_steps(rows, min(9, room))
         if steps < 2:

@@ -37,8 +37,8 @@ def array(*rows: int) -> np.ndarray:
 class Memory:
     """Device and host as dicts of slot -> what its KV was computed from: all tokens up to it."""
 
-    def __init__(self, real: Paged, host_blocks: int) -> None:
-        self.real, self.host_slots = real, host_blocks * SIZE
+    def __init__(self, real: Paged) -> None:
+        self.real, self.host_slots = real, real.geometry.host_tokens
         self.device: dict[int, object] = {}
         self.host: dict[int, object] = {}
         self.stream: dict[int, list[int]] = {}  # of each live sequence, what it will hold
@@ -134,7 +134,7 @@ def test_every_hit_holds_exactly_its_tokens_wherever_it_came_from(host_blocks):
     saw: Counter[str] = Counter()
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        memory = Memory(pool(14, host_blocks), host_blocks)
+        memory = Memory(pool(14, host_blocks))
         streams = Streams()
         for step in range(150):
             live = list(memory.stream)
@@ -175,8 +175,16 @@ def prefill(memory: Memory, family: int, blocks: int) -> int | None:
     return hit
 
 
+def prefilled(host_blocks: int, families: int) -> Memory:
+    """Of the families 1, 2, .. a prompt of four blocks each, in a device of five pages."""
+    memory = Memory(pool(5, host_blocks))
+    for family in range(1, families + 1):
+        prefill(memory, family, 4)
+    return memory
+
+
 def test_a_block_goes_to_the_host_with_its_page_and_comes_back():
-    memory = Memory(pool(5, 8), 8)
+    memory = Memory(pool(5, 8))
     assert [prefill(memory, 1, 4), prefill(memory, 2, 4)] == [0, 0]
     assert memory.real.prefix_stats.offloaded_blocks == 4
     assert prefill(memory, 1, 4) == 16
@@ -187,7 +195,7 @@ def test_a_block_goes_to_the_host_with_its_page_and_comes_back():
 
 
 def test_a_block_with_another_copy_on_the_device_is_not_saved():
-    memory = Memory(pool(8, 8), 8)
+    memory = Memory(pool(8, 8))
     ids = np.arange(8)
     for row in (0, 1):  # the last block of a whole prompt is computed again
         memory.admit(row, 8, ids)
@@ -200,9 +208,7 @@ def test_a_block_with_another_copy_on_the_device_is_not_saved():
 
 
 def test_a_full_tier_drops_what_it_got_first():
-    memory = Memory(pool(5, 4), 4)
-    for family in (1, 2, 3):
-        prefill(memory, family, 4)
+    memory = prefilled(host_blocks=4, families=3)
     ids = np.arange(17)
     assert memory.real.lookup(Prompt(17, ids + 1000)) == 0
     assert memory.real.lookup(Prompt(17, ids + 2000)) == 16
@@ -211,9 +217,7 @@ def test_a_full_tier_drops_what_it_got_first():
 
 
 def test_suspended_sequences_come_before_saved_blocks():
-    memory = Memory(pool(5, 5), 5)
-    for family in (1, 2):
-        prefill(memory, family, 4)
+    memory = prefilled(host_blocks=5, families=2)
     memory.admit(3, 17, np.arange(17) + 3000)
     memory.suspend(3, 7)
     assert memory.saw["suspended"] == 1
@@ -224,9 +228,7 @@ def test_suspended_sequences_come_before_saved_blocks():
 
 
 def test_a_refusal_changes_nothing_in_either_tier():
-    memory = Memory(pool(5, 8), 8)
-    for family in (1, 2):
-        prefill(memory, family, 4)
+    memory = prefilled(host_blocks=8, families=2)
     memory.admit(5, 8, np.arange(8) + 9000)
     ids = np.arange(17) + 1000
     before = memory.real.lookup(Prompt(17, ids))
@@ -238,7 +240,7 @@ def test_a_refusal_changes_nothing_in_either_tier():
 
 @pytest.mark.parametrize("free_order", ["unkeyed_first", "by_age"])
 def test_taking_a_cached_page_is_an_operation_and_a_blank_one_is_not(free_order):
-    memory = Memory(pool(6, 8, free_order=free_order), 8)
+    memory = Memory(pool(6, 8, free_order=free_order))
     prefill(memory, 1, 2)  # two blocks are cached, its last page is blank and three are unused
     memory.admit(1, 4, np.arange(4) + 5000)
     assert memory.real.headroom(array(1)) == 5 * SIZE

@@ -7,9 +7,7 @@ nobody else's here, and no prompt ends with a page.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +22,6 @@ from tests.allocators.prefix.sglang_model import SGLangCache
 from tests.allocators.prefix.streams import pool
 from workloads.formats import read
 
-SHARED = Path(os.environ.get("KV_HARNESS_SHARED", Path(__file__).parents[4] / "shared"))
-REQUESTS = SHARED / "data" / "vllm_hybrid" / "requests.jsonl.gz"
 # Hit tokens of SGLang 0.5.23's own RadixCache over these requests, by slots.
 PUBLISHED = {20_000: 83_104, 40_000: 128_352, 80_000: 152_592}
 
@@ -159,13 +155,10 @@ def test_a_node_that_a_cut_back_row_holds_in_part_gives_way_in_part():
     assert kept(real, ids) == 8
 
 
-needs_requests = pytest.mark.skipif(not REQUESTS.exists(), reason=f"{REQUESTS} is not at hand")
-
-
 @pytest.fixture(scope="module")
-def requests() -> list[tuple[np.ndarray, int]]:
+def requests(shared_file) -> list[tuple[np.ndarray, int]]:
     """Token identities of prompt and output, and the prompt's length, of each request."""
-    table = read(REQUESTS)
+    table = read(shared_file("vllm_hybrid/requests.jsonl.gz"))
     found, fresh = [], 1_000_000
     for prompt, output_tokens in zip(table.token_ids, table.output_tokens.tolist(), strict=True):
         ids = np.concatenate([prompt, np.arange(fresh, fresh + output_tokens)])
@@ -174,7 +167,6 @@ def requests() -> list[tuple[np.ndarray, int]]:
     return found
 
 
-@needs_requests
 @pytest.mark.shared_data
 @pytest.mark.parametrize("slots", PUBLISHED)
 def test_radix_hits_what_sglangs_own_cache_hits(requests, slots):
@@ -188,7 +180,6 @@ class Unstamped(LeafOrder):
             self._part(page)
 
 
-@needs_requests
 @pytest.mark.shared_data
 def test_it_is_the_stamp_on_the_rest_of_a_parted_node(requests, monkeypatch):
     monkeypatch.setattr(radix_index, "LeafOrder", Unstamped)
@@ -196,7 +187,6 @@ def test_it_is_the_stamp_on_the_rest_of_a_parted_node(requests, monkeypatch):
     assert sum(serve(real, *request) for request in requests) == 85_936
 
 
-@needs_requests
 @pytest.mark.shared_data
 @pytest.mark.parametrize("margin_tokens", [0, 16])
 @pytest.mark.parametrize("slots", PUBLISHED)

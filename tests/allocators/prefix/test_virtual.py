@@ -18,6 +18,7 @@ from tests.allocators.prefix.streams import (
     Streams,
     assert_no_index_without_tokens,
     grown_one_by_one,
+    serve_some,
 )
 
 ROWS = 6
@@ -29,28 +30,28 @@ OPTIONS = [
 ]
 
 
-def pool(groups: int, size: int, index: str = "hash", **knobs) -> Virtual:
+def pool(page_groups: int, size: int, index: str = "hash", **knobs) -> Virtual:
     """A page-group of one 64 KiB page a tensor holds `size` tokens."""
     geometry = Geometry(
-        capacity_tokens=groups * size, max_seqs=ROWS, max_len=12 * size, kv_heads=8,
+        capacity_tokens=page_groups * size, max_seqs=ROWS, max_len=12 * size, kv_heads=8,
         head_dim=4096 // size,
     )  # fmt: skip
     plain = {"deferred": True, "eager": False, "background": False, "reclaim_free": 0.0}
     real = Virtual(geometry, page_size="64KiB", prefix_index=index, **plain | knobs)
-    assert (real.pages.num_pages, real.geometry.page_tokens) == (groups, size)
+    assert (real.pages.num_pages, real.geometry.page_tokens) == (page_groups, size)
     return real
 
 
 class Pair:
     """The allocator and the model, given the same calls, and what the grants have mapped."""
 
-    def __init__(self, groups: int, size: int, options: dict) -> None:
-        self.real, self.streams = pool(groups, size, **options), Streams()
+    def __init__(self, page_groups: int, size: int, options: dict) -> None:
+        self.real, self.streams = pool(page_groups, size, **options), Streams()
         knobs = {k: v for k, v in options.items() if k != "reclaim_free"}
         self.slow = SlowRanges(
-            ROWS, groups, size, 12 * size, keep_free=self.real.keep_free, **knobs
+            ROWS, page_groups, size, 12 * size, keep_free=self.real.keep_free, **knobs
         )
-        self.groups, self.size = groups, size
+        self.page_groups, self.size = page_groups, size
         self.mapped: dict[tuple[int, int], int] = {}
 
     def execute(self, grant) -> None:
@@ -75,7 +76,7 @@ class Pair:
         try:
             grant = self.real.admit(np.array([row]), ask, Demand(prompt, 1))
         except NeverFits:
-            assert -(-prompt // self.size) > self.groups
+            assert -(-prompt // self.size) > self.page_groups
             return
         expected = self.slow.admit(row, stream, tokens, prompt)
         assert (grant.cached_tokens if grant is not None else None) == expected
@@ -113,7 +114,7 @@ class Pair:
         assert real.evictions == slow.saw["evictions"]
         free = len(slow.free)
         cached = slow.available() - free
-        assert real.balance() == (self.groups - cached - free, cached, free)
+        assert real.balance() == (self.page_groups - cached - free, cached, free)
         real.check()
 
 
@@ -178,17 +179,8 @@ def state(real: Virtual) -> dict:
 def test_a_quiet_window_ends_and_accounts_as_single_steps_do(background):
     windows = keying = 0
     for seed in range(60):
-        rng = np.random.default_rng(seed)
-        real, streams = pool(16, 4, background=background), Streams()
-        for step in range(25):
-            live = np.flatnonzero(real.active)
-            if len(live) < 4:
-                row, tokens = int(np.flatnonzero(~real.active)[0]), int(rng.integers(1, 14))
-                ids = streams.make(int(rng.integers(2)), int(rng.integers(14)), 40)
-                real.admit(np.array([row]), Prompt(tokens, ids), Demand(tokens, 1))
-            elif step % 3 == 0:
-                real.release(rng.permutation(live)[:2])
-        rows = np.flatnonzero(real.active)
+        real = pool(16, 4, background=background)
+        rows = serve_some(real, np.random.default_rng(seed))
         steps = real.quiet_steps(rows, 9)
         if steps < 2:
             continue
@@ -227,7 +219,7 @@ def test_a_live_prefix_is_mapped_a_second_time_instead_of_computed():
     assert real.balance() == (4, 0, 16)
 
 
-def test_an_idle_slot_whose_prefix_is_hit_is_taken_as_it_stands():
+def test_an_idle_range_whose_prefix_is_hit_is_taken_as_it_stands():
     real = pool(20, 4)
     admit(real, 0, np.arange(10))
     real.release(np.array([0]))
@@ -238,7 +230,7 @@ def test_an_idle_slot_whose_prefix_is_hit_is_taken_as_it_stands():
     assert not len(grant.unmaps)
 
 
-def test_an_idle_slot_with_more_prefix_than_is_hit_keeps_it():
+def test_an_idle_range_with_more_prefix_than_is_hit_keeps_it():
     real = pool(20, 4)
     admit(real, 0, np.arange(16))
     real.release(np.array([0]))
@@ -252,7 +244,7 @@ def test_an_idle_slot_with_more_prefix_than_is_hit_keeps_it():
     assert real.balance() == (0, 5, 15)
 
 
-def test_to_reclaim_unmaps_from_idle_slots_only():
+def test_to_reclaim_unmaps_from_idle_ranges_only():
     real = pool(6, 4)
     admit(real, 0, np.arange(16))
     real.release(np.array([0]))
@@ -290,7 +282,7 @@ def test_without_deferral_only_live_sequences_are_hit():
     assert real.evictions == 2
 
 
-def test_a_gang_hits_and_shares_the_rest():
+def test_a_group_hits_and_shares_the_rest():
     real = pool(20, 4)
     admit(real, 0, np.arange(9))
     grant = real.admit(np.array([1, 2]), Prompt(10, np.arange(10)), Demand(10, 5))
@@ -299,7 +291,7 @@ def test_a_gang_hits_and_shares_the_rest():
     assert real.grow(np.array([1, 2])).copies[:, 2].tolist() == [2]
 
 
-def test_an_ended_sequence_does_not_keep_what_its_gang_still_writes():
+def test_an_ended_sequence_does_not_keep_what_its_group_still_writes():
     real = pool(20, 4)
     real.admit(np.array([0, 1]), Prompt(6, np.arange(6)), Demand(6, 5))
     real.release(np.array([0]))

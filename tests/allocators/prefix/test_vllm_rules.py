@@ -149,7 +149,7 @@ def test_blocks_filled_while_decoding_are_hit_after_a_preemption():
     assert real.admit(np.array([3]), Prompt(12, ids), Demand(5, 15)).cached_tokens == 8
 
 
-def test_what_a_gang_generates_is_never_indexed():
+def test_what_a_group_generates_is_never_indexed():
     real = pool(20, 4)
     ids = np.arange(20)
     real.admit(np.array([0, 1]), Prompt(6, ids), Demand(6, 14))

@@ -6,11 +6,10 @@ from functools import cache
 import numpy as np
 import torch
 
-from allocators.base import Geometry
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
-from harness.cost.shapes import ModelShape
+from harness.cost.shapes import ModelShape, kv_geometry
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.executors.model.decoder import build_decoder
@@ -46,16 +45,10 @@ def decoder_of(shape_name):
 
 
 def geometry(shape=LLAMA, tokens=ROOMY_TOKENS, host_tokens=0, max_len=64, max_seqs=32):
-    return Geometry(
-        capacity_tokens=tokens,
-        host_tokens=host_tokens,
-        max_seqs=max_seqs,
+    return kv_geometry(
+        shape, 1, capacity_tokens=tokens, host_tokens=host_tokens, max_seqs=max_seqs,
         max_len=max_len,
-        layers=shape.layers,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        dtype_bytes=4,
-    )
+    )  # fmt: skip
 
 
 def requests(n=8, seed=0, longest=(40, 24), prefix_tokens=17):

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from tests.executors.model.serving_cases import (
     serve,
     virtual,
 )
+from tests.places import ROOT
 from workloads.requests import RequestTable
 
 ALLOCATORS = {
@@ -145,7 +145,7 @@ def test_memory_is_given_back_when_a_map_fails(error):
 def test_a_step_waits_for_what_is_mapped_in_the_background():
     run = subprocess.run(
         [sys.executable, "-m", "tests.executors.model.slow_maps"],
-        cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "late maps were waited for" in run.stdout, f"status {run.returncode}: {run.stderr}"
 
