@@ -188,9 +188,8 @@ class Roofline:
 
     def _call_s(self, page_bytes: int) -> tuple[float, float]:
         # Only 2 MiB has published latencies; a smaller page takes its value (docs/cost.md).
-        large = page_bytes_of(LARGE_PAGE)
-        map_us = self._map_us.get(page_bytes, self._map_us[large])
-        return map_us * 1e-6, self._unmap_us.get(page_bytes, self._unmap_us[large]) * 1e-6
+        map_us = self._map_us.get(page_bytes, self.cost.map_us[LARGE_PAGE])
+        return map_us * 1e-6, self._unmap_us.get(page_bytes, self.cost.unmap_us[LARGE_PAGE]) * 1e-6
 
     # -- parts of a step -----------------------------------------------------------------------
     def _steady_s(self, tokens: int, sampled: int) -> float:

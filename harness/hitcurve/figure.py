@@ -44,7 +44,7 @@ def draw(path: Path, points: list[CurvePoint], trace: BlockTrace, source: str) -
         )
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda blocks, _: f"{blocks:,.0f}")
-        axes.set_ylim(0, most * 1.08)
+        axes.set_ylim(0, most * 1.08 or 1)  # an axis has some height, even if nothing hits
         axes.set_xlabel(f"capacity, blocks of {trace.block_tokens} tokens")
         axes.set_ylabel("prompt blocks that hit, %")
         axes.legend(loc="lower right")

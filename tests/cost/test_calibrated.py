@@ -11,27 +11,18 @@ from hypothesis import strategies as st
 from allocators.base import EMPTY_GRANT, Geometry, Grant, Unsupported
 from allocators.paged import Paged
 from allocators.virtual import Virtual
-from harness.cost import Calibrated, HardwareSpec, Work
+from harness.cost import Calibrated, HardwareSpec
 from harness.cost.curves import Curve, Surface
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.executors.simulated import SimulatedExecutor
 from tests.cost.calibrations import SHAPE, made_up
 from tests.cost.parts import calibrated_parts
+from tests.cost.steps import decode, prefill, step_by_step_s
 from workloads.requests import RequestTable
 
 COST = Calibrated(SHAPE, made_up())
 HARDWARE = HardwareSpec(name="none")
-
-
-def decode(seqs, context, **more):
-    return Work(decode_seqs=seqs, decode_context_tokens=context, sampled=seqs, **more)
-
-
-def prefill(new, past=None, **more):
-    new = np.array(new, dtype=np.int64)
-    past = np.zeros_like(new) if past is None else np.array(past, dtype=np.int64)
-    return Work(prefill_new=new, prefill_past=past, **more)
 
 
 # -- curves ------------------------------------------------------------------------------------
@@ -145,12 +136,8 @@ def test_the_parts_sum_to_the_step(seqs, context, new):
 def test_a_window_is_bitwise_its_single_steps(seqs, context, steps, sent, paged):
     table_bytes = np.array(sent[:steps], dtype=np.int64) if isinstance(sent, list) else sent
     window = COST.decode_window_s(seqs, context, steps, table_bytes, paged)
-    each = np.broadcast_to(table_bytes, steps).tolist()
-    single = [
-        COST.step_s(decode(seqs, context + j * seqs, table_bytes=each[j], paged=paged))
-        for j in range(steps)
-    ]
-    assert window.tobytes() == np.array(single, dtype=np.float64).tobytes()
+    single = step_by_step_s(COST, seqs, context, steps, table_bytes, paged)
+    assert window.tobytes() == single.tobytes()
 
 
 @pytest.mark.parametrize("family", [Paged, Virtual])

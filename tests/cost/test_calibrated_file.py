@@ -5,15 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from harness.cost import Calibrated, CostError, CostSpec, HardwareSpec, Roofline, Work, make_cost
+from harness.cost import Calibrated, CostError, CostSpec, HardwareSpec, Roofline, make_cost
 from tests.cost.calibrations import SHAPE, TABLES, made_up
+from tests.cost.steps import decode
 
 COST = Calibrated(SHAPE, made_up())
 HARDWARE = HardwareSpec(name="none")
-
-
-def decode(seqs, context, **more):
-    return Work(decode_seqs=seqs, decode_context_tokens=context, sampled=seqs, **more)
 
 
 def read(path, shape=SHAPE, hardware=HARDWARE):

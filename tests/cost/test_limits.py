@@ -4,10 +4,8 @@ Each is checked by function, and once through a composed configuration.
 """
 
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
-import yaml
 
 from harness.command.ranges import Whole
 from harness.cost import CostError, CostSpec, HardwareSpec, MemorySpec, ModelShape
@@ -15,17 +13,13 @@ from harness.cost.limits import MODEL as MODEL_RANGES
 from harness.cost.limits import check_cost, check_hardware, check_memory, check_model
 from harness.errors import ConfigError
 from harness.run import compose, prepare
+from tests.places import CONF, shipped
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 NAN, INF = float("nan"), float("inf")
 
 
-def load(spec, group, name):
-    return spec(**yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8")))
-
-
-MODEL = load(ModelShape, "model", "llama-3-8b")
-HARDWARE = load(HardwareSpec, "hardware", "a100-80gb")
+MODEL = shipped(ModelShape, "model", "llama-3-8b")
+HARDWARE = shipped(HardwareSpec, "hardware", "a100-80gb")
 CHECKS = {"model": (check_model, MODEL), "hardware": (check_hardware, HARDWARE),
           "memory": (check_memory, MemorySpec()),
           "cost_model": (check_cost, CostSpec())}  # fmt: skip
@@ -102,7 +96,7 @@ def test_every_file_is_within_its_limits(group):
     for path in (CONF / group).glob("*.yaml"):
         if path.stem == "calibrated":
             continue  # all it names is a file
-        check(load(type(good), group, path.stem))
+        check(shipped(type(good), group, path.stem))
 
 
 @pytest.mark.parametrize("table", ["map_us", "unmap_us"])

@@ -7,6 +7,7 @@ import pytest
 
 from harness.cost import CostSpec
 from tests.cost import validate
+from tests.places import SHARED_DATA
 
 # The largest median relative error each operator may have; docs/cost.md has the errors themselves.
 ALLOWED = {
@@ -21,9 +22,9 @@ ALLOWED = {
 
 @pytest.mark.shared_data
 def test_predictions_lie_near_the_public_measurements(shared_file):
-    data = shared_file("aiconfigurator").parent
-    assert shared_file("vidur").parent == data
-    found = list(validate.fits(data, CostSpec()))
+    for needed in ("aiconfigurator", "vidur"):
+        shared_file(needed)
+    found = list(validate.fits(SHARED_DATA, CostSpec()))
     assert len(found) == 2 * len(ALLOWED)
     for fit in found:
         assert fit.rows > 1000, fit

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from harness.cost import (
     CostError,
@@ -17,8 +16,9 @@ from harness.cost import (
     memory_budget,
     weight_bytes,
 )
+from tests.places import ROOT, shipped
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+SCHEMAS = {"model": ModelShape, "hardware": HardwareSpec, "memory": MemorySpec}
 GIB = 2**30
 #: how far a pool may lie from the reported one
 TOLERANCE = 0.02
@@ -30,8 +30,7 @@ with (Path(__file__).parent / "reported_pools.csv").open(encoding="utf-8") as fi
 
 
 def load(group, name):
-    spec = {"model": ModelShape, "hardware": HardwareSpec, "memory": MemorySpec}[group]
-    return spec(**yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8")))
+    return shipped(SCHEMAS[group], group, name)
 
 
 def setting(row):
@@ -81,7 +80,7 @@ def document_line(row):
 
 
 def test_the_document_shows_every_pool():
-    text = (CONF.parent / "docs" / "cost.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
     missing = [line for line in map(document_line, REPORTED) if line not in text]
     assert not missing, "\n".join(missing)
 

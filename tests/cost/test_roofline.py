@@ -20,6 +20,7 @@ from harness.cost import (
     weight_bytes,
 )
 from tests.cost.parts import roofline_parts
+from tests.cost.steps import decode, prefill, step_by_step_s
 from tests.places import shipped
 
 
@@ -38,17 +39,6 @@ counts = st.integers(0, 300)
 tokens = st.integers(0, 10**7)
 
 
-def decode(seqs, context, sampled=None, **more):
-    sampled = seqs if sampled is None else sampled
-    return Work(decode_seqs=seqs, decode_context_tokens=context, sampled=sampled, **more)
-
-
-def prefill(new, past=None, **more):
-    new = np.array(new, dtype=np.int64)
-    past = np.zeros_like(new) if past is None else np.array(past, dtype=np.int64)
-    return Work(prefill_new=new, prefill_past=past, **more)
-
-
 # -- skipping ahead ----------------------------------------------------------------------------
 @given(
     st.sampled_from(ROOFLINES), st.integers(0, 300), tokens, st.integers(0, 40),
@@ -58,13 +48,9 @@ def prefill(new, past=None, **more):
 def test_a_window_is_bitwise_its_single_steps(roof, seqs, context, steps, sent, paged):
     table_bytes = np.array(sent[:steps], dtype=np.int64) if isinstance(sent, list) else sent
     window = roof.decode_window_s(seqs, context, steps, table_bytes, paged)
-    each = np.broadcast_to(table_bytes, steps).tolist()
-    single = [
-        roof.step_s(decode(seqs, context + j * seqs, table_bytes=each[j], paged=paged))
-        for j in range(steps)
-    ]
+    single = step_by_step_s(roof, seqs, context, steps, table_bytes, paged)
     assert window.shape == (steps,)
-    assert window.tobytes() == np.array(single, dtype=np.float64).tobytes()
+    assert window.tobytes() == single.tobytes()
 
 
 def test_a_window_may_be_cut_anywhere():

@@ -59,10 +59,8 @@ def test_the_fuzz_knows_every_numeric_option():
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_number_is_refused_in_one_line_or_runs(option, tmp_path):
     parser = OverridesParser.create()
-    tried = 0
     for text in VALUES:
         composed = base((*context(option), *KNOBS.get(option, ()))).copy()
-        tried += 1
         try:
             set_option(composed, option, parser.parse_override(f"{option}={text}").value())
         except OmegaConfBaseException:
@@ -71,7 +69,6 @@ def test_a_number_is_refused_in_one_line_or_runs(option, tmp_path):
         if isinstance(found, str):
             assert found, f"{option}={text}"
             assert "\n" not in found, f"{option}={text}"
-    assert tried == len(VALUES)
 
 
 def problem_of(*overrides):

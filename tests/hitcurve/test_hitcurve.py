@@ -24,7 +24,7 @@ from workloads.formats import read
 MOONCAKE = "mooncake/conversation_trace.jsonl.gz"
 AGENTIC = "kv-cache-tester/traces"
 
-#: PUBLISHED.md, section 3: percent of prompt blocks at so many blocks (None: unbounded)
+#: percent of prompt blocks that hit at so many blocks (None: unbounded); see docs/validation.md
 PUBLISHED = {
     1_000: 4.447, 10_000: 21.116, 30_000: 32.571, 50_000: 35.456, 100_000: 36.369, None: 36.641,
 }  # fmt: skip
@@ -226,6 +226,13 @@ def test_capacities_come_from_the_trace_and_their_columns_differ(tmp_path, capsy
     assert max(map(len, capsys.readouterr().out.splitlines()[:4])) <= 80
     assert default_capacities(1) == [1]
     assert default_capacities(182_790) == [1_800, 3_700, 9_100, 18_000, 37_000, 91_000]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_trace_of_which_nothing_hits_is_drawn(tmp_path):
+    trace = write_trace(tmp_path / "t.jsonl", [[0], [1]])
+    assert main([f"workload.path={trace}", f"out={tmp_path / 'o'}"]) == 0
+    assert (tmp_path / "o" / "hitcurve.png").exists()
 
 
 def test_keys_of_a_trace_can_be_named(tmp_path, capsys):

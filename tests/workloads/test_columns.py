@@ -79,6 +79,21 @@ def test_all_columns_can_be_named(lists):
 
 
 @pytest.mark.parametrize(
+    ("prompt", "output"),
+    [("prompt_tokens", "n_out"), ("n_in", "output_tokens"), ("n_in", "output_length"),
+     ("num_prefill_tokens", "n_out")],
+)  # fmt: skip
+def test_what_is_not_named_keeps_its_name(lists, prompt, output):
+    columns = ColumnSpec(
+        prompt="n_in" if prompt == "n_in" else None, output="n_out" if output == "n_out" else None
+    )
+    requests = read(lists("arrival_s", prompt, output), columns=columns)
+    assert list(requests.arrival_s) == [0, 3]
+    assert list(requests.prompt_tokens) == [10, 20]
+    assert list(requests.output_tokens) == [5, 6]
+
+
+@pytest.mark.parametrize(
     ("columns", "message"),
     [
         (ColumnSpec(arrival="wen"), "no column wen; the header is when,prompt_tokens"),
@@ -141,3 +156,12 @@ def test_keys_of_token_ids_can_be_named(tmp_path):
     requests = read(path, columns=ColumnSpec(prompt="tokens", output="max_tokens"))
     assert [list(ids) for ids in requests.token_ids] == [[7, 8]]
     assert list(requests.output_tokens) == [3]
+
+
+def test_a_timestamp_of_token_ids_stays_in_seconds_where_other_keys_are_named(tmp_path):
+    path = token_ids(tmp_path / "ids.jsonl", timestamp=[2, 5], tokens=[[7], [8]])
+    assert list(read(path, columns=ColumnSpec(prompt="tokens")).arrival_s) == [0, 3]
+    in_ms = read(path, columns=ColumnSpec(arrival="timestamp", arrival_unit="ms"))
+    assert in_ms.arrival_s == pytest.approx([0, 0.003])
+    with pytest.raises(WorkloadError, match=r"needs workload\.columns\.arrival=NAME"):
+        read(path, columns=ColumnSpec(arrival_unit="ms"))

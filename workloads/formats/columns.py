@@ -47,10 +47,12 @@ _OTHER_WORDS = {
 
 
 def length_columns(header: Sequence[str], columns: ColumnSpec) -> tuple[str, str]:
-    """Return the columns of prompt and output lengths; their presence is not looked at."""
-    known = [pair for pair in LENGTH_COLUMNS if set(pair) <= set(header)]
-    prompt, output = known[0] if known else LENGTH_COLUMNS[0]
-    return columns.prompt or prompt, columns.output or output
+    """Return the columns of prompt and output lengths, by given names or else known ones.
+
+    It is the first pair of which most is there; the reader refuses what is missing.
+    """
+    pairs = [(columns.prompt or prompt, columns.output or out) for prompt, out in LENGTH_COLUMNS]
+    return max(pairs, key=lambda pair: sum(name in header for name in pair))
 
 
 def arrival_column(

@@ -64,9 +64,10 @@ def read_token_ids(
     rows = Rows(path, first)
     prompt_key, output_key = columns.prompt or "prompt_token_ids", columns.output or "output_len"
     time_key, unit_s = "timestamp", 1.0
+    time_named = columns.arrival is not None or columns.arrival_unit is not None
     seen: dict[str, int] = {}
     for line, record in _records(path):
-        if not seen and (columns.given or time_key not in record):
+        if not seen and (time_named or time_key not in record):
             time_key, unit_s = arrival_column(path, line, list(record), columns) or (time_key, 1.0)
         name = str(_get(path, line, record, "id"))
         if name in seen:

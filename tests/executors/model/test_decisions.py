@@ -14,6 +14,7 @@ from harness.engine.engine import Engine
 from harness.executors.model.executor import ModelExecutor
 from kernels.memory import BackingError, backing_for
 from kernels.memory.base import OutOfMemory
+from tests.engine.cases import Metronome
 from tests.executors.model.serving_cases import (
     SAMPLING,
     Seen,
@@ -37,24 +38,12 @@ ALLOCATORS = {
 }
 
 
-class OneSecond:
-    """Every step takes a second, as no real one does."""
-
-    skips = False
-
-    def step(self, plan, lengths):
-        return 1.0
-
-    def map_s(self, grant):
-        return 0.0
-
-
 def simulate(allocator, table, mode, lineages, **engine):
     seen = Seen()
-    options = EngineSpec(max_num_seqs=allocator.geometry.max_seqs, **engine)
+    options = EngineSpec(max_num_seqs=allocator.geometry.max_seqs, skip_ahead=False, **engine)
     beams = (lambda index, steps: lineages[index]) if mode == "beam" else None
     seen.log = Engine(
-        allocator, table, SAMPLING[mode], options, OneSecond(), 0, [Watcher(seen)], beams
+        allocator, table, SAMPLING[mode], options, Metronome(), 0, [Watcher(seen)], beams
     ).run("simulated")
     return seen
 

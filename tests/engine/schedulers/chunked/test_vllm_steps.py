@@ -10,6 +10,7 @@ from allocators.base import Geometry
 from allocators.paged import Paged
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from tests.engine.cases import Metronome
 from tests.places import SHARED_DATA
 from workloads.requests import RequestTable
 
@@ -34,20 +35,6 @@ pytestmark = [
 ]
 
 
-class OneSecondAStep:
-    def __init__(self, skips):
-        self.skips = skips
-
-    def step(self, plan, lengths):
-        return 1.0
-
-    def map_s(self, grant):
-        return 0.0
-
-    def window(self, grants, lengths, steps):
-        return np.ones(steps)
-
-
 def read(name):
     with gzip.open(RECORDED / name, "rt") as lines:
         return [json.loads(line) for line in lines]
@@ -69,7 +56,7 @@ def timeline(requests, skip, **knobs):
     """Serve the requests; return {vLLM's column: values}, [steps]."""
     allocator = Paged(GEOMETRY, block_size=16, **knobs)
     spec = EngineSpec(skip_ahead=skip, **ENGINE)
-    engine = Engine(allocator, requests, SamplingSpec(), spec, OneSecondAStep(skip), seed=0)
+    engine = Engine(allocator, requests, SamplingSpec(), spec, Metronome(), seed=0)
     log = engine.run("paged")
     return {theirs: log.timeline[ours] for theirs, ours in COLUMNS.items()}
 
