@@ -139,7 +139,7 @@ def _mismatch(row: ResultRow, log: RunLog) -> str | None:
     if log.steps and not (
         log.capacity_bytes > 0 and np.isfinite(times_s).all() and 0 < times_s[0] <= times_s[-1]
     ):
-        return f"{TIMELINE}: damaged: times or bytes of {row.allocator} are none that a run can have"
+        return f"{TIMELINE}: damaged: times or bytes of {row.allocator} that no run can have"
     finished = int((log.requests["status"] == "finished").sum())
     for file, here, metric in (
         (TIMELINE, log.steps, "steps"),
