@@ -133,6 +133,7 @@ def test_a_folder_that_is_no_run_is_refused_at_once(depth, tmp_path, capsys, mon
     scandir, looked = os.scandir, []
     monkeypatch.setattr(os, "scandir", lambda folder: looked.append(folder) or scandir(folder))
     assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    looked = [folder for folder in looked if str(folder).startswith(str(tmp_path))]
     assert len(looked) == 1 + 300, "nothing is looked at below the level that has too many"
     error = capsys.readouterr().err
     assert error.count("\n") == 1
