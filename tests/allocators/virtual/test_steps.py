@@ -4,6 +4,7 @@ from itertools import zip_longest
 
 import pytest
 
+from tests.allocators.virtual.replay import Replay
 from tests.allocators.virtual.slow_manager import SlowManager
 from tests.allocators.virtual.slow_scheduler import Request, SlowScheduler
 from tests.allocators.virtual.step_logs import runs
@@ -52,3 +53,8 @@ def test_the_model_knows_the_shape_of_each_run(run):
 @pytest.mark.parametrize("run", EVERY_RUN)
 def test_the_slow_model_reproduces_every_step(run):
     assert_same_lines(modelled(run), run.lines())
+
+
+@pytest.mark.parametrize("run", EVERY_RUN)
+def test_virtual_does_the_same_at_every_step(run):
+    assert_same_lines(Replay(run).lines(), run.lines())
