@@ -139,8 +139,8 @@ class SlowManager:
         self.lengths[slot] = 0
 
     # -- one iteration -------------------------------------------------------------------------
-    def step_sync(self, lengths: list[int]) -> None:
-        """Slot after slot: unmap an idle one, back any other up to its length.
+    def step_sync(self, lengths: list[int], unmap_idle: bool = True) -> None:
+        """Slot after slot: unmap an idle one if asked to, back any other up to its length.
 
         Slots further on still have their former length while memory is taken back for one.
         """
@@ -149,7 +149,7 @@ class SlowManager:
             self.lengths[slot] = tokens
             if tokens:
                 self._back(slot)
-            else:
+            elif unmap_idle:
                 self._unmap_down_to(slot, 0)
         self.mapped_critical = list(self.mapped)
 

@@ -4,6 +4,7 @@ Follows `vllm_scheduler.py`, `vattention_block_space_manager.py` and `vATTN_cach
 microsoft/vattention, as the recorded step logs were driven: all requests wait from the start.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.allocators.virtual.slow_manager import OutOfMemory, SlowManager
@@ -93,12 +94,15 @@ class SlowScheduler:
         promised = 0
         while self.waiting and len(self.running) < self.manager.shape.slots:
             needed = self.manager.needed(self.waiting[0].tokens)
-            if free - promised - needed < self.watermark:
+            if free - promised - needed < self._kept_free():
                 break
             promised += needed
             admitted.append(self.waiting.pop(0))
             self.running.append(admitted[-1])
         return admitted
+
+    def _kept_free(self) -> int:
+        return self.watermark
 
     def _make_room(self, free: int) -> list[Request]:
         """Preempt the latest until one group is left for each that goes on.
@@ -184,3 +188,43 @@ class SlowScheduler:
             "calls_critical": manager.shape.calls(critical.maps, critical.unmaps),
             "calls_background": manager.shape.calls(background.maps, background.unmaps),
         }
+
+
+class CarefulScheduler(SlowScheduler):
+    """The rules where this project departs from them, so that no run spins or fails.
+
+    The watermark and the group that must be free before a sequence goes on are asked for only
+    beside others, as one that is alone would wait for them for ever.  And nothing is run that
+    the manager could not back: the latest is preempted until it can.
+    """
+
+    def _kept_free(self) -> int:
+        return self.watermark if self.running else 0
+
+    def _make_room(self, free: int) -> list[Request]:
+        going = sorted(self.running, key=lambda request: request.id)
+        preempted: list[Request] = []
+        while not may_grow(self.manager, [(r.slot, r.tokens) for r in going], free, preempted):
+            preempted.append(going.pop())
+            self.waiting.insert(0, preempted[-1])
+            free += self.manager.needed(preempted[-1].tokens)
+        self.running = going
+        return preempted
+
+
+def may_grow(
+    manager: SlowManager, going: list[tuple[int, int]], free: int, leaving: Iterable[Request] = ()
+) -> bool:
+    """Say whether all that go on, (slot, tokens with the new one), may do so together.
+
+    `free` is what the scheduler counts as free, the groups of `leaving` included, whose slots
+    are still held.
+    """
+    promised = 0
+    for _, tokens in going:
+        if free - promised <= 0 and len(going) > 1:
+            return False
+        promised += manager.needed(tokens + 1) - manager.needed(tokens)
+    spare = manager.available() + sum(manager.needed(manager.lengths[r.slot]) for r in leaving)
+    grown = sum(manager.needed(n) - manager.needed(manager.lengths[slot]) for slot, n in going)
+    return grown <= spare
