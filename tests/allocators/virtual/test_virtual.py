@@ -7,7 +7,7 @@ import pytest
 
 from allocators.base import Demand, Geometry, NeverFits, Prompt, Unsupported
 from allocators.virtual import PAGE_BYTES, Virtual, page_group_tokens
-from tests.allocators.virtual_pool import grow, pool
+from tests.allocators.virtual.small_pool import grow, pool
 
 #: (KV heads, layers); head dimension 128, two bytes a value
 MODELS = {"yi-6b": (4, 32), "llama-3-8b": (8, 32), "yi-34b": (8, 60)}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.allocators.virtual_pool import admit, end, grow, idle, places, pool
+from tests.allocators.virtual.small_pool import admit, end, grow, idle, places, pool
 
 
 # -- promised while a step is planned, mapped when it begins -------------------------------------
@@ -115,7 +115,7 @@ def test_without_a_thread_a_range_may_lose_what_it_is_about_to_need():
 
 
 # -- deferral off --------------------------------------------------------------------------------
-def test_without_deferral_the_thread_unmaps_one_page_group_a_step_that_maps_none():
+def test_without_deferral_the_thread_unmaps_one_page_group_a_step_that_is_not_short():
     allocator = pool(deferred=False, background=True)
     for row, tokens in enumerate((6, 16, 16)):
         admit(allocator, row, tokens)
@@ -271,3 +271,17 @@ def test_the_thread_reclaims_when_the_pool_is_empty():
     assert before.is_empty
     assert places(beside.unmaps) == [(1, 2), (1, 1), (1, 0)]
     assert places(beside.maps) == [(0, 1), (0, 2)]
+
+
+def test_a_range_that_loses_what_it_had_ahead_wants_it_again_in_its_turn():
+    allocator = pool(page_groups=5, group_tokens=16, background=True)
+    admit(allocator, 0, 7)
+    admit(allocator, 1, 16)
+    assert places(allocator.begin_step().beside.maps) == [(1, 1)]
+    assert grow(allocator, 0, n=9) is not None
+    admit(allocator, 2, 16)
+    # Ranges 0 and 2 are short and one page-group is free: range 1 has the only excess.
+    before, beside = allocator.begin_step()
+    assert places(before.maps) == [(2, 0)]
+    assert places(beside.unmaps) == [(1, 1)]
+    assert places(beside.maps) == [(0, 1), (1, 1)]

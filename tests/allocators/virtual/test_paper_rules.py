@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.allocators.virtual_pool import admit, end, grow, idle, places, pool
+from tests.allocators.virtual.small_pool import admit, end, grow, idle, places, pool
 
 
 def paper(**knobs):
