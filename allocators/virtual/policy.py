@@ -180,6 +180,9 @@ class Virtual(RangeHolder):
         before = int(self._more(lengths + 1, n)[:-1].sum())
         return available + self._grown - self._next - before > 0
 
+    def _left_to_grow(self) -> int:
+        return self.available + min(0, self._grown - self._next)
+
     def _more(self, lengths: IntArray, n: int) -> IntArray:
         """Return how many page-groups more than for these lengths `n` more slots need, [rows]."""
         t = self.geometry.page_tokens

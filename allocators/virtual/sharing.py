@@ -47,6 +47,10 @@ class RangeHolder(Allocator):
         """Page-groups that may be promised (num_free_kvblocks): free ones, and all excess."""
         return self.ranges.available
 
+    def _left_to_grow(self) -> int:
+        """Return the page-groups that growth beside others may have in the step being planned."""
+        return self.available
+
     def _admitted(self, rows: IntArray) -> None:
         """Note that these rows were let in together."""
         self._admissions += 1
@@ -160,12 +164,16 @@ class RangeHolder(Allocator):
     def suspend(self, rows: IntArray, ticket: int) -> Grant | None:
         if (self.length[rows] > self.range_pages * self.geometry.page_tokens).any():
             return None  # what lies beside the pages' tokens is not saved
+        if self.ranges.lacking()[self.range_of[rows]].any():
+            return None  # nor is what this step has promised and not mapped
         swaps = self.host.save(ticket, self.pages, self.range_of[rows], self.length[rows])
         return None if swaps is None else replace(self.release(rows), swaps_out=swaps)
 
     def resume(self, rows: IntArray, ticket: int) -> Grant | None:
         needed = self.host.pages_of(ticket)
-        if needed + (len(rows) if self.active.any() else 0) > self.available:
+        if needed > self.available:
+            return None
+        if self.active.any() and needed + len(rows) > self._left_to_grow():
             return None
         self._admitted(rows)
         unmaps = []

@@ -47,6 +47,8 @@ class World:
         self.device.update(moved)
 
     def write(self, row, start):
+        for grant in self.allocator.begin_step():
+            self.execute(grant)
         for position, slot in enumerate(self.allocator.addresses(row).tolist()):
             if position >= start:
                 value = (self.next, position)

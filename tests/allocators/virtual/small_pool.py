@@ -7,14 +7,14 @@ import numpy as np
 from allocators.base import Demand, Geometry, Grant, Prompt
 from allocators.virtual import Virtual
 
-GROUP_TOKENS = 8
 
-
-def pool(page_groups: int = 20, max_len: int = 64, group_tokens: int = GROUP_TOKENS, **knobs):
+def pool(
+    page_groups: int = 20, max_len: int = 64, group_tokens: int = 8, host_tokens: int = 0, **knobs
+) -> Virtual:
     """Six ranges; a page-group of one 64 KiB page a tensor holds `group_tokens`."""
     geometry = Geometry(
         capacity_tokens=page_groups * group_tokens, max_seqs=6, max_len=max_len, kv_heads=8,
-        head_dim=4096 // group_tokens,
+        head_dim=4096 // group_tokens, host_tokens=host_tokens,
     )  # fmt: skip
     allocator = Virtual(geometry, **{"page_size": "64KiB", "background": False} | knobs)
     assert allocator.pages.num_pages == page_groups

@@ -220,6 +220,31 @@ def test_a_preempted_sequence_takes_its_promise_along():
     assert admit(allocator, 2, 4 * 8) is not None
 
 
+# -- swapping ------------------------------------------------------------------------------------
+def test_what_is_promised_and_not_mapped_yet_is_not_saved():
+    """Regression: it was saved from a page-group of number -1."""
+    allocator = pool(host_tokens=160)
+    admit(allocator, 0, 24)
+    assert allocator.suspend(np.array([0]), ticket=7) is None
+    allocator.begin_step()
+    assert len(allocator.suspend(np.array([0]), ticket=7).swaps_out) > 0
+
+
+def test_what_comes_back_beside_others_can_grow_although_they_have_grown():
+    """Regression: what growth had promised for its next token was given to the one that came."""
+    allocator = pool(page_groups=7, host_tokens=160)
+    admit(allocator, 0, 23)
+    admit(allocator, 1, 20)
+    allocator.begin_step()
+    assert allocator.suspend(np.array([1]), ticket=7) is not None
+    assert grow(allocator, 0) is not None
+    assert allocator.available == 4  # three to come back, one for the next token of row 0
+    assert allocator.resume(np.array([1]), ticket=7) is None
+    allocator.begin_step()
+    assert allocator.resume(np.array([1]), ticket=7) is not None
+    assert grow(allocator, 1) is not None
+
+
 # -- the thread ----------------------------------------------------------------------------------
 @pytest.mark.parametrize(("length", "ahead"), [(7, []), (8, [(0, 1)]), (16, [(0, 1)])])
 def test_the_thread_looks_nine_tokens_ahead(length, ahead):
