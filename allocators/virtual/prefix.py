@@ -134,7 +134,8 @@ class PrefixRanges(Ranges):
     def _choose(self, need: int, found: IntArray) -> tuple[int, int]:
         """Return the range to take and how many of its leading page-groups may stay mapped.
 
-        Those are the ones of the hit, and behind a complete hit those that nobody else has mapped.
+        Those are the ones of the hit, and behind a complete hit those that nobody else has mapped,
+        which are excess as far as they are not needed; with nothing needed (`acquire_empty`) none.
         """
         pages = self.pages
         idle = np.fromiter(self._idle, dtype=np.int64, count=len(self._idle))
@@ -143,14 +144,15 @@ class PrefixRanges(Ranges):
         column = np.arange(width)
         held = pages.table[idle, :width]
         mapped, alone = held >= 0, pages.ref[held] == 1  # none of the hit is anybody's alone now
-        in_place = mapped & alone & (column >= len(found)) & (column < need)
+        in_place = mapped & alone & (column >= len(found)) & (need > 0)
         n = min(width, len(found))
         in_place[:, :n] = held[:, :n] == found[:n]
         kept = np.cumprod(in_place, axis=1).sum(axis=1)
         lossless = ~(mapped & alone & self._pool.keyed[held]).any(axis=1)
         if not lossless.any():
             return int(idle[0]), int(kept[0])
-        operations = np.where(lossless, counts + need - 2 * kept, np.iinfo(np.int64).max)
+        operations = counts - kept + np.maximum(need - kept, 0)
+        operations[~lossless] = np.iinfo(np.int64).max
         best = int(np.argmin(operations))
         return int(idle[best]), int(kept[best])
 

@@ -64,11 +64,11 @@ class SlowRanges:
             self.saw["refusals"] += 1
             self.saw["refused for its own hits"] += left + cached >= 0
             return None
-        if self.range_of and not self.paper:
-            if left < self.watermark + self.coming - self.grown:
-                self.saw["refused for the watermark"] += left < self.watermark
-                self.saw["refused for what others will take"] += left >= self.watermark
-                return None
+        wanted = 0 if self.paper or not self.range_of else self.watermark + self.coming - self.grown
+        if left < wanted:
+            self.saw["refused for the watermark"] += left < self.watermark
+            self.saw["refused for what others will take"] += left >= self.watermark
+            return None
         self.saw["hits on live page-groups"] += len(found) - cached
         self.saw["hits on idle page-groups"] += cached
         vrange = self.open(self.pages_at(tokens), found)
@@ -186,11 +186,15 @@ class SlowRanges:
                 if column < len(found):
                     good = page == found[column]
                 else:
-                    good = column < need and self.holders(page) == [vrange] and page not in found
+                    good = self.holders(page) == [vrange] and page not in found
                 if not good:
                     break
                 kept += 1
             return kept
+
+        def operations(vrange: int) -> int:
+            kept = in_place(vrange)
+            return len(self.mapped[vrange]) - kept + max(0, need - kept)
 
         def loses(vrange: int) -> bool:
             rest = [page for page in self.mapped[vrange] if page not in found]
@@ -199,11 +203,12 @@ class SlowRanges:
         harmless = [vrange for vrange in self.idle if not loses(vrange)]
         vrange = self.idle[0]
         if harmless:
-            vrange = min(harmless, key=lambda s: len(self.mapped[s]) - 2 * in_place(s))
+            vrange = min(harmless, key=operations)
         self.saw["prefixes overwritten"] += not harmless
         kept = in_place(vrange)
         self.saw["taken with its prefix in place"] += 0 < len(found) <= kept
         self.idle.remove(vrange)
+        self.saw["taken with excess"] += kept > need
         self.cut(vrange, kept, spared=found)
         self.mapped[vrange] += found[kept:]
         for page in self.mapped[vrange][len(found) :]:
