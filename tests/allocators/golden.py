@@ -25,9 +25,9 @@ ALLOCATORS = {
        for r in ("max", "pow2", "oracle", "grow") for p in ("buddy", "first_fit", "best_fit")},
     **{f"paged_{b}": lambda b=b: Paged(POOL, block_size=b) for b in (1, 7, 16, 64)},
     "paged_watermark": lambda: Paged(POOL, block_size=16, watermark=0.05),
-    **{f"virtual_{s}_{'options' if on else 'plain'}": lambda s=s, on=on: Virtual(
-        POOL, page_size="64KiB", sharing=s, deferred=on, eager=on, background=on)
-       for s in ("alias", "copy") for on in (True, False)},
+    **{f"virtual_{r}_{s}_{'options' if on else 'plain'}": lambda r=r, s=s, on=on: Virtual(
+        POOL, rules=r, page_size="64KiB", sharing=s, deferred=on, background=on)
+       for r in ("vattention", "paper") for s in ("alias", "copy") for on in (True, False)},
     "virtual_sliced": lambda: Virtual(POOL, page_size="256KiB", layout="sliced"),
 }  # fmt: skip
 
@@ -49,8 +49,8 @@ def count(allocator):
             counts[kind] += len(getattr(grant, kind))
         return True
 
-    def end(group):
-        note("release", allocator.release(group))
+    def end(group, leave=allocator.release):
+        note("release", leave(group))
         del groups[int(group[0])]
 
     for step in range(STEPS):
@@ -78,7 +78,12 @@ def count(allocator):
             note("reassign", allocator.reassign(rows, np.where(switch, drawn, rows)))
             if note("grow", allocator.grow(rows)):
                 break
-            end(next(reversed(groups.values()))[0])
+            end(next(reversed(groups.values()))[0], allocator.preempt)
+        before, beside = allocator.begin_step()
+        for kind in ("maps", "unmaps"):
+            counts[kind] += len(getattr(before, kind))
+            if len(getattr(beside, kind)):
+                counts[f"{kind}_beside"] += len(getattr(beside, kind))
         everyone = [group for group, _ in groups.values()]
         rows = np.concatenate([np.empty(0, dtype=np.int64), *everyone])
         finals = [final for group, final in groups.values() for _ in group]
