@@ -151,10 +151,8 @@ class Spy:
         assert order == sorted(order), "somebody overtook"
 
     def sampled(self, plan):
-        if plan.prefills:
-            for prefill in plan.prefills:
-                self.sampled_tokens[prefill.group.index] += prefill.group.sequences
-        else:
-            for owner in self.running.owner.tolist():
-                self.sampled_tokens[owner] += plan.steps
+        for prefill in plan.prefills:
+            self.sampled_tokens[prefill.group.index] += prefill.group.sequences
+        for owner in self.running.owner[np.isin(self.running.rows, plan.rows)].tolist():
+            self.sampled_tokens[owner] += plan.steps
         return self._scheduler.sampled(plan)

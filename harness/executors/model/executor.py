@@ -1,8 +1,9 @@
 """The model executor: a real decoder whose KV lives in memory that the grants really move.
 
     plan.grants  -> swaps out, unmaps, maps, swaps in, copies
-    prefills     -> their maps, the prompts in one pass, their copies, the private tokens
-    or rows and chunks, in one pass
+    prefills     -> their maps
+    rows, chunks and the prompts of prefills, in one pass
+    prefills     -> their copies, the private tokens in a second pass
     logits       -> a token for each sequence, and for beams the one it continues
 
 Time is the wall clock, around exactly this; what the allocator thinks is measured apart
@@ -115,10 +116,11 @@ class ModelExecutor:
         if plan.chunks:
             # A piece may have been admitted without a grant, to pages that one of these maps ahead.
             self._memory.wait()
+        pieces = self._decoding(plan.rows) + self._chunks(plan)
         if plan.prefills:
-            self._prefill(plan.prefills)
-        else:
-            self._compute_and_sample(self._decoding(plan.rows) + self._chunks(plan))
+            self._prefill(plan.prefills, pieces)
+        elif pieces:
+            self._sample(pieces, self._compute(pieces))
 
     def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> np.ndarray:
         raise AssertionError("real steps are run one by one")
@@ -137,10 +139,11 @@ class ModelExecutor:
         self._memory.wait()
         return self.map_s(EMPTY_GRANT)
 
-    def _prefill(self, prefills: list[Prefill]) -> None:
+    def _prefill(self, prefills: list[Prefill], beside: list[Piece]) -> None:
+        """Compute prompts whole, in one pass with the pieces `beside` them."""
         for prefill in prefills:
             self._move(prefill.grant)
-        prompts, private = [], []
+        prompts, private = beside, []
         for p in prefills:
             group, stop = p.group, p.prompt_tokens
             row = int(group.rows[0])
@@ -185,10 +188,6 @@ class ModelExecutor:
         ]
 
     # -- compute -----------------------------------------------------------------------------
-    def _compute_and_sample(self, pieces: list[Piece]) -> None:
-        if pieces:
-            self._sample(pieces, self._compute(pieces))
-
     def _compute(self, pieces: list[Piece]) -> torch.Tensor:
         tokens = [self.histories.piece(p.group, p.sequence, p.start, p.stop) for p in pieces]
         return self._forward.run(
