@@ -35,16 +35,18 @@ class OrcaScheduler(ContinuousScheduler):
         self.saturated = False
         while self._head_has_rows() and self.waiting[0].swapped and self._fetch(self.waiting[0]):
             pass
+        held_back = self.saturated
         plan = self._decode(one_step) if len(self.running) else Plan(self._take_pending())
         if plan is None or plan.preemptions:
             return plan
-        if not self.saturated:
+        if not held_back:
             plan.prefills = self._admit(fetches=False)
             plan.started = [p.group for p in plan.prefills if not p.group.generated]
         if not len(self.running):
             self._pending = plan.grants
             return None
-        if not (plan.prefills or self._beams):
+        # An extent that moves leaves a hole, in which the next step may fetch whoever is held back.
+        if not (plan.prefills or self._beams or (held_back and plan.grants)):
             self._go_on(plan, horizon)
         return plan
 
