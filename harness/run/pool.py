@@ -63,8 +63,9 @@ def _largest_step_tokens(config: Config) -> int:
 
     Where a policy has no bound of its own, that of a continuous one is taken.
     """
-    bounded = config.engine.policy not in ("static", "orca")
-    default = SCHEDULERS[config.engine.policy if bounded else "continuous"].default_budget_tokens(config.max_len)
+    policy = config.engine.policy
+    bounded = SCHEDULERS["continuous" if policy in ("static", "orca") else policy]
+    default = bounded.default_budget_tokens(config.max_len)
     return config.engine.max_num_batched_tokens or default
 
 

@@ -108,8 +108,6 @@ def reference_of(case, memory, policy):
     return REFERENCES[policy](memory, groups_of(case), arrivals, *limits)
 
 
-
-
 @pytest.mark.parametrize("policy", REFERENCES)
 @pytest.mark.parametrize("mode", ["greedy", "parallel", "beam"])
 def test_paged_steps_are_those_of_the_reference(mode, policy):

@@ -119,8 +119,9 @@ def test_each_iteration_computes_what_algorithm_1_selects():
         for start_s, _, past, _ in expected:
             kinds[start_s].add(past > 0)
         seen["mixed"] += sum(len(kind) == 2 for kind in kinds.values())
-        seen["full"] += max(batches.values()) == max_bs
-        seen["no room"] += max(batches.values()) == n_slots // max_tokens < min(max_bs, len(prompts))
+        largest, room = max(batches.values()), n_slots // max_tokens
+        seen["full"] += largest == max_bs
+        seen["no room"] += largest == room < min(max_bs, len(prompts))
 
     compare()
     assert seen["mixed"] > 100, "prompts were never computed beside decodes"
