@@ -10,7 +10,7 @@ from allocators.base import Geometry
 from allocators.contiguous import Contiguous
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
-from tests.engine.cases import Metronome, table
+from tests.engine.cases import Checking, Metronome, table
 
 MAX_LEN = 24
 
@@ -111,7 +111,8 @@ def test_each_iteration_computes_what_algorithm_1_selects():
         options = EngineSpec(policy="orca", max_num_seqs=max_bs, skip_ahead=skip)
         computed = Computed()
         requests = table(prompts, outputs, arrivals)
-        Engine(memory, requests, SamplingSpec(), options, Metronome(), 0, [computed]).run("x")
+        clock = Metronome() if skip else Checking(memory)
+        Engine(memory, requests, SamplingSpec(), options, clock, 0, [computed]).run("x")
         assert computed.seen == expected
 
         batches = Counter(start_s for start_s, *_ in expected)

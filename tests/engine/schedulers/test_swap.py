@@ -11,6 +11,7 @@ from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.executors.simulated import SimulatedExecutor
+from tests.engine.cases import Checking
 from workloads.requests import RequestTable
 
 MODEL = ModelShape("toy", "llama", 2, 256, 4, 4, 64, 512, 1000, 512)
@@ -27,12 +28,12 @@ def allocator(name, geometry=GEOMETRY):
     return Contiguous(geometry, reservation="grow", placement="first_fit")
 
 
-def run(memory, preemption, mode="greedy", n=1, skip=True, **engine):
+def run(memory, preemption, mode="greedy", n=1, skip=True, executor=None, **engine):
     rng = np.random.default_rng(3)
     requests = RequestTable(np.zeros(50), rng.integers(1, 60, 50), rng.integers(1, 120, 50))
     sampling = SamplingSpec(mode, n, n)
     spec = EngineSpec(max_num_seqs=64, preemption=preemption, skip_ahead=skip, **engine)
-    executor = SimulatedExecutor(Roofline(MODEL, HARDWARE, CostSpec()), memory)
+    executor = executor or SimulatedExecutor(Roofline(MODEL, HARDWARE, CostSpec()), memory)
     log = Engine(memory, requests, sampling, spec, executor, 0).run("x")
     log.check()
     memory.check()
@@ -64,7 +65,8 @@ def test_skipping_ahead_changes_nothing_under_swap(name, policy):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_full_host_falls_back_to_recomputing(policy):
     geometry = Geometry(700, 64, 256, layers=2, kv_heads=4, head_dim=64, host_tokens=40)
-    log = run(allocator("paged", geometry), "swap", policy=policy)
+    memory = allocator("paged", geometry)
+    log = run(memory, "swap", policy=policy, executor=Checking(memory))
     assert log.totals["swapped_bytes"] > 0
     assert log.totals["wasted_tokens"] > 0
     assert np.isfinite(log.requests["finish_s"]).all()
