@@ -9,6 +9,10 @@ A live sequence is named by its *row*, an integer `0 <= row < geometry.max_seqs`
 chooses and may use again after `release`.  Lengths and addresses are counted in *slots*: one slot
 holds the keys and values of one token in every layer.  A *group* is the sequences of one request.
 
+A *step* is what the caller plans with any number of calls, ends by `begin_step` and then computes;
+what was granted is to be written only after `begin_step`.  So a policy may promise memory while a
+step is planned, and say in one go what that takes.
+
 Invariants (each is checked by `harness.conformance`):
 
 1. Atomic: a refusal (`None`) changes no state and no address.
@@ -21,6 +25,8 @@ Invariants (each is checked by `harness.conformance`):
 6. Total release: once all are released nothing is active, and nothing stays held beyond what
    the policy declares as cached.
 7. Deterministic: the same calls give the same grants.  No clock, no unseeded randomness.
+8. Causal: what a background thread does while a step computes serves later steps only.  Nothing it
+   maps is used, and nothing it unmaps is still needed or used again, before that step is over.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -142,10 +148,8 @@ class Grant:
     `copies` rows are (source slot, destination slot, slots), physical; within one grant all
     sources are read before any destination is written.  Copies granted by `admit` read the
     prompt's KV and are executed once that is computed; all others come before the step computes.
-    `maps` and `unmaps` rows are (virtual range, page-group of it, physical page-group).
-    `ahead_maps` has the same form for page-groups that the next step needs, or a later grant of the
-    same step: a background thread may map them while this step computes.  A page-group is
-    `pages_per_group` driver calls.
+    `maps` and `unmaps` rows are (virtual range, page-group of it, physical page-group), where a
+    page-group is `pages_per_group` driver calls.
     `swaps_out` and `swaps_in` rows are (device slot, host slot, slots).
     """
 
@@ -153,12 +157,31 @@ class Grant:
     copies: IntArray = field(default_factory=lambda: NO_COPIES)
     maps: IntArray = field(default_factory=lambda: NO_MAPS)
     unmaps: IntArray = field(default_factory=lambda: NO_MAPS)
-    ahead_maps: IntArray = field(default_factory=lambda: NO_MAPS)
     swaps_out: IntArray = field(default_factory=lambda: NO_SWAPS)
     swaps_in: IntArray = field(default_factory=lambda: NO_SWAPS)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it asks nothing of memory."""
+        tables = (self.copies, self.maps, self.unmaps, self.swaps_out, self.swaps_in)
+        return not any(map(len, tables))
+
 
 EMPTY_GRANT = Grant()
+
+
+class StepGrants(NamedTuple):
+    """What a step takes beyond the grants of its calls; both only unmap and map.
+
+    `before` comes behind those grants and blocks the step; `beside` is done by a background thread
+    while the step computes.
+    """
+
+    before: Grant
+    beside: Grant
+
+
+NO_STEP_GRANTS = StepGrants(EMPTY_GRANT, EMPTY_GRANT)
 
 
 #: bytes of one block-table entry on the device (a 32-bit block number)
@@ -239,6 +262,9 @@ class Allocator(abc.ABC):
         if geometry.capacity_tokens < 1 or geometry.max_seqs < 1 or geometry.max_len < 1:
             raise ValueError(f"geometry needs capacity, max_seqs and max_len >= 1, got {geometry}")
         self.geometry = geometry
+        #: page-groups of one virtual range, and slots from one range to the next
+        self.range_pages = -(-geometry.max_len // geometry.page_tokens)
+        self.range_tokens = self.range_pages * geometry.page_tokens
         self.length: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
         self.active = np.zeros(geometry.max_seqs, dtype=bool)
 
@@ -273,12 +299,21 @@ class Allocator(abc.ABC):
     def quiet_steps(self, rows: IntArray, at_most: int) -> int:
         """Return the largest n <= at_most such that `grow(rows, n)` needs no operation on memory.
 
+        Nor does the `begin_step` of any of these steps, the one that is being planned included.
         The engine skips over that many steps at once; 0 is always a correct answer.
         """
 
     def truncate(self, row: int, n: int) -> Grant:
         """Drop the last `n` slots (speculative roll-back)."""
         raise Unsupported(f"{type(self).__name__} does not support truncate")
+
+    # -- a step ------------------------------------------------------------------------------
+    def begin_step(self) -> StepGrants:
+        """End the planning of a step: say what is to be done before it computes, and beside it.
+
+        Called once a step, behind its last other call, whoever takes part in it.
+        """
+        return NO_STEP_GRANTS
 
     # -- sharing -----------------------------------------------------------------------------
     @abc.abstractmethod
@@ -299,6 +334,10 @@ class Allocator(abc.ABC):
     @abc.abstractmethod
     def release(self, rows: IntArray) -> Grant:
         """End these sequences and take their memory back."""
+
+    def preempt(self, rows: IntArray) -> Grant:
+        """Take the memory of sequences that will be back, while a step is planned without them."""
+        return self.release(rows)
 
     def suspend(self, rows: IntArray, ticket: int) -> Grant | None:
         """Move these sequences to host memory and take theirs back; None if the host is full.

@@ -18,5 +18,4 @@ def join(steps: list[Grant]) -> Grant:
         copies=np.concatenate([s.copies for s in steps]),
         maps=np.concatenate([s.maps for s in steps]),
         unmaps=np.concatenate([s.unmaps for s in steps]),
-        ahead_maps=np.concatenate([s.ahead_maps for s in steps]),
     )

@@ -111,7 +111,7 @@ class Audit:
         counts = self.counts
         counts["grants"] += 1
         counts["copies"] += len(grant.copies)
-        counts["maps"] += len(grant.maps) + len(grant.ahead_maps)
+        counts["maps"] += len(grant.maps)
         counts["unmaps"] += len(grant.unmaps)
         # Whatever else moves to host memory and back does so for a prefix cache.
         counts["saves"] += len(grant.swaps_out) * (method != "suspend")

@@ -12,8 +12,6 @@ from allocators.base import Allocator, Grant, IntArray, Usage
 from harness.conformance.memory import SlotMemory, require
 
 CATEGORIES = ("token", "reserved", "internal", "round_up", "cached", "free")
-#: what a grant may ask of memory
-OPERATIONS = ("copies", "maps", "unmaps", "ahead_maps", "swaps_out", "swaps_in")
 NOBODY: IntArray = np.empty(0, dtype=np.int64)
 
 
@@ -37,10 +35,6 @@ def usage_by_step(usage: Usage) -> list[tuple[int, ...]]:
 
 def equal_grants(a: Grant, b: Grant) -> bool:
     return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
-
-
-def is_quiet(grant: Grant) -> bool:
-    return not any(len(getattr(grant, name)) for name in OPERATIONS)
 
 
 def conservation(allocator: Allocator, capacity: int, memory: SlotMemory) -> None:
@@ -117,12 +111,12 @@ def quiet_steps_are_honest(
     finals = np.maximum(finals, allocator.length[rows] + steps)
     at_once, single = copy.deepcopy(allocator), copy.deepcopy(allocator)
     grant = at_once.grow(rows.copy(), steps)
-    require(grant is not None and is_quiet(grant), "quiet steps", f"{steps} at once give {grant}")
+    require(grant is not None and grant.is_empty, "quiet steps", f"{steps} at once give {grant}")
     accounts = usage_by_step(at_once.usage(rows, finals, steps))
     require(len(accounts) == steps, "usage", f"{len(accounts)} rows for {steps} steps")
     for step, account in enumerate(accounts):
         grant = single.grow(rows.copy(), 1)
-        quiet = grant is not None and is_quiet(grant)
+        quiet = grant is not None and grant.is_empty
         require(quiet, "quiet steps", f"step {step + 1} of {steps} gives {grant}")
         alone = usage_by_step(single.usage(rows, finals))[0]
         require(alone == account, "usage", f"step {step + 1} of {steps}: {account}, alone {alone}")

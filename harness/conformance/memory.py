@@ -100,7 +100,7 @@ class SlotMemory:
         """Forget the page-groups that are mapped nowhere now; one that only moves keeps its own."""
         gone, t = set(grant.unmaps[:, 2].tolist()), self.geometry.page_tokens
         if gone:
-            gone.difference_update(self.mapped.values(), grant.ahead_maps[:, 2].tolist())
+            gone.difference_update(self.mapped.values())
         for page in gone:
             self.values[page * t : (page + 1) * t] = -1
 
@@ -113,17 +113,17 @@ class SlotMemory:
         require(self.maps_pages or not len(maps), "mapping", "maps from a policy without pages")
 
     def copy(self, grant: Grant) -> None:
-        """Execute copies, all sources read before any destination is written; then map ahead."""
-        if len(grant.copies):
-            src, dst, n = grant.copies.T
-            require(bool((n > 0).all()), "copies", "a copy of no slots")
-            read, written = _each(src, n), _each(dst, n)
-            self.check_slots(read)
-            self.check_slots(written)
-            once = len(np.unique(written)) == len(written)
-            require(once, "copies", "two copies of one grant write the same slot")
-            self.values[written] = self.values[read]
-        self._map(grant.ahead_maps)
+        """Execute copies, all sources read before any destination is written."""
+        if not len(grant.copies):
+            return
+        src, dst, n = grant.copies.T
+        require(bool((n > 0).all()), "copies", "a copy of no slots")
+        read, written = _each(src, n), _each(dst, n)
+        self.check_slots(read)
+        self.check_slots(written)
+        once = len(np.unique(written)) == len(written)
+        require(once, "copies", "two copies of one grant write the same slot")
+        self.values[written] = self.values[read]
 
     # -- addresses ---------------------------------------------------------------------------
     def resolve(self, layout: Layout) -> list[IntArray]:

@@ -24,7 +24,7 @@ class CostModel(Protocol):
     ) -> FloatArray:
         """Return [steps] seconds; bitwise those of `step_s` of each step."""
 
-    def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
+    def grant_s(self, grant: Grant, allocator: Allocator) -> float:
         """Return (seconds that block the step, seconds beside it)."""
 
 

@@ -100,19 +100,17 @@ class Calibrated:
         return self._vary_s(self._steady_s(seqs, seqs, seqs), seqs, context, tables, paged)
 
     # -- a grant -------------------------------------------------------------------------------
-    def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
-        """Return (seconds that block the step, seconds of background mapping beside it).
+    def grant_s(self, grant: Grant, allocator: Allocator) -> float:
+        """Return the seconds of all that a grant asks for.
 
         Raises `Unsupported` for maps where none could be measured.
         """
-        blocking = ahead = 0.0
+        seconds = 0.0
         calls, page_bytes = allocator.pages_per_group, allocator.page_bytes
         if len(grant.unmaps):
-            blocking += calls * len(grant.unmaps) * self._call("unmap").one(page_bytes)
-        if len(grant.maps) or len(grant.ahead_maps):
-            map_s = self._call("map").one(page_bytes)
-            blocking += calls * len(grant.maps) * map_s
-            ahead = calls * len(grant.ahead_maps) * map_s
+            seconds += calls * len(grant.unmaps) * self._call("unmap").one(page_bytes)
+        if len(grant.maps):
+            seconds += calls * len(grant.maps) * self._call("map").one(page_bytes)
         geometry = allocator.geometry
         slot_bytes = geometry.bytes_per_token / geometry.ranks
         for rows, curve in (
@@ -121,8 +119,8 @@ class Calibrated:
             (grant.swaps_in, self._swap_in),
         ):
             if len(rows):
-                blocking += curve.one(int(rows[:, 2].sum()) * slot_bytes)
-        return blocking, ahead
+                seconds += curve.one(int(rows[:, 2].sum()) * slot_bytes)
+        return seconds
 
     def _call(self, name: str) -> Curve:
         curve, reason = self._calls[name]

@@ -164,27 +164,26 @@ class Roofline:
         return self._vary_s(self._steady_s(seqs, seqs), seqs, context, tables, paged)
 
     # -- a grant -------------------------------------------------------------------------------
-    def grant_s(self, grant: Grant, allocator: Allocator) -> tuple[float, float]:
-        """Return (seconds that block the step, seconds of background mapping beside it).
+    def grant_s(self, grant: Grant, allocator: Allocator) -> float:
+        """Return the seconds of all that a grant asks for.
 
         Ranks work in parallel, so a page-group counts its `pages_per_group` driver calls once.
         """
-        blocking = ahead = 0.0
-        if len(grant.maps) or len(grant.unmaps) or len(grant.ahead_maps):
+        seconds = 0.0
+        if len(grant.maps) or len(grant.unmaps):
             map_s, unmap_s = self._call_s(allocator.page_bytes)
             calls = allocator.pages_per_group
-            blocking = calls * (len(grant.unmaps) * unmap_s + len(grant.maps) * map_s)
-            ahead = calls * len(grant.ahead_maps) * map_s
+            seconds = calls * (len(grant.unmaps) * unmap_s + len(grant.maps) * map_s)
         if len(grant.copies):
             geometry = allocator.geometry
             moved = int(grant.copies[:, 2].sum()) * geometry.bytes_per_token / geometry.ranks
-            blocking += self.cost.copy_launch_us * 1e-6 + moved * self._copy_byte_s
+            seconds += self.cost.copy_launch_us * 1e-6 + moved * self._copy_byte_s
         swaps = len(grant.swaps_out) + len(grant.swaps_in)
         if swaps:
             slots = int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())
             sent = slots * allocator.geometry.bytes_per_token / allocator.geometry.ranks
-            blocking += swaps * self._swap_transfer_s + sent * self._table_byte_s
-        return blocking, ahead
+            seconds += swaps * self._swap_transfer_s + sent * self._table_byte_s
+        return seconds
 
     def _call_s(self, page_bytes: int) -> tuple[float, float]:
         # Only 2 MiB has published latencies; a smaller page takes its value (docs/cost.md).

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from allocators.base import EMPTY_GRANT, Grant, Usage
+from allocators.base import EMPTY_GRANT, NO_STEP_GRANTS, Grant, StepGrants, Usage
 
 #: decisions that a policy may not refuse
-NEVER_REFUSED = ("truncate", "release")
+NEVER_REFUSED = ("truncate", "release", "preempt")
 #: queries, which answer with a number of tokens or of steps
 COUNTS = ("lookup", "quiet_steps")
 #: the tables of a grant, rows of three numbers, and what stands there if there are none
@@ -23,7 +23,7 @@ class WrongAnswer(TypeError):
 
 def check_answer(call: str, answer: Any) -> None:
     """Raise `WrongAnswer` unless `answer` is of the kind that the protocol has for `call`."""
-    if answer is EMPTY_GRANT:
+    if answer is EMPTY_GRANT or answer is NO_STEP_GRANTS:
         return
     if call in COUNTS:
         if not isinstance(answer, int | np.integer):
@@ -31,6 +31,11 @@ def check_answer(call: str, answer: Any) -> None:
     elif call == "usage":
         if not isinstance(answer, Usage):
             raise WrongAnswer(f"usage answered {_short(answer)} instead of a Usage")
+    elif call == "begin_step":
+        if not isinstance(answer, StepGrants) or not all(isinstance(g, Grant) for g in answer):
+            raise WrongAnswer(f"begin_step answered {_short(answer)} instead of StepGrants")
+        for grant in answer:
+            _check_grant(call, grant)
     elif isinstance(answer, Grant):
         _check_grant(call, answer)
     elif call in NEVER_REFUSED:

@@ -78,6 +78,7 @@ class Engine:
             if plan is None:
                 self._wait()
                 continue
+            plan.before, plan.beside = self._timed.begin_step()
             done = self._step(plan)
             if done:
                 ended += len(done)
@@ -179,6 +180,8 @@ class Engine:
         lengths = self._scheduler.decoding_lengths(plan)
         if plan.steps == 1:
             return self._ends_s(np.array([self._executor.step(plan, lengths)]))
+        quiet = plan.before.is_empty and plan.beside.is_empty
+        assert quiet, "a quiet step needed an operation on memory"
         return self._ends_s(self._executor.window(plan.grants, lengths, plan.steps))
 
     def _ends_s(self, seconds: np.ndarray) -> np.ndarray:

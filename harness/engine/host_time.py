@@ -12,13 +12,13 @@ from harness.engine.answers import check_answer
 
 #: the calls of the protocol that a scheduler makes on its way, which are timed
 DECISIONS = (
-    "admit", "lookup", "grow", "quiet_steps", "truncate", "fork", "reassign", "release", "suspend",
-    "resume",
+    "admit", "lookup", "grow", "quiet_steps", "begin_step", "truncate", "fork", "reassign",
+    "release", "preempt", "suspend", "resume",
 )  # fmt: skip
 #: what else the protocol has: its views, checks and attributes, some of them set by `__init__`
 REST = tuple(
     name
-    for name in (*dir(Allocator), "geometry", "length", "active")
+    for name in (*dir(Allocator), "geometry", "length", "active", "range_pages", "range_tokens")
     if name not in DECISIONS and not name.startswith("_")
 )
 

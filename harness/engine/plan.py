@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from allocators.base import Grant, IntArray
+from allocators.base import EMPTY_GRANT, Grant, IntArray
 from harness.engine.group import Group
 from harness.engine.running import NO_ROWS
 
@@ -55,9 +55,11 @@ class Chunk:
 class Plan:
     """One step, or `steps` equal ones: prompts or pieces to compute, `rows` that decode.
 
-    `grants` are executed first, in order.  Each of `rows` feeds one token, the last that is known
-    of it: the one sampled last or, where all but one token of a single sequence's prompt have been
-    computed, that one.  `started` are the groups whose first token this step samples.
+    `grants` are executed first, in order, then those of the prefills, then `before`; `beside` is
+    executed by a background thread while the step computes.  Each of `rows` feeds one token, the
+    last that is known of it: the one sampled last or, where all but one token of a single
+    sequence's prompt have been computed, that one.  `started` are the groups whose first token this
+    step samples.
     """
 
     grants: list[Grant]
@@ -68,6 +70,8 @@ class Plan:
     steps: int = 1
     draft_steps: int = 0  # of a draft model, one after the other, before this step
     preempted: list[Group] = field(default_factory=list)
+    before: Grant = EMPTY_GRANT
+    beside: Grant = EMPTY_GRANT
 
     @property
     def preemptions(self) -> int:
@@ -79,8 +83,15 @@ class Plan:
         return list(dict.fromkeys(work.group for work in (*self.prefills, *self.chunks)))
 
     @property
+    def blocking_grants(self) -> list[Grant]:
+        """What is done before the step computes, in order."""
+        prefills = (prefill.grant for prefill in self.prefills)
+        grants = [*self.grants, *prefills, self.before]
+        return [grant for grant in grants if grant is not EMPTY_GRANT]
+
+    @property
     def all_grants(self) -> list[Grant]:
-        return [*self.grants, *(prefill.grant for prefill in self.prefills)]
+        return [*self.blocking_grants, self.beside]
 
     @property
     def batched_tokens(self) -> int:

@@ -25,9 +25,9 @@ class Totals:
         """Count page-groups mapped and unmapped, and bytes swapped; return the bytes copied."""
         copied = 0
         for grant in grants:
-            self._maps += len(grant.maps) + len(grant.ahead_maps)
+            self._maps += len(grant.maps)
             self._unmaps += len(grant.unmaps)
-            if len(grant.maps) or len(grant.unmaps) or len(grant.ahead_maps):
+            if len(grant.maps) or len(grant.unmaps):
                 self._map_s += self._executor.map_s(grant)
             copied += int(grant.copies[:, 2].sum()) if len(grant.copies) else 0
             swapped = int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())

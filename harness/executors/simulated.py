@@ -39,38 +39,33 @@ class SimulatedExecutor:
 
         `lengths` are the slots that the decoding (and padding) rows fill, the new token included.
         """
-        blocking_s, ahead_s = self._grants_s(plan.all_grants)
+        blocking_s, beside_s = self._grants_s(plan.blocking_grants), self._grants_s([plan.beside])
         work = self._work(plan, lengths)
         compute_s = self._cost.step_s(work)
         if plan.draft_steps:
             compute_s += plan.draft_steps * self._draft_cost * self._draft_step_s(work)
-        return blocking_s + max(compute_s, ahead_s)
+        return blocking_s + max(compute_s, beside_s)
 
     def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> FloatArray:
         """Return the seconds of `steps` steps of pure growth, [steps].
 
         `lengths` are those of the first step; only it executes `grants`.
         """
-        blocking_s, ahead_s = self._grants_s(grants)
         tables_bytes = self._table_bytes(len(lengths), int(lengths.max()) + np.arange(steps))
         seconds = self._cost.decode_window_s(
             len(lengths), int(lengths.sum()), steps, tables_bytes, self._paged
         )
-        seconds[0] = blocking_s + max(float(seconds[0]), ahead_s)
+        seconds[0] = self._grants_s(grants) + float(seconds[0])
         return seconds
 
     def map_s(self, grant: Grant) -> float:
         """Return the seconds that the grant's maps and unmaps take, hidden ones included."""
         maps_only = replace(grant, copies=NO_COPIES, swaps_out=NO_SWAPS, swaps_in=NO_SWAPS)
-        return sum(self._cost.grant_s(maps_only, self._allocator))
+        return self._cost.grant_s(maps_only, self._allocator)
 
-    def _grants_s(self, grants: list[Grant]) -> tuple[float, float]:
-        """Return (seconds that block the step, seconds of background mapping beside it)."""
-        blocking_s = ahead_s = 0.0
-        for grant in grants:
-            now_s, beside_s = self._cost.grant_s(grant, self._allocator)
-            blocking_s, ahead_s = blocking_s + now_s, ahead_s + beside_s
-        return blocking_s, ahead_s
+    def _grants_s(self, grants: list[Grant]) -> float:
+        """Return the seconds of these grants, one after the other."""
+        return sum((self._cost.grant_s(grant, self._allocator) for grant in grants), 0.0)
 
     def _work(self, plan: Plan, lengths: IntArray) -> Work:
         """Return what a step of the plan computes: pieces of prompts, and rows that decode."""

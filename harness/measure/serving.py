@@ -25,7 +25,7 @@ KINDS = ("prefill", "decode", "mixed")
 #: what a step may do besides computing, and the parts of a grant that ask for it
 MOVES = {
     "copies": ("copies",),
-    "maps": ("maps", "unmaps", "ahead_maps"),
+    "maps": ("maps", "unmaps"),
     "swaps": ("swaps_out", "swaps_in"),
 }
 

@@ -51,7 +51,7 @@ class TraceRecorder:
         copied_slots = sum(int(grant.copies[:, 2].sum()) for grant in grants if len(grant.copies))
         memory = {
             "copied_bytes": copied_slots * bytes_per_token,
-            "maps": sum(len(grant.maps) + len(grant.ahead_maps) for grant in grants),
+            "maps": sum(len(grant.maps) for grant in grants),
             "unmaps": sum(len(grant.unmaps) for grant in grants),
         }
         computed = plan.computed_groups

@@ -63,20 +63,27 @@ class Backing(abc.ABC):
 
     # -- grants ------------------------------------------------------------------------------
     def apply(self, grant: Grant) -> None:
-        """Execute a grant: unmaps, maps, copies; page-groups for the next step are begun."""
+        """Execute a grant: unmaps, maps, copies."""
         self.map(grant)
         self.copy(grant)
 
     @abc.abstractmethod
     def map(self, grant: Grant) -> None:
-        """Execute unmaps, then maps, and begin the maps ahead.
+        """Execute unmaps, then maps.
 
         For a grant of `admit`: call this, compute the prompt, then call `copy`.  Raises
         `BackingError` if the grant contradicts what is mapped, `OutOfMemory`.
         """
 
+    def map_beside(self, grant: Grant) -> None:
+        """Begin unmaps, then maps, in a thread of its own while a step computes.
+
+        What it unmaps is not read by that step, and what it maps is used after `wait` only.
+        """
+        self.map(grant)
+
     def wait(self) -> None:  # noqa: B027 - most have nothing to wait for
-        """Wait for the maps ahead; comes before the step that they were made for."""
+        """Wait for the end of `map_beside`; an error that it met is raised here."""
 
     @abc.abstractmethod
     def copy(self, grant: Grant) -> None:

@@ -63,7 +63,7 @@ class PoolMemory(Backing):
 
     # -- grants ------------------------------------------------------------------------------
     def map(self, grant: Grant) -> None:
-        if len(grant.maps) or len(grant.unmaps) or len(grant.ahead_maps):
+        if len(grant.maps) or len(grant.unmaps):
             raise BackingError("a pool cannot map pages: the grant is for a virtual backing")
 
     def copy(self, grant: Grant) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -56,12 +56,20 @@ class PageDriver(Protocol):
         """Unmap and give back everything, whatever state it is in; may be called again."""
 
 
+class Calls(NamedTuple):
+    """What a grant asks of the driver: places to unmap, page-groups gone, (place, page) to map."""
+
+    unmaps: list[int]
+    gone: list[int]
+    maps: list[tuple[int, int]]
+
+
 class VirtualMemory(Backing):
     """Executes maps, unmaps and copies on tensors whose addresses a driver has reserved.
 
     With `handles="on_demand"` physical memory is held exactly while it is mapped, with "ahead" all
-    of it from the start.  With `background` the maps ahead run in a thread; whatever needs them
-    waits.  After an error the backing is only good for `close`.
+    of it from the start.  With `background` a thread does what goes on beside a step, and whatever
+    comes next waits for it.  After an error the backing is only good for `close`.
     """
 
     def __init__(
@@ -80,7 +88,7 @@ class VirtualMemory(Backing):
         self.shape, self.driver, self.handles = shape, driver, handles
         self.page_map = PageMap(shape.num_ranges, shape.pages_per_range, shape.num_pages)
         self._created = np.zeros(shape.num_pages, dtype=bool)
-        self._thread = ThreadPoolExecutor(1, "map-ahead") if background else None
+        self._thread = ThreadPoolExecutor(1, "map-beside") if background else None
         self._pending: Future[None] | None = None
         try:
             self.addresses = [driver.reserve(shape.tensor_bytes) for _ in range(shape.num_tensors)]
@@ -116,28 +124,22 @@ class VirtualMemory(Backing):
         began_s = time.perf_counter()
         if len(grant.unmaps):
             self.driver.fence()
-        left = []
-        for vrange, column, page in grant.unmaps.tolist():
-            place = self.page_map.unmap(vrange, column, page)
-            self._each_tensor(self.driver.unmap, place)
-            left.append(page)
-        maps, ahead = self._note(grant.maps), self._note(grant.ahead_maps)
-        # A page-group that only moves keeps its memory.
-        self._destroy([page for page in dict.fromkeys(left) if not self.page_map.places[page]])
-        self._execute(maps)
+        self._execute(self._note(grant))
         self.mapping_s += time.perf_counter() - began_s
-        if not ahead:
-            return
+
+    def map_beside(self, grant: Grant) -> None:
         if self._thread is None:
-            self._map_ahead(ahead)
-        else:
-            self._pending = self._thread.submit(self._map_ahead, ahead)
+            self.map(grant)
+        elif not grant.is_empty:
+            self.wait()
+            self._pending = self._thread.submit(self._beside, self._note(grant))
 
     def copy(self, grant: Grant) -> None:
         if not len(grant.copies):
             return
-        source, target, n = grant.copies.T
         t, shape = self.shape.page_tokens, self.shape
+        # What lies behind the pages' whole tokens comes with the rests of full pages.
+        source, target, n = grant.copies[grant.copies[:, 0] < shape.num_pages * t].T
         virtual = np.column_stack([self._virtual(source), self._virtual(target), n])
         copy_slots([shape.pages(whole) for whole in self._tensors], virtual)
         full = virtual[n == t]
@@ -146,7 +148,6 @@ class VirtualMemory(Backing):
             copy_slots([shape.rests(whole) for whole in self._tensors], one)
 
     def wait(self) -> None:
-        """Wait for the maps ahead; an error that they met is raised here."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -157,19 +158,27 @@ class VirtualMemory(Backing):
         return self._virtual(slots)
 
     # -- pages -------------------------------------------------------------------------------
-    def _note(self, maps: IntArray) -> list[tuple[int, int]]:
-        return [(self.page_map.map(v, c, page), page) for v, c, page in maps.tolist()]
+    def _note(self, grant: Grant) -> Calls:
+        """Keep in mind what will be mapped where; return the driver's calls for it."""
+        unmaps = [self.page_map.unmap(*entry) for entry in grant.unmaps.tolist()]
+        maps = [(self.page_map.map(*entry), entry[2]) for entry in grant.maps.tolist()]
+        # A page-group that only moves keeps its memory.
+        left = dict.fromkeys(grant.unmaps[:, 2].tolist())
+        return Calls(unmaps, [page for page in left if not self.page_map.places[page]], maps)
 
-    def _execute(self, maps: list[tuple[int, int]]) -> None:
-        for place, page in maps:
+    def _execute(self, calls: Calls) -> None:
+        for place in calls.unmaps:
+            self._each_tensor(self.driver.unmap, place)
+        self._destroy(calls.gone)
+        for place, page in calls.maps:
             if not self._created[page]:
                 self._create([page])
             self._each_tensor(self.driver.map, place, page)
 
-    def _map_ahead(self, maps: list[tuple[int, int]]) -> None:
+    def _beside(self, calls: Calls) -> None:
         # Alone with the count: the next grant waits for this one.
         began_s = time.perf_counter()
-        self._execute(maps)
+        self._execute(calls)
         self.mapping_s += time.perf_counter() - began_s
 
     def _each_tensor(self, call, place: int, page: int | None = None) -> None:  # noqa: ANN001

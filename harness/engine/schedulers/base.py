@@ -218,7 +218,7 @@ class Scheduler(abc.ABC):
 
     def _evict(self, group: Group) -> Grant:
         """Take the memory of a group that will be back."""
-        return self._allocator.release(group.held_rows)
+        return self._allocator.preempt(group.held_rows)
 
     def _end(self, group: Group) -> None:
         self._streams.forget(group)

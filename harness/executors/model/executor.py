@@ -1,7 +1,7 @@
 """The model executor: a real decoder whose KV lives in memory that the grants really move.
 
     plan.grants  -> swaps out, unmaps, maps, swaps in, copies
-    prefills     -> their maps
+    prefills     -> their maps; then plan.before; a thread begins with plan.beside
     rows, chunks and the prompts of prefills, in one pass
     prefills     -> their copies, the private tokens in a second pass
     logits       -> a token for each sequence, and for beams the one it continues
@@ -109,13 +109,14 @@ class ModelExecutor:
         return seconds
 
     def _run(self, plan: Plan) -> None:
-        self._memory.wait()  # for what the last step had mapped for this one
+        self._memory.wait()  # for what went on beside the last step
         for grant in plan.grants:
             self._move(grant)
             self._memory.copy(grant)
-        if plan.chunks:
-            # A piece may have been admitted without a grant, to pages that one of these maps ahead.
-            self._memory.wait()
+        for prefill in plan.prefills:
+            self._move(prefill.grant)
+        self._move(plan.before)
+        self._memory.map_beside(plan.beside)
         pieces = self._decoding(plan.rows) + self._chunks(plan)
         if plan.prefills:
             self._prefill(plan.prefills, pieces)
@@ -135,14 +136,12 @@ class ModelExecutor:
         return spent_s
 
     def finish(self) -> float:
-        """Wait for what the last step maps ahead; return the seconds that `map_s` has not."""
+        """Wait for what goes on beside the last step; return seconds that `map_s` has not."""
         self._memory.wait()
         return self.map_s(EMPTY_GRANT)
 
     def _prefill(self, prefills: list[Prefill], beside: list[Piece]) -> None:
         """Compute prompts whole, in one pass with the pieces `beside` them."""
-        for prefill in prefills:
-            self._move(prefill.grant)
         prompts, private = beside, []
         for p in prefills:
             group, stop = p.group, p.prompt_tokens
@@ -223,13 +222,9 @@ class ModelExecutor:
 
     # -- memory ------------------------------------------------------------------------------
     def _move(self, grant: Grant) -> None:
-        """Execute all of a grant but its copies.
-
-        It may use what a grant before it in the same step maps ahead (a slot that is kept ready).
-        """
-        self._memory.wait()
+        """Execute all of a grant but its copies."""
         self._host.save(grant)
-        if len(grant.maps) or len(grant.unmaps) or len(grant.ahead_maps):
+        if len(grant.maps) or len(grant.unmaps):
             self._memory.map(grant)
         self._host.fetch(grant)
 

@@ -87,7 +87,7 @@ def test_device_memory_is_what_the_allocator_says_at_every_step(background):
     assert fake.clean()
 
 
-def test_maps_ahead_run_in_a_thread_that_has_the_context():
+def test_what_goes_on_beside_a_step_runs_in_a_thread_that_has_the_context():
     fake, _, backing = open_fake()
     seen = []
     real = type(fake).cuMemMap
@@ -98,11 +98,11 @@ def test_maps_ahead_run_in_a_thread_that_has_the_context():
     try:
         with backing:
             fake.calls.clear()
-            backing.map(Grant(ahead_maps=np.array([[0, 0, 3]])))
+            backing.map_beside(Grant(maps=np.array([[0, 0, 3]])))
             backing.wait()
     finally:
         type(fake).cuMemMap = real
-    assert seen[0].startswith("map-ahead")
+    assert seen[0].startswith("map-beside")
     assert fake.names()[0] == "cuCtxSetCurrent"
     assert fake.clean()
 

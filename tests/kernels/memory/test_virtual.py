@@ -243,7 +243,7 @@ def test_a_failure_half_way_leaves_nothing_behind(method, after, background):
     def use():
         with VirtualMemory(shape, allocator.geometry, torch.float32, torch.device("cpu"), driver,
                      background=background) as backing:  # fmt: skip
-            backing.map(Grant(ahead_maps=np.array([[0, 0, 5], [1, 0, 6], [2, 0, 7]])))
+            backing.map_beside(Grant(maps=np.array([[0, 0, 5], [1, 0, 6], [2, 0, 7]])))
             backing.resident_bytes()
 
     with pytest.raises(OutOfMemory, match=f"{method} refused"):
