@@ -194,6 +194,6 @@ def test_a_page_size_that_was_not_measured_has_no_time(page_bytes):
 def test_where_nothing_could_be_mapped_maps_are_unsupported_and_copies_are_not():
     none = {"page_bytes": [], "seconds": [], "reason": "cuda-bindings is not installed"}
     cost = Calibrated(SHAPE, made_up(map=none, unmap=none), "cal.json")
-    with pytest.raises(Unsupported, match=r"cal.json .* map of 64 KiB: cuda-bindings is not installed"):
+    with pytest.raises(Unsupported, match=r"cal.json .* 64 KiB: cuda-bindings is not installed"):
         cost.grant_s(Grant(maps=rows(1)), allocator())
     assert cost.grant_s(Grant(copies=rows(1, 2)), allocator())[0] == 1e-2
