@@ -22,7 +22,7 @@ PAGE_UNITS = {"KiB": 2**10, "MiB": 2**20}
 #: Published (arXiv 2405.04437, as transcribed elsewhere): Map 2 + SetAccess 38 us, Unmap 34 us.
 #: A second measurement, of ConServe, has 1.9 + 36.8 and 34.3.
 LARGE_MAP_US, LARGE_UNMAP_US = 40.0, 34.0
-#: Derived, for no copy of the published latencies could be read: one ioctl puts 1, 2 or 4 page
+#: Derived, for no copy of published latencies could be read: one ioctl puts 1, 2 or 4 page
 #: table entries into one push and does not wait for the GPU, and there is no SetAccess.  So it
 #: takes at least what the cheapest call above takes, Map alone, and at most what it replaces.  The
 #: value is the geometric mean of the two; docs/virtual.md has the reasoning and runs both ends.
