@@ -1,6 +1,6 @@
 """Published figures of vAttention (arXiv 2405.04437) against the harness.
 
-    python -m tests.published.vattention [TRACE]
+    python -m tests.published.vattention [TRACE [SHORTEST]]
 
 *What a map costs.*  Deferred reclamation removes "up to 15 %" of the time of a prefill at 64 KiB,
 that is by not mapping the prompt's pages.  Lengths and models of that figure are not known here, so
@@ -8,7 +8,7 @@ the largest share over prompts of 1 Ki to 192 Ki tokens is given for each of the
 
 *Largest batches* (Fig. 15), with the lengths of ShareGPT as Sarathi-Serve has them, the file TRACE.
 The artefact's scripts give models, GPUs, the share of memory and the shuffle; which trace the
-figure used is not known here.  Its request generator leaves out prompts up to a number of tokens;
+figure used is not known here.  Its request generator leaves out prompts of up to SHORTEST tokens;
 1,024 is the assumption here, on which the ratios depend.
 """
 
@@ -56,11 +56,11 @@ SHORTEST_PROMPT = 1024
 REQUESTS = 600
 
 
-def requests_of(trace: Path, path: Path, seed: int = 42) -> Path:
+def requests_of(trace: Path, path: Path, seed: int = 42, shortest: int = SHORTEST_PROMPT) -> Path:
     """Write the requests of `trace` that are served, shuffled as the generator does, to `path`."""
     with trace.open(newline="") as file:
         head, *rows = csv.reader(file)
-    long = [row for row in rows if float(row[0]) > SHORTEST_PROMPT]
+    long = [row for row in rows if float(row[0]) > shortest]
     order = np.random.RandomState(seed).permutation(len(long))[:REQUESTS]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([head, *(long[i] for i in order)])
@@ -82,13 +82,15 @@ def batch(model: str, page_size: str, requests: Path) -> tuple[float, float]:
     return row.metrics["peak_batch"], row.metrics["saturated_mean_batch"]
 
 
-def print_batches(trace: Path, seeds: tuple[int, ...] = (42, 1, 2, 3, 4)) -> None:
+def print_batches(
+    trace: Path, shortest: int = SHORTEST_PROMPT, seeds: tuple[int, ...] = (42, 1, 2, 3, 4)
+) -> None:
     """Print largest and mean batches over some shuffles beside the published ones."""
     for model, (large, small) in PUBLISHED_BATCHES.items():
         print(f"{model}: published {large}, {small}, ratio {small / large:.3f}")
         for seed in seeds:
             with tempfile.TemporaryDirectory() as folder:
-                requests = requests_of(trace, Path(folder) / "requests.csv", seed)
+                requests = requests_of(trace, Path(folder) / "requests.csv", seed, shortest)
                 sizes = [batch(model, page_size, requests) for page_size in ("2MiB", "64KiB")]
             (peak, mean), (small_peak, small_mean) = sizes
             print(
@@ -105,4 +107,4 @@ if __name__ == "__main__":
         row = "".join(f"{largest_share(name, price):9.1%}" for price in prices)
         print(f"{name:11} {count:4} {row}")
     if len(sys.argv) > 1:
-        print_batches(Path(sys.argv[1]))
+        print_batches(Path(sys.argv[1]), *map(int, sys.argv[2:]))
