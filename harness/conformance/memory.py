@@ -7,13 +7,18 @@ if the slots it names already hold those values.
 
 Host memory is a second array, which only swaps write and read.  A page-group that is mapped
 nowhere after a grant's maps loses what it held.
+
+What goes on beside a step may be done at any time from `map_beside` to `wait`; here it comes last.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import Allocator, BlockTable, Grant, IntArray, Layout
+from allocators.base import EMPTY_GRANT, Allocator, BlockTable, Grant, IntArray, Layout
+
+#: a page of a virtual range: (virtual range, page-group of it)
+Place = tuple[int, int]
 
 
 class Violation(AssertionError):
@@ -26,14 +31,20 @@ def require(holds: bool, invariant: str, text: str) -> None:
 
 
 class SlotMemory:
-    """Values by physical slot, and the page table (virtual range, its page) -> page."""
+    """Values by physical slot, and the page table place -> page-group.
+
+    `step_maps` and `step_writes` are the page-groups that the present step has mapped and written.
+    """
 
     def __init__(self, allocator: Allocator) -> None:
         self.geometry = allocator.geometry
         self.maps_pages = allocator.pages_per_group > 0
         self.values: IntArray = np.full(self.geometry.capacity_tokens, -1, dtype=np.int64)
         self.host: IntArray = np.full(self.geometry.host_tokens, -1, dtype=np.int64)
-        self.mapped: dict[tuple[int, int], int] = {}
+        self.mapped: dict[Place, int] = {}
+        self.step_maps: set[int] = set()
+        self.step_writes: set[int] = set()
+        self._beside = EMPTY_GRANT
         self._next_value = 0
         self._prefixes: dict[tuple[int, ...], int] = {}
 
@@ -52,7 +63,12 @@ class SlotMemory:
 
     def write(self, slots: IntArray, values: IntArray) -> None:
         self.check_slots(slots)
+        self._set(slots, values)
+
+    def _set(self, slots: IntArray, values: IntArray) -> None:
         self.values[slots] = values
+        if self.maps_pages:
+            self.step_writes.update((slots // self.geometry.page_tokens).tolist())
 
     def check_slots(self, slots: IntArray) -> None:
         inside = bool(((slots >= 0) & (slots < self.geometry.capacity_tokens)).all())
@@ -69,7 +85,20 @@ class SlotMemory:
         self._lose(grant)
         device, host = self._swapped(grant.swaps_in, "swap in")
         require(len(np.unique(device)) == len(device), "swaps", "two swaps in write one slot")
-        self.values[device] = self.host[host]
+        self._set(device, self.host[host])
+
+    def map_beside(self, grant: Grant) -> None:
+        """Begin what a thread does while the step computes."""
+        self._beside = grant
+
+    def wait(self) -> None:
+        """Wait for it: the step is over."""
+        beside, self._beside = self._beside, EMPTY_GRANT
+        self._unmap(beside.unmaps)
+        self._map(beside.maps)
+        self._lose(beside)
+        self.step_maps.clear()
+        self.step_writes.clear()
 
     def _swapped(self, swaps: IntArray, what: str) -> tuple[IntArray, IntArray]:
         """Return the device slot and the host slot of each slot that is moved."""
@@ -110,6 +139,7 @@ class SlotMemory:
                 (vrange, vpage) not in self.mapped, "mapping", f"{(vrange, vpage)} is mapped twice"
             )
             self.mapped[vrange, vpage] = page
+            self.step_maps.add(page)
         require(self.maps_pages or not len(maps), "mapping", "maps from a policy without pages")
 
     def copy(self, grant: Grant) -> None:
@@ -123,9 +153,21 @@ class SlotMemory:
         self.check_slots(written)
         once = len(np.unique(written)) == len(written)
         require(once, "copies", "two copies of one grant write the same slot")
-        self.values[written] = self.values[read]
+        self._set(written, self.values[read])
 
     # -- addresses ---------------------------------------------------------------------------
+    def places(self, layout: Layout) -> set[Place]:
+        """Return the places that these rows use; none where nothing is mapped."""
+        if isinstance(layout, BlockTable) or not self.maps_pages:
+            return set()
+        t = self.geometry.page_tokens
+        stride = -(-self.geometry.max_len // t) * t
+        return {
+            (base // stride, vpage)
+            for base, length in zip(layout.base.tolist(), layout.lengths.tolist(), strict=True)
+            for vpage in range(base % stride // t, -(-(base % stride + length) // t))
+        }
+
     def resolve(self, layout: Layout) -> list[IntArray]:
         """Return the physical slot of each position of each row, as a kernel would find it.
 
