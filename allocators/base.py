@@ -9,9 +9,9 @@ A live sequence is named by its *row*, an integer `0 <= row < geometry.max_seqs`
 chooses and may use again after `release`.  Lengths and addresses are counted in *slots*: one slot
 holds the keys and values of one token in every layer.  A *group* is the sequences of one request.
 
-A *step* is what the caller plans with any number of calls, then `begin_step`, then computes: only
-after `begin_step` is all that was granted there to be written.  A policy may so promise memory while
-a step is planned and say in one go what that takes.
+A *step* is what the caller plans with any number of calls, ends by `begin_step` and then computes;
+what was granted is to be written only after `begin_step`.  So a policy may promise memory while a
+step is planned, and say in one go what that takes.
 
 Invariants (each is checked by `harness.conformance`):
 
@@ -262,6 +262,9 @@ class Allocator(abc.ABC):
         if geometry.capacity_tokens < 1 or geometry.max_seqs < 1 or geometry.max_len < 1:
             raise ValueError(f"geometry needs capacity, max_seqs and max_len >= 1, got {geometry}")
         self.geometry = geometry
+        #: page-groups of one virtual range, and slots from one range to the next
+        self.range_pages = -(-geometry.max_len // geometry.page_tokens)
+        self.range_tokens = self.range_pages * geometry.page_tokens
         self.length: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
         self.active = np.zeros(geometry.max_seqs, dtype=bool)
 

@@ -99,6 +99,9 @@ class HostPages:
     def pages_of(self, ticket: int) -> int:
         return len(self._saved[ticket].pages)
 
+    def lengths_of(self, ticket: int) -> IntArray:
+        return self._saved[ticket].lengths
+
     def restore(self, ticket: int, table: PageTable, rows: IntArray) -> tuple[IntArray, IntArray]:
         """Fetch a ticket into empty rows; the caller has made sure of the pages.
 

@@ -85,8 +85,8 @@ class PageTable:
         (PagedAttention, section 4.4).
         """
         partial = lengths % self.page_tokens != 0
-        pages = self.table[rows, lengths // self.page_tokens - ~partial]
-        at = np.flatnonzero(partial & (self.ref[pages] > 1))
+        pages = self.table[rows, self._last_column(lengths)]
+        at = np.flatnonzero(partial & (pages >= 0) & (self.ref[pages] > 1))
         if not len(at):
             return NO_PAGES
         shared, inverse, writers = np.unique(pages[at], return_inverse=True, return_counts=True)
@@ -95,6 +95,10 @@ class PageTable:
         copies = np.ones(len(at), dtype=bool)
         copies[last[writers == self.ref[shared]]] = False
         return at[copies]
+
+    def _last_column(self, lengths: IntArray) -> IntArray:
+        """Return where rows have the page of their last slot; one may run over its last page."""
+        return np.minimum((lengths - 1) // self.page_tokens, self.table.shape[1] - 1)
 
     def copy_on_write(self, rows: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
         """Give each row its own copy of its partly filled page.
@@ -212,7 +216,7 @@ class PageTable:
         pages = self.count[rows]
         if steps == 1:
             room = pages * t - lengths
-            later = np.minimum(room, np.maximum(finals - lengths, 0))
+            later = np.clip(finals - lengths, 0, np.maximum(room, 0))
             spare, soon = int(room.sum()), int(later.sum())
             twice, twice_soon = self.shared_slack(rows, lengths, finals)
             return np.array([spare - twice]), np.array([soon - twice_soon]), np.zeros(1, np.int64)
@@ -220,7 +224,7 @@ class PageTable:
         past = lengths - np.arange(steps - 1, -1, -1)[:, None]
         held = ceil_div(past, t) if elastic else pages[None, :]
         room = held * t - past
-        later = np.minimum(room, np.maximum(finals - past, 0))
+        later = np.clip(finals - past, 0, np.maximum(room, 0))
         to_come = (pages - held).sum(axis=1) if elastic else np.zeros(steps, np.int64)
         return room.sum(axis=1), later.sum(axis=1), to_come
 
@@ -232,7 +236,7 @@ class PageTable:
         """
         t = self.page_tokens
         partial = np.flatnonzero(lengths % t)
-        column = lengths[partial] // t
+        column = self._last_column(lengths[partial])
         pages = self.table[rows[partial], column]
         shared = self.ref[pages] > 1
         if not shared.any():

@@ -18,7 +18,7 @@ DECISIONS = (
 #: what else the protocol has: its views, checks and attributes, some of them set by `__init__`
 REST = tuple(
     name
-    for name in (*dir(Allocator), "geometry", "length", "active")
+    for name in (*dir(Allocator), "geometry", "length", "active", "range_pages", "range_tokens")
     if name not in DECISIONS and not name.startswith("_")
 )
 

@@ -56,9 +56,10 @@ class Plan:
     """One step, or `steps` equal ones: prompts or pieces to compute, `rows` that decode.
 
     `grants` are executed first, in order, then those of the prefills, then `before`; `beside` is
-    executed by a background thread while the step computes.  Each of `rows` feeds one token, the last that is known
-    of it: the one sampled last or, where all but one token of a single sequence's prompt have been
-    computed, that one.  `started` are the groups whose first token this step samples.
+    executed by a background thread while the step computes.  Each of `rows` feeds one token, the
+    last that is known of it: the one sampled last or, where all but one token of a single
+    sequence's prompt have been computed, that one.  `started` are the groups whose first token this
+    step samples.
     """
 
     grants: list[Grant]

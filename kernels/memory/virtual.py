@@ -137,8 +137,9 @@ class VirtualMemory(Backing):
     def copy(self, grant: Grant) -> None:
         if not len(grant.copies):
             return
-        source, target, n = grant.copies.T
         t, shape = self.shape.page_tokens, self.shape
+        # What lies behind the pages' whole tokens comes with the rests of full pages.
+        source, target, n = grant.copies[grant.copies[:, 0] < shape.num_pages * t].T
         virtual = np.column_stack([self._virtual(source), self._virtual(target), n])
         copy_slots([shape.pages(whole) for whole in self._tensors], virtual)
         full = virtual[n == t]

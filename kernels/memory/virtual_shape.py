@@ -30,6 +30,7 @@ class VirtualShape:
 
     num_ranges: int
     pages_per_range: int
+    range_tokens: int  # from one virtual range to the next
     num_pages: int
     page_bytes: int
     page_tokens: int
@@ -52,7 +53,8 @@ class VirtualShape:
             )
         shape = cls(
             num_ranges=g.max_seqs,
-            pages_per_range=-(-g.max_len // g.page_tokens),
+            pages_per_range=allocator.range_pages,
+            range_tokens=allocator.range_tokens,
             num_pages=sum(allocator.balance()),
             page_bytes=allocator.page_bytes,
             page_tokens=g.page_tokens,
@@ -65,6 +67,11 @@ class VirtualShape:
         )
         if shape.rest_bytes < 0:
             raise Unsupported(f"{g.page_tokens} tokens do not fit a page of {shape.page_bytes}")
+        if packing == "padded" and shape.pages_per_range * g.page_tokens < g.max_len:
+            raise Unsupported(
+                f"{shape.pages_per_range} page-groups hold {g.max_len} tokens only if tokens run "
+                "over page ends: use packing=dense, or sharing=alias"
+            )
         if packing == "dense" and shape.rest_bytes and allocator.alias:
             raise Unsupported("dense packing needs sharing=copy: tokens run over page ends")
         return shape
@@ -116,8 +123,8 @@ class VirtualShape:
         start = layer * self.kv_heads * self.head_dim if self.sliced else 0
         pages, tokens, step = self.places, self.page_tokens, self.page_numbers
         if self.whole_ranges:
-            n = self.pages_per_range
-            pages, tokens, step = self.num_ranges, n * tokens, n * step
+            step *= self.pages_per_range
+            pages, tokens = self.num_ranges, self.range_tokens
         return whole.as_strided(
             (pages, tokens, self.kv_heads, self.head_dim),
             (step, self.token_numbers, self.head_dim, 1),

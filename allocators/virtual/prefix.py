@@ -18,7 +18,7 @@ from allocators.page_table import NO_PAGES, FreeQueue, PageTable
 from allocators.prefix.hash_index import HashIndex
 from allocators.prefix.index import NullIndex, PrefixIndex
 from allocators.prefix.pool import BlockPool
-from allocators.virtual_ranges import Ranges
+from allocators.virtual.ranges import Ranges
 
 INDEXES = ("none", "hash")
 
@@ -76,31 +76,47 @@ class BlankPool(BlockPool):
 
 
 class PrefixRanges(Ranges):
-    """Idle ranges that may share what they keep, with each other and with busy ones.
+    """Idle ranges that may share what they keep, with each other and with live ones.
 
-    `cached` counts the page-groups that only idle ranges have mapped, each once.
+    They are let and reclaimed by what is lost with them, longest idle first: vAttention has no
+    rules for that.  `cached` counts the page-groups that only idle ranges have mapped, each once.
     """
 
     def __init__(self, pages: PageTable, pool: BlankPool) -> None:
         super().__init__(pages)
         self._pool = pool
+        self._idle: dict[int, None] = dict.fromkeys(range(len(pages.count)))  # longest idle first
         self._idle_ref = np.zeros(pages.num_pages, dtype=np.int64)  # how many idle ranges map it
+        self._cached = 0
+
+    @property
+    def cached(self) -> int:
+        return self._cached
+
+    def cached_of(self, pages: IntArray) -> int:
+        return int(np.count_nonzero(self._only_idle()[pages]))
 
     # -- taking a range ------------------------------------------------------------------------
-    def acquire(self, need: int) -> tuple[int, IntArray]:
-        vrange, grant = self.open(need, NO_PAGES)
+    def acquire_empty(self, tokens: int) -> tuple[int, IntArray]:
+        vrange, grant = self._take(0, NO_PAGES)
+        self._let(vrange, tokens)
         return vrange, grant.unmaps
 
-    def open(self, need: int, found: IntArray) -> tuple[int, Grant]:
+    def open(self, tokens: int, found: IntArray) -> tuple[int, Grant]:
+        vrange, grant = self._take(-(-tokens // self.pages.page_tokens), found)
+        self._let(vrange, tokens)
+        return vrange, grant
+
+    def _take(self, need: int, found: IntArray) -> tuple[int, Grant]:
         """Take an idle range for `need` page-groups, the first of which are `found`; map those.
 
         It is the range that loses no prefix and takes the fewest map operations, or, if each would
         lose one, the range that has been idle for longest.
         """
-        pages = self._pages
+        pages = self.pages
         pages.ref[found] += 1  # so that none of the hit is given up while the range is cleared
         vrange, kept = self._choose(need, found)
-        del self.idle[vrange]
+        del self._idle[vrange]
         hit, n = min(kept, len(found)), len(found)
         self._idle_ref[pages.table[vrange, : int(pages.count[vrange])]] -= 1
         unmaps = super().drop(vrange, kept)
@@ -120,8 +136,8 @@ class PrefixRanges(Ranges):
 
         Those are the ones of the hit, and behind a complete hit those that nobody else has mapped.
         """
-        pages = self._pages
-        idle = np.fromiter(self.idle, dtype=np.int64, count=len(self.idle))
+        pages = self.pages
+        idle = np.fromiter(self._idle, dtype=np.int64, count=len(self._idle))
         counts = pages.count[idle]
         width = int(counts.max())
         column = np.arange(width)
@@ -138,90 +154,92 @@ class PrefixRanges(Ranges):
         best = int(np.argmin(operations))
         return int(idle[best]), int(kept[best])
 
+    # -- mapping -------------------------------------------------------------------------------
+    def extend(self, ranges: IntArray, page_groups: IntArray) -> IntArray:
+        maps = super().extend(ranges, page_groups)
+        idle = maps[self.length[maps[:, 0]] == 0, 2]
+        if len(idle):
+            self._idle_ref[idle] = 1
+            self._recount()
+        return maps
+
     # -- giving it back ------------------------------------------------------------------------
-    def retire(self, vrange: int, keep_mapped: bool) -> IntArray:
+    def retire(self, vrange: int) -> IntArray:
         """Make a range idle; it keeps what leads up to a shared page-group without a key.
 
         Such a one may yet be written by those who share it.
         """
-        pages, count = self._pages, int(self._pages.count[vrange])
-        held = pages.table[vrange, :count].copy()
-        keep = 0
-        if keep_mapped:
-            written = np.flatnonzero((pages.ref[held] > 1) & ~self._pool.keyed[held])
-            keep = int(written[0]) if len(written) else count
+        pages = self.pages
+        held = pages.table[vrange, : int(pages.count[vrange])].copy()
+        written = np.flatnonzero((pages.ref[held] > 1) & ~self._pool.keyed[held])
+        keep = int(written[0]) if len(written) else len(held)
         unmaps = super().drop(vrange, keep)
+        self._let(vrange, 0)
         self._idle_ref[held[:keep]] += 1
-        self.idle[vrange] = None
+        self._idle[vrange] = None
         self._recount()
         return unmaps
 
-    def reclaim(self, wanted: int) -> IntArray:
+    def reclaim(self, wanted: int, lengths: IntArray | None = None) -> IntArray:
+        """Unmap page-groups of idle ranges, then what live ones have mapped ahead."""
+        unmaps = self.reclaim_idle(wanted)
+        if wanted <= len(self.pages.free):
+            return unmaps
+        return np.concatenate([unmaps, super().reclaim(wanted, lengths)])
+
+    def reclaim_idle(self, wanted: int) -> IntArray:
         """Unmap page-groups of idle ranges, longest idle first, until `wanted` are free.
 
         Of a range the deepest go first, down to the first that no live sequence holds.
         """
-        pages = self._pages
+        pages = self.pages
         if wanted <= len(pages.free):
             return NO_MAPS
-        idle = np.fromiter(self.idle, dtype=np.int64, count=len(self.idle))
+        idle = np.fromiter(self._idle, dtype=np.int64, count=len(self._idle))
         held = pages.table[idle]
         spare = (held >= 0) & self._only_idle()[held]
-        unmaps = []
+        unmaps = [NO_MAPS]
         for at in np.flatnonzero(spare.any(axis=1)).tolist():
             vrange, first = int(idle[at]), int(np.argmax(spare[at]))
             count, short = int(pages.count[vrange]), wanted - len(pages.free)
             freed = np.cumsum(pages.ref[held[at, :count][::-1]] == 1)
             keep = max(first, count - 1 - int(np.searchsorted(freed, short)))
-            self._idle_ref[held[at, keep:count]] -= 1
-            unmaps.append(super().drop(vrange, keep))
+            unmaps.append(self.drop(vrange, keep))
             if wanted <= len(pages.free):
                 break
-        assert wanted <= len(pages.free), "the caller checks that enough is free or cached"
-        self._recount()
         return np.concatenate(unmaps)
 
-    def prepare_one(self) -> IntArray:
-        """Map one page-group into an empty idle range, unless one begins with a blank one."""
-        pages = self._pages
-        if not self.idle or not len(pages.free):
-            return NO_MAPS
-        idle = np.fromiter(self.idle, dtype=np.int64, count=len(self.idle))
-        first = pages.table[idle, 0]
-        blank = (first >= 0) & (pages.ref[first] == 1) & ~self._pool.keyed[first]
-        empty = idle[first < 0]
-        if blank.any() or not len(empty):
-            return NO_MAPS
-        one, none = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-        maps = pages.extend(empty[:1], one, none)
-        self._idle_ref[maps[:, 2]] = 1
-        self.cached += 1
-        return maps
-
-    # -- busy ranges ---------------------------------------------------------------------------
     def drop(self, vrange: int, keep: int) -> IntArray:
-        """Unmap what a busy range holds behind its first `keep` page-groups; return the unmaps."""
+        if vrange in self._idle:
+            self._idle_ref[self.pages.table[vrange, keep : int(self.pages.count[vrange])]] -= 1
         unmaps = super().drop(vrange, keep)
         self.left(unmaps[:, 2])
         return unmaps
-
-    def cached_of(self, pages: IntArray) -> int:
-        return int(np.count_nonzero(self._only_idle()[pages]))
 
     def left(self, pages: IntArray) -> None:
         if len(pages):
             self._recount()
 
     def _recount(self) -> None:
-        self.cached = int(np.count_nonzero(self._only_idle()))
+        self._cached = int(np.count_nonzero(self._only_idle()))
 
     def _only_idle(self) -> np.ndarray:
-        return (self._idle_ref > 0) & (self._idle_ref == self._pages.ref)
+        return (self._idle_ref > 0) & (self._idle_ref == self.pages.ref)
+
+    # -- an idle range kept ready --------------------------------------------------------------
+    def unprepared(self) -> IntArray:
+        """Return an empty idle range, unless one begins with a blank page-group, [0 or 1]."""
+        pages = self.pages
+        idle = np.fromiter(self._idle, dtype=np.int64, count=len(self._idle))
+        first = pages.table[idle, 0]
+        blank = (first >= 0) & (pages.ref[first] == 1) & ~self._pool.keyed[first]
+        return NO_PAGES if blank.any() else idle[first < 0][:1]
 
     # -- checks --------------------------------------------------------------------------------
     def _check_kept(self) -> None:
-        pages = self._pages
-        idle = np.fromiter(self.idle, dtype=np.int64, count=len(self.idle))
+        pages = self.pages
+        assert set(self._idle) == set(np.flatnonzero(self.length == 0).tolist()), "not idle"
+        idle = np.fromiter(self._idle, dtype=np.int64, count=len(self._idle))
         held = pages.table[idle][pages.table[idle] >= 0]
         counted = np.bincount(held, minlength=pages.num_pages)
         assert (counted == self._idle_ref).all(), "page-groups of idle ranges are miscounted"

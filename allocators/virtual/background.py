@@ -1,0 +1,126 @@
+"""What happens beside a step: vAttention's background thread, by its code or by its paper.
+
+A policy of this file is asked once a step, when all of that step is mapped: what it maps and unmaps
+serves the steps to come.  The sources of every rule stand in docs/virtual.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from allocators.base import Grant, IntArray
+from allocators.page_table import ceil_div
+from allocators.virtual.ranges import Ranges
+
+#: of the code: how many tokens it looks ahead, and after how many page-groups it stops (vattention.
+#: cu, EAGER_NUM_STEPS and EAGER_NUM_KVBLOCKS)
+CODE_LOOK_AHEAD_TOKENS = 9
+CODE_MOST_AHEAD = 2
+
+
+class Background:
+    """Shared parts; `work` is what a thread does, or the step itself waits for without one."""
+
+    #: within how many tokens of its end a live range is given another page-group
+    look_ahead_tokens = 1
+
+    def __init__(self, ranges: Ranges, deferred: bool) -> None:
+        self.ranges, self.deferred = ranges, deferred
+
+    def work(self) -> list[Grant]:
+        """Unmap and map for steps to come; return what that takes, in order."""
+        raise NotImplementedError
+
+    def is_idle(self) -> bool:
+        """Say whether `work` has nothing to do but to look ahead for live ranges."""
+        raise NotImplementedError
+
+    def short(self, tokens: int) -> IntArray:
+        """Return the page-groups that live ranges lack to grow by so many tokens, [ranges]."""
+        ranges, pages = self.ranges, self.ranges.pages
+        lack = ceil_div(ranges.length + tokens, pages.page_tokens) - pages.count
+        lack[(ranges.length == 0) | (pages.count == pages.table.shape[1])] = 0
+        return np.maximum(lack, 0)
+
+
+class CodeBackground(Background):
+    """The rules of vAttention's code (do_kvcache_memory_management)."""
+
+    look_ahead_tokens = CODE_LOOK_AHEAD_TOKENS
+
+    def work(self) -> list[Grant]:
+        ranges, free = self.ranges, self.ranges.pages.free
+        next_token = self.short(1)
+        due = int(next_token.sum())
+        steps = [Grant(unmaps=ranges.reclaim(due))]
+        if due > len(free):
+            return steps  # it hopes that a request ends
+        at = np.flatnonzero(next_token)
+        steps.append(Grant(maps=ranges.extend(at, next_token[at])))
+        steps += self._further(due)
+        surplus = [] if due or self.deferred else self._surplus().tolist()
+        if surplus:
+            last = surplus[-1]
+            steps.append(Grant(unmaps=ranges.drop(last, int(ranges.pages.count[last]) - 1)))
+        return steps
+
+    def _further(self, ahead: int) -> list[Grant]:
+        """Map for the tokens behind the next, range by range, until enough is mapped ahead.
+
+        That it is enough is seen behind a range, so the first range of all is always served.
+        """
+        ranges, steps = self.ranges, []
+        if not self.short(CODE_LOOK_AHEAD_TOKENS).any():
+            return []
+        for tokens in range(2, CODE_LOOK_AHEAD_TOKENS + 1):
+            lack = self.short(tokens)
+            for vrange in [0] if ahead >= CODE_MOST_AHEAD else np.flatnonzero(lack).tolist():
+                if 0 < lack[vrange] <= len(ranges.pages.free):
+                    one = slice(vrange, vrange + 1)
+                    steps.append(Grant(maps=ranges.extend(np.array([vrange]), lack[one])))
+                ahead += int(lack[vrange])
+                if ahead >= CODE_MOST_AHEAD:
+                    return steps
+        return steps
+
+    def _surplus(self) -> IntArray:
+        """Return the idle ranges that have page-groups, but for the one to be let next."""
+        ranges = self.ranges
+        idle = np.flatnonzero((ranges.length == 0) & (ranges.pages.count > 0))
+        return idle[idle != ranges.next_idle()]
+
+    def is_idle(self) -> bool:
+        return self.deferred or not len(self._surplus())
+
+
+class PaperBackground(Background):
+    """The rules of vAttention's paper (sections 6.1.1 and 6.1.2).
+
+    Page-groups for the next token, one idle range that is kept ready (`eager`), and so many kept
+    free (`keep_free`) by taking those of idle ranges; without deferral all of those at once.
+    """
+
+    def __init__(self, ranges: Ranges, deferred: bool, eager: bool, keep_free: int) -> None:
+        super().__init__(ranges, deferred)
+        self.eager, self.keep_free = eager, keep_free
+
+    def work(self, look_ahead: bool = True) -> list[Grant]:
+        ranges, free = self.ranges, self.ranges.pages.free
+        steps = []
+        if not self.deferred:
+            idle = np.flatnonzero(ranges.length == 0).tolist()
+            steps += [Grant(unmaps=ranges.drop(vrange, 0)) for vrange in idle]
+        short = self.short(1) if look_ahead else np.zeros_like(ranges.length)
+        wanted = max(self.keep_free, int(short.sum()))
+        steps.append(Grant(unmaps=ranges.reclaim_idle(wanted)))
+        at = np.flatnonzero(short)[: len(free)]
+        steps.append(Grant(maps=ranges.extend(at, short[at])))
+        ready = ranges.unprepared() if self.eager and len(free) else at[:0]
+        steps.append(Grant(maps=ranges.extend(ready, np.ones_like(ready))))
+        return steps
+
+    def is_idle(self) -> bool:
+        ranges, free = self.ranges, len(self.ranges.pages.free)
+        if ranges.cached and (not self.deferred or free < self.keep_free):
+            return False
+        return not (self.eager and free and len(ranges.unprepared()))

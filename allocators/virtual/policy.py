@@ -1,0 +1,296 @@
+"""The virtual allocator: what it admits, how sequences grow and end, and what a step maps.
+
+While a step is planned page-groups are only promised: a range is let and its length set.
+`begin_step` maps what is promised, one range after the other, as vAttention's `step` does, and then
+asks the background thread what it does beside the step (`background`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from allocators.base import (
+    EMPTY_GRANT,
+    NO_STEP_GRANTS,
+    Demand,
+    Geometry,
+    Grant,
+    IntArray,
+    NeverFits,
+    Prompt,
+    StepGrants,
+    is_number,
+    one_of,
+)
+from allocators.grants import join
+from allocators.growth import bisect_headroom, pages_when_forked
+from allocators.page_table import ceil_div
+from allocators.prefix.index import PrefixStats
+from allocators.virtual.background import Background, CodeBackground, PaperBackground
+from allocators.virtual.shape import RangeShape
+from allocators.virtual.sharing import RangeHolder
+
+RULES = ("vattention", "paper")
+#: share of the page-groups that admission leaves free beside others (vAttentionBlockSpaceManager)
+CODE_WATERMARK = 0.01
+#: share that the background thread keeps free by the paper (section 6.1.2)
+PAPER_KEEP_FREE = 0.1
+
+
+class Virtual(RangeHolder):
+    """Page-groups of `page_size` bytes a tensor.
+
+    `rules`: `vattention` follows its code, `paper` its paper; docs/virtual.md states both.  The
+    paper alone has `eager` (one idle range is kept ready) and `reclaim_free` (the share of
+    page-groups that the thread keeps free).  `deferred`: an ended sequence's range keeps its
+    page-groups for the next one.  `background`: a thread maps ahead while a step computes.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        *,
+        rules: str = "vattention",
+        page_size: str = "2MiB",
+        layout: str = "per_layer",
+        sharing: str = "alias",
+        deferred: bool = True,
+        background: bool = True,
+        eager: bool | None = None,
+        reclaim_free: float | None = None,
+        prefix_index: str = "none",
+    ) -> None:
+        one_of("rules", rules, RULES)
+        one_of("sharing", sharing, ("alias", "copy"))
+        for name, value in (("deferred", deferred), ("background", background)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, got {value!r}")
+        self._check_paper(rules, eager, reclaim_free)
+        shape = RangeShape.of(geometry, page_size, layout, dense=sharing == "copy")
+        super().__init__(geometry, shape, sharing, prefix_index)
+        self.rules, self.deferred = rules, deferred
+        self.background = background
+        self.thread: Background
+        if rules == "vattention":
+            self.thread = CodeBackground(self.ranges, deferred)
+        else:
+            share = PAPER_KEEP_FREE if reclaim_free is None else reclaim_free
+            keep_free = int(share * shape.num_page_groups) if deferred else 0
+            ready = True if eager is None else eager
+            self.thread = PaperBackground(self.ranges, deferred, ready, keep_free)
+        self.watermark = int(CODE_WATERMARK * shape.num_page_groups)
+        # Of the step that is being planned: page-groups that growth has taken, and that the next
+        # token of whoever grew will take, less those of the preempted.
+        self._grown = self._next = 0
+
+    @staticmethod
+    def _check_paper(rules: str, eager: bool | None, reclaim_free: float | None) -> None:
+        if eager is not None and not isinstance(eager, bool):
+            raise ValueError(f"eager must be true, false or null, got {eager!r}")
+        if reclaim_free is not None and not (
+            is_number(reclaim_free) and 0.0 <= reclaim_free <= 1.0
+        ):
+            raise ValueError(f"reclaim_free must be null or from 0 to 1, got {reclaim_free!r}")
+        for name, value in (("eager", eager), ("reclaim_free", reclaim_free)):
+            if rules != "paper" and value is not None:
+                raise ValueError(f"{name} needs rules=paper: vAttention's code has no such rule")
+
+    @property
+    def prefix_stats(self) -> PrefixStats:
+        """Lookups, hits and evictions so far; all zero without an index."""
+        return self.index.stats()
+
+    @property
+    def evictions(self) -> int:
+        """Page-groups of a known prefix that were unmapped or overwritten, so far."""
+        return self.index.stats().evictions
+
+    # -- admission ---------------------------------------------------------------------------
+    def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
+        t, sequences, private = self.geometry.page_tokens, len(rows), demand.private_tokens
+        whole = -(-(prompt.tokens + private) // t)
+        shared = 0
+        if self.alias and sequences > 1:
+            shared = prompt.tokens // t if private else whole
+        forked = pages_when_forked(prompt, demand, sequences, t, self.alias)
+        needed = max(shared + sequences * (whole - shared), forked)
+        if needed > self.pages.num_pages:
+            raise NeverFits(
+                f"{needed} page-groups of {t} tokens are needed, the pool has "
+                f"{self.pages.num_pages}"
+            )
+        found = self.index.find(prompt)
+        # Those of the hit that are cached will not be available any more.
+        needed -= len(found) - self.ranges.cached_of(found)
+        available = self.available
+        if needed > available:
+            return None
+        if self.rules == "vattention" and self.active.any():
+            available += self._grown - self._next - self.watermark
+        if needed > available:
+            return None
+        self._admitted(rows)
+        steps = [self._open(rows[:1], prompt.tokens, found)]
+        self.index.admitted(int(self.range_of[rows[0]]), prompt, found, alone=sequences == 1)
+        if sequences > 1:
+            steps.append(self._continue(int(rows[0]), rows[1:], diverging=private > 0))
+        if private:
+            steps.append(self._diverge(rows, private))
+        hit = len(found) * t
+        return replace(join(steps), cached_tokens=hit) if hit else join(steps)
+
+    def lookup(self, prompt: Prompt) -> int:
+        return len(self.index.find(prompt)) * self.geometry.page_tokens
+
+    # -- growth ------------------------------------------------------------------------------
+    def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
+        lengths, ranges = self.length[rows], self.range_of[rows]
+        copiers = self.pages.to_copy(ranges, lengths)
+        if not self._may_grow(rows, lengths, n, len(copiers)):
+            return None
+        if self.rules == "vattention":
+            self._grown += int(self._more(lengths, n).sum())
+            self._next += int(self._more(lengths + 1, n).sum())
+        steps = []
+        if len(copiers):
+            steps.append(self._copy_on_write(ranges[copiers], lengths[copiers]))
+        self._grow(rows, ranges, n)
+        if self.has_prefix_index:
+            steps += self.ranges.settle(ranges)
+            self.index.grown(ranges, lengths, lengths + n)
+        return join(steps)
+
+    def _may_grow(self, rows: IntArray, lengths: IntArray, n: int, copies: int) -> bool:
+        """Say whether these rows may each grow by `n` slots, and copy so many page-groups.
+
+        vAttention's scheduler asks, sequence by sequence, that one page-group be free behind what
+        it has promised for the *next* tokens of those before (can_append_slot, append_slot).  A
+        request that is alone is asked for no more than it needs, or it would be preempted for ever.
+        """
+        available = self.available
+        if int(self._more(lengths, n).sum()) + copies > available:
+            return False
+        if self.rules != "vattention":
+            return True
+        live = self._admission[self.active]
+        if (live == live[0]).all():
+            return True
+        before = int(self._more(lengths + 1, n)[:-1].sum())
+        return available + self._grown - self._next - before > 0
+
+    def _more(self, lengths: IntArray, n: int) -> IntArray:
+        """Return how many page-groups more than for these lengths `n` more slots need, [rows]."""
+        t = self.geometry.page_tokens
+        return ceil_div(lengths + n, t) - ceil_div(lengths, t)
+
+    def _grow(self, rows: IntArray, ranges: IntArray, n: int) -> None:
+        self.length[rows] += n
+        self.ranges.length[ranges] += n
+
+    def headroom(self, rows: IntArray) -> int:
+        lengths = self.length[rows]
+        copies = len(self.pages.to_copy(self.range_of[rows], lengths))
+        return bisect_headroom(
+            lambda n: self._may_grow(rows, lengths, n, copies),
+            self.geometry.max_len - int(lengths.max()),
+        )
+
+    def quiet_steps(self, rows: IntArray, at_most: int) -> int:
+        lengths, ranges = self.length[rows], self.range_of[rows]
+        if self._grown or self._next or len(self.pages.to_copy(ranges, lengths)):
+            return 0
+        if not self._is_settled() or not self._may_grow(rows, lengths, 0, 0):
+            return 0
+        t = self.geometry.page_tokens
+        room = int((ceil_div(lengths, t) * t - lengths).min())
+        if self.rules == "vattention":
+            room -= 1  # there the next token takes a page-group, and refuses others one
+        if self.background:
+            room = min(room, self._tokens_until_ahead(ranges))
+        return max(0, min(at_most, room))
+
+    def _tokens_until_ahead(self, growing: IntArray) -> int:
+        """Return by how many tokens these ranges may grow before the thread maps for one of them.
+
+        0 if it maps at once, for one of them or for a live range that does not grow.
+        """
+        look = self.thread.look_ahead_tokens
+        if not len(self.pages.free):
+            look = min(look, 1 if self.available else 0)  # what it can get it maps for the next
+        live = self.ranges.length > 0
+        live &= self.pages.count < self.range_pages
+        spare = self.pages.count * self.geometry.page_tokens - self.ranges.length - look
+        grows = np.zeros_like(live)
+        grows[growing] = True
+        if (spare[live & ~grows] < 0).any():
+            return 0
+        return int(spare[live & grows].min(initial=self.geometry.max_len))
+
+    # -- a step ------------------------------------------------------------------------------
+    def begin_step(self) -> StepGrants:
+        self._grown = self._next = 0
+        ranges = self.ranges
+        if self.background:
+            ranges.told[:] = ranges.length
+            before = ranges.settle(np.arange(len(ranges.length)))
+            return self._step(before, self.thread.work())
+        if isinstance(self.thread, PaperBackground):
+            before = ranges.settle(np.arange(len(ranges.length)))
+            return self._step(before + self.thread.work(look_ahead=False), [])
+        return self._step(ranges.settle_in_order(gives_back=not self.deferred), [])
+
+    @staticmethod
+    def _step(before: list[Grant], beside: list[Grant]) -> StepGrants:
+        before = [grant for grant in before if not grant.is_empty]
+        beside = [grant for grant in beside if not grant.is_empty]
+        return StepGrants(join(before), join(beside)) if before or beside else NO_STEP_GRANTS
+
+    def _is_settled(self) -> bool:
+        """Say whether `begin_step` has nothing to do but to look ahead for those that grow."""
+        if self.ranges.lacking().any():
+            return False
+        if self.background or self.rules == "paper":
+            return self.thread.is_idle()
+        return self.deferred or not self.ranges.cached
+
+    def truncate(self, row: int, n: int) -> Grant:
+        vrange = int(self.range_of[row])
+        self.length[row] -= n
+        self.ranges.length[vrange] -= n
+        self.index.truncated(vrange, int(self.length[row]))
+        keep = -(-int(self.length[row]) // self.geometry.page_tokens)
+        # Exclusive page-groups stay mapped for the tokens to come; shared ones cannot be written.
+        behind = self.pages.table[vrange, keep : int(self.pages.count[vrange])]
+        shared = np.flatnonzero(self.pages.ref[behind] > 1)
+        if not len(shared):
+            return EMPTY_GRANT
+        return Grant(unmaps=self.ranges.drop(vrange, keep=keep + int(shared[0])))
+
+    # -- release -----------------------------------------------------------------------------
+    def release(self, rows: IntArray) -> Grant:
+        unmaps = [self.ranges.retire(vrange) for vrange in self.range_of[rows].tolist()]
+        self.index.released(self.range_of[rows])
+        self.range_of[rows] = -1
+        self.length[rows] = 0
+        self.active[rows] = False
+        unmapped = np.concatenate(unmaps)
+        return Grant(unmaps=unmapped) if len(unmapped) else EMPTY_GRANT
+
+    def preempt(self, rows: IntArray) -> Grant:
+        # vAttention's scheduler takes them to be as long as they were about to become.
+        self._next -= int(self._more(self.length[rows], 1).sum())
+        return self.release(rows)
+
+    # -- checks ------------------------------------------------------------------------------
+    def balance(self) -> tuple[int, int, int]:
+        free, cached = len(self.pages.free), self.ranges.cached
+        return self.pages.num_pages - free - cached, cached, free
+
+    def check(self) -> None:
+        self.pages.check()
+        self.host.check()
+        self.ranges.check(self.range_of[self.active], self.length[self.active])
+        self.index.check(self.ranges.length)
+        assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"
