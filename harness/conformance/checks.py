@@ -111,6 +111,15 @@ def headroom_is_exact(allocator: Allocator, rows: IntArray) -> None:
         require(not granted(headroom + 1), "headroom", f"{headroom + 1} is granted, not promised")
 
 
+def can_grow_soon(allocator: Allocator, rows: IntArray) -> bool:
+    """Say whether they can grow by a slot: now, or in the next step if others grew in this one."""
+    if allocator.headroom(rows):
+        return True
+    later = copy.deepcopy(allocator)
+    later.begin_step()
+    return later.headroom(rows) > 0
+
+
 def quiet_steps_are_honest(
     allocator: Allocator, rows: IntArray, finals: IntArray, at_most: int
 ) -> None:
@@ -161,11 +170,12 @@ def beside_is_apart(memory: SlotMemory, used: set[Place], beside: Grant) -> None
 
 
 def beside_is_not_used_again(memory: SlotMemory, beside: Grant, alias: bool) -> None:
-    """No page-group that this step mapped, to write to it, is still to be unmapped elsewhere.
+    """No page-group is still to be unmapped that this step has mapped elsewhere and written.
 
-    Where page-groups are aliased one may be read in two places.
+    Where nothing is aliased it may not even have been mapped.
     """
-    again = memory.step_maps & memory.step_writes if alias else memory.step_maps
     for vrange, vpage, page in beside.unmaps.tolist():
+        elsewhere = memory.step_maps.get(page, set()) - {(vrange, vpage)}
+        again = elsewhere and (page in memory.step_writes or not alias)
         text = f"page-group {page} is used again before it is unmapped at {(vrange, vpage)}"
-        require(page not in again, "causal", text)
+        require(not again, "causal", text)

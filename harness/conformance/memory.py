@@ -33,16 +33,25 @@ def require(holds: bool, invariant: str, text: str) -> None:
 class SlotMemory:
     """Values by physical slot, and the page table place -> page-group.
 
-    `step_maps` and `step_writes` are the page-groups that the present step has mapped and written.
+    `step_maps` are the places that the present step has mapped page-groups at, `step_writes` the
+    page-groups that it has written.
     """
 
     def __init__(self, allocator: Allocator) -> None:
         self.geometry = allocator.geometry
         self.maps_pages = allocator.pages_per_group > 0
-        self.values: IntArray = np.full(self.geometry.capacity_tokens, -1, dtype=np.int64)
+        self.range_pages, self.range_tokens = allocator.range_pages, allocator.range_tokens
+        # Where tokens run over page ends a range may have room for some behind its whole pages'.
+        whole_tokens = self.range_pages * self.geometry.page_tokens
+        self.tail_tokens = max(0, self.geometry.max_len - whole_tokens) if self.maps_pages else 0
+        self.first_tail = sum(allocator.balance()) * self.geometry.page_tokens
+        self.num_slots = self.geometry.capacity_tokens
+        if self.tail_tokens:
+            self.num_slots = self.first_tail + self.geometry.max_seqs * self.tail_tokens
+        self.values: IntArray = np.full(self.num_slots, -1, dtype=np.int64)
         self.host: IntArray = np.full(self.geometry.host_tokens, -1, dtype=np.int64)
         self.mapped: dict[Place, int] = {}
-        self.step_maps: set[int] = set()
+        self.step_maps: dict[int, set[Place]] = {}
         self.step_writes: set[int] = set()
         self._beside = EMPTY_GRANT
         self._next_value = 0
@@ -71,7 +80,7 @@ class SlotMemory:
             self.step_writes.update((slots // self.geometry.page_tokens).tolist())
 
     def check_slots(self, slots: IntArray) -> None:
-        inside = bool(((slots >= 0) & (slots < self.geometry.capacity_tokens)).all())
+        inside = bool(((slots >= 0) & (slots < self.num_slots)).all())
         require(inside, "addressing", f"slots outside the pool: {slots.tolist()}")
 
     # -- grants ------------------------------------------------------------------------------
@@ -124,6 +133,7 @@ class SlotMemory:
                 "mapping",
                 f"unmap of page {page} at {(vrange, vpage)}, where {held} is mapped",
             )
+            self.step_maps.get(page, set()).discard((vrange, vpage))
 
     def _lose(self, grant: Grant) -> None:
         """Forget the page-groups that are mapped nowhere now; one that only moves keeps its own."""
@@ -139,7 +149,7 @@ class SlotMemory:
                 (vrange, vpage) not in self.mapped, "mapping", f"{(vrange, vpage)} is mapped twice"
             )
             self.mapped[vrange, vpage] = page
-            self.step_maps.add(page)
+            self.step_maps.setdefault(page, set()).add((vrange, vpage))
         require(self.maps_pages or not len(maps), "mapping", "maps from a policy without pages")
 
     def copy(self, grant: Grant) -> None:
@@ -161,17 +171,17 @@ class SlotMemory:
         if isinstance(layout, BlockTable) or not self.maps_pages:
             return set()
         t = self.geometry.page_tokens
-        stride = -(-self.geometry.max_len // t) * t
         return {
-            (base // stride, vpage)
+            (base // self.range_tokens, vpage)
             for base, length in zip(layout.base.tolist(), layout.lengths.tolist(), strict=True)
-            for vpage in range(base % stride // t, -(-(base % stride + length) // t))
+            for vpage in range(min(-(-length // t), self.range_pages))
         }
 
     def resolve(self, layout: Layout) -> list[IntArray]:
         """Return the physical slot of each position of each row, as a kernel would find it.
 
-        Virtual range number r begins at r * ceil(max_len / page_tokens) pages.
+        Virtual range number r begins at r * range_tokens, and its tail at r * tail_tokens behind
+        the slots of all page-groups.
         """
         t = self.geometry.page_tokens
         positions = [np.arange(n) for n in layout.lengths.tolist()]
@@ -181,20 +191,20 @@ class SlotMemory:
         bases = layout.base.tolist()
         if not self.maps_pages:
             return [base + p for base, p in zip(bases, positions, strict=True)]
-        stride = -(-self.geometry.max_len // t) * t
-        return [
-            self._translate(base // stride, base % stride + p)
-            for base, p in zip(bases, positions, strict=True)
-        ]
+        return [self._translate(base, len(p)) for base, p in zip(bases, positions, strict=True)]
 
-    def _translate(self, vrange: int, virtual: IntArray) -> IntArray:
-        t = self.geometry.page_tokens
+    def _translate(self, base: int, length: int) -> IntArray:
+        t, (vrange, offset) = self.geometry.page_tokens, divmod(base, self.range_tokens)
+        require(offset == 0, "addressing", f"slot {base} is not where a virtual range begins")
+        whole = min(length, self.range_pages * t)
         pages = []
-        for vpage in range(-(-len(virtual) // t)):
+        for vpage in range(-(-whole // t)):
             page = self.mapped.get((vrange, vpage))
             require(page is not None, "mapping", f"{(vrange, vpage)} is in use but not mapped")
             pages.append(page)
-        return np.array(pages, dtype=np.int64)[virtual // t] * t + virtual % t
+        at, first = np.arange(whole), self.first_tail + vrange * self.tail_tokens
+        slots = np.array(pages, dtype=np.int64)[at // t] * t + at % t
+        return np.concatenate([slots, first + np.arange(length - whole)])
 
 
 def _each(starts: IntArray, counts: IntArray) -> IntArray:

@@ -180,8 +180,8 @@ class Trial(Steps):
             self.tokens[row], self.finals[row] = saved.tokens[i], saved.finals[i]
             self.group_of[row], self.known[row] = saved.groups[i], saved.known[i]
         if not alone and max(map(len, saved.tokens)) < self.geometry.max_len:
-            stuck = self.allocator.headroom(rows) == 0
-            require(not stuck, "swaps", "what was resumed beside others cannot grow by one slot")
+            text = "what was resumed beside others cannot grow by one slot"
+            require(checks.can_grow_soon(self.allocator, rows), "swaps", text)
         self._settle()
         return True
 
@@ -206,7 +206,8 @@ class Trial(Steps):
 
         Whenever nobody lives, nothing may be active.
         """
-        self.release(self.live)
+        if len(self.tokens):
+            self.release(self.live)
         for ticket, saved in list(self.tickets.items()):
             if self.resume(np.arange(len(saved.tokens)), ticket):
                 self.release(self.live)
