@@ -24,8 +24,8 @@ class PagedBase(Trusting, Paged):
 
 
 class VirtualBase(Trusting, Virtual):
-    def __init__(self, geometry):
-        super().__init__(geometry, page_size="64KiB")
+    def __init__(self, geometry, **knobs):
+        super().__init__(geometry, page_size="64KiB", **knobs)
 
 
 class ContiguousBase(Trusting, Contiguous):
