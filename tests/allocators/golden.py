@@ -45,7 +45,7 @@ def count(allocator):
             return False
         counts[what] += 1
         counts["copied_slots"] += int(grant.copies[:, 2].sum())
-        for kind in ("copies", "maps", "unmaps", "ahead_maps"):
+        for kind in ("copies", "maps", "unmaps"):
             counts[kind] += len(getattr(grant, kind))
         return True
 

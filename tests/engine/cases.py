@@ -27,7 +27,7 @@ MODES = {
 
 def allocators(pool=POOL):
     """Return a maker for each allocator."""
-    plain = {"deferred": False, "eager": False, "background": False}
+    plain = {"deferred": False, "background": False}
     return {
         **{f"contiguous_{r}": lambda r=r: Contiguous(pool, reservation=r)
            for r in ("max", "pow2", "oracle", "grow")},

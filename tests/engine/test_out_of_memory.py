@@ -94,7 +94,7 @@ def test_a_pool_that_just_holds_two_lives_serves_many_in_turn():
     for make_allocator in (
         lambda pool: Paged(pool, block_size=4),
         lambda pool: Contiguous(pool, reservation="grow"),
-        lambda pool: Virtual(pool, page_size="64KiB", reclaim_free=1.0),
+        lambda pool: Virtual(pool, page_size="64KiB", rules="paper", reclaim_free=1.0),
     ):
         pool = replace(POOL, capacity_tokens=128, max_len=64)
         log = run(make_allocator(pool), table([10] * 12, [50] * 12), MODES["greedy"], Bounded(9000))

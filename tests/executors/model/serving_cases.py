@@ -95,7 +95,7 @@ class Watcher:
         for grant in step.plan.all_grants:
             seen.copies += len(grant.copies)
             seen.swaps += len(grant.swaps_out) + len(grant.swaps_in)
-            seen.maps += len(grant.maps) + len(grant.ahead_maps)
+            seen.maps += len(grant.maps)
         seen.hits += step.plan.hit_tokens
         seen.grants.append([plain(grant) for grant in step.plan.all_grants])
         for group in step.running.groups.values():
@@ -107,7 +107,7 @@ class Watcher:
 
 def plain(grant):
     """Return a grant as something that `==` compares."""
-    arrays = ("copies", "maps", "unmaps", "ahead_maps", "swaps_out", "swaps_in")
+    arrays = ("copies", "maps", "unmaps", "swaps_out", "swaps_in")
     return (grant.cached_tokens, *(getattr(grant, name).tolist() for name in arrays))
 
 

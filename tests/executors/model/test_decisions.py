@@ -147,7 +147,7 @@ def test_the_last_maps_in_the_background_are_counted_too(monkeypatch):
     on_time = memory.driver.map
 
     def slow(*args):
-        if threading.current_thread().name.startswith("map-ahead"):
+        if threading.current_thread().name.startswith("map-beside"):
             time.sleep(0.02)
         on_time(*args)
 

@@ -37,7 +37,7 @@ TIGHT = {
     "virtual_hash": lambda host: virtual(
         TIGHT_TOKENS + 64, host, layout="sliced", prefix_index="hash"),
     "virtual_copy": lambda host: virtual(
-        host=host, layout="sliced", sharing="copy", deferred=False, eager=False, background=False),
+        host=host, layout="sliced", sharing="copy", deferred=False, background=False),
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ ALLOCATORS = {
     "contiguous-grow": lambda: Contiguous(tiny(), reservation="grow", placement="first_fit"),
     "virtual-alias": lambda: Virtual(small(), page_size="64KiB"),
     "virtual-plain": lambda: Virtual(
-        small(), page_size="64KiB", deferred=False, eager=False, background=False
+        small(), page_size="64KiB", deferred=False, background=False
     ),
     "virtual-rest": lambda: Virtual(geometry(11), page_size="64KiB"),
     "virtual-sliced": lambda: Virtual(

@@ -29,7 +29,7 @@ FAMILIES = {
     "virtual_plain": {
         "of": Virtual,
         "page_size": "64KiB",
-        **{"deferred": False, "eager": False, "background": False},
+        **{"deferred": False, "background": False},
     },
 }
 

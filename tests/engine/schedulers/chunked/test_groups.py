@@ -187,7 +187,7 @@ def test_a_group_that_can_never_fit_is_named(of):
     [
         (lambda: small(Contiguous, reservation="oracle"), 0),
         (lambda: small(Paged, block_size=8), 16),
-        (lambda: small(Virtual, page_size="64KiB", background=False, eager=False), 16),
+        (lambda: small(Virtual, page_size="64KiB", background=False), 16),
         (lambda: small(Virtual, page_size="64KiB", background=False, sharing="copy"), 0),
     ],
 )

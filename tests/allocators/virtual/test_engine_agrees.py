@@ -1,0 +1,135 @@
+"""Our engine on `Virtual` against the slow scheduler on the slow manager, step by step."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from harness.engine.config import EngineSpec, SamplingSpec
+from harness.engine.engine import Engine
+from tests.allocators.virtual.replay import virtual
+from tests.allocators.virtual.slow_manager import Shape, SlowManager
+from tests.allocators.virtual.slow_scheduler import CarefulScheduler, Request
+from tests.allocators.virtual.step_logs import runs
+from tests.engine.cases import Metronome, table
+
+KIB = 1 << 10
+#: (fields of the shape, groups in the pool): few tokens a group, and pools that hold few sequences
+SMALL = [
+    (Shape(2, 8, 512, 64, 8, 64 * KIB), 20),
+    (Shape(3, 5, 512, 60, 12, 64 * KIB), 24),
+    (Shape(2, 8, 256, 90, 16, 64 * KIB, True), 30),
+    (Shape(1, 10, 512, 63, 6, 128 * KIB), 9),
+    (Shape(2, 7, 640, 100, 10, 256 * KIB), 150),
+]
+
+
+class Diary:
+    """An observer that writes a log of the engine's own; steps run in one go have one line."""
+
+    def __init__(self):
+        self.lines = []
+
+    def on_step(self, step):
+        plan, allocator, rows = step.plan, step.allocator, step.running.rows
+        lengths = np.zeros(allocator.geometry.max_seqs, dtype=np.int64)
+        lengths[allocator.range_of[rows]] = allocator.length[rows]
+        self.lines.append({
+            "step": step.first + step.steps,
+            "kind": "prefill" if plan.prefills else "decode",
+            "admitted": [prefill.group.index for prefill in plan.prefills],
+            "preempted": [group.index for group in plan.preempted],
+            "slot_lengths": lengths.tolist(),
+            "mapped": allocator.pages.count.tolist(),
+            "free": len(allocator.pages.free),
+            "map_critical": sum(len(grant.maps) for grant in plan.blocking_grants),
+            "unmap_critical": sum(len(grant.unmaps) for grant in plan.blocking_grants),
+            "map_background": len(plan.beside.maps),
+            "unmap_background": len(plan.beside.unmaps),
+        })  # fmt: skip
+
+
+def assert_engine_agrees(shape, groups, prompts, outputs, *, background, deferred, skip_ahead):
+    """Run both to the end, compare every line, and return those of the slow scheduler."""
+    allocator = virtual(shape, groups, background=background, deferred=deferred)
+    diary = Diary()
+    spec = EngineSpec(
+        max_num_seqs=shape.slots, max_num_batched_tokens=sys.maxsize, skip_ahead=skip_ahead
+    )
+    Engine(
+        allocator, table(prompts, outputs), SamplingSpec("greedy"), spec, Metronome(), seed=0,
+        observers=[diary],
+    ).run("test").check()  # fmt: skip
+
+    waiting = [Request(i, p, o) for i, (p, o) in enumerate(zip(prompts, outputs, strict=True))]
+    scheduler = CarefulScheduler(
+        SlowManager(shape, groups, deferred), waiting, int(0.01 * groups), background,
+        prefill_emits=True,
+    )  # fmt: skip
+    expected = []
+    for line in diary.lines:
+        while not expected or expected[-1]["step"] < line["step"]:
+            expected.append(scheduler.step())
+            assert not expected[-1]["oom"]
+            assert expected[-1]["step"] == line["step"] or _is_quiet(expected[-1]), expected[-1]
+        wrong = {
+            name: (found, expected[-1][name]) for name, found in line.items()
+            if found != expected[-1][name]
+        }  # fmt: skip
+        assert not wrong, f"step {line['step']}: (engine, slow scheduler) {wrong}"
+    assert scheduler.done
+    return expected
+
+
+def _is_quiet(line):
+    """Say whether nothing but growth happens, as in all but the last of steps run in one go."""
+    counts = ("map_critical", "unmap_critical", "map_background", "unmap_background")
+    return not (line["admitted"] or line["preempted"] or any(line[name] for name in counts))
+
+
+def happened(lines):
+    """Return what the rules did over a run, in groups and sequences."""
+    counts = ("map_critical", "unmap_critical", "map_background", "unmap_background")
+    totals = {name: sum(line[name] for line in lines) for name in counts}
+    return {**totals, "preempted": sum(len(line["preempted"]) for line in lines)}
+
+
+THREADS = [(True, True), (True, False), (False, False)]
+
+
+@pytest.mark.parametrize("skip_ahead", [False, True])
+@pytest.mark.parametrize(("background", "deferred"), THREADS)
+@pytest.mark.parametrize("groups", [150, 75])
+def test_the_engine_admits_and_preempts_as_the_recorded_manager_would(
+    shared_file, groups, background, deferred, skip_ahead
+):
+    shared_file("vattention_steps/requests.csv")
+    run = next(run for run in runs() if run.entry["pool_groups"] == groups)
+    _, prompts, outputs = zip(*run.requests(), strict=True)
+    lines = assert_engine_agrees(
+        run.shape, groups, prompts, outputs,
+        background=background, deferred=deferred, skip_ahead=skip_ahead,
+    )  # fmt: skip
+    totals = happened(lines)
+    assert totals["map_critical"]
+    assert bool(totals["preempted"]) == (groups == 75)
+    assert bool(totals["map_background"]) == background
+
+
+@pytest.mark.parametrize("skip_ahead", [False, True])
+@pytest.mark.parametrize(("background", "deferred"), THREADS)
+@pytest.mark.parametrize(("shape", "groups"), SMALL)
+def test_the_engine_agrees_on_random_requests(shape, groups, background, deferred, skip_ahead):
+    preempted = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        # The whole of each fits into the pool alone, and into the buffer of a slot.
+        most = min(shape.max_len, (groups - 1) * shape.group_tokens)
+        prompts = np.minimum(1 + rng.geometric(4 / most, 60), most // 2)
+        outputs = np.minimum(rng.geometric(4 / most, 60), most - prompts)
+        lines = assert_engine_agrees(
+            shape, groups, prompts.tolist(), outputs.tolist(),
+            background=background, deferred=deferred, skip_ahead=skip_ahead,
+        )  # fmt: skip
+        preempted += happened(lines)["preempted"]
+    assert preempted or groups > 100
