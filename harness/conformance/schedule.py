@@ -171,6 +171,16 @@ def resume(trial: Trial, draw: Draw) -> None:
             trial.resume(np.array(rows, dtype=np.int64), ticket)
 
 
+def fill(trial: Trial, draw: Draw) -> None:
+    """Admit long prompts, one after the other, until that is refused."""
+    limit = trial.geometry.max_len
+    for row in trial.idle:
+        tokens = draw(max(1, limit // 2), max(1, limit - 1))
+        demand = Demand(tokens, limit - tokens + 1)
+        if not trial.admit(np.array([row]), Prompt(tokens), demand):
+            break
+
+
 def burst(trial: Trial, draw: Draw) -> None:
     """Several calls, planned as one step."""
     with trial.step():
@@ -180,8 +190,8 @@ def burst(trial: Trial, draw: Draw) -> None:
 
 #: what a burst is made of; some of it comes oftener
 PLANNED = (
-    admit, admit, admit, grow, grow, grow, release, preempt, fork, reassign, truncate, suspend,
-    resume, probe,
+    admit, admit, admit, fill, grow, grow, grow, release, release, preempt, fork, reassign,
+    truncate, suspend, resume, probe,
 )  # fmt: skip
 OPERATIONS: dict[str, Callable[[Trial, Draw], None]] = {
     f.__name__: f
@@ -192,6 +202,6 @@ OPERATIONS: dict[str, Callable[[Trial, Draw], None]] = {
 }  # fmt: skip
 #: how often the seeded schedule takes each operation; admissions outweigh releases: pressure
 WEIGHTS = {
-    "admit": 6, "visit": 6, "grow": 8, "burst": 6, "probe": 2, "fork": 2, "reassign": 3,
+    "admit": 6, "visit": 6, "grow": 8, "burst": 8, "probe": 2, "fork": 2, "reassign": 3,
     "truncate": 1, "release": 2, "preempt": 1, "suspend": 6, "resume": 6,
 }  # fmt: skip
