@@ -202,6 +202,6 @@ OPERATIONS: dict[str, Callable[[Trial, Draw], None]] = {
 }  # fmt: skip
 #: how often the seeded schedule takes each operation; admissions outweigh releases: pressure
 WEIGHTS = {
-    "admit": 6, "visit": 6, "grow": 8, "burst": 8, "probe": 2, "fork": 2, "reassign": 3,
+    "admit": 6, "visit": 8, "grow": 8, "burst": 8, "probe": 2, "fork": 2, "reassign": 3,
     "truncate": 1, "release": 2, "preempt": 1, "suspend": 6, "resume": 6,
 }  # fmt: skip
