@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from allocators.base import Demand, Prompt
-from harness.conformance import drive, trial
+from harness.conformance import drive, steps, trial
 from kernels.memory.host_space import HostSpace
 from tests.kernels.memory.cases import ALLOCATORS, RealMemory
 
@@ -28,7 +28,7 @@ MODES = [(name, {}) for name in ALLOCATORS if name not in APART] + [
 @pytest.fixture
 def real_memory(monkeypatch):
     """Let a trial use real memory; close whatever it opened."""
-    monkeypatch.setattr(trial, "SlotMemory", RealMemory)
+    monkeypatch.setattr(steps, "SlotMemory", RealMemory)
     monkeypatch.setattr(RealMemory, "made", [])
     yield RealMemory
     for backing in RealMemory.made:
