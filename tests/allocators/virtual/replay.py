@@ -4,7 +4,7 @@ Only the public protocol is called; what is reported comes from the allocator's 
 a table of its own here, and is then held against what the allocator says of itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,19 +13,33 @@ import numpy as np
 from allocators.base import Demand, Geometry, Grant, IntArray, Prompt
 from allocators.virtual import PAGE_BYTES, Virtual
 from tests.allocators.virtual.slow_manager import Shape, Work
-from tests.allocators.virtual.step_logs import Run
+from tests.allocators.virtual.step_logs import Setup
 
 PAGE_SIZES = {size: name for name, size in PAGE_BYTES.items()}
 
 
-def virtual(shape: Shape, groups: int, *, background: bool, deferred: bool) -> Virtual:
+class Unhesitating(Virtual):
+    """Grows whenever memory suffices, as where a scheduler counts on what is not released yet.
+
+    With late release the original's scheduler takes the groups of those that it has just
+    preempted for free, though they keep them over this iteration.  The protocol has no way to say
+    that, and by the rules growth would be refused.
+    """
+
+    def _may_grow(self, rows: IntArray, lengths: IntArray, n: int, copies: int) -> bool:
+        return int(self._more(lengths, n).sum()) <= self.available
+
+
+def virtual(
+    shape: Shape, groups: int, *, background: bool, deferred: bool, kind: type[Virtual] = Virtual
+) -> Virtual:
     """Build the allocator for a pool of so many page-groups, under the original's rules."""
     geometry = Geometry(
         capacity_tokens=1, max_seqs=shape.slots, max_len=shape.max_len, layers=shape.layers,
         kv_heads=shape.kv_heads, head_dim=shape.head_dim,
     )  # fmt: skip
     pool_bytes = groups * shape.group_pages * shape.page_bytes
-    return Virtual(
+    return kind(
         replace(geometry, capacity_tokens=-(-pool_bytes // geometry.bytes_per_token)),
         rules="vattention",
         page_size=PAGE_SIZES[shape.page_bytes],
@@ -72,26 +86,27 @@ class Memory:
 class Replay:
     """One run; `lines` repeats it and yields the same fields as the log."""
 
-    def __init__(self, run: Run) -> None:
-        self._run, self._shape = run, run.shape
+    def __init__(self, setup: Setup, log: Iterable[dict[str, Any]]) -> None:
+        self._setup, self._shape, self._log = setup, setup.shape, log
         # The original's synchronous step always unmaps what is idle, whatever it was told.
         self._allocator = virtual(
-            run.shape,
-            run.entry["pool_groups"],
-            background=run.background,
-            deferred=run.background and run.entry["deferred"],
+            setup.shape,
+            setup.groups,
+            background=setup.background,
+            deferred=setup.background and setup.deferred,
+            kind=Unhesitating if setup.late_release else Virtual,
         )
         self._memory = Memory(self._allocator)
-        self._demands = {id: Demand(prompt, output) for id, prompt, output in run.requests()}
+        self._demands = {id: Demand(prompt, output) for id, prompt, output in setup.requests}
         #: prompt and generated tokens of each request
-        self._tokens = {id: prompt for id, prompt, _ in run.requests()}
-        self._idle_rows = list(range(run.shape.slots))
+        self._tokens = {id: prompt for id, prompt, _ in setup.requests}
+        self._idle_rows = list(range(setup.shape.slots))
         self._row: dict[int, int] = {}  # request -> row
         self._leaving: list[int] = []  # preempted, but released an iteration later
         self._critical, self._background = Work(), Work()
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        for theirs in self._run.lines():
+        for theirs in self._log:
             yield self._step(theirs)
 
     def _step(self, theirs: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +160,7 @@ class Replay:
         """Preempt and admit as the log does; a late release comes with the next iteration."""
         self._preempt(self._leaving)
         self._leaving = list(theirs["preempted"])
-        if not self._run.late_release:
+        if not self._setup.late_release:
             self._preempt(self._leaving)
             self._leaving = []
         for request in theirs["admitted"]:

@@ -61,7 +61,7 @@ class SlowScheduler:
         admitted = self._admit(free_seen)
         preempted = [] if admitted else self._make_room(free_seen)
         preempted_ids = [request.id for request in preempted]
-        if not admitted and not self.running and not preempted:
+        if not (admitted or self.running or preempted or self.leaving):
             raise RuntimeError(f"request {self.waiting[0].id} will never be admitted")
         self._free_slots(self.leaving)
         self.leaving = preempted if self.late_release else []

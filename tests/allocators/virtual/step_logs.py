@@ -8,8 +8,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.allocators.virtual.slow_manager import Shape
+from tests.allocators.virtual.slow_manager import Shape, SlowManager
+from tests.allocators.virtual.slow_scheduler import Request, SlowScheduler
 from tests.places import SHARED_DATA
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run is made from; `requests` are (id, prompt tokens, output tokens) in order of id.
+
+    `background`: the asynchronous step.  `late_release`: a preempted request keeps its slot for
+    one iteration more.
+    """
+
+    shape: Shape
+    groups: int
+    background: bool
+    deferred: bool
+    late_release: bool
+    requests: list[tuple[int, int, int]]
+
+    @property
+    def watermark(self) -> int:
+        return int(0.01 * self.groups)
+
+    def modelled(
+        self,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the lines that the slow model makes of it."""
+        model = SlowScheduler(
+            SlowManager(self.shape, self.groups, self.deferred),
+            [Request(*request) for request in self.requests],
+            self.watermark,
+            self.background,
+            self.late_release,
+        )
+        while not model.done:
+            yield model.step()
 
 
 @dataclass(frozen=True)
@@ -24,27 +59,21 @@ class Run:
         return f"{self.entry['set']}-{self.entry['run']}"
 
     @property
-    def shape(self) -> Shape:
+    def setup(self) -> Setup:
         e = self.entry
-        return Shape(
+        shape = Shape(
             e["layers"], e["kv_heads"], e["head_dim"], e["max_len"], e["batch"], e["page"],
             e["megacache"],
         )  # fmt: skip
-
-    @property
-    def background(self) -> bool:
-        return self.entry["mode"] == "async"
-
-    @property
-    def late_release(self) -> bool:
-        return self.entry["release"] != "same"
+        groups = shape.groups(e["pool_bytes"])
+        late = e["release"] != "same"
+        return Setup(shape, groups, e["mode"] == "async", e["deferred"], late, self._requests())
 
     def lines(self) -> Iterator[dict[str, Any]]:
         with gzip.open(self.folder / f"{self.entry['run']}.jsonl.gz", "rt") as lines:
             yield from map(json.loads, lines)
 
-    def requests(self) -> list[tuple[int, int, int]]:
-        """Return (id, prompt tokens, output tokens) of each, in order of id."""
+    def _requests(self) -> list[tuple[int, int, int]]:
         with (self.folder / "requests.csv").open(newline="") as table:
             rows = list(csv.DictReader(table))
         columns = ("id", "prompt_tokens", "output_tokens")

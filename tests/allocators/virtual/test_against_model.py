@@ -49,15 +49,29 @@ def machine(mode, totals):
             self.counts = Counter()
 
         # -- what happens ----------------------------------------------------------------------
+        @rule(data=st.data(), times=st.integers(1, 12))
+        def steps(self, data, times):
+            """Take steps; the first admits prompts if any fit, all others only grow."""
+            self._step(data.draw(st.lists(st.integers(1, 40), max_size=3)), data)
+            for _ in range(times - 1):
+                self._step([], data)
+
+        @precondition(lambda self: self.live)
         @rule(data=st.data())
-        def step(self, data):
+        def end(self, data):
+            """End some that live; what that does to memory is seen in the next step."""
+            places = data.draw(st.sets(st.integers(0, len(self.live) - 1), min_size=1))
+            self._end([self.live[at] for at in sorted(places)])
+
+        # -- parts of a step -------------------------------------------------------------------
+        def _step(self, prompts, data):
             """Admit prompts; if none fits, let all that live grow by a token."""
             self.slow.start_counting()
             self.critical, background = Work(), Work()
             assert self.fast.available == self.slow.available()
             self.lengths = list(self.slow.lengths)  # as the step will be told them
-            if not self._admit(data.draw(st.lists(st.integers(1, 40), max_size=3))):
-                self._grow(data.draw(st.sampled_from([0, 0, 0, 0, 1, 2])))
+            if not self._admit(prompts):
+                self._grow(data.draw(st.sampled_from([0] * 9 + [1, 2])))
             (self.slow.step_async if self.background else self.slow.step_sync)(self.lengths)
             before, beside = self.fast.begin_step()
             self.memory.execute(before, self.critical)
@@ -72,14 +86,6 @@ def machine(mode, totals):
             longest = [pair for pair in self.live if self.lengths[pair[1]] == self.shape.max_len]
             self._end(longest)
 
-        @precondition(lambda self: self.live)
-        @rule(data=st.data())
-        def end(self, data):
-            """End some that live; what that does to memory is seen in the next step."""
-            places = data.draw(st.sets(st.integers(0, len(self.live) - 1), min_size=1))
-            self._end([self.live[at] for at in sorted(places)])
-
-        # -- parts of a step -------------------------------------------------------------------
         def _admit(self, prompts):
             free, admitted = self.slow.available(), 0
             for tokens in prompts:

@@ -104,10 +104,10 @@ def test_the_engine_admits_and_preempts_as_the_recorded_manager_would(
     shared_file, groups, background, deferred, skip_ahead
 ):
     shared_file("vattention_steps/requests.csv")
-    run = next(run for run in runs() if run.entry["pool_groups"] == groups)
-    _, prompts, outputs = zip(*run.requests(), strict=True)
+    setup = next(run.setup for run in runs() if run.setup.groups == groups)
+    _, prompts, outputs = zip(*setup.requests, strict=True)
     lines = assert_engine_agrees(
-        run.shape, groups, prompts, outputs,
+        setup.shape, groups, prompts, outputs,
         background=background, deferred=deferred, skip_ahead=skip_ahead,
     )  # fmt: skip
     totals = happened(lines)
