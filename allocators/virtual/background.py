@@ -50,14 +50,14 @@ class CodeBackground(Background):
 
     def work(self) -> list[Grant]:
         ranges, free = self.ranges, self.ranges.pages.free
-        next_token = self.short(1)
-        due = int(next_token.sum())
+        due = int(self.short(1).sum())
         steps = [Grant(unmaps=ranges.reclaim(due))]
         if due > len(free):
             return steps  # it hopes that a request ends
-        at = np.flatnonzero(next_token)
-        steps.append(Grant(maps=ranges.extend(at, next_token[at])))
-        steps += self._further(due)
+        # What was mapped ahead and is reclaimed is missing again, and is mapped first come first.
+        lack = self.short(1)
+        steps += self._map(np.flatnonzero(lack).tolist(), lack)
+        steps += self._further(int(lack.sum()))
         surplus = [] if due or self.deferred else self._surplus().tolist()
         if surplus:
             last = surplus[-1]
@@ -69,18 +69,25 @@ class CodeBackground(Background):
 
         That it is enough is seen behind a range, so the first range of all is always served.
         """
-        ranges, steps = self.ranges, []
+        steps: list[Grant] = []
         if not self.short(CODE_LOOK_AHEAD_TOKENS).any():
             return []
         for tokens in range(2, CODE_LOOK_AHEAD_TOKENS + 1):
             lack = self.short(tokens)
             for vrange in [0] if ahead >= CODE_MOST_AHEAD else np.flatnonzero(lack).tolist():
-                if 0 < lack[vrange] <= len(ranges.pages.free):
-                    one = slice(vrange, vrange + 1)
-                    steps.append(Grant(maps=ranges.extend(np.array([vrange]), lack[one])))
+                steps += self._map([vrange], lack)
                 ahead += int(lack[vrange])
                 if ahead >= CODE_MOST_AHEAD:
                     return steps
+        return steps
+
+    def _map(self, ranges: list[int], lack: IntArray) -> list[Grant]:
+        """Map to each range what it lacks, if so much is free by then."""
+        steps = []
+        for vrange in ranges:
+            if 0 < lack[vrange] <= len(self.ranges.pages.free):
+                one = slice(vrange, vrange + 1)
+                steps.append(Grant(maps=self.ranges.extend(np.array([vrange]), lack[one])))
         return steps
 
     def _surplus(self) -> IntArray:
