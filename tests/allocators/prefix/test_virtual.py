@@ -196,16 +196,15 @@ def test_to_reclaim_unmaps_from_idle_ranges_only():
 def test_what_live_ranges_have_ahead_is_taken_last_and_idle_ones_keep_what_is_live_elsewhere():
     """Regression: an idle range's share of a live prefix was unmapped, which frees nothing."""
     real = pool(7, 4, background=False)
-    admit(real, 0, np.arange(16))
-    real.release(np.array([0]))
-    admit(real, 1, np.arange(9))  # two page-groups of the idle range and one more
-    admit(real, 2, np.arange(100, 108))
-    real.truncate(2, 4)
+    admit(real, 0, np.arange(100, 108))
+    admit(real, 1, np.arange(16))
+    real.release(np.array([1]))
+    admit(real, 2, np.arange(9))  # two page-groups of the idle range 1 and one more
+    real.truncate(0, 4)
     assert (real.balance(), real.available) == ((5, 2, 0), 3)
-    grant = real.grow(np.array([1]), 15)
-    ahead = int(real.range_of[2])
-    assert grant.unmaps[:, :2].tolist() == [[0, 3], [0, 2], [ahead, 1]]
-    assert real.pages.count[0] == 2
+    grant = real.grow(np.array([2]), 15)
+    assert grant.unmaps[:, :2].tolist() == [[1, 3], [1, 2], [0, 1]]
+    assert real.pages.count[1] == 2
     assert real.lookup(Prompt(16, np.arange(16))) == 8
 
 
