@@ -54,40 +54,32 @@ class CodeBackground(Background):
         steps = [Grant(unmaps=ranges.reclaim(due))]
         if due > len(free):
             return steps  # it hopes that a request ends
-        # What was mapped ahead and is reclaimed is missing again, and is mapped first come first.
-        lack = self.short(1)
-        steps += self._map(np.flatnonzero(lack).tolist(), lack)
-        steps += self._further(int(lack.sum()))
+        steps += self._ahead()
         surplus = [] if due or self.deferred else self._surplus().tolist()
         if surplus:
             last = surplus[-1]
             steps.append(Grant(unmaps=ranges.drop(last, int(ranges.pages.count[last]) - 1)))
         return steps
 
-    def _further(self, ahead: int) -> list[Grant]:
-        """Map for the tokens behind the next, range by range, until enough is mapped ahead.
+    def _ahead(self) -> list[Grant]:
+        """Map for the next token and then for those behind it, until enough is mapped ahead.
 
-        That it is enough is seen behind a range, so the first range of all is always served.
+        That it is enough is seen behind a range, so the first range of all is always served.  A
+        range that has just lost what it had for its next token wants that again, in its turn.
         """
-        steps: list[Grant] = []
+        ranges, steps, ahead = self.ranges, [], 0
         if not self.short(CODE_LOOK_AHEAD_TOKENS).any():
             return []
-        for tokens in range(2, CODE_LOOK_AHEAD_TOKENS + 1):
+        for tokens in range(1, CODE_LOOK_AHEAD_TOKENS + 1):
             lack = self.short(tokens)
-            for vrange in [0] if ahead >= CODE_MOST_AHEAD else np.flatnonzero(lack).tolist():
-                steps += self._map([vrange], lack)
+            enough = tokens > 1 and ahead >= CODE_MOST_AHEAD
+            for vrange in [0] if enough else np.flatnonzero(lack).tolist():
+                if 0 < lack[vrange] <= len(ranges.pages.free):
+                    one = slice(vrange, vrange + 1)
+                    steps.append(Grant(maps=ranges.extend(np.array([vrange]), lack[one])))
                 ahead += int(lack[vrange])
-                if ahead >= CODE_MOST_AHEAD:
+                if tokens > 1 and ahead >= CODE_MOST_AHEAD:
                     return steps
-        return steps
-
-    def _map(self, ranges: list[int], lack: IntArray) -> list[Grant]:
-        """Map to each range what it lacks, if so much is free by then."""
-        steps = []
-        for vrange in ranges:
-            if 0 < lack[vrange] <= len(self.ranges.pages.free):
-                one = slice(vrange, vrange + 1)
-                steps.append(Grant(maps=self.ranges.extend(np.array([vrange]), lack[one])))
         return steps
 
     def _surplus(self) -> IntArray:
