@@ -50,36 +50,35 @@ class CodeBackground(Background):
 
     def work(self) -> list[Grant]:
         ranges, free = self.ranges, self.ranges.pages.free
-        next_token = self.short(1)
-        due = int(next_token.sum())
+        due = int(self.short(1).sum())
         steps = [Grant(unmaps=ranges.reclaim(due))]
         if due > len(free):
             return steps  # it hopes that a request ends
-        at = np.flatnonzero(next_token)
-        steps.append(Grant(maps=ranges.extend(at, next_token[at])))
-        steps += self._further(due)
+        steps += self._ahead()
         surplus = [] if due or self.deferred else self._surplus().tolist()
         if surplus:
             last = surplus[-1]
             steps.append(Grant(unmaps=ranges.drop(last, int(ranges.pages.count[last]) - 1)))
         return steps
 
-    def _further(self, ahead: int) -> list[Grant]:
-        """Map for the tokens behind the next, range by range, until enough is mapped ahead.
+    def _ahead(self) -> list[Grant]:
+        """Map for the next token and then for those behind it, until enough is mapped ahead.
 
-        That it is enough is seen behind a range, so the first range of all is always served.
+        That it is enough is seen behind a range, so the first range of all is always served.  A
+        range that has just lost what it had for its next token wants that again, in its turn.
         """
-        ranges, steps = self.ranges, []
+        ranges, steps, ahead = self.ranges, [], 0
         if not self.short(CODE_LOOK_AHEAD_TOKENS).any():
             return []
-        for tokens in range(2, CODE_LOOK_AHEAD_TOKENS + 1):
+        for tokens in range(1, CODE_LOOK_AHEAD_TOKENS + 1):
             lack = self.short(tokens)
-            for vrange in [0] if ahead >= CODE_MOST_AHEAD else np.flatnonzero(lack).tolist():
+            enough = tokens > 1 and ahead >= CODE_MOST_AHEAD
+            for vrange in [0] if enough else np.flatnonzero(lack).tolist():
                 if 0 < lack[vrange] <= len(ranges.pages.free):
                     one = slice(vrange, vrange + 1)
                     steps.append(Grant(maps=ranges.extend(np.array([vrange]), lack[one])))
                 ahead += int(lack[vrange])
-                if ahead >= CODE_MOST_AHEAD:
+                if tokens > 1 and ahead >= CODE_MOST_AHEAD:
                     return steps
         return steps
 

@@ -185,7 +185,9 @@ class PrefixRanges(Ranges):
         unmaps = self.reclaim_idle(wanted)
         if wanted <= len(self.pages.free):
             return unmaps
-        return np.concatenate([unmaps, super().reclaim(wanted, lengths)])
+        # What idle ranges still have is live elsewhere: to unmap it would free nothing.
+        needed = np.where(self.length == 0, self.pages.count, self.needed(lengths))
+        return np.concatenate([unmaps, self._take_excess(needed, wanted)])
 
     def reclaim_idle(self, wanted: int) -> IntArray:
         """Unmap page-groups of idle ranges, longest idle first, until `wanted` are free.

@@ -28,6 +28,8 @@ def account(virtual: Virtual, rows: IntArray, finals: IntArray, steps: int) -> U
     )  # fmt: skip
     ranges, lengths = virtual.range_of[rows], virtual.length[rows]
     spare, later, _ = pages.slack(ranges, lengths, finals, steps, elastic=False)
+    if virtual.shape.tail_tokens:
+        later = later + _later_in_tails(virtual, ranges, lengths, finals, steps)
     idle = virtual.ranges.cached
     held = pages.num_pages - len(pages.free) - idle
     if len(rows) == np.count_nonzero(virtual.active):
@@ -52,3 +54,16 @@ def account(virtual: Virtual, rows: IntArray, finals: IntArray, steps: int) -> U
         logical_pages=flat + int(pages.count[virtual.range_of[virtual.active]].sum()),
         metadata_bytes=flat + tables_bytes * PAGE_TABLE_ENTRY_BYTES,
     )
+
+
+def _later_in_tails(
+    virtual: Virtual, ranges: IntArray, lengths: IntArray, finals: IntArray, steps: int
+) -> IntArray:
+    """Return the slots behind the page-groups' whole tokens that will yet be written, [steps].
+
+    They have memory from the moment a range has mapped all that it can.
+    """
+    whole = virtual.range_pages * virtual.geometry.page_tokens
+    past = lengths - np.arange(steps - 1, -1, -1)[:, None]
+    mapped = virtual.pages.count[ranges] == virtual.range_pages
+    return (np.maximum(finals - np.maximum(past, whole), 0) * mapped).sum(axis=1)

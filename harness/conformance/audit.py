@@ -36,8 +36,8 @@ class Audit:
 
     `tokens[row]` are the values by position, `finals[row]` the length at which it will end and
     `group_of[row]` the number of its group; `tickets` are those that are swapped out.  `counts`
-    says what happened: grants, refusals, copies, maps, unmaps, hits, swaps; `history` lists the
-    calls.
+    says what happened: grants, refusals, copies, maps, unmaps, hits, swaps, bursts; `history` lists
+    the calls.  While `planning` a step is open, and places that are promised have no memory yet.
     """
 
     def __init__(self, make: Make, memory: Callable[[Allocator], SlotMemory]) -> None:
@@ -50,6 +50,7 @@ class Audit:
         self.group_of: dict[int, int] = {}
         self.tickets: dict[int, Suspended] = {}
         self.counts: Counter[str] = Counter()
+        self.planning = False
         self.history: list[tuple[str, tuple[object, ...], str]] = []
         self.verify()
 
@@ -101,8 +102,8 @@ class Audit:
         twin = _call(self.twin, method, args)
         if twin is None or not checks.equal_grants(grant, twin):
             raise Violation(
-                f"deterministic: a twin that saw the same grants answers {method} with {twin}, "
-                f"not {grant}"
+                f"deterministic: a twin that saw the same grants answers {method} with "
+                f"{checks.told(twin)}, not {checks.told(grant)}"
             )
         self._count(method, grant)
         return grant
@@ -119,7 +120,9 @@ class Audit:
 
     # -- checks ------------------------------------------------------------------------------
     def snapshot(self) -> tuple[object, ...]:
-        return checks.snapshot(self.allocator, self.live, self.final(self.live))
+        """Return what can be observed; no account is due of a step that is still planned."""
+        finals = self.final(self.live)
+        return checks.snapshot(self.allocator, self.live, finals, accounts=not self.planning)
 
     def verify(self) -> None:
         """Check every invariant that can be seen from outside, then the policy's own."""

@@ -8,21 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from allocators.base import Allocator, Grant, IntArray, Usage
-from harness.conformance.memory import SlotMemory, require
+from allocators.base import Allocator, Grant, IntArray, StepGrants, Usage
+from harness.conformance.memory import Place, SlotMemory, require
 
 CATEGORIES = ("token", "reserved", "internal", "round_up", "cached", "free")
 NOBODY: IntArray = np.empty(0, dtype=np.int64)
 
 
-def snapshot(allocator: Allocator, rows: IntArray, finals: IntArray) -> tuple[Any, ...]:
+def snapshot(
+    allocator: Allocator, rows: IntArray, finals: IntArray, accounts: bool = True
+) -> tuple[Any, ...]:
     """Everything about the state that can be observed, as a value to compare."""
     return (
         allocator.length.tolist(),
         allocator.active.tolist(),
         [allocator.addresses(row).tolist() for row in rows.tolist()],
         allocator.balance(),
-        usage_by_step(allocator.usage(rows, finals)),
+        usage_by_step(allocator.usage(rows, finals)) if accounts else None,
         allocator.headroom(rows) if len(rows) else None,
     )
 
@@ -35,6 +37,16 @@ def usage_by_step(usage: Usage) -> list[tuple[int, ...]]:
 
 def equal_grants(a: Grant, b: Grant) -> bool:
     return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+
+
+def told(grant: Grant | None) -> str:
+    """Return what is in a grant, in one line."""
+    if grant is None:
+        return "None"
+    found = ((f.name, np.asarray(getattr(grant, f.name))) for f in fields(grant))
+    return (
+        ", ".join(f"{name} {value.tolist()}" for name, value in found if value.any()) or "nothing"
+    )
 
 
 def conservation(allocator: Allocator, capacity: int, memory: SlotMemory) -> None:
@@ -99,10 +111,22 @@ def headroom_is_exact(allocator: Allocator, rows: IntArray) -> None:
         require(not granted(headroom + 1), "headroom", f"{headroom + 1} is granted, not promised")
 
 
+def can_grow_soon(allocator: Allocator, rows: IntArray) -> bool:
+    """Say whether they can grow by a slot: now, or in the next step if others grew in this one."""
+    if allocator.headroom(rows):
+        return True
+    later = copy.deepcopy(allocator)
+    later.begin_step()
+    return later.headroom(rows) > 0
+
+
 def quiet_steps_are_honest(
     allocator: Allocator, rows: IntArray, finals: IntArray, at_most: int
 ) -> None:
-    """Quiet steps taken at once need no operation, and end and account as taken one by one."""
+    """Quiet steps taken at once need no operation, and end and account as taken one by one.
+
+    Nor do their `begin_step`, the first of which may end a step that has been planned in part.
+    """
     most = min(at_most, allocator.geometry.max_len - int(allocator.length[rows].max()))
     steps = allocator.quiet_steps(rows, most)
     require(0 <= steps <= most, "quiet steps", f"{steps} is not from 0 to {most}")
@@ -110,16 +134,48 @@ def quiet_steps_are_honest(
         return
     finals = np.maximum(finals, allocator.length[rows] + steps)
     at_once, single = copy.deepcopy(allocator), copy.deepcopy(allocator)
-    grant = at_once.grow(rows.copy(), steps)
-    require(grant is not None and grant.is_empty, "quiet steps", f"{steps} at once give {grant}")
+    _grows_quietly(at_once, rows, steps, f"{steps} at once")
     accounts = usage_by_step(at_once.usage(rows, finals, steps))
     require(len(accounts) == steps, "usage", f"{len(accounts)} rows for {steps} steps")
     for step, account in enumerate(accounts):
-        grant = single.grow(rows.copy(), 1)
-        quiet = grant is not None and grant.is_empty
-        require(quiet, "quiet steps", f"step {step + 1} of {steps} gives {grant}")
+        _grows_quietly(single, rows, 1, f"step {step + 1} of {steps}")
         alone = usage_by_step(single.usage(rows, finals))[0]
         require(alone == account, "usage", f"step {step + 1} of {steps}: {account}, alone {alone}")
     live = np.flatnonzero(allocator.active)
     after = [snapshot(a, live, np.maximum(a.length[live], 1)) for a in (at_once, single)]
     require(after[0] == after[1], "quiet steps", f"{steps} at once and one by one end differently")
+
+
+def _grows_quietly(allocator: Allocator, rows: IntArray, n: int, what: str) -> None:
+    grant = allocator.grow(rows.copy(), n)
+    require(
+        grant is not None and grant.is_empty, "quiet steps", f"{what}: grow gives {told(grant)}"
+    )
+    for when, grant in zip(StepGrants._fields, allocator.begin_step(), strict=True):
+        require(grant.is_empty, "quiet steps", f"{what}: {told(grant)} {when} it")
+
+
+def beside_is_apart(memory: SlotMemory, used: set[Place], beside: Grant) -> None:
+    """What a step uses is mapped when it computes, and stays so; `used` are places."""
+    unmapped = used.difference(memory.mapped)
+    for vrange, vpage, page in beside.maps.tolist():
+        late = (vrange, vpage) in unmapped
+        text = f"page-group {page} is mapped at {(vrange, vpage)} beside the step that uses it"
+        require(not late, "causal", text)
+    require(not unmapped, "mapping", f"{sorted(unmapped)} are in use but not mapped")
+    for vrange, vpage, page in beside.unmaps.tolist():
+        early = (vrange, vpage) in used
+        text = f"page-group {page} is unmapped at {(vrange, vpage)} beside the step that uses it"
+        require(not early, "causal", text)
+
+
+def beside_is_not_used_again(memory: SlotMemory, beside: Grant, alias: bool) -> None:
+    """No page-group is still to be unmapped that this step has mapped elsewhere and written.
+
+    Where nothing is aliased it may not even have been mapped.
+    """
+    for vrange, vpage, page in beside.unmaps.tolist():
+        elsewhere = memory.step_maps.get(page, set()) - {(vrange, vpage)}
+        again = elsewhere and (page in memory.step_writes or not alias)
+        text = f"page-group {page} is used again before it is unmapped at {(vrange, vpage)}"
+        require(not again, "causal", text)

@@ -62,6 +62,10 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
             require(granted, "headroom", f"{headroom} is promised and refused")
 
         @rule(data=st.data())
+        def burst(self, data: st.DataObject) -> None:
+            self._do("burst", data)
+
+        @rule(data=st.data())
         def probe(self, data: st.DataObject) -> None:
             self._do("probe", data)
 
@@ -80,6 +84,10 @@ def state_machine(make: Make, totals: Counter[str]) -> type[RuleBasedStateMachin
         @rule(data=st.data())
         def release(self, data: st.DataObject) -> None:
             self._do("release", data)
+
+        @rule(data=st.data())
+        def preempt(self, data: st.DataObject) -> None:
+            self._do("preempt", data)
 
         @precondition(lambda self: applies("suspend", self.trial))
         @rule(data=st.data())

@@ -7,13 +7,18 @@ if the slots it names already hold those values.
 
 Host memory is a second array, which only swaps write and read.  A page-group that is mapped
 nowhere after a grant's maps loses what it held.
+
+What goes on beside a step may be done at any time from `map_beside` to `wait`; here it comes last.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import Allocator, BlockTable, Grant, IntArray, Layout
+from allocators.base import EMPTY_GRANT, Allocator, BlockTable, Grant, IntArray, Layout
+
+#: a page of a virtual range: (virtual range, page-group of it)
+Place = tuple[int, int]
 
 
 class Violation(AssertionError):
@@ -26,14 +31,29 @@ def require(holds: bool, invariant: str, text: str) -> None:
 
 
 class SlotMemory:
-    """Values by physical slot, and the page table (virtual range, its page) -> page."""
+    """Values by physical slot, and the page table place -> page-group.
+
+    `step_maps` are the places that the present step has mapped page-groups at, `step_writes` the
+    page-groups that it has written.
+    """
 
     def __init__(self, allocator: Allocator) -> None:
         self.geometry = allocator.geometry
         self.maps_pages = allocator.pages_per_group > 0
-        self.values: IntArray = np.full(self.geometry.capacity_tokens, -1, dtype=np.int64)
+        self.range_pages, self.range_tokens = allocator.range_pages, allocator.range_tokens
+        # Where tokens run over page ends a range may have room for some behind its whole pages'.
+        whole_tokens = self.range_pages * self.geometry.page_tokens
+        self.tail_tokens = max(0, self.geometry.max_len - whole_tokens) if self.maps_pages else 0
+        self.first_tail = sum(allocator.balance()) * self.geometry.page_tokens
+        self.num_slots = self.geometry.capacity_tokens
+        if self.tail_tokens:
+            self.num_slots = self.first_tail + self.geometry.max_seqs * self.tail_tokens
+        self.values: IntArray = np.full(self.num_slots, -1, dtype=np.int64)
         self.host: IntArray = np.full(self.geometry.host_tokens, -1, dtype=np.int64)
-        self.mapped: dict[tuple[int, int], int] = {}
+        self.mapped: dict[Place, int] = {}
+        self.step_maps: dict[int, set[Place]] = {}
+        self.step_writes: set[int] = set()
+        self._beside = EMPTY_GRANT
         self._next_value = 0
         self._prefixes: dict[tuple[int, ...], int] = {}
 
@@ -52,10 +72,15 @@ class SlotMemory:
 
     def write(self, slots: IntArray, values: IntArray) -> None:
         self.check_slots(slots)
+        self._set(slots, values)
+
+    def _set(self, slots: IntArray, values: IntArray) -> None:
         self.values[slots] = values
+        if self.maps_pages:
+            self.step_writes.update((slots // self.geometry.page_tokens).tolist())
 
     def check_slots(self, slots: IntArray) -> None:
-        inside = bool(((slots >= 0) & (slots < self.geometry.capacity_tokens)).all())
+        inside = bool(((slots >= 0) & (slots < self.num_slots)).all())
         require(inside, "addressing", f"slots outside the pool: {slots.tolist()}")
 
     # -- grants ------------------------------------------------------------------------------
@@ -69,7 +94,20 @@ class SlotMemory:
         self._lose(grant)
         device, host = self._swapped(grant.swaps_in, "swap in")
         require(len(np.unique(device)) == len(device), "swaps", "two swaps in write one slot")
-        self.values[device] = self.host[host]
+        self._set(device, self.host[host])
+
+    def map_beside(self, grant: Grant) -> None:
+        """Begin what a thread does while the step computes."""
+        self._beside = grant
+
+    def wait(self) -> None:
+        """Wait for it: the step is over."""
+        beside, self._beside = self._beside, EMPTY_GRANT
+        self._unmap(beside.unmaps)
+        self._map(beside.maps)
+        self._lose(beside)
+        self.step_maps.clear()
+        self.step_writes.clear()
 
     def _swapped(self, swaps: IntArray, what: str) -> tuple[IntArray, IntArray]:
         """Return the device slot and the host slot of each slot that is moved."""
@@ -95,6 +133,7 @@ class SlotMemory:
                 "mapping",
                 f"unmap of page {page} at {(vrange, vpage)}, where {held} is mapped",
             )
+            self.step_maps.get(page, set()).discard((vrange, vpage))
 
     def _lose(self, grant: Grant) -> None:
         """Forget the page-groups that are mapped nowhere now; one that only moves keeps its own."""
@@ -110,6 +149,7 @@ class SlotMemory:
                 (vrange, vpage) not in self.mapped, "mapping", f"{(vrange, vpage)} is mapped twice"
             )
             self.mapped[vrange, vpage] = page
+            self.step_maps.setdefault(page, set()).add((vrange, vpage))
         require(self.maps_pages or not len(maps), "mapping", "maps from a policy without pages")
 
     def copy(self, grant: Grant) -> None:
@@ -123,13 +163,25 @@ class SlotMemory:
         self.check_slots(written)
         once = len(np.unique(written)) == len(written)
         require(once, "copies", "two copies of one grant write the same slot")
-        self.values[written] = self.values[read]
+        self._set(written, self.values[read])
 
     # -- addresses ---------------------------------------------------------------------------
+    def places(self, layout: Layout) -> set[Place]:
+        """Return the places that these rows use; none where nothing is mapped."""
+        if isinstance(layout, BlockTable) or not self.maps_pages:
+            return set()
+        t = self.geometry.page_tokens
+        return {
+            (base // self.range_tokens, vpage)
+            for base, length in zip(layout.base.tolist(), layout.lengths.tolist(), strict=True)
+            for vpage in range(min(-(-length // t), self.range_pages))
+        }
+
     def resolve(self, layout: Layout) -> list[IntArray]:
         """Return the physical slot of each position of each row, as a kernel would find it.
 
-        Virtual range number r begins at r * ceil(max_len / page_tokens) pages.
+        Virtual range number r begins at r * range_tokens, and its tail at r * tail_tokens behind
+        the slots of all page-groups.
         """
         t = self.geometry.page_tokens
         positions = [np.arange(n) for n in layout.lengths.tolist()]
@@ -139,20 +191,20 @@ class SlotMemory:
         bases = layout.base.tolist()
         if not self.maps_pages:
             return [base + p for base, p in zip(bases, positions, strict=True)]
-        stride = -(-self.geometry.max_len // t) * t
-        return [
-            self._translate(base // stride, base % stride + p)
-            for base, p in zip(bases, positions, strict=True)
-        ]
+        return [self._translate(base, len(p)) for base, p in zip(bases, positions, strict=True)]
 
-    def _translate(self, vrange: int, virtual: IntArray) -> IntArray:
-        t = self.geometry.page_tokens
+    def _translate(self, base: int, length: int) -> IntArray:
+        t, (vrange, offset) = self.geometry.page_tokens, divmod(base, self.range_tokens)
+        require(offset == 0, "addressing", f"slot {base} is not where a virtual range begins")
+        whole = min(length, self.range_pages * t)
         pages = []
-        for vpage in range(-(-len(virtual) // t)):
+        for vpage in range(-(-whole // t)):
             page = self.mapped.get((vrange, vpage))
             require(page is not None, "mapping", f"{(vrange, vpage)} is in use but not mapped")
             pages.append(page)
-        return np.array(pages, dtype=np.int64)[virtual // t] * t + virtual % t
+        at, first = np.arange(whole), self.first_tail + vrange * self.tail_tokens
+        slots = np.array(pages, dtype=np.int64)[at // t] * t + at % t
+        return np.concatenate([slots, first + np.arange(length - whole)])
 
 
 def _each(starts: IntArray, counts: IntArray) -> IntArray:

@@ -36,7 +36,7 @@ def drive(make: Make, seed: int, steps: int) -> Trial:
             OPERATIONS[list(weights)[rng.choice(len(odds), p=odds)]](trial, draw)
         trial.release_all()
     except Exception as error:
-        last = max(0, len(trial.history) - 8)
+        last = max(0, len(trial.history) - 16)
         error.add_note("\n".join([f"seed {seed}, calls from {last} on:", *trial.story(last)]))
         raise
     return trial
@@ -85,8 +85,8 @@ def visit(trial: Trial, draw: Draw) -> None:
 def _batch(trial: Trial, draw: Draw) -> IntArray:
     """All sequences that may still grow, or some of them; at times in another order."""
     limit = trial.geometry.max_len
-    rows = [s for s, tokens in trial.tokens.items() if len(tokens) < limit]
-    if draw(0, 2) == 0:
+    rows = [s for s in trial.untouched.tolist() if len(trial.tokens[s]) < limit]
+    if trial.planning or draw(0, 2) == 0:
         rows = [s for s in rows if draw(0, 1)]
     return np.array(rows[:: draw(0, 1) * 2 - 1], dtype=np.int64)
 
@@ -107,7 +107,7 @@ def probe(trial: Trial, draw: Draw) -> None:
 
 
 def fork(trial: Trial, draw: Draw) -> None:
-    idle, live = trial.idle, trial.live
+    idle, live = trial.idle, trial.untouched
     if idle and len(live):
         children = np.array(idle[: draw(1, min(3, len(idle)))], dtype=np.int64)
         trial.fork(int(live[draw(0, len(live) - 1)]), children)
@@ -116,8 +116,8 @@ def fork(trial: Trial, draw: Draw) -> None:
 def reassign(trial: Trial, draw: Draw) -> None:
     """A beam step of several groups: each row continues from one of its group as long as itself."""
     peers: dict[tuple[int, int], list[int]] = {}
-    for row, tokens in trial.tokens.items():
-        peers.setdefault((trial.group_of[row], len(tokens)), []).append(row)
+    for row in trial.untouched.tolist():
+        peers.setdefault((trial.group_of[row], len(trial.tokens[row])), []).append(row)
     rows, parents = [], []
     for members in peers.values():
         if draw(0, 3):
@@ -128,7 +128,7 @@ def reassign(trial: Trial, draw: Draw) -> None:
 
 
 def truncate(trial: Trial, draw: Draw) -> None:
-    rows = [s for s, tokens in trial.tokens.items() if len(tokens) > 1]
+    rows = [s for s in trial.untouched.tolist() if len(trial.tokens[s]) > 1]
     if rows:
         row = rows[draw(0, len(rows) - 1)]
         trial.truncate(row, draw(1, len(trial.tokens[row]) - 1))
@@ -136,20 +136,25 @@ def truncate(trial: Trial, draw: Draw) -> None:
 
 def _leaving(trial: Trial, draw: Draw) -> IntArray:
     """One group, or one sequence of it."""
-    live = trial.live
+    live = trial.untouched
     row = int(live[draw(0, len(live) - 1)])
     group = [s for s in live.tolist() if trial.group_of[s] == trial.group_of[row]]
     return np.array(group[:: draw(0, 1) * 2 - 1] if draw(0, 1) else [row])
 
 
 def release(trial: Trial, draw: Draw) -> None:
-    if len(trial.tokens):
+    if len(trial.untouched):
         trial.release(_leaving(trial, draw))
+
+
+def preempt(trial: Trial, draw: Draw) -> None:
+    if len(trial.untouched):
+        trial.preempt(_leaving(trial, draw))
 
 
 def suspend(trial: Trial, draw: Draw) -> None:
     """The ticket is one that was not used yet, or is not in use any more."""
-    if trial.swaps and len(trial.tokens):
+    if trial.swaps and len(trial.untouched):
         tickets = (TICKET_STEP * i for i in range(len(trial.tickets) + 1))
         ticket = next(number for number in tickets if number not in trial.tickets)
         trial.suspend(_leaving(trial, draw), ticket)
@@ -166,12 +171,37 @@ def resume(trial: Trial, draw: Draw) -> None:
             trial.resume(np.array(rows, dtype=np.int64), ticket)
 
 
+def fill(trial: Trial, draw: Draw) -> None:
+    """Admit long prompts, one after the other, until that is refused."""
+    limit = trial.geometry.max_len
+    for row in trial.idle:
+        tokens = draw(max(1, limit // 2), max(1, limit - 1))
+        demand = Demand(tokens, limit - tokens + 1)
+        if not trial.admit(np.array([row]), Prompt(tokens), demand):
+            break
+
+
+def burst(trial: Trial, draw: Draw) -> None:
+    """Several calls, planned as one step."""
+    with trial.step():
+        for _ in range(draw(2, 6)):
+            PLANNED[draw(0, len(PLANNED) - 1)](trial, draw)
+
+
+#: what a burst is made of; some of it comes oftener
+PLANNED = (
+    admit, admit, admit, fill, grow, grow, grow, release, release, preempt, fork, reassign,
+    truncate, suspend, resume, probe,
+)  # fmt: skip
 OPERATIONS: dict[str, Callable[[Trial, Draw], None]] = {
     f.__name__: f
-    for f in (admit, visit, grow, probe, fork, reassign, truncate, release, suspend, resume)
-}
+    for f in (
+        admit, visit, grow, burst, probe, fork, reassign, truncate, release, preempt, suspend,
+        resume,
+    )
+}  # fmt: skip
 #: how often the seeded schedule takes each operation; admissions outweigh releases: pressure
 WEIGHTS = {
-    "admit": 6, "visit": 6, "grow": 8, "probe": 2, "fork": 2, "reassign": 3, "truncate": 1,
-    "release": 3, "suspend": 4, "resume": 6,
+    "admit": 6, "visit": 8, "grow": 8, "burst": 8, "probe": 2, "fork": 2, "reassign": 3,
+    "truncate": 1, "release": 2, "preempt": 1, "suspend": 6, "resume": 6,
 }  # fmt: skip

@@ -1,13 +1,16 @@
-"""Drives one allocator, executes its grants on a model of memory and checks after each call."""
+"""Drives one allocator, executes its grants on a model of memory and checks after each step."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from allocators.base import Demand, Grant, IntArray, NeverFits, Prompt, Unsupported
+from allocators.base import Demand, IntArray, NeverFits, Prompt, Unsupported
 from harness.conformance import checks
-from harness.conformance.audit import Audit, Make, Suspended, text
-from harness.conformance.memory import SlotMemory, Violation, require
+from harness.conformance.audit import Make, Suspended, text
+from harness.conformance.memory import Violation, require
+from harness.conformance.steps import Steps, Writes
 
 __all__ = ["Make", "Trial", "Violation", "fits_when_empty"]
 
@@ -25,22 +28,24 @@ def fits_when_empty(make: Make, size: int, prompt: Prompt, demand: Demand) -> bo
     return True
 
 
-class Trial(Audit):
+class Trial(Steps):
     """One method for each call of the protocol; each says whether the call was granted.
 
-    `swaps` turns false when the policy says that it cannot swap.  `known[row]` are the values of
-    a lone sequence whose prompt's tokens go on beyond it, until it is forked or rolled back.
+    Outside `step` each call is a step of its own.  `swaps` turns false when the policy says that it
+    cannot swap.  `known[row]` are the values of a lone sequence whose prompt's tokens go on beyond
+    it, until it is forked or rolled back.
     """
 
     def __init__(self, make: Make) -> None:
-        super().__init__(make, SlotMemory)
+        super().__init__(make)
         self.swaps = True
         self.known: dict[int, IntArray] = {}
         self._groups = 0
 
     # -- operations --------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> bool:
-        """Admit a group; the prompt is written by `rows[0]`, then copied, then the rest follows."""
+        """Admit a group; `rows[0]` will write the prompt, copies and private tokens follow."""
+        self._check_untouched(rows)
         try:
             grant = self.ask("admit", rows, prompt, demand)
         except NeverFits:
@@ -52,47 +57,48 @@ class Trial(Audit):
             fits_empty = len(self.tokens) and fits_when_empty(self.make, len(rows), prompt, demand)
             require(bool(fits_empty), "never fits", f"{text(prompt)} x {len(rows)} never will")
             return False
-        n, ids = prompt.tokens, prompt.token_ids
+        n, ids, row = prompt.tokens, prompt.token_ids, int(rows[0])
+        hit = grant.cached_tokens
+        require(0 <= hit < n, "honest hit", f"a hit of {hit} of {n} prompt tokens")
+        self.counts["hits"] += hit > 0
         known = self.memory.fresh(n) if ids is None else self.memory.prefix_values(ids)
         values = known[:n]
         self.memory.map(grant)
-        hit = self._honest_hit(grant, int(rows[0]), values)
-        self.memory.write(self.allocator.addresses(int(rows[0]))[hit:n], values[hit:])
-        self.memory.copy(grant)
+        self._step.new_slots.append(partial(self._write_prompt, row, hit, values))
+        self._step.copies.append(partial(self.memory.copy, grant))
         self._groups += 1
         if len(rows) == 1:
-            self.known[int(rows[0])] = known
+            self.known[row] = known
         for row in rows.tolist():
             self.tokens[row] = values
             self.finals[row] = demand.prompt_tokens + demand.output_tokens - 1
             self.group_of[row] = self._groups
-        self._write_new(rows, demand.private_tokens)
-        self.verify()
+        self._step.private += self._lengthen(rows, demand.private_tokens)
+        self._settle()
         return True
 
-    def _honest_hit(self, grant: Grant, row: int, values: IntArray) -> int:
-        """What is cached holds its tokens before anything of the prompt is written."""
-        hit, n = grant.cached_tokens, len(values)
-        require(0 <= hit < n, "honest hit", f"a hit of {hit} of {n} prompt tokens")
-        slots = self.allocator.addresses(row)[:hit]
+    def _write_prompt(self, row: int, hit: int, values: IntArray) -> None:
+        """Write a prompt behind what is cached of it, which must be there by then."""
+        slots = self.allocator.addresses(row)[: len(values)]
         self.memory.check_slots(slots)
-        wrong = np.flatnonzero(self.memory.values[slots] != values[:hit])
+        wrong = np.flatnonzero(self.memory.values[slots[:hit]] != values[:hit])
         require(
             not len(wrong),
             "honest hit",
             f"of {hit} cached tokens those at {wrong.tolist()} are not in memory",
         )
-        self.counts["hits"] += hit > 0
-        return hit
+        self.memory.write(slots[hit:], values[hit:])
 
     def grow(self, rows: IntArray, n: int = 1) -> bool:
+        self._check_untouched(rows)
         if not self._execute(self.ask("grow", rows, n)):
             return False
-        self._write_new(rows, n)
-        self.verify()
+        self._step.new_slots += self._lengthen(rows, n)
+        self._settle()
         return True
 
     def fork(self, parent: int, children: IntArray) -> bool:
+        self._check_untouched(np.append(children, parent))
         prompt = len(self.tokens[parent])
         output = max(1, self.finals[parent] + 1 - prompt)
         try:
@@ -105,18 +111,20 @@ class Trial(Audit):
         for child in children.tolist():
             self.tokens[child] = self.tokens[parent]
             self.finals[child], self.group_of[child] = self.finals[parent], self.group_of[parent]
-        self.verify()
+        self._settle()
         return True
 
     def reassign(self, rows: IntArray, parents: IntArray) -> bool:
+        self._check_untouched(rows)
         if not self._execute(self.ask("reassign", rows, parents)):
             return False
         chosen = [self.tokens[parent] for parent in parents.tolist()]
         self.tokens.update(zip(rows.tolist(), chosen, strict=True))
-        self.verify()
+        self._settle()
         return True
 
     def truncate(self, row: int, n: int) -> bool:
+        self._check_untouched(np.array([row]))
         try:
             grant = self.ask("truncate", row, n)
         except Unsupported:
@@ -126,11 +134,12 @@ class Trial(Audit):
         require(granted, "protocol", "truncate answers with a grant, never None")
         self.known.pop(row, None)
         self.tokens[row] = self.tokens[row][:-n]
-        self.verify()
+        self._settle()
         return True
 
     def suspend(self, rows: IntArray, ticket: int) -> bool:
         """Move sequences to host memory under a ticket that is not in use."""
+        self._check_untouched(rows)
         could_grow = self.allocator.headroom(rows) > 0
         try:
             grant = self.ask("suspend", rows, ticket)
@@ -150,7 +159,7 @@ class Trial(Audit):
             [self.known.pop(row, checks.NOBODY) for row in leaving],
             could_grow,
         )
-        self.verify()
+        self._settle()
         return True
 
     def resume(self, rows: IntArray, ticket: int) -> bool:
@@ -170,26 +179,35 @@ class Trial(Audit):
         for i, row in enumerate(rows.tolist()):
             self.tokens[row], self.finals[row] = saved.tokens[i], saved.finals[i]
             self.group_of[row], self.known[row] = saved.groups[i], saved.known[i]
-        self.verify()
         if not alone and max(map(len, saved.tokens)) < self.geometry.max_len:
-            stuck = self.allocator.headroom(rows) == 0
-            require(not stuck, "swaps", "what was resumed beside others cannot grow by one slot")
+            text = "what was resumed beside others cannot grow by one slot"
+            require(checks.can_grow_soon(self.allocator, rows), "swaps", text)
+        self._settle()
         return True
 
     def release(self, rows: IntArray) -> None:
-        granted = self._execute(self.ask("release", rows))
-        require(granted, "protocol", "release answers with a grant, never None")
+        self._end(rows, "release")
+
+    def preempt(self, rows: IntArray) -> None:
+        """End sequences that would come back, by another admission."""
+        self._end(rows, "preempt")
+
+    def _end(self, rows: IntArray, method: str) -> None:
+        self._check_untouched(rows)
+        granted = self._execute(self.ask(method, rows))
+        require(granted, "protocol", f"{method} answers with a grant, never None")
         for row in rows.tolist():
             del self.tokens[row], self.finals[row], self.group_of[row]
             self.known.pop(row, None)
-        self.verify()
+        self._settle()
 
     def release_all(self) -> None:
         """End everything that lives; then bring back what is suspended, and end that too.
 
         Whenever nobody lives, nothing may be active.
         """
-        self.release(self.live)
+        if len(self.tokens):
+            self.release(self.live)
         for ticket, saved in list(self.tickets.items()):
             if self.resume(np.arange(len(saved.tokens)), ticket):
                 self.release(self.live)
@@ -201,22 +219,15 @@ class Trial(Audit):
         checks.quiet_steps_are_honest(self.allocator, rows, self.final(rows), at_most)
         require(before == self.snapshot(), "atomic", "a query changed the state")
 
-    # -- memory ------------------------------------------------------------------------------
-    def _execute(self, grant: Grant | None) -> bool:
-        """Execute a grant of any call but `admit`; say whether there is one."""
-        if grant is None:
-            return False
-        self.memory.map(grant)
-        self.memory.copy(grant)
-        return True
-
-    def _write_new(self, rows: IntArray, n: int) -> None:
-        if not n:
-            return
-        for row in rows.tolist():
+    def _lengthen(self, rows: IntArray, n: int) -> Writes:
+        """Give each row `n` tokens more; return what writes them, wherever they then are."""
+        self._step.rows.update(rows.tolist())
+        for row in rows.tolist() if n else []:
             known = self.known.get(row, checks.NOBODY)[len(self.tokens[row]) :][:n]
             fresh = self.memory.fresh(n - len(known))
             self.tokens[row] = np.concatenate([self.tokens[row], known, fresh])
             self.finals[row] = max(self.finals[row], len(self.tokens[row]))
-            slots = self.allocator.addresses(row)
-            self.memory.write(slots[-n:], self.tokens[row][-n:])
+        return [partial(self._write_last, row, n) for row in rows.tolist()] if n else []
+
+    def _write_last(self, row: int, n: int) -> None:
+        self.memory.write(self.allocator.addresses(row)[-n:], self.tokens[row][-n:])

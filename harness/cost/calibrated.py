@@ -18,7 +18,7 @@ import numpy as np
 
 from allocators.base import Allocator, Grant, IntArray, Unsupported
 from harness.cost.calibration import LAYOUTS, MADE_BY, Calibration, load_calibration
-from harness.cost.curves import Curve, FloatArray
+from harness.cost.curves import FloatArray
 from harness.cost.roofline import Work
 from harness.cost.shapes import CostError, HardwareSpec, ModelShape
 from harness.cost.spec import CostSpec
@@ -103,14 +103,14 @@ class Calibrated:
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:
         """Return the seconds of all that a grant asks for.
 
-        Raises `Unsupported` for maps where none could be measured.
+        Raises `Unsupported` for maps of a page size that was not measured.
         """
         seconds = 0.0
         calls, page_bytes = allocator.pages_per_group, allocator.page_bytes
         if len(grant.unmaps):
-            seconds += calls * len(grant.unmaps) * self._call("unmap").one(page_bytes)
+            seconds += calls * len(grant.unmaps) * self._call_s("unmap", page_bytes)
         if len(grant.maps):
-            seconds += calls * len(grant.maps) * self._call("map").one(page_bytes)
+            seconds += calls * len(grant.maps) * self._call_s("map", page_bytes)
         geometry = allocator.geometry
         slot_bytes = geometry.bytes_per_token / geometry.ranks
         for rows, curve in (
@@ -122,11 +122,14 @@ class Calibrated:
                 seconds += curve.one(int(rows[:, 2].sum()) * slot_bytes)
         return seconds
 
-    def _call(self, name: str) -> Curve:
-        curve, reason = self._calls[name]
-        if curve is None:
-            raise Unsupported(f"{self.file} has no time for a driver's {name}: {reason}")
-        return curve
+    def _call_s(self, name: str, page_bytes: int) -> float:
+        # Never between two sizes or beyond them: another size may need another driver.
+        seconds, reason = self._calls[name]
+        if page_bytes not in seconds:
+            raise Unsupported(
+                f"{self.file} has no time for a driver's {name} of {page_bytes >> 10} KiB: {reason}"
+            )
+        return seconds[page_bytes]
 
     # -- parts of a step -----------------------------------------------------------------------
     def _steady_s(self, tokens: int, rows: int, sampled: int) -> float:

@@ -86,13 +86,19 @@ class Calibration:
         except (KeyError, TypeError, ValueError) as error:
             raise CostError(f"calibration table {name!r}, {layout}: {_reason(error)}") from error
 
-    def calls(self, name: str) -> tuple[Curve | None, str]:
-        """Return (seconds of a driver call by page bytes, "") or (None, why there is none)."""
+    def calls(self, name: str) -> tuple[dict[int, float], str]:
+        """Return ({page bytes: seconds of a driver call}, why there are no others).
+
+        Raises `CostError` if the table makes no sense.
+        """
         try:
             table = self.tables[name]
-            if not table["page_bytes"]:
-                return None, str(table["reason"])
-            return Curve(table["page_bytes"], table["seconds"]), ""
+            sizes = table["page_bytes"]
+            if not sizes:
+                return {}, str(table["reason"])
+            Curve(sizes, table["seconds"])  # raises for points that make no sense
+            measured = ", ".join(str(size >> 10) for size in sizes)
+            return dict(zip(sizes, table["seconds"], strict=True)), f"measured were {measured} KiB"
         except (KeyError, TypeError, ValueError) as error:
             raise CostError(f"calibration table {name!r}: {_reason(error)}") from error
 

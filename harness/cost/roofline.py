@@ -186,7 +186,7 @@ class Roofline:
         return seconds
 
     def _call_s(self, page_bytes: int) -> tuple[float, float]:
-        # Only 2 MiB has published latencies; a smaller page takes its value (docs/cost.md).
+        # No modified driver adds a size that is not listed, so the unmodified one's calls map it.
         map_us = self._map_us.get(page_bytes, self.cost.map_us[LARGE_PAGE])
         return map_us * 1e-6, self._unmap_us.get(page_bytes, self.cost.unmap_us[LARGE_PAGE]) * 1e-6
 

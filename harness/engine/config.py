@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-POLICIES = ("continuous", "static", "chunked")
+POLICIES = ("continuous", "static", "orca", "chunked")
 PREEMPTIONS = ("recompute", "swap")
 SAMPLING_MODES = ("greedy", "parallel", "beam", "speculative")
 
@@ -15,11 +15,11 @@ class EngineSpec:
 
     `max_len` is the longest sequence in tokens, prompt and output (null: the model's context).
     `max_num_seqs` counts sequences, so a beam of width 4 counts four.  A step computes at most
-    `max_num_batched_tokens` prompt tokens (null: the larger of max_len and 2048), unless one
-    prompt alone is longer; a `static` batch is not filled up later, so there null sets no bound;
-    with the policy `chunked` these are all tokens of a step, without exception (null: 2048, as
-    vLLM).  `skip_ahead` lets the engine run steps in which nothing but growth happens in one go;
-    it changes no result.
+    `max_num_batched_tokens` prompt tokens (null: the larger of max_len and 2048), unless one prompt
+    alone is longer; a `static` batch is not filled up later, and Orca bounds a batch by requests
+    alone, so for `static` and `orca` null sets no bound; with the policy `chunked` these are all
+    tokens of a step, without exception (null: 2048, as vLLM).  `skip_ahead` lets the engine run
+    steps in which nothing but growth happens in one go; it changes no result.
 
     `preemption` says what happens to whoever must make room: `recompute` forgets its KV, `swap`
     moves it to host memory of `host_gib` (null: as much as the pool), and recomputes once that is

@@ -61,10 +61,11 @@ def _hardware_leaves(config: Config) -> int:
 def _largest_step_tokens(config: Config) -> int:
     """Return the tokens of the step that a server sizes its activations by.
 
-    A static batch has no bound of its own; it is taken as a continuous one.
+    Where a policy has no bound of its own, that of a continuous one is taken.
     """
-    policy = "continuous" if config.engine.policy == "static" else config.engine.policy
-    default = SCHEDULERS[policy].default_budget_tokens(config.max_len)
+    policy = config.engine.policy
+    bounded = SCHEDULERS["continuous" if policy in ("static", "orca") else policy]
+    default = bounded.default_budget_tokens(config.max_len)
     return config.engine.max_num_batched_tokens or default
 
 

@@ -26,7 +26,8 @@ def backing_for(
     The last four count for policies that map page-groups only: `mode` is "mapped" (explicit maps)
     or "demand" (CPU: the operating system commits on first touch), `packing` see `VirtualShape`,
     `handles` "on_demand" (physical memory is held while mapped) or "ahead" (all of it from the
-    start), `background` maps ahead in a thread.  Raises `Unsupported`, `OutOfMemory`.
+    start), `background` does in a thread what goes on beside a step.  Raises `Unsupported`,
+    `OutOfMemory`.
     """
     device, geometry = torch.device(device), allocator.geometry
     if not allocator.pages_per_group:

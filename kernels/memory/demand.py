@@ -15,7 +15,7 @@ import torch
 from allocators.base import Geometry, Unsupported
 from kernels.memory import os_memory
 from kernels.memory.tensors import wrap
-from kernels.memory.virtual import VirtualMemory
+from kernels.memory.virtual import Calls, VirtualMemory
 from kernels.memory.virtual_shape import VirtualShape
 
 
@@ -81,10 +81,10 @@ class DemandMemory(VirtualMemory):
         driver = DemandDriver(shape)
         super().__init__(shape, geometry, dtype, device, driver, background=False)
 
-    def _execute(self, maps: list[tuple[int, int]]) -> None:
-        for _, page in maps:
+    def _execute(self, calls: Calls) -> None:
+        for _, page in calls.maps:
             if self.page_map.places[page] > 1:
                 raise Unsupported(
                     "demand paging cannot show one page at two places: use sharing=copy"
                 )
-        super()._execute(maps)
+        super()._execute(calls)

@@ -198,7 +198,7 @@ class CudaDriver:
     def _call(self, name: str, *args: Any) -> Any:
         """Call the driver; return its result without the status, or raise what the status says."""
         if self._context is not None and not getattr(self._threads, "ready", False):
-            # The thread that maps ahead has no current context of its own.
+            # The thread beside a step has no current context of its own.
             self._threads.ready = True
             self._check("cuCtxSetCurrent", self._cu.cuCtxSetCurrent(self._context))
         return self._check(name, getattr(self._cu, name)(*args))

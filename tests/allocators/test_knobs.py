@@ -21,8 +21,11 @@ BAD = [
     *[(Virtual, "layout", value, "per_layer, sliced") for value in ("slice", None, 1)],
     *[(Virtual, "sharing", value, "alias, copy") for value in ("none", True)],
     *[(Virtual, name, value, "true or false")
-      for name in ("deferred", "eager", "background") for value in ("yes", 1, None)],
-    *[(Virtual, "reclaim_free", value, "from 0 to 1") for value in (NAN, -0.1, 1.1, "x", None)],
+      for name in ("deferred", "background") for value in ("yes", 1, None)],
+    *[(Virtual, "eager", value, "true, false or null") for value in ("yes", 1)],
+    *[(Virtual, "reclaim_free", value, "null or from 0 to 1")
+      for value in (NAN, -0.1, 1.1, "x", True)],
+    *[(Virtual, "rules", value, "vattention, paper") for value in ("code", None, 1)],
     *[(Contiguous, "reservation", value, "max, pow2, oracle, grow") for value in ("min", None, [])],
     *[(Contiguous, "placement", value, "buddy, first_fit, best_fit") for value in ("worst", 1)],
 ]  # fmt: skip
@@ -36,6 +39,16 @@ def test_a_bad_knob_is_named_with_what_is_allowed(family, knob, value, allowed):
     assert allowed in text
     assert repr(value) in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"), [("eager", True), ("eager", False), ("reclaim_free", 0.1)]
+)
+def test_what_the_paper_alone_has_is_refused_with_the_rules_of_the_code(knob, value):
+    with pytest.raises(ValueError, match=f"^{knob} needs rules=paper: .*no such rule$") as caught:
+        Virtual(POOL, page_size="64KiB", **{knob: value})
+    assert "\n" not in str(caught.value)
+    assert Virtual(POOL, page_size="64KiB", rules="paper", **{knob: value}).rules == "paper"
 
 
 @pytest.mark.parametrize("size", [1, 512])

@@ -51,7 +51,8 @@ CASES = [
     (["harness.variant_timeout_s=0"], "harness.variant_timeout_s must be a positive number"),
     (
         ["cost_model.map_us={3MiB: 1}"],
-        "cost_model.map_us has no 3MiB, it has 2MiB; write +cost_model.map_us={3MiB: 1}",
+        "cost_model.map_us has no 3MiB, it has 64KiB, 128KiB, 256KiB, 2MiB; write +cost_model."
+        "map_us={3MiB: 1}",
     ),
     (["+cost_model.map_us={3MiB: 1}"], "page size '3MiB' is not a power of two"),
     (["+allocators.x={_target_: builtins.dict}"], "builtins.dict is no allocator"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from allocators.base import EMPTY_GRANT, NO_COPIES, NO_MAPS, Grant, NeverFits
+from allocators.base import EMPTY_GRANT, NO_COPIES, NO_MAPS, Grant, NeverFits, StepGrants
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
@@ -24,8 +24,8 @@ class PagedBase(Trusting, Paged):
 
 
 class VirtualBase(Trusting, Virtual):
-    def __init__(self, geometry):
-        super().__init__(geometry, page_size="64KiB")
+    def __init__(self, geometry, **knobs):
+        super().__init__(geometry, page_size="64KiB", **knobs)
 
 
 class ContiguousBase(Trusting, Contiguous):
@@ -278,8 +278,9 @@ class SaysNeverTooSoon(PagedBase):
 
 
 class ForgetsToUnmap(VirtualBase):
-    def release(self, rows):
-        return replace(super().release(rows), unmaps=NO_MAPS)
+    def begin_step(self):
+        before, beside = super().begin_step()
+        return StepGrants(replace(before, unmaps=NO_MAPS), beside)
 
 
 class ForgetsToMapTheCopy(VirtualBase):

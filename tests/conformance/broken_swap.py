@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from allocators.base import NO_MAPS, NO_SWAPS, Allocator, Unsupported
+from allocators.base import NO_MAPS, NO_SWAPS, Allocator, StepGrants, Unsupported
 from allocators.host import HostPages
 from allocators.paged import Paged
 from allocators.prefix.offload import OffloadIndex
@@ -83,9 +83,9 @@ class SwapsBeyondHostMemory(PagedBase):
 
 
 # -- device memory -------------------------------------------------------------------------------
-class ForgetsToUnmapWhatItSuspends(VirtualBase):
-    def suspend(self, rows, ticket):
-        grant = super().suspend(rows, ticket)
+class ForgetsToUnmapWhatMakesRoom(VirtualBase):
+    def resume(self, rows, ticket):
+        grant = super().resume(rows, ticket)
         return grant and replace(grant, unmaps=NO_MAPS)
 
 
@@ -100,11 +100,23 @@ class KeepsTheBlocksItSuspends(PagedBase):
 
 
 class MapsTooLateForTheSwap(VirtualBase):
-    """What is swapped in has to be mapped before, not behind the next step's back."""
+    """What is swapped in has to be mapped by the same grant, not when the step begins."""
+
+    def __init__(self, geometry):
+        super().__init__(geometry)
+        self.late = NO_MAPS
 
     def resume(self, rows, ticket):
         grant = super().resume(rows, ticket)
-        return grant and replace(grant, maps=NO_MAPS, ahead_maps=grant.maps)
+        if grant is None:
+            return None
+        self.late = np.concatenate([self.late, grant.maps])
+        return replace(grant, maps=NO_MAPS)
+
+    def begin_step(self):
+        late, self.late = self.late, NO_MAPS
+        before, beside = super().begin_step()
+        return StepGrants(replace(before, maps=np.concatenate([late, before.maps])), beside)
 
 
 class ForgetsHowManyShareIt(PagedBase):

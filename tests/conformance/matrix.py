@@ -20,12 +20,16 @@ from harness.conformance import SMALL_GEOMETRY
 SWAPS = ("suspends", "resumes", "suspend_refusals", "resume_refusals")
 NO_HOST = ("suspend_refusals",)
 
+#: what a policy has to have done beside a step
+BESIDE = ("beside_maps", "beside_unmaps")
+
 Case = tuple[type[Allocator], Geometry, dict[str, Any], tuple[str, ...]]
 
 
 WITHOUT_HOST = (
     "paged-16", "paged-hash-lru", "contiguous-max-buddy", "contiguous-grow-first_fit",
-    "virtual-copy", "virtual-alias-deferred-eager-background", "virtual-hash-deferred-eager",
+    "virtual-vattention-copy", "virtual-vattention-alias-deferred-background",
+    "virtual-paper-hash-deferred-background-eager",
 )  # fmt: skip
 
 
@@ -77,28 +81,44 @@ def _policies() -> dict[str, Case]:
         caused = ("refusals", "copies")
         found[f"contiguous-{reservation}-{placement}"] = (Contiguous, SMALL_GEOMETRY, knobs, caused)
     caused = ("refusals", "copies", "maps", "unmaps")
-    for sharing, *on in itertools.product(("alias", "copy"), *[(False, True)] * 3):
-        options = dict(zip(("deferred", "eager", "background"), on, strict=True))
-        name = "-".join(["virtual", sharing, *(k for k, v in options.items() if v)])
-        knobs = {"page_size": "64KiB", "sharing": sharing, **options}
-        found[name] = (Virtual, SMALL_GEOMETRY, knobs, caused)
-    for on in ((), ("deferred",), ("deferred", "eager"), ("deferred", "eager", "background")):
-        options = {name: name in on for name in ("deferred", "eager", "background")}
-        knobs = {"page_size": "64KiB", "prefix_index": "hash", **options}
-        found["-".join(["virtual-hash", *on])] = (Virtual, SMALL_GEOMETRY, knobs, (*caused, "hits"))
-    found["virtual-hash-reclaim-half"] = (
-        Virtual,
-        with_page_group_tokens(4, "64KiB", "per_layer"),
-        {"page_size": "64KiB", "prefix_index": "hash", "reclaim_free": 0.5},
-        (*caused, "hits"),
-    )
+    found |= _virtual(caused)
     for page_size, layout in itertools.product(PAGE_BYTES, ("per_layer", "sliced")):
         # 11 tokens do not divide a page: the rest of it is lost, and has to be accounted for.
         tokens = 11 if page_size == "128KiB" else 8
         pool = with_page_group_tokens(tokens, page_size, layout)
         knobs = {"page_size": page_size, "layout": layout}
         found[f"virtual-{page_size}-{layout}"] = (Virtual, pool, knobs, caused)
-    found["virtual-reclaim-half"] = (
-        Virtual, SMALL_GEOMETRY, {"page_size": "64KiB", "reclaim_free": 0.5}, caused,
-    )  # fmt: skip
+    # 13 page-groups hold 96 tokens that run over page ends; if they did not, 14 would be needed.
+    dense = replace(SMALL_GEOMETRY, head_dim=518)
+    knobs = {"page_size": "64KiB", "sharing": "copy"}
+    found["virtual-copy-dense"] = (Virtual, dense, knobs, (*caused, *BESIDE))
+    return found
+
+
+def _virtual(caused: tuple[str, ...]) -> dict[str, Case]:
+    """By vAttention's code and by its paper, which alone has `eager`; a thread has work beside."""
+    found: dict[str, Case] = {}
+    for rules, sharing, index in (
+        ("vattention", "alias", "none"), ("vattention", "copy", "none"),
+        ("vattention", "alias", "hash"), ("paper", "alias", "none"), ("paper", "alias", "hash"),
+    ):  # fmt: skip
+        options = ["deferred", "background"] + ["eager"] * (rules == "paper")
+        kind = "-".join(["virtual", rules, sharing if index == "none" else index])
+        for on in itertools.product((False, True), repeat=len(options)):
+            chosen = dict(zip(options, on, strict=True))
+            knobs = {"page_size": "64KiB", "rules": rules, "sharing": sharing, **chosen}
+            seen = (*caused, *BESIDE) if chosen["background"] else caused
+            if index != "none":
+                knobs["prefix_index"], seen = index, (*seen, "hits")
+            name = "-".join([kind, *(option for option, use in chosen.items() if use)])
+            found[name] = (Virtual, SMALL_GEOMETRY, knobs, seen)
+    paper = {"page_size": "64KiB", "rules": "paper"}
+    for kind, pool, knobs in (
+        ("paper-reclaim-half", SMALL_GEOMETRY, {"reclaim_free": 0.5}),
+        ("paper-reclaim-none", SMALL_GEOMETRY, {"reclaim_free": 0.0}),
+        ("paper-copy", SMALL_GEOMETRY, {"sharing": "copy"}),
+        ("paper-hash-reclaim-half", with_page_group_tokens(4, "64KiB", "per_layer"),
+         {"reclaim_free": 0.5, "prefix_index": "hash"}),
+    ):  # fmt: skip
+        found[f"virtual-{kind}"] = (Virtual, pool, paper | knobs, (*caused, *BESIDE))
     return found

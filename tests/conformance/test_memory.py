@@ -51,9 +51,10 @@ def test_what_is_unmapped_is_saved_before_and_what_is_mapped_restored_after(rang
 def test_a_page_group_that_is_mapped_nowhere_is_lost_and_one_that_moves_is_not(ranges):
     ranges.map(Grant(unmaps=rows((0, 0, 0)), maps=rows((1, 0, 0))))
     assert ranges.values[0] == 100
-    moved_ahead = Grant(unmaps=rows((1, 0, 0)), ahead_maps=rows((2, 0, 0)))
-    ranges.map(moved_ahead)
-    ranges.copy(moved_ahead)
+    ranges.map_beside(Grant(unmaps=rows((1, 0, 0)), maps=rows((2, 0, 0))))
+    assert ranges.mapped == {(1, 0): 0}
+    ranges.wait()
+    assert ranges.mapped == {(2, 0): 0}
     assert ranges.values[0] == 100
     ranges.map(Grant(unmaps=rows((2, 0, 0))))
     ranges.map(Grant(maps=rows((0, 0, 0))))
@@ -80,7 +81,7 @@ def test_a_pool_rejects_swaps_that_cannot_be(grant, text):
     "grant",
     [
         Grant(swaps_out=rows((8, 0, 8))),
-        Grant(swaps_in=rows((8, 0, 8)), ahead_maps=rows((0, 1, 1))),
+        Grant(swaps_in=rows((8, 0, 8)), maps=rows((0, 1, 2))),
         Grant(swaps_in=rows((0, 0, 8)), unmaps=rows((0, 0, 0))),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from harness.conformance import AllocatorConformance, Violation
-from tests.conformance import broken, broken_swap
+from tests.conformance import broken, broken_steps, broken_swap
 
 
 @functools.cache
@@ -38,14 +38,15 @@ def failures(factory):
     return found
 
 
-@pytest.mark.parametrize(
-    "factory", broken.BROKEN + broken_swap.BROKEN, ids=lambda factory: factory.__name__
-)
+BROKEN = broken.BROKEN + broken_swap.BROKEN + broken_steps.BROKEN
+
+
+@pytest.mark.parametrize("factory", BROKEN, ids=lambda factory: factory.__name__)
 def test_a_broken_allocator_is_caught(factory):
     assert failures(factory)
 
 
-@pytest.mark.parametrize("factory", broken_swap.HONEST)
+@pytest.mark.parametrize("factory", dict.fromkeys(broken_swap.HONEST + broken_steps.BASES))
 def test_without_a_bug_the_same_base_passes(factory):
     assert not failures(factory)
 
@@ -68,7 +69,7 @@ def test_without_a_bug_the_same_base_passes(factory):
         (broken_swap.RestoresTheWrongPages, "single writer"),
         (broken_swap.GivesHostPagesBackAtOnce, "single writer"),
         (broken_swap.ResumesOneTokenShort, "addressing"),
-        (broken_swap.ForgetsToUnmapWhatItSuspends, "mapping"),
+        (broken_swap.ForgetsToUnmapWhatMakesRoom, "mapping"),
         (broken_swap.MapsTooLateForTheSwap, "mapping"),
         (broken_swap.SwapsBeyondHostMemory, "swaps"),
         (broken_swap.LosesAHostPageAResume, "swaps"),
@@ -80,6 +81,19 @@ def test_without_a_bug_the_same_base_passes(factory):
         (broken_swap.FetchesTheWrongBlocks, "honest hit"),
         (broken_swap.SavesOverWhatItFetches, "honest hit"),
         (broken_swap.SavesInQuietSteps, "quiet steps"),
+        (broken_steps.MapsBesideWhatTheStepNeeds, "causal"),
+        (broken_steps.MapsAllBeside, "causal"),
+        (broken_steps.UnmapsBesideWhatIsLive, "causal"),
+        (broken_steps.UsesAgainWhatIsUnmappedBeside, "causal"),
+        (broken_steps.UsesAgainWithoutAliases, "causal"),
+        (broken_steps.UnmapsWhatIsPromised, "causal"),
+        (broken_steps.ForgetsAPromise, "mapping"),
+        (broken_steps.MapsOnAndOn, "quiet steps"),
+        (broken_steps.LooksAheadInQuietSteps, "quiet steps"),
+        (broken_steps.BeginsAStepWithNone, "protocol"),
+        (broken_steps.BeginsAStepWithOneGrant, "protocol"),
+        (broken_steps.CopiesBeforeAStep, "protocol"),
+        (broken_steps.SwapsBesideAStep, "protocol"),
     ],
 )
 def test_the_message_names_the_invariant(factory, invariant):

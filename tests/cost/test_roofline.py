@@ -19,6 +19,7 @@ from harness.cost import (
     kv_bytes_per_token,
     weight_bytes,
 )
+from harness.cost.spec import SMALL_MAP_US, SMALL_MAP_US_RANGE
 from tests.cost.parts import roofline_parts
 from tests.cost.steps import decode, prefill, step_by_step_s
 from tests.places import shipped
@@ -172,11 +173,30 @@ def test_unmaps_have_their_own_price():
     assert roofline().grant_s(grant, allocator()) == pytest.approx(240 * 34e-6 + 360 * 40e-6)
 
 
-def test_a_page_size_without_a_published_price_takes_that_of_2_mib():
-    roof = roofline(map_us={"2MiB": 40.0, "128KiB": 10.0})
-    grant = Grant(maps=rows(1))
-    assert roof.grant_s(grant, allocator(page_bytes=64 * 1024)) == pytest.approx(120 * 40e-6)
-    assert roof.grant_s(grant, allocator(page_bytes=128 * 1024)) == pytest.approx(120 * 10e-6)
+@pytest.mark.parametrize("kib", [64, 128, 256])
+def test_a_small_page_has_a_price_of_its_own_and_its_unmap_calls_no_driver(kib):
+    # One ioctl of vAttention's modified driver maps; an unmap only returns the page to a list.
+    small = allocator(page_bytes=kib * 1024)
+    grant = Grant(maps=rows(1), unmaps=rows(5))
+    assert roofline().grant_s(grant, small) == pytest.approx(120 * 9e-6)
+
+
+def test_both_ends_of_the_price_of_small_pages_can_be_set():
+    low, high = SMALL_MAP_US_RANGE
+    assert low < SMALL_MAP_US < high == CostSpec().map_us["2MiB"]
+    assert pytest.approx((low * high) ** 0.5, rel=0.01) == SMALL_MAP_US
+    for end in SMALL_MAP_US_RANGE:
+        roof = roofline(map_us=CostSpec().map_us | {"64KiB": end})
+        for kib, price_us in ((64, end), (128, SMALL_MAP_US)):
+            seconds = roof.grant_s(Grant(maps=rows(1)), allocator(page_bytes=kib * 1024))
+            assert seconds == pytest.approx(120 * price_us * 1e-6)
+
+
+@pytest.mark.parametrize("kib", [512, 4096])
+def test_a_page_size_that_is_not_listed_takes_the_price_of_2_mib(kib):
+    grant = Grant(maps=rows(1), unmaps=rows(1))
+    listed, other = allocator(), allocator(page_bytes=kib * 1024)
+    assert roofline().grant_s(grant, other) == roofline().grant_s(grant, listed)
 
 
 def test_a_copy_reads_and_writes_on_every_rank_at_once():

@@ -56,7 +56,7 @@ class Metronome:
 
 
 class Checking(Metronome):
-    """A metronome that checks every invariant of the allocator at each step."""
+    """A metronome that checks at each step the allocator, and the lengths that are priced."""
 
     skips = False
 
@@ -67,6 +67,7 @@ class Checking(Metronome):
         self._allocator.check()
         active, cached, free = self._allocator.balance()
         assert min(active, cached, free) >= 0
+        assert lengths.tolist() == self._allocator.length[plan.rows].tolist()
         return 1.0
 
 
@@ -151,10 +152,8 @@ class Spy:
         assert order == sorted(order), "somebody overtook"
 
     def sampled(self, plan):
-        if plan.prefills:
-            for prefill in plan.prefills:
-                self.sampled_tokens[prefill.group.index] += prefill.group.sequences
-        else:
-            for owner in self.running.owner.tolist():
-                self.sampled_tokens[owner] += plan.steps
+        for prefill in plan.prefills:
+            self.sampled_tokens[prefill.group.index] += prefill.group.sequences
+        for owner in self.running.owner[np.isin(self.running.rows, plan.rows)].tolist():
+            self.sampled_tokens[owner] += plan.steps
         return self._scheduler.sampled(plan)

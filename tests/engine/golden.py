@@ -14,7 +14,7 @@ from tests.engine.cases import MODES, allocators, drawn, run
 FILE = Path(__file__).parents[1] / "golden" / "engine.json"
 RUNS = {
     f"{name} {mode} {policy}": (make, mode, policy)
-    for policy in ("continuous", "static")
+    for policy in ("continuous", "static", "orca")
     for mode in MODES
     for name, make in allocators().items()
 }

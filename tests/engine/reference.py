@@ -1,4 +1,4 @@
-"""A slow, literal model of the `continuous` policy, to hold the engine against.
+"""A slow, literal model of the `continuous` and `orca` policies, to hold the engine against.
 
 One object a sequence, one object a block, a list of sampled tokens a sequence; nothing is counted
 that can be looked up.  A step takes one second.  It shares no code with the engine but the drawing
@@ -274,7 +274,7 @@ class Reference:
 
     def _step(self):
         admitted, tokens = self._admit()
-        preemptions, copied = 0, None
+        preemptions = 0
         if not admitted and self.running:
             preemptions = self._decode()
             if self.running:
@@ -282,11 +282,12 @@ class Reference:
             else:
                 admitted, tokens = self._admit()
                 assert admitted
-        if not admitted:
-            return None
+        return self._row(admitted, tokens, preemptions) if admitted else None
+
+    def _row(self, sampling, tokens, preemptions):
         copied, self.memory.copied = self.memory.copied, 0
         return {
-            "sampling": admitted,
+            "sampling": sampling,
             "batched": tokens,
             "preemptions": preemptions,
             "copied": copied,
@@ -336,3 +337,19 @@ class Reference:
             self.saturated = True
             preemptions += 1
         return preemptions
+
+
+class OrcaReference(Reference):
+    """Whoever runs gets its slot first; then whole prompts join the same iteration."""
+
+    mixed = 0  # iterations of decodes and prompts
+
+    def _step(self):
+        self.saturated = False
+        preemptions = self._decode()
+        decodes = sum(group.size for group in self.running)
+        tokens = decodes
+        if not (preemptions and self.running):
+            tokens += self._admit()[1]
+            self.mixed += 0 < decodes < tokens
+        return self._row(list(self.running), tokens, preemptions) if self.running else None

@@ -11,7 +11,7 @@ from tests.engine.cases import MODES, Checking, Spy, allocators, drawn, make, ro
 
 ALLOCATORS = allocators()
 ARRIVALS = ("at_once", "poisson", "closed")
-MODE_POLICY = [(mode, policy) for mode in MODES for policy in ("continuous", "static")]
+MODE_POLICY = [(mode, policy) for mode in MODES for policy in ("continuous", "static", "orca")]
 #: these never preempt: they reserve a whole life at admission
 RESERVED = ("contiguous_max", "contiguous_pow2", "contiguous_oracle")
 
@@ -34,7 +34,7 @@ def engine_of(name, mode, policy, arrivals, skip, seed=0):
         policy=policy,
         skip_ahead=skip,
         max_num_seqs=32,
-        max_num_batched_tokens=100 if policy == "continuous" else None,
+        max_num_batched_tokens=None if policy == "static" else 100,
     )
 
 
@@ -144,7 +144,7 @@ def test_the_seed_decides_the_beams_and_nothing_else(name):
         assert_identical(logs[mode, 0], logs[mode, 1])
 
 
-@pytest.mark.parametrize("policy", ["continuous", "static"])
+@pytest.mark.parametrize("policy", ["continuous", "static", "orca"])
 def test_one_sample_and_one_beam_are_greedy(policy):
     logs = []
     for sampling in (SamplingSpec(), SamplingSpec("parallel", n=1), SamplingSpec("beam", width=1)):

@@ -21,7 +21,7 @@ def test_the_counts_are_the_golden_ones(name):
 def test_the_runs_press():
     for name, counts in EXPECTED.items():
         assert counts["saturated_steps"], name
-        if name.startswith(("paged", "virtual")) and name.endswith("continuous"):
+        if name.startswith(("paged", "virtual")) and name.endswith(("continuous", "orca")):
             assert counts["preemptions"], name
         if "greedy" not in name and not name.startswith("paged_1 "):
             assert counts["copied_bytes"], name

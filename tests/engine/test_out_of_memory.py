@@ -38,7 +38,7 @@ def message_of(allocator, requests, mode, **options):
     return text
 
 
-@pytest.mark.parametrize("policy", ["continuous", "static"])
+@pytest.mark.parametrize("policy", ["continuous", "static", "orca"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_prompt_longer_than_the_pool_is_named_with_the_capacity(name, mode, policy):
@@ -60,7 +60,7 @@ def test_one_that_outgrows_the_pool_alone_is_not_swapped_for_ever(name, mode):
     assert f"request '{0 if name == 'contiguous_max' else 1}' (prompt" in text
 
 
-@pytest.mark.parametrize("policy", ["continuous", "static"])
+@pytest.mark.parametrize("policy", ["continuous", "static", "orca"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", [n for n in FAMILIES if "pow2" not in n and "oracle" not in n])
 def test_one_that_fits_at_first_and_can_never_end_is_named_too(name, mode, policy):

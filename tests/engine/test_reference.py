@@ -14,7 +14,14 @@ from harness.engine.beams import drawn_lineage
 from harness.engine.config import SamplingSpec
 from harness.engine.schedulers.base import Unservable
 from tests.engine.cases import Checking, Metronome, run, table
-from tests.engine.reference import CannotFit, ContiguousMemory, Group, PagedMemory, Reference
+from tests.engine.reference import (
+    CannotFit,
+    ContiguousMemory,
+    Group,
+    OrcaReference,
+    PagedMemory,
+    Reference,
+)
 
 MAX_LEN = 40
 LENGTHS = {
@@ -30,6 +37,7 @@ COLUMNS = {
     "preemptions": "preemptions",
     "saturated": "saturated",
 }
+REFERENCES = {"continuous": Reference, "orca": OrcaReference}
 SLOTS = {"token_bytes": "token", "reserved_bytes": "reserved", "copied_bytes": "copied"}
 
 
@@ -70,7 +78,7 @@ def groups_of(case):
     return groups
 
 
-def engine_log(case, allocator):
+def engine_log(case, allocator, policy):
     requests = table(*zip(*case["lengths"], strict=True), case["arrivals"], case["concurrency"])
     return run(
         allocator,
@@ -78,6 +86,7 @@ def engine_log(case, allocator):
         case["sampling"],
         Metronome() if case["skip"] else Checking(allocator),
         case["seed"],
+        policy=policy,
         max_num_seqs=case["max_seqs"],
         max_num_batched_tokens=case["budget"],
         skip_ahead=case["skip"],
@@ -93,37 +102,39 @@ def assert_same(log, rows, finish, bytes_per_token, slots=SLOTS):
     assert log.requests["finish_s"].tolist() == [finish[i] for i in range(len(finish))]
 
 
-def reference_of(case, memory):
+def reference_of(case, memory, policy):
     arrivals = case["arrivals"].tolist()
     limits = case["max_seqs"], case["budget"], case["concurrency"]
-    return Reference(memory, groups_of(case), arrivals, *limits)
+    return REFERENCES[policy](memory, groups_of(case), arrivals, *limits)
 
 
+@pytest.mark.parametrize("policy", REFERENCES)
 @pytest.mark.parametrize("mode", ["greedy", "parallel", "beam"])
-def test_paged_steps_are_those_of_the_reference(mode):
+def test_paged_steps_are_those_of_the_reference(mode, policy):
     seen = Counter()
 
-    @settings(max_examples=250, deadline=None, derandomize=True)
+    @settings(max_examples=350, deadline=None, derandomize=True)
     @given(cases(mode))
     def compare(case):
         block, blocks = case["block"], case["blocks"]
         geometry = Geometry(blocks * block, case["max_seqs"], MAX_LEN, layers=3)
         allocator = Paged(geometry, block_size=block)
-        reference = reference_of(case, PagedMemory(blocks, block))
+        reference = reference_of(case, PagedMemory(blocks, block), policy)
         try:
             rows = reference.run()
         except CannotFit as error:
             with pytest.raises(Unservable, match=f"request '{error.args[0]}' .* can never fit"):
-                engine_log(case, allocator)
+                engine_log(case, allocator, policy)
             seen["never fits"] += 1
             return
-        log = engine_log(case, allocator)
+        log = engine_log(case, allocator, policy)
         assert_same(log, rows, reference.finish, geometry.bytes_per_token)
         seen["finished"] += 1
         seen[f"preemptions, block {block}"] += sum(row["preemptions"] for row in rows)
         seen["several at once"] += sum(row["preemptions"] > 1 for row in rows)
         seen["copies"] += sum(row["copied"] for row in rows)
         seen["recomputed once"] += reference.recomputed_once
+        seen["mixed"] += getattr(reference, "mixed", 0)
 
     compare()
     for block in (1, 2, 3, 4, 8, 16):
@@ -133,11 +144,13 @@ def test_paged_steps_are_those_of_the_reference(mode):
     assert seen["never fits"] > 5
     assert (seen["copies"] > 0) == (mode != "greedy")
     assert (seen["recomputed once"] > 100) == (mode == "beam")
+    assert (seen["mixed"] > 100) == (policy == "orca")
 
 
+@pytest.mark.parametrize("policy", REFERENCES)
 @pytest.mark.parametrize("placement", ["buddy", "first_fit"])
 @pytest.mark.parametrize("reservation", ["max", "oracle"])
-def test_contiguous_steps_are_those_of_the_reference(reservation, placement):
+def test_contiguous_steps_are_those_of_the_reference(reservation, placement, policy):
     seen = Counter()
 
     @settings(max_examples=100, deadline=None, derandomize=True)
@@ -146,10 +159,10 @@ def test_contiguous_steps_are_those_of_the_reference(reservation, placement):
         geometry = Geometry(max(capacity, 64), case["max_seqs"], MAX_LEN, layers=3)
         reserved = {"max": lambda group: MAX_LEN, "oracle": lambda group: group.final}[reservation]
         memory = ContiguousMemory(geometry.capacity_tokens, reserved, placement == "buddy")
-        reference = reference_of(case, memory)
+        reference = reference_of(case, memory, policy)
         rows = reference.run()
         allocator = Contiguous(geometry, reservation=reservation, placement=placement)
-        log = engine_log(case, allocator)
+        log = engine_log(case, allocator, policy)
         for row in rows:
             free = geometry.capacity_tokens - row["held"] - row["rounded"]
             row["internal"] = row["held"] - row["token"] - row["reserved"]

@@ -10,7 +10,7 @@ from kernels import copy_slots, decode, load, prefill, probe, store
 from kernels.memory import backing_for
 from kernels.memory.virtual_cuda import probe_vmm
 from tests.kernels.cases import close, make
-from tests.kernels.memory.cases import geometry, read_values, write_values
+from tests.kernels.memory.cases import execute, geometry, read_values, write_values
 from tests.kernels.memory.expected import expected_bytes
 
 if not torch.cuda.is_available():
@@ -65,7 +65,7 @@ def test_device_memory_agrees_with_the_allocator():
             grant = allocator.admit(np.array([row]), Prompt(n), Demand(n, 20))
             if grant is None:
                 break
-            backing.apply(grant)
+            execute(backing, allocator, grant)
             values[row] = np.arange(n) + 1000 * row
             write_values(backing, allocator.layout(np.array([row])), values[row])
             assert backing.resident_bytes() == expected_bytes(allocator)

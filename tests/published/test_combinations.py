@@ -5,7 +5,7 @@ import pytest
 from harness.run import compose, prepare
 from harness.run.variant import run_variant
 
-ENGINES = ("continuous", "static", "chunked")
+ENGINES = ("continuous", "static", "orca", "chunked")
 MODES = ("greedy", "parallel", "beam", "speculative")
 VARIANTS = {
     "contiguous_max": "allocators.contiguous.Contiguous, reservation: max",
@@ -46,6 +46,6 @@ def test_each_combination_runs_or_says_why_not(engine, mode):
             else:
                 assert row.reason
     possible = engine == "continuous" or mode in (
-        ("greedy", "parallel", "beam") if engine == "static" else ("greedy", "parallel")
+        ("greedy", "parallel", "beam") if engine in ("static", "orca") else ("greedy", "parallel")
     )
     assert bool(ran) == possible

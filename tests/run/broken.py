@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from allocators.base import Grant
+from allocators.base import EMPTY_GRANT, Grant
 from allocators.paged import Paged
 
 
@@ -42,7 +42,8 @@ class AnswersAnything(Paged):
 
     def __init__(self, geometry, call, answer):
         super().__init__(geometry)
-        anything = {"none": None, "half": Grant(copies=np.zeros(3, dtype=np.int64))}
+        half = Grant(copies=np.zeros(3, dtype=np.int64))
+        anything = {"none": None, "half": half, "empty": EMPTY_GRANT}
         setattr(self, call, lambda *given: anything.get(answer, answer))
 
 

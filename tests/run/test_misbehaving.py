@@ -6,6 +6,7 @@ import signal
 import pytest
 
 import harness.results.writer as writer_module
+from allocators.base import EMPTY_GRANT
 from allocators.paged import Paged
 from harness.cli.job import Notes, compare_and_show
 from harness.run import compose, prepare, run_comparison
@@ -48,6 +49,12 @@ def test_an_allocator_cannot_end_the_run(target, reason, tmp_path):
         ("grow", "yes", "grow answered 'yes' instead of a Grant or None"),
         ("grow", "half", "grow granted copies=array([0, 0, 0]) instead of rows of three"),
         ("release", "none", "release answered None instead of a Grant"),
+        ("begin_step", "none", "begin_step answered None instead of StepGrants"),
+        (
+            "begin_step",
+            "empty",
+            f"begin_step answered {repr(EMPTY_GRANT)[:57]}... instead of StepGrants",
+        ),
         ("quiet_steps", "many", "quiet_steps answered 'many' instead of a whole number"),
         ("usage", "0.5", "usage answered 0.5 instead of a Usage"),
     ],

@@ -11,7 +11,7 @@ from harness.executors.simulated import SimulatedExecutor
 from tests.places import shipped
 from workloads import RequestTable
 
-POLICIES = ("continuous", "static", "chunked")
+POLICIES = ("continuous", "static", "orca", "chunked")
 
 
 def serve(requests, skip=True, policy="continuous", index="none", pool_tokens=320, block_size=16):

@@ -1,10 +1,11 @@
 """Who runs the next step, and what memory must do for it: a file for each policy.
 
 Scheduler                  queue, rows, preemption, release
-|-- WholePromptScheduler   a prompt in one step, apart from decodes
-|   |-- ContinuousScheduler
-|   |   `-- SpeculativeScheduler
-|   `-- StaticScheduler
+|-- WholePromptScheduler   a prompt in one step
+|   |-- ContinuousScheduler    apart from decodes
+|   |   |-- SpeculativeScheduler
+|   |   `-- OrcaScheduler      beside decodes
+|   `-- StaticScheduler        apart from decodes
 `-- ChunkedScheduler       prompts in pieces, beside decodes
 """
 
@@ -13,12 +14,14 @@ from __future__ import annotations
 from harness.engine.schedulers.base import Scheduler, Setup
 from harness.engine.schedulers.chunked import ChunkedScheduler
 from harness.engine.schedulers.continuous import ContinuousScheduler
+from harness.engine.schedulers.orca import OrcaScheduler
 from harness.engine.schedulers.speculative import SpeculativeScheduler
 from harness.engine.schedulers.static import StaticScheduler
 
 SCHEDULERS: dict[str, type[Scheduler]] = {
     "continuous": ContinuousScheduler,
     "static": StaticScheduler,
+    "orca": OrcaScheduler,
     "chunked": ChunkedScheduler,
 }
 

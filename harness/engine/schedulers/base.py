@@ -68,6 +68,11 @@ class Horizon(Protocol):
         """
 
 
+def one_step(rows: IntArray, at_most: int, grants: list[Grant], granted: int) -> int:
+    """Be the horizon of a policy that does not know yet whether further steps will be alike."""
+    return 1
+
+
 class Scheduler(abc.ABC):
     """The part of a policy that all have in common; a policy decides `plan` and `sampled`."""
 
@@ -187,6 +192,18 @@ class Scheduler(abc.ABC):
     def _take_pending(self) -> list[Grant]:
         grants, self._pending = self._pending, []
         return grants
+
+    def _go_on(self, plan: Plan, horizon: Horizon) -> None:
+        """Run further steps at once, in which all decode and whoever waits stays refused.
+
+        A refusal lasts as long as nothing is released: growth only takes memory, and publishes no
+        block that the head of the queue could hit.
+        """
+        rows = plan.rows
+        plan.steps = horizon(rows, int(self.running.left.min()), plan.grants, 1)
+        if plan.steps > 1:
+            grant = self._allocator.grow(rows, plan.steps - 1)
+            assert grant is EMPTY_GRANT, "a quiet step needed an operation on memory"
 
     # -- preemption and release --------------------------------------------------------------
     def _preempt(self, group: Group, plan: Plan) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import EMPTY_GRANT, IntArray, NeverFits, Prompt, Unsupported
+from allocators.base import IntArray, NeverFits, Prompt, Unsupported
 from harness.engine.group import Group
 from harness.engine.plan import Chunk, Plan
 from harness.engine.running import NO_ROWS
@@ -83,18 +83,6 @@ class ChunkedScheduler(Scheduler):
 
     def sampled(self, plan: Plan) -> list[Group]:
         return self._count(self._sampling, plan.steps)
-
-    def _go_on(self, plan: Plan, horizon: Horizon) -> None:
-        """Run further steps at once, in which all decode and whoever waits stays refused.
-
-        A refusal lasts as long as nothing is released: growth only takes memory, and publishes no
-        block that the head of the queue could hit.
-        """
-        rows = plan.rows
-        plan.steps = horizon(rows, int(self.running.left.min()), plan.grants, 1)
-        if plan.steps > 1:
-            grant = self._allocator.grow(rows, plan.steps - 1)
-            assert grant is EMPTY_GRANT, "a quiet step needed an operation on memory"
 
     # -- running -----------------------------------------------------------------------------
     def _schedule_running(self, plan: Plan) -> int:

@@ -1,6 +1,7 @@
 """The `continuous` policy: as soon as a waiting request fits, a step computes prompts.
 
-Otherwise all that run decode (Orca, section 3.1; the first vLLM).
+Otherwise all that run decode.  So did vLLM at first (PagedAttention, SOSP 2023); like Orca it asks
+the queue before every step, but Orca computes prompts beside decodes: see the `orca` policy.
 """
 
 from __future__ import annotations

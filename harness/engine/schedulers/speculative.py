@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import Grant, IntArray, Unsupported
+from allocators.base import IntArray, Unsupported
 from harness.engine.group import Group
 from harness.engine.plan import Chunk, Plan
 from harness.engine.running import NO_ROWS
-from harness.engine.schedulers.base import Horizon, Setup
+from harness.engine.schedulers.base import Horizon, Setup, one_step
 from harness.engine.schedulers.continuous import ContinuousScheduler
 
 
@@ -55,7 +55,8 @@ class SpeculativeScheduler(ContinuousScheduler):
         return NO_ROWS  # every row is a piece of several tokens; nothing decodes one by one
 
     def _decode(self, horizon: Horizon) -> Plan | None:
-        plan = super()._decode(_one_step)
+        # How far a sequence gets is known only once its draft was checked.
+        plan = super()._decode(one_step)
         if plan is None or plan.prefills or plan.chunks:
             return plan  # nothing decodes, or it was planned again and has its drafts
         running = self.running
@@ -94,8 +95,3 @@ class SpeculativeScheduler(ContinuousScheduler):
                 self._granted(self._allocator.truncate(row, drafted - accepted), self._pending)
                 self.wasted_tokens += drafted - accepted
         return self._count(slice(None), gained)
-
-
-def _one_step(rows: IntArray, at_most: int, grants: list[Grant], granted: int) -> int:
-    """Decode step by step: how far a sequence gets is known only once its draft was checked."""
-    return 1

@@ -1,4 +1,6 @@
-"""What `continuous` and `static` share: a prompt is computed whole, in a step without decodes.
+"""What `continuous`, `static` and `orca` share: a prompt is computed whole, in one step.
+
+In the first two that is a step without decodes; `orca` has both in one.
 
 A preempted group may be swapped out instead of forgotten (PagedAttention, section 4.5): then it is
 fetched from host memory, and decodes in the next step that does.
@@ -51,14 +53,17 @@ class WholePromptScheduler(Scheduler):
         return self._count(at, plan.steps)
 
     # -- admission ---------------------------------------------------------------------------
-    def _admit(self) -> list[Prefill]:
-        """Take groups from the queue, in order, while rows, budget and memory last."""
+    def _admit(self, *, fetches: bool = True) -> list[Prefill]:
+        """Take groups from the queue, in order, while rows, budget and memory last.
+
+        Without `fetches` only those that compute a prompt: one that was swapped out ends it.
+        """
         prefills: list[Prefill] = []
         tokens, self.saturated = 0, False
         while self._head_has_rows():
             group = self.waiting[0]
             if group.swapped:
-                if self._fetch(group):
+                if fetches and self._fetch(group):
                     continue
                 break
             prompt = self._prompt(group)

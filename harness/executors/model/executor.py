@@ -2,8 +2,8 @@
 
     plan.grants  -> swaps out, unmaps, maps, swaps in, copies
     prefills     -> their maps; then plan.before; a thread begins with plan.beside
-    prefills     -> the prompts in one pass, their copies, the private tokens
-    or rows and chunks, in one pass
+    rows, chunks and the prompts of prefills, in one pass
+    prefills     -> their copies, the private tokens in a second pass
     logits       -> a token for each sequence, and for beams the one it continues
 
 Time is the wall clock, around exactly this; what the allocator thinks is measured apart
@@ -117,10 +117,11 @@ class ModelExecutor:
             self._move(prefill.grant)
         self._move(plan.before)
         self._memory.map_beside(plan.beside)
+        pieces = self._decoding(plan.rows) + self._chunks(plan)
         if plan.prefills:
-            self._prefill(plan.prefills)
-        else:
-            self._compute_and_sample(self._decoding(plan.rows) + self._chunks(plan))
+            self._prefill(plan.prefills, pieces)
+        elif pieces:
+            self._sample(pieces, self._compute(pieces))
 
     def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> np.ndarray:
         raise AssertionError("real steps are run one by one")
@@ -139,8 +140,9 @@ class ModelExecutor:
         self._memory.wait()
         return self.map_s(EMPTY_GRANT)
 
-    def _prefill(self, prefills: list[Prefill]) -> None:
-        prompts, private = [], []
+    def _prefill(self, prefills: list[Prefill], beside: list[Piece]) -> None:
+        """Compute prompts whole, in one pass with the pieces `beside` them."""
+        prompts, private = beside, []
         for p in prefills:
             group, stop = p.group, p.prompt_tokens
             row = int(group.rows[0])
@@ -185,10 +187,6 @@ class ModelExecutor:
         ]
 
     # -- compute -----------------------------------------------------------------------------
-    def _compute_and_sample(self, pieces: list[Piece]) -> None:
-        if pieces:
-            self._sample(pieces, self._compute(pieces))
-
     def _compute(self, pieces: list[Piece]) -> torch.Tensor:
         tokens = [self.histories.piece(p.group, p.sequence, p.start, p.stop) for p in pieces]
         return self._forward.run(

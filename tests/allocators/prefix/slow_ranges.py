@@ -9,17 +9,21 @@ from collections import Counter
 
 
 class SlowRanges:
-    def __init__(self, ranges, num_pages, size, max_len, *, deferred, eager, background, keep_free):
+    def __init__(
+        self, ranges, num_pages, size, max_len, *, rules, deferred, background, watermark=0,
+        eager=False, keep_free=0,
+    ):  # fmt: skip
         self.size, self.max_len = size, max_len
-        self.deferred, self.eager, self.background = deferred, eager, background
-        self.keep_free = keep_free
+        self.paper, self.deferred, self.background = rules == "paper", deferred, background
+        self.watermark, self.eager, self.keep_free = watermark, eager, keep_free
         self.free = list(range(num_pages))
         self.mapped: list[list[int]] = [[] for _ in range(ranges)]
-        self.idle = list(range(ranges))
+        self.idle = list(range(ranges))  # longest idle first
         self.named: dict[int, tuple] = {}
         self.range_of: dict[int, int] = {}
         self.stream: dict[int, tuple] = {}
         self.length: dict[int, int] = {}
+        self.grown = self.coming = 0  # page-groups: of this step's growth, and of the token after
         self.saw: Counter[str] = Counter()
 
     def holders(self, page: int) -> list[int]:
@@ -30,7 +34,15 @@ class SlowRanges:
         return bool(holders) and all(vrange in self.idle for vrange in holders)
 
     def available(self) -> int:
-        return len(self.free) + len({p for row in self.mapped for p in row if self.is_cached(p)})
+        cached = {page for row in self.mapped for page in row if self.is_cached(page)}
+        return len(self.free) + len(cached) + sum(map(self.excess, self.range_of))
+
+    def excess(self, row: int) -> int:
+        """How many page-groups a live range has mapped ahead."""
+        return len(self.mapped[self.range_of[row]]) - self.pages_at(self.length[row])
+
+    def pages_at(self, length: int) -> int:
+        return -(-length // self.size)
 
     def hits(self, stream: tuple, tokens: int) -> list[int]:
         found = []
@@ -44,42 +56,121 @@ class SlowRanges:
     # -- calls -------------------------------------------------------------------------------
     def admit(self, row: int, stream: tuple, tokens: int, whole: int) -> int | None:
         found = self.hits(stream, tokens)
-        num_pages = -(-max(tokens, whole) // self.size)
+        num_pages = self.pages_at(max(tokens, whole))
         cached = sum(map(self.is_cached, found))
-        if num_pages - len(found) + cached > self.available():
+        asked = num_pages - len(found) + cached
+        left = self.available() - asked
+        if left < 0:
             self.saw["refusals"] += 1
-            self.saw["refused for its own hits"] += num_pages - len(found) <= self.available()
+            self.saw["refused for its own hits"] += left + cached >= 0
             return None
+        if self.range_of and not self.paper:
+            if left < self.watermark + self.coming - self.grown:
+                self.saw["refused for the watermark"] += left < self.watermark
+                self.saw["refused for what others will take"] += left >= self.watermark
+                return None
         self.saw["hits on live page-groups"] += len(found) - cached
         self.saw["hits on idle page-groups"] += cached
-        vrange = self.open(-(-tokens // self.size), found)
+        vrange = self.open(self.pages_at(tokens), found)
         self.range_of[row], self.stream[row], self.length[row] = vrange, stream, 0
         self.extend([row], tokens)
-        if self.eager and self.free and not any(map(self.is_ready, self.idle)):
-            empty = [vrange for vrange in self.idle if not self.mapped[vrange]]
-            if empty:
-                self.mapped[empty[0]].append(self.free.pop(0))
-                self.saw["mapped eagerly"] += 1
         return len(found) * self.size
 
     def grow(self, rows: list[int], n: int) -> bool:
-        missing = sum(
-            max(0, self.pages_for(row, n) - len(self.mapped[self.range_of[row]])) for row in rows
-        )
-        if missing > self.available():
+        taken = [self.more(self.length[row], n) for row in rows]
+        coming = [self.more(self.length[row] + 1, n) for row in rows]
+        if sum(taken) > self.available():
             self.saw["refusals to grow"] += 1
             return False
+        if not self.paper and len(self.range_of) > 1:
+            left = self.available() + self.grown - self.coming
+            for each in coming:
+                if left <= 0:
+                    self.saw["refused the last free page-group"] += 1
+                    return False
+                left -= each
+        if not self.paper:
+            self.grown += sum(taken)
+            self.coming += sum(coming)
         self.extend(rows, n)
         return True
 
-    def release(self, rows: list[int]) -> None:
+    def more(self, length: int, n: int) -> int:
+        return self.pages_at(length + n) - self.pages_at(length)
+
+    def release(self, rows: list[int], back_again: bool = False) -> None:
         for row in rows:
-            vrange = self.range_of.pop(row)
-            keep = len(self.mapped[vrange]) if self.deferred else 0
-            self.cut(vrange, keep)
-            self.idle.append(vrange)
-            del self.stream[row], self.length[row]
-        self.reclaim(min(self.keep_free, self.available()))
+            length = self.length.pop(row)
+            self.coming -= self.more(length, 1) if back_again else 0
+            self.idle.append(self.range_of.pop(row))
+            del self.stream[row]
+
+    # -- a step --------------------------------------------------------------------------------
+    def begin_step(self) -> None:
+        self.grown = self.coming = 0
+        if self.paper:
+            self.step_of_the_paper()
+        elif self.background:
+            self.step_of_the_thread()
+        elif not self.deferred:
+            self.give_all_back()
+
+    def step_of_the_thread(self) -> None:
+        due = sum(self.short(vrange, 1) for vrange in range(len(self.mapped)))
+        self.reclaim(due)
+        if len(self.free) < due:
+            self.saw["nothing left to map ahead"] += 1
+            return
+        self.look_ahead()
+        idle = sorted(self.idle)
+        full = [vrange for vrange in idle[1:] if self.mapped[vrange]]
+        if full and not due and not self.deferred:
+            self.cut(full[-1], len(self.mapped[full[-1]]) - 1)
+            self.saw["given back one by one"] += 1
+
+    def look_ahead(self) -> None:
+        ahead = 0
+        for tokens in range(1, 10):
+            for vrange in range(len(self.mapped)):
+                short = self.short(vrange, tokens)
+                if short <= len(self.free):
+                    room = self.max_len // self.size - len(self.mapped[vrange])
+                    self.map(vrange, min(short, room))
+                    self.saw["mapped ahead"] += short * (tokens == 1)
+                    self.saw["mapped further ahead"] += short * (tokens > 1)
+                ahead += short
+                if tokens > 1 and ahead >= 2:
+                    return
+
+    def step_of_the_paper(self) -> None:
+        if not self.deferred:
+            self.give_all_back()
+        ahead = [v for v in range(len(self.mapped)) if self.background and self.short(v, 1)]
+        self.reclaim_idle(max(self.keep_free, len(ahead)))
+        for vrange in ahead[: len(self.free)]:
+            self.map(vrange, 1)
+            self.saw["mapped ahead"] += 1
+        empty = [vrange for vrange in self.idle if not self.mapped[vrange]]
+        if self.eager and self.free and empty and not any(map(self.is_ready, self.idle)):
+            self.map(empty[0], 1)
+            self.saw["mapped eagerly"] += 1
+
+    def short(self, vrange: int, tokens: int) -> int:
+        """How many page-groups a live range lacks to grow by so many tokens."""
+        held = len(self.mapped[vrange])
+        if vrange in self.idle or held * self.size == self.max_len:
+            return 0
+        length = next(self.length[row] for row, v in self.range_of.items() if v == vrange)
+        return max(0, self.pages_at(length + tokens) - held)
+
+    def give_all_back(self) -> None:
+        for vrange in sorted(self.idle):
+            self.saw["given back at once"] += len(self.mapped[vrange])
+            self.cut(vrange, 0)
+
+    def map(self, vrange: int, page_groups: int) -> None:
+        for _ in range(page_groups):
+            self.mapped[vrange].append(self.free.pop(0))
 
     # -- ranges -------------------------------------------------------------------------------
     def is_ready(self, vrange: int) -> bool:
@@ -130,6 +221,14 @@ class SlowRanges:
         self.saw["evictions"] += self.named.pop(page, None) is not None
 
     def reclaim(self, wanted: int) -> None:
+        self.reclaim_idle(wanted)
+        for vrange in range(len(self.mapped))[::-1]:
+            row = next((row for row, v in self.range_of.items() if v == vrange), None)
+            if row is not None and len(self.free) < wanted and self.excess(row) > 0:
+                self.saw["reclaimed from live ranges"] += self.excess(row)
+                self.cut(vrange, self.pages_at(self.length[row]))
+
+    def reclaim_idle(self, wanted: int) -> None:
         for vrange in self.idle:
             kept = [c for c, page in enumerate(self.mapped[vrange]) if self.is_cached(page)]
             while len(self.free) < wanted and kept and len(self.mapped[vrange]) > kept[0]:
@@ -137,27 +236,22 @@ class SlowRanges:
                 before = len(self.free)
                 self.cut(vrange, len(self.mapped[vrange]) - 1)
                 self.saw["unmapped from one of several"] += len(self.free) == before
-        assert len(self.free) >= wanted
 
     # -- growth ------------------------------------------------------------------------------
-    def pages_for(self, row: int, n: int) -> int:
-        return -(-(self.length[row] + n) // self.size)
-
     def extend(self, rows: list[int], n: int) -> None:
-        pages = [self.mapped[self.range_of[row]] for row in rows]
-        missing = [self.pages_for(row, n) - len(p) for row, p in zip(rows, pages, strict=True)]
-        self.reclaim(sum(max(0, m) for m in missing))
-        for _ in range(n):
-            for row, held in zip(rows, pages, strict=True):
-                self.length[row] += 1
-                if len(held) * self.size < self.length[row]:
-                    held.append(self.free.pop(0))
+        """Let rows grow; page-groups go round if enough are free, else range by range."""
+        for row in rows:
+            self.length[row] += n
+        if sum(max(0, -self.excess(row)) for row in rows) <= len(self.free):
+            while short := [row for row in rows if self.excess(row) < 0]:
+                for row in short:
+                    self.map(self.range_of[row], 1)
+        else:
+            for row in rows:
+                lack = max(0, -self.excess(row))
+                self.reclaim(lack)
+                self.map(self.range_of[row], lack)
         self.name(rows, n)
-        for row, held in zip(rows, pages, strict=True):
-            full = len(held) * self.size == self.length[row] < self.max_len
-            if self.background and full and self.free:
-                held.append(self.free.pop(0))
-                self.saw["mapped ahead"] += 1
 
     def name(self, rows: list[int], n: int) -> None:
         for back in range(n - 1, -1, -1):

@@ -289,7 +289,9 @@ def serve(memory: Paged, skip: bool = True, **engine):
 
 
 @pytest.mark.parametrize(
-    "engine", [{}, {"policy": "chunked"}, {"preemption": "swap"}, {"policy": "static"}], ids=str
+    "engine",
+    [{}, {"policy": "chunked"}, {"preemption": "swap"}, {"policy": "static"}, {"policy": "orca"}],
+    ids=str,
 )
 @pytest.mark.parametrize(
     ("host_blocks", "free_order"), [(6, "unkeyed_first"), (200, "unkeyed_first"), (200, "by_age")]

@@ -22,12 +22,41 @@ from tests.allocators.prefix.streams import (
 )
 
 ROWS = 6
-OPTIONS = [
-    {"deferred": False, "eager": False, "background": False, "reclaim_free": 0.0},
-    {"deferred": True, "eager": False, "background": False, "reclaim_free": 0.0},
-    {"deferred": True, "eager": True, "background": False, "reclaim_free": 0.2},
-    {"deferred": True, "eager": True, "background": True, "reclaim_free": 0.1},
-]
+OPTIONS = {
+    "code": {},
+    "code, all given back": {"deferred": False},
+    "code, no thread": {"background": False},
+    "code, no thread, all given back": {"background": False, "deferred": False},
+    "paper": {"rules": "paper"},
+    "paper, plain": {"rules": "paper", "background": False, "eager": False, "reclaim_free": 0.0},
+    "paper, no thread": {"rules": "paper", "background": False, "reclaim_free": 0.2},
+    "paper, all given back": {"rules": "paper", "deferred": False},
+}
+#: what has to happen under some options, however tight the pools are
+EVENTS = {
+    "mapped ahead": lambda o: o.get("background", True),
+    "mapped further ahead": lambda o: not is_paper(o) and o.get("background", True),
+    "reclaimed from live ranges": lambda o: o.get("background", True),
+    "nothing left to map ahead": lambda o: not is_paper(o) and o.get("background", True),
+    "given back one by one": lambda o: o == {"deferred": False},
+    "given back at once": lambda o: "deferred" in o and o != {"deferred": False},
+    "mapped eagerly": lambda o: is_paper(o) and o.get("eager", True),
+    "refused for the watermark": lambda o: not is_paper(o),
+    "refused for what others will take": lambda o: not is_paper(o),
+    "refused the last free page-group": lambda o: not is_paper(o),
+    **dict.fromkeys(
+        ("hits on live page-groups", "hits on idle page-groups", "evictions", "refusals",
+         "refusals to grow"), lambda o: True),
+    **dict.fromkeys(
+        ("refused for its own hits", "reclaimed", "unmapped from one of several",
+         "taken with its prefix in place", "prefixes overwritten", "duplicates"),
+        lambda o: o.get("deferred", True)),
+}  # fmt: skip
+every_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+
+
+def is_paper(options: dict) -> bool:
+    return options.get("rules") == "paper"
 
 
 def pool(page_groups: int, size: int, index: str = "hash", **knobs) -> Virtual:
@@ -36,8 +65,7 @@ def pool(page_groups: int, size: int, index: str = "hash", **knobs) -> Virtual:
         capacity_tokens=page_groups * size, max_seqs=ROWS, max_len=12 * size, kv_heads=8,
         head_dim=4096 // size,
     )  # fmt: skip
-    plain = {"deferred": True, "eager": False, "background": False, "reclaim_free": 0.0}
-    real = Virtual(geometry, page_size="64KiB", prefix_index=index, **plain | knobs)
+    real = Virtual(geometry, page_size="64KiB", prefix_index=index, **knobs)
     assert (real.pages.num_pages, real.geometry.page_tokens) == (page_groups, size)
     return real
 
@@ -45,19 +73,23 @@ def pool(page_groups: int, size: int, index: str = "hash", **knobs) -> Virtual:
 class Pair:
     """The allocator and the model, given the same calls, and what the grants have mapped."""
 
-    def __init__(self, page_groups: int, size: int, options: dict) -> None:
+    def __init__(self, page_groups: int, size: int, watermark: int, options: dict) -> None:
         self.real, self.streams = pool(page_groups, size, **options), Streams()
-        knobs = {k: v for k, v in options.items() if k != "reclaim_free"}
-        self.slow = SlowRanges(
-            ROWS, page_groups, size, 12 * size, keep_free=self.real.keep_free, **knobs
-        )
+        assert self.real.watermark == 0  # 1 % of so few
+        self.real.watermark = watermark
+        knobs = {"rules": "vattention", "deferred": True, "background": True} | options
+        if is_paper(options):
+            share = knobs.pop("reclaim_free", 0.1)
+            knobs = {"eager": True, "keep_free": int(share * page_groups)} | knobs
+            knobs["keep_free"] *= knobs["deferred"]
+        self.slow = SlowRanges(ROWS, page_groups, size, 12 * size, watermark=watermark, **knobs)
         self.page_groups, self.size = page_groups, size
         self.mapped: dict[tuple[int, int], int] = {}
 
     def execute(self, grant) -> None:
         for vrange, column, page in grant.unmaps.tolist():
             assert self.mapped.pop((vrange, column)) == page
-        for vrange, column, page in np.concatenate([grant.maps, grant.ahead_maps]).tolist():
+        for vrange, column, page in grant.maps.tolist():
             assert (vrange, column) not in self.mapped
             self.mapped[vrange, column] = page
 
@@ -99,13 +131,22 @@ class Pair:
     def release(self, draw) -> None:
         rows = [row for row in self.slow.range_of if not draw(0, 2)]
         if rows:
-            self.execute(self.real.release(np.array(rows)))
-            self.slow.release(rows)
+            back_again = bool(draw(0, 1))
+            take = self.real.preempt if back_again else self.real.release
+            grant = take(np.array(rows))
+            assert not len(grant.unmaps)
+            self.execute(grant)
+            self.slow.release(rows, back_again)
+
+    def begin_step(self, draw) -> None:
+        for grant in self.real.begin_step():
+            self.execute(grant)
+        self.slow.begin_step()
 
     def compare(self) -> None:
         real, slow = self.real, self.slow
         assert real.pages.free.pages().tolist() == slow.free
-        assert list(real.ranges.idle) == slow.idle
+        assert list(real.ranges._idle) == slow.idle
         table = [[p for p in row if p >= 0] for row in real.pages.table.tolist()]
         assert table == slow.mapped
         flat = {(s, c): p for s, row in enumerate(table) for c, p in enumerate(row)}
@@ -113,12 +154,13 @@ class Pair:
         assert set(np.flatnonzero(real.ranges._pool.keyed).tolist()) == set(slow.named)
         assert real.evictions == slow.saw["evictions"]
         free = len(slow.free)
-        cached = slow.available() - free
+        cached = len({page for row in slow.mapped for page in row if slow.is_cached(page)})
+        assert real.available == slow.available()
         assert real.balance() == (self.page_groups - cached - free, cached, free)
         real.check()
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "deferred", "eager", "all"])
+@every_option
 def test_every_step_agrees_with_the_slow_model_under_tight_pools(options):
     saw: Counter[str] = Counter()
     for seed in range(30):
@@ -127,24 +169,18 @@ def test_every_step_agrees_with_the_slow_model_under_tight_pools(options):
         def draw(low: int, high: int, rng=rng) -> int:
             return int(rng.integers(low, high, endpoint=True))
 
-        pair = Pair(draw(6, 20), 2 ** draw(0, 2), options)
-        for _ in range(80):
-            (pair.admit, pair.admit, pair.grow, pair.grow, pair.release)[draw(0, 4)](draw)
+        pair = Pair(draw(6, 20), 2 ** draw(0, 2), draw(0, 2), options)
+        calls = [pair.admit] * 2 + [pair.grow] * 3 + [pair.release] + [pair.begin_step] * 2
+        for _ in range(120):
+            calls[draw(0, 7)](draw)
             pair.compare()
         saw += pair.slow.saw
-    expected = ["hits on live page-groups", "evictions", "refusals", "refusals to grow"]
-    if options["deferred"]:
-        expected += [
-            "hits on idle page-groups", "refused for its own hits", "reclaimed",
-            "unmapped from one of several", "taken with its prefix in place",
-            "prefixes overwritten", "duplicates",
-        ]  # fmt: skip
-    expected += ["mapped eagerly"] * options["eager"] + ["mapped ahead"] * options["background"]
-    for what in expected:
-        assert saw[what] > 0, f"the pools were never so tight that there were {what}: {saw}"
+    for what, applies in EVENTS.items():
+        if applies(options):
+            assert saw[what] > 0, f"the pools were never so tight that there were {what}: {saw}"
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "deferred", "eager", "all"])
+@every_option
 def test_hits_are_honest_with_forks_beams_and_truncation(options):
     """Each token has a value of its own, and every sequence reads back exactly its own."""
     counts: Counter[str] = Counter()
@@ -166,7 +202,9 @@ def state(real: Virtual) -> dict:
     return {
         "table": real.pages.table.tolist(),
         "free": real.pages.free.pages().tolist(),
-        "idle": list(real.ranges.idle),
+        "idle": list(real.ranges._idle),
+        "length": real.ranges.length.tolist(),
+        "promised": (real._grown, real._next),
         "keyed": index._pool.keyed.tolist(),
         "named": sorted(index._page_of.items()),
         "more": sorted(index._more.items()),

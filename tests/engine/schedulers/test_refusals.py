@@ -31,7 +31,9 @@ def test_every_policy_has_a_scheduler():
         ("chunked", SamplingSpec(), {"preemption": "swap"}, "preempts by recompute only"),
         ("chunked", SamplingSpec(), {"expected_output_tokens": 1}, "by expected length"),
         ("chunked", SamplingSpec("parallel", n=4), {"max_num_batched_tokens": 3}, "tokens=3"),
+        ("orca", BEAM, {"max_num_seqs": 3}, "4 sequences never fits in max_num_seqs=3"),
         ("static", SPECULATIVE, {}, "runs with engine=continuous, not static"),
+        ("orca", SPECULATIVE, {}, "runs with engine=continuous, not orca"),
         ("chunked", SPECULATIVE, {}, "runs with engine=continuous, not chunked"),
         # Of several refusals that of the named policy comes first.
         ("chunked", BEAM, {"preemption": "swap", "max_num_seqs": 3}, "sampling.mode=beam"),
@@ -49,6 +51,7 @@ def test_a_policy_refuses_what_it_cannot_serve(policy, sampling, options, words)
         ("continuous", 64, 2048),
         ("continuous", 4096, 4096),
         ("static", 64, sys.maxsize),
+        ("orca", 64, sys.maxsize),
         ("chunked", 4096, 2048),
     ],
 )

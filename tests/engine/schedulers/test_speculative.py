@@ -81,7 +81,7 @@ def test_accepted_guesses_are_a_leading_run_with_the_given_rate():
     assert accepted_guesses(0, 1, 3, 4, 0.7) == accepted_guesses(0, 1, 3, 4, 0.7)
 
 
-@pytest.mark.parametrize("policy", ["static", "chunked"])
+@pytest.mark.parametrize("policy", ["static", "orca", "chunked"])
 def test_other_policies_say_that_they_cannot(policy):
     with pytest.raises(Unsupported, match="continuous"):
         run(FAMILIES["paged"](), 0.5, policy=policy)

@@ -24,7 +24,11 @@ for n, longest, tokens in ((10, (32, 32), 800), (2, (8, 8), 48)):
     # In the small pool one page-group is left for both to grow into.
     table = requests(n, longest=longest)
     expected = serve(contiguous(2000, reservation="grow"), table).digest
-    for engine in ({"policy": "continuous"}, {"policy": "chunked", "max_num_batched_tokens": 60}):
+    for engine in (
+        {"policy": "continuous"},
+        {"policy": "orca"},
+        {"policy": "chunked", "max_num_batched_tokens": 60},
+    ):
         late = 0
         assert serve(virtual(tokens, layout="sliced"), table, **engine).digest == expected
         assert late, "nothing was mapped beside a step"

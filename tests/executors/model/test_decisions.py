@@ -48,15 +48,15 @@ def simulate(allocator, table, mode, lineages, **engine):
     return seen
 
 
+@pytest.mark.parametrize("policy", ["continuous", "orca"])
 @pytest.mark.parametrize("preemption", ["recompute", "swap"])
 @pytest.mark.parametrize("mode", ["greedy", "parallel", "beam"])
 @pytest.mark.parametrize("name", ALLOCATORS)
-def test_grants_are_the_same(name, mode, preemption):
+def test_grants_are_the_same(name, mode, preemption, policy):
     host = 1200 if preemption == "swap" else 0
-    real = serve(ALLOCATORS[name](host), requests(), mode, preemption=preemption)
-    simulated = simulate(
-        ALLOCATORS[name](host), requests(), mode, real.lineages, preemption=preemption
-    )
+    engine = {"policy": policy, "preemption": preemption}
+    real = serve(ALLOCATORS[name](host), requests(), mode, **engine)
+    simulated = simulate(ALLOCATORS[name](host), requests(), mode, real.lineages, **engine)
     assert real.grants == simulated.grants
     columns = ("running", "waiting", "batched_tokens", "blocks_in_use", "preemptions", "hit_tokens")
     for column in columns:
@@ -66,7 +66,7 @@ def test_grants_are_the_same(name, mode, preemption):
         assert any((lineage != stay).any() for lineage in real.lineages.values())
 
 
-@pytest.mark.parametrize("policy", ["static", "chunked"])
+@pytest.mark.parametrize("policy", ["static", "orca", "chunked"])
 def test_grants_are_the_same_with_other_engines(policy):
     def make():
         return paged(120, block_size=4, prefix_index="hash")

@@ -76,7 +76,7 @@ def test_pressure_changes_no_token(name, mode, preemption):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("policy", ["static", "chunked"])
+@pytest.mark.parametrize("policy", ["static", "orca", "chunked"])
 def test_the_engine_changes_no_token(policy, mode):
     if policy == "chunked" and mode == "beam":
         pytest.skip("engine=chunked runs no beams")
@@ -86,6 +86,21 @@ def test_the_engine_changes_no_token(policy, mode):
     assert seen.digest == alone(mode).digest
     assert seen.hits
     assert seen.preemptions or policy == "static"
+
+
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [name for name in TIGHT if name != "contiguous_oracle"])
+def test_prompts_beside_decodes_change_no_token(name, mode, preemption):
+    host = 4 * TIGHT_TOKENS if preemption == "swap" else 0
+    engine = {"policy": "orca", "preemption": preemption}
+    seen = serve(TIGHT[name](host), requests(), mode, watch_memory=True, **engine)
+    assert seen.digest == alone(mode).digest
+    assert bool(seen.swaps) == (preemption == "swap" and seen.preemptions > 0)
+    if mode != "greedy":
+        assert seen.preemptions, "the pool was meant to be tight"
+    if mode == "beam" and name != "paged_1":
+        assert seen.copies
 
 
 @pytest.mark.parametrize("mode", MODES)

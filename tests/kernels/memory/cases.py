@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -61,6 +63,12 @@ ALLOCATORS = {
     "virtual-copy-no-host": lambda: Virtual(
         geometry(11, host_tokens=0), page_size="64KiB", sharing="copy"
     ),
+    # 47 tokens fill 6 page-groups of 7.9 tokens, the last 5 behind the whole ones of each.
+    "virtual-copy-tail": lambda: Virtual(
+        replace(geometry(7, host_tokens=0, max_len=47), head_dim=1037),
+        page_size="64KiB",
+        sharing="copy",
+    ),
     "virtual-hash": lambda: Virtual(small(), page_size="64KiB", prefix_index="hash"),
     "virtual-2MiB": lambda: Virtual(geometry(16, "2MiB", layers=1), page_size="2MiB"),
 }  # fmt: skip
@@ -71,6 +79,16 @@ def tiny():
         capacity_tokens=128, max_seqs=8, max_len=60, layers=2, kv_heads=2, head_dim=8,
         dtype_bytes=4, host_tokens=56,
     )  # fmt: skip
+
+
+def execute(backing, allocator, grant):
+    """Execute a grant and what else a step takes in which this was all that was granted."""
+    before, beside = allocator.begin_step()
+    backing.map(grant)
+    backing.map(before)
+    backing.copy(grant)
+    backing.map_beside(beside)
+    backing.wait()
 
 
 def write_values(backing, layout, values, positions=None):
@@ -120,6 +138,15 @@ class RealMemory(SlotMemory):
         self.space.save(grant)
         self.backing.map(grant)
         self.space.fetch(grant)
+
+    def map_beside(self, grant):
+        """What the step writes is written while the backing's thread is at this."""
+        super().map_beside(grant)
+        self.backing.map_beside(grant)
+
+    def wait(self):
+        super().wait()
+        self.backing.wait()
 
     def copy(self, grant):
         super().copy(grant)

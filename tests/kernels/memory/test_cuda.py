@@ -12,7 +12,7 @@ from kernels.memory.tensors import wrap
 from kernels.memory.virtual import VirtualMemory
 from kernels.memory.virtual_cuda import CudaDriver, find_bindings, probe_vmm
 from kernels.memory.virtual_shape import VirtualShape
-from tests.kernels.memory.cases import ALLOCATORS
+from tests.kernels.memory.cases import ALLOCATORS, execute
 from tests.kernels.memory.expected import expected_bytes
 from tests.kernels.memory.fake_cuda import FakeCuda, FakeTorchCuda
 
@@ -81,7 +81,7 @@ def test_device_memory_is_what_the_allocator_says_at_every_step(background):
                 grow = live[allocator.length[live] < allocator.geometry.max_len]
                 grant = allocator.grow(grow) if len(grow) else None
             if grant is not None:
-                backing.map(grant)
+                execute(backing, allocator, grant)
                 assert backing.resident_bytes() == fake.held == expected_bytes(allocator)
                 assert backing.driver.handle_bytes == fake.held
     assert fake.clean()

@@ -21,6 +21,7 @@ from kernels.memory.virtual_cpu import CpuDriver
 from kernels.memory.virtual_shape import VirtualShape
 from tests.kernels.memory.cases import (
     ALLOCATORS,
+    execute,
     geometry,
     read_values,
     small,
@@ -71,7 +72,7 @@ def test_resident_memory_by_three_accounts():
     allocator, backing = open_backing("virtual-rest", background=False)
     with backing:
         grant = allocator.admit(np.arange(3), Prompt(30), Demand(30, 10))
-        backing.apply(grant)
+        execute(backing, allocator, grant)
         shape, places = backing.shape, backing.page_map.places
         assert places.sum() > np.count_nonzero(places) > 0
         expected = np.count_nonzero(places) * shape.page_group_bytes
@@ -87,7 +88,7 @@ def test_resident_memory_by_three_accounts():
         assert backing.resident_bytes() == expected
         assert sum(os_memory.core_bytes(*each) for each in tensors) == shown
         assert os_memory.resident_by_smaps(tensors) == shown
-        backing.apply(allocator.release(np.arange(3)))
+        execute(backing, allocator, allocator.release(np.arange(3)))
         active, cached, _ = allocator.balance()
         assert active == 0
         assert backing.resident_bytes() == cached * shape.page_group_bytes
@@ -96,7 +97,7 @@ def test_resident_memory_by_three_accounts():
 def test_demand_paging_holds_exactly_the_touched_system_pages():
     allocator, backing = open_backing("virtual-copy", mode="demand")
     with backing:
-        backing.apply(allocator.admit(ONE, Prompt(5), Demand(5, 30)))
+        execute(backing, allocator, allocator.admit(ONE, Prompt(5), Demand(5, 30)))
         assert backing.resident_bytes() == 0
         write_values(backing, allocator.layout(ONE), np.arange(5))
         token = backing.shape.token_numbers * 4
@@ -108,7 +109,7 @@ def test_demand_paging_holds_exactly_the_touched_system_pages():
 def test_demand_paging_refuses_what_aliases():
     allocator, backing = open_backing("virtual-alias", mode="demand")
     with backing, pytest.raises(Unsupported, match="sharing=copy"):
-        backing.apply(allocator.admit(np.arange(2), Prompt(5), Demand(5, 30)))
+        execute(backing, allocator, allocator.admit(np.arange(2), Prompt(5), Demand(5, 30)))
 
 
 def test_handles_made_ahead_hold_everything_from_the_start():
@@ -116,8 +117,8 @@ def test_handles_made_ahead_hold_everything_from_the_start():
     with backing:
         whole = sum(allocator.balance()) * backing.shape.page_group_bytes
         assert backing.resident_bytes() == backing.committed_bytes == whole
-        backing.apply(allocator.admit(ONE, Prompt(5), Demand(5, 30)))
-        backing.apply(allocator.release(ONE))
+        execute(backing, allocator, allocator.admit(ONE, Prompt(5), Demand(5, 30)))
+        execute(backing, allocator, allocator.release(ONE))
         assert backing.resident_bytes() == whole > expected_bytes(allocator)
 
 
@@ -144,7 +145,7 @@ def test_attention_reads_virtual_ranges_in_place(packing, layout):
     with backing_for(allocator, dtype=torch.float32, packing=packing) as backing:
         lengths = [25, 40]
         for row, n in enumerate(lengths):
-            backing.apply(allocator.admit(np.array([row]), Prompt(n), Demand(n, 9)))
+            execute(backing, allocator, allocator.admit(np.array([row]), Prompt(n), Demand(n, 9)))
         rows = allocator.layout(np.arange(2))
         slots = new_slots(rows, lengths)
         k, v = backing.keys(1), backing.values(1)
@@ -255,6 +256,61 @@ def test_a_failure_half_way_leaves_nothing_behind(method, after, background):
     assert len(all_maps()) <= before + 1
 
 
+def test_what_goes_on_beside_a_step_is_under_way_while_it_computes():
+    _, backing = open_backing()
+    begun, computed, map_page = threading.Event(), threading.Event(), backing.driver.map
+    done = []
+
+    def slow_map(*args):
+        begun.set()
+        assert computed.wait(30), "the step waits for its thread"
+        map_page(*args)
+        done.append(args)
+
+    with backing:
+        backing.map(Grant(maps=np.array([[0, 0, 5]])))
+        backing.driver.map = slow_map
+        backing.map_beside(Grant(maps=np.array([[1, 0, 6]])))
+        assert begun.wait(30), "nothing goes on beside the step"
+        backing.keys(0).flatten(0, 1)[0] = 3.0
+        assert not done
+        computed.set()
+        backing.wait()
+        assert len(done) == backing.shape.num_tensors
+        at = backing.shape.range_tokens
+        backing.keys(0).flatten(0, 1)[at] = 4.0
+        assert backing.keys(0).flatten(0, 1)[0].unique().tolist() == [3.0]
+
+
+@pytest.mark.parametrize("waits", ["wait", "resident_bytes", "map"])
+def test_an_error_beside_a_step_is_raised_by_whoever_waits_for_it(waits):
+    allocator = ALLOCATORS["virtual-alias"]()
+    shape = VirtualShape.of(allocator)
+    driver = FailingDriver(shape, "map", 0)
+    with VirtualMemory(
+        shape, allocator.geometry, torch.float32, torch.device("cpu"), driver
+    ) as backing:
+        backing.map_beside(Grant(maps=np.array([[0, 0, 5]])))
+        with pytest.raises(OutOfMemory, match="map refused"):
+            getattr(backing, waits)(*[Grant()] * (waits == "map"))
+
+
+@pytest.mark.parametrize("handles", ["on_demand", "ahead"])
+def test_what_is_unmapped_beside_a_step_is_given_back_unless_it_moves(handles):
+    allocator, backing = open_backing(handles=handles)
+    with backing:
+        group = backing.shape.page_group_bytes
+        backing.map(Grant(maps=np.array([[0, 0, 5], [0, 1, 6], [0, 2, 7]])))
+        backing.keys(0).flatten(0, 1)[backing.geometry.page_tokens] = 3.0
+        unmaps = np.array([[0, 2, 7], [0, 1, 6]])
+        backing.map_beside(Grant(unmaps=unmaps, maps=np.array([[1, 0, 6]])))
+        backing.wait()
+        held = 2 if handles == "on_demand" else sum(allocator.balance())
+        assert backing.committed_bytes == backing.resident_bytes() == held * group
+        moved_to = backing.shape.range_tokens
+        assert (backing.keys(0).flatten(0, 1)[moved_to] == 3.0).all()
+
+
 def test_more_than_the_machine_has_is_out_of_memory():
     shape = small(capacity_tokens=1 << 36)
     with pytest.raises(OutOfMemory, match=r"mmap of \d+ bytes failed"):
@@ -265,13 +321,13 @@ def test_swapped_out_tokens_come_back_elsewhere():
     for name in ("paged-7", "contiguous-max", "virtual-sliced-rest"):
         allocator, backing = open_backing(name)
         with backing:
-            backing.apply(allocator.admit(ONE, Prompt(20), Demand(20, 9)))
+            execute(backing, allocator, allocator.admit(ONE, Prompt(20), Demand(20, 9)))
             write_values(backing, allocator.layout(ONE), np.arange(20) + 100)
             saved = backing.save(new_slots(allocator.layout(ONE), [20]))
-            backing.apply(allocator.release(ONE))
+            execute(backing, allocator, allocator.release(ONE))
             two = np.array([2])
             for rows in (np.array([1]), two):
-                backing.apply(allocator.admit(rows, Prompt(20), Demand(20, 9)))
+                execute(backing, allocator, allocator.admit(rows, Prompt(20), Demand(20, 9)))
                 write_values(backing, allocator.layout(rows), np.arange(20))
             backing.restore(new_slots(allocator.layout(two), [20]), saved)
             kept, back = read_values(backing, allocator.layout(np.array([1, 2])))
@@ -304,7 +360,7 @@ def test_host_memory_that_cannot_be_had_is_out_of_memory():
     allocator, backing = open_backing()
     huge = Grant(swaps_out=np.array([[0, 0, 1]]))
     with backing:
-        backing.apply(allocator.admit(np.array([0]), Prompt(3), Demand(3, 3)))
+        execute(backing, allocator, allocator.admit(np.array([0]), Prompt(3), Demand(3, 3)))
         backing.geometry = replace(backing.geometry, host_tokens=10**13)
         with pytest.raises(OutOfMemory, match="host memory"):
             HostSpace(backing).save(huge)

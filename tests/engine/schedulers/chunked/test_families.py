@@ -94,7 +94,7 @@ def test_a_request_that_outgrows_the_whole_pool_is_named():
         engine.run("paged")
 
 
-@pytest.mark.parametrize("policy", ["continuous", "static"])
+@pytest.mark.parametrize("policy", ["continuous", "static", "orca"])
 @pytest.mark.parametrize("family", ["paged_hash", "paged_radix"])
 def test_the_other_policies_hit_the_prefix_cache_too(family, policy):
     for sampling in (SamplingSpec(), SamplingSpec("parallel", n=2), SamplingSpec("beam", width=3)):
