@@ -10,7 +10,7 @@ from harness.engine.engine import Engine
 from tests.allocators.virtual.replay import virtual
 from tests.allocators.virtual.slow_manager import Shape, SlowManager
 from tests.allocators.virtual.slow_scheduler import CarefulScheduler, Request
-from tests.allocators.virtual.step_logs import runs
+from tests.allocators.virtual.step_logs import EVERY_RUN
 from tests.engine.cases import Metronome, table
 
 KIB = 1 << 10
@@ -101,22 +101,17 @@ THREADS = [(True, True), (True, False), (False, False)]
 
 
 @pytest.mark.parametrize("skip_ahead", [False, True])
-@pytest.mark.parametrize(("background", "deferred"), THREADS)
-@pytest.mark.parametrize("groups", [150, 75])
-def test_the_engine_admits_and_preempts_as_the_recorded_manager_would(
-    shared_file, groups, background, deferred, skip_ahead
-):
-    shared_file("vattention_steps/requests.csv")
-    setup = next(run.setup for run in runs() if run.setup.groups == groups)
+@pytest.mark.parametrize("run", EVERY_RUN)
+def test_the_engine_admits_and_preempts_as_the_recorded_manager_would(run, skip_ahead):
+    setup = run.setup
     _, prompts, outputs = zip(*setup.requests, strict=True)
-    lines = assert_engine_agrees(
-        setup.shape, groups, prompts, outputs,
-        background=background, deferred=deferred, skip_ahead=skip_ahead,
-    )  # fmt: skip
-    totals = happened(lines)
+    totals = happened(assert_engine_agrees(
+        setup.shape, setup.groups, prompts, outputs, background=setup.background,
+        deferred=setup.background and setup.deferred, skip_ahead=skip_ahead,
+    ))  # fmt: skip
     assert totals["map_critical"]
-    assert bool(totals["preempted"]) == (groups == 75)
-    assert bool(totals["map_background"]) == background
+    assert bool(totals["preempted"]) == bool(run.entry["preempted"])
+    assert bool(totals["map_background"]) == setup.background
 
 
 @pytest.mark.parametrize("skip_ahead", [False, True])
