@@ -13,6 +13,7 @@ import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
+    NO_MAPS,
     NO_STEP_GRANTS,
     Demand,
     Geometry,
@@ -43,12 +44,12 @@ PAPER_KEEP_FREE = 0.1
 class Virtual(RangeHolder):
     """Page-groups of `page_size` bytes a tensor.
 
-    `rules`, of the memory manager: `vattention` follows its code, `paper` its paper; docs/virtual.md
-    states both.  The paper alone has `eager` (one idle range is kept ready) and `reclaim_free` (the
-    share of page-groups that the thread keeps free).  `admission`: a sequence is let in and grows
-    if there is what it needs, as with every other policy, or if vAttention's scheduler would let
-    it, which keeps room.  `deferred`: an ended sequence's range keeps its page-groups for the next
-    one.  `background`: a thread maps ahead while a step computes.
+    `rules`, of the memory manager: `vattention` follows its code, `paper` its paper (both stated in
+    docs/virtual.md).  The paper alone has `eager` (one idle range is kept ready) and `reclaim_free`
+    (the share of page-groups that the thread keeps free).  `admission`: a sequence is let in and
+    grows if there is what it needs, as with every other policy, or if vAttention's scheduler would
+    let it, which keeps room.  `deferred`: an ended sequence's range keeps its page-groups for the
+    next one.  `background`: a thread maps ahead while a step computes.
     """
 
     def __init__(
@@ -284,7 +285,7 @@ class Virtual(RangeHolder):
         self.range_of[rows] = -1
         self.length[rows] = 0
         self.active[rows] = False
-        unmapped = np.concatenate(unmaps)
+        unmapped = np.concatenate([NO_MAPS, *unmaps])
         return Grant(unmaps=unmapped) if len(unmapped) else EMPTY_GRANT
 
     def preempt(self, rows: IntArray) -> Grant:
