@@ -32,14 +32,24 @@ OPTIONS = {
     "paper, no thread": {"rules": "paper", "background": False, "reclaim_free": 0.2},
     "paper, all given back": {"rules": "paper", "deferred": False},
 }
+
+
+def gives_back(options):
+    return not options.get("deferred", True)
+
+
+def at_once(options):
+    return is_paper(options) or not options.get("background", True)
+
+
 #: what has to happen under some options, however tight the pools are
 EVENTS = {
     "mapped ahead": lambda o: o.get("background", True),
     "mapped further ahead": lambda o: not is_paper(o) and o.get("background", True),
     "reclaimed from live ranges": lambda o: o.get("background", True),
     "nothing left to map ahead": lambda o: not is_paper(o) and o.get("background", True),
-    "given back one by one": lambda o: not is_paper(o) and not o.get("deferred", True) and o.get("background", True),
-    "given back at once": lambda o: not o.get("deferred", True) and (is_paper(o) or not o.get("background", True)),
+    "given back one by one": lambda o: gives_back(o) and not at_once(o),
+    "given back at once": lambda o: gives_back(o) and at_once(o),
     "mapped eagerly": lambda o: is_paper(o) and o.get("eager", True),
     "refused for the watermark": lambda o: "admission" in o,
     "refused for what others will take": lambda o: "admission" in o,
