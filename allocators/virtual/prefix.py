@@ -87,11 +87,10 @@ class PrefixRanges(Ranges):
         self._pool = pool
         self._idle: dict[int, None] = dict.fromkeys(range(len(pages.count)))  # longest idle first
         self._idle_ref = np.zeros(pages.num_pages, dtype=np.int64)  # how many idle ranges map it
-        self._cached = 0
 
     @property
     def cached(self) -> int:
-        return self._cached
+        return int(np.count_nonzero(self._only_idle()))
 
     def cached_of(self, pages: IntArray) -> int:
         return int(np.count_nonzero(self._only_idle()[pages]))
@@ -128,7 +127,6 @@ class PrefixRanges(Ranges):
             pages.count[vrange] = n
             maps = np.column_stack([np.full(n - hit, vrange), column, found[hit:]])
         self._pool.forget(pages.table[vrange, n:kept])
-        self._recount()
         return vrange, Grant(unmaps=unmaps, maps=maps)
 
     def _choose(self, need: int, found: IntArray) -> tuple[int, int]:
@@ -159,10 +157,7 @@ class PrefixRanges(Ranges):
     # -- mapping -------------------------------------------------------------------------------
     def extend(self, ranges: IntArray, page_groups: IntArray) -> IntArray:
         maps = super().extend(ranges, page_groups)
-        idle = maps[self.length[maps[:, 0]] == 0, 2]
-        if len(idle):
-            self._idle_ref[idle] = 1
-            self._recount()
+        self._idle_ref[maps[self.length[maps[:, 0]] == 0, 2]] = 1
         return maps
 
     # -- giving it back ------------------------------------------------------------------------
@@ -179,7 +174,6 @@ class PrefixRanges(Ranges):
         self._let(vrange, 0)
         self._idle_ref[held[:keep]] += 1
         self._idle[vrange] = None
-        self._recount()
         return unmaps
 
     def reclaim(self, wanted: int, lengths: IntArray | None = None) -> IntArray:
@@ -216,16 +210,7 @@ class PrefixRanges(Ranges):
     def drop(self, vrange: int, keep: int) -> IntArray:
         if vrange in self._idle:
             self._idle_ref[self.pages.table[vrange, keep : int(self.pages.count[vrange])]] -= 1
-        unmaps = super().drop(vrange, keep)
-        self.left(unmaps[:, 2])
-        return unmaps
-
-    def left(self, pages: IntArray) -> None:
-        if len(pages):
-            self._recount()
-
-    def _recount(self) -> None:
-        self._cached = int(np.count_nonzero(self._only_idle()))
+        return super().drop(vrange, keep)
 
     def _only_idle(self) -> np.ndarray:
         return (self._idle_ref > 0) & (self._idle_ref == self.pages.ref)
@@ -247,6 +232,5 @@ class PrefixRanges(Ranges):
         held = pages.table[idle][pages.table[idle] >= 0]
         counted = np.bincount(held, minlength=pages.num_pages)
         assert (counted == self._idle_ref).all(), "page-groups of idle ranges are miscounted"
-        assert int(self._only_idle().sum()) == self.cached, "cached page-groups are miscounted"
         keyed = self._pool.keyed
         assert (pages.ref[keyed] > 0).all(), "a page-group that is mapped nowhere has a key"

@@ -168,9 +168,6 @@ class Ranges:
         column = np.arange(count - 1, keep - 1, -1)
         return np.column_stack([np.full(count - keep, vrange), column, pages])
 
-    def left(self, pages: IntArray) -> None:
-        """Note that live ranges have given up these page-groups, other than by `drop`."""
-
     # -- an idle range kept ready ------------------------------------------------------------
     def next_idle(self) -> int:
         """Return the range that an admission takes next, if nothing changes; -1: none is idle."""

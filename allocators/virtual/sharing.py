@@ -128,7 +128,6 @@ class RangeHolder(Allocator):
         if self.alias:
             used = ceil_div(self.length[rows], self.geometry.page_tokens)
             gone, come = self.pages.reassign(ranges, sources, used)
-            self.ranges.left(gone[:, 2])
             self.index.diverged(ranges)
             return join([*steps, Grant(unmaps=gone, maps=come)]) if len(come) else join(steps)
         moved = np.flatnonzero(rows != parents)
@@ -154,7 +153,6 @@ class RangeHolder(Allocator):
     def _copy_on_write(self, ranges: IntArray, lengths: IntArray) -> Grant:
         reclaimed = self.ranges.reclaim(len(ranges))
         copies, old = self.pages.copy_on_write(ranges, lengths)
-        self.ranges.left(old)
         column = lengths // self.geometry.page_tokens
         unmaps = np.column_stack([ranges, column, old])
         maps = np.column_stack([ranges, column, self.pages.table[ranges, column]])

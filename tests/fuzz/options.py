@@ -48,7 +48,11 @@ LENGTHS = {
 KNOBS = {
     "allocators.paged.block_size": (),
     "allocators.paged.watermark": (),
-    "allocators.virtual.reclaim_free": ("allocator=[virtual]", "kv_tokens=99999"),
+    "allocators.virtual.reclaim_free": (
+        "allocator=[virtual]",
+        "allocators.virtual.rules=paper",
+        "kv_tokens=99999",
+    ),
 }
 
 
