@@ -13,6 +13,7 @@ import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
+    NO_MAPS,
     NO_STEP_GRANTS,
     Demand,
     Geometry,
@@ -33,6 +34,7 @@ from allocators.virtual.shape import RangeShape
 from allocators.virtual.sharing import RangeHolder
 
 RULES = ("vattention", "paper")
+ADMISSIONS = ("needed", "vattention")
 #: share of the page-groups that admission leaves free beside others (vAttentionBlockSpaceManager)
 CODE_WATERMARK = 0.01
 #: share that the background thread keeps free by the paper (section 6.1.2)
@@ -42,10 +44,12 @@ PAPER_KEEP_FREE = 0.1
 class Virtual(RangeHolder):
     """Page-groups of `page_size` bytes a tensor.
 
-    `rules`: `vattention` follows its code, `paper` its paper; docs/virtual.md states both.  The
-    paper alone has `eager` (one idle range is kept ready) and `reclaim_free` (the share of
-    page-groups that the thread keeps free).  `deferred`: an ended sequence's range keeps its
-    page-groups for the next one.  `background`: a thread maps ahead while a step computes.
+    `rules`, of the memory manager: `vattention` follows its code, `paper` its paper (both stated in
+    docs/virtual.md).  The paper alone has `eager` (one idle range is kept ready) and `reclaim_free`
+    (the share of page-groups that the thread keeps free).  `admission`: a sequence is let in and
+    grows if there is what it needs, as with every other policy, or if vAttention's scheduler would
+    let it, which keeps room.  `deferred`: an ended sequence's range keeps its page-groups for the
+    next one.  `background`: a thread maps ahead while a step computes.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Virtual(RangeHolder):
         geometry: Geometry,
         *,
         rules: str = "vattention",
+        admission: str = "needed",
         page_size: str = "2MiB",
         layout: str = "per_layer",
         sharing: str = "alias",
@@ -63,6 +68,7 @@ class Virtual(RangeHolder):
         prefix_index: str = "none",
     ) -> None:
         one_of("rules", rules, RULES)
+        one_of("admission", admission, ADMISSIONS)
         one_of("sharing", sharing, ("alias", "copy"))
         for name, value in (("deferred", deferred), ("background", background)):
             if not isinstance(value, bool):
@@ -71,6 +77,7 @@ class Virtual(RangeHolder):
         shape = RangeShape.of(geometry, page_size, layout, dense=sharing == "copy")
         super().__init__(geometry, shape, sharing, prefix_index)
         self.rules, self.deferred = rules, deferred
+        self.keeps_room = admission == "vattention"
         self.background = background
         self.thread: Background
         if rules == "vattention":
@@ -127,7 +134,7 @@ class Virtual(RangeHolder):
         available = self.available
         if needed > available:
             return None
-        if self.rules == "vattention" and self.active.any():
+        if self.keeps_room and self.active.any():
             available += self._grown - self._next - self.watermark
         if needed > available:
             return None
@@ -150,7 +157,7 @@ class Virtual(RangeHolder):
         copiers = self.pages.to_copy(ranges, lengths)
         if not self._may_grow(rows, lengths, n, len(copiers)):
             return None
-        if self.rules == "vattention":
+        if self.keeps_room:
             self._grown += int(self._more(lengths, n).sum())
             self._next += int(self._more(lengths + 1, n).sum())
         steps = []
@@ -172,7 +179,7 @@ class Virtual(RangeHolder):
         available = self.available
         if int(self._more(lengths, n).sum()) + copies > available:
             return False
-        if self.rules != "vattention":
+        if not self.keeps_room:
             return True
         live = self._admission[self.active]
         if (live == live[0]).all():
@@ -208,7 +215,7 @@ class Virtual(RangeHolder):
             return 0
         t = self.geometry.page_tokens
         room = int((ceil_div(lengths, t) * t - lengths).min())
-        if self.rules == "vattention":
+        if self.keeps_room:
             room -= 1  # there the next token takes a page-group, and refuses others one
         if self.background:
             room = min(room, self._tokens_until_ahead(ranges))
@@ -261,7 +268,7 @@ class Virtual(RangeHolder):
     def truncate(self, row: int, n: int) -> Grant:
         vrange = int(self.range_of[row])
         self.length[row] -= n
-        self.ranges.length[vrange] -= n
+        self.ranges.cut(vrange, n)
         self.index.truncated(vrange, int(self.length[row]))
         keep = -(-int(self.length[row]) // self.geometry.page_tokens)
         # Exclusive page-groups stay mapped for the tokens to come; shared ones cannot be written.
@@ -278,12 +285,13 @@ class Virtual(RangeHolder):
         self.range_of[rows] = -1
         self.length[rows] = 0
         self.active[rows] = False
-        unmapped = np.concatenate(unmaps)
+        unmapped = np.concatenate([NO_MAPS, *unmaps])
         return Grant(unmaps=unmapped) if len(unmapped) else EMPTY_GRANT
 
     def preempt(self, rows: IntArray) -> Grant:
-        # vAttention's scheduler takes them to be as long as they were about to become.
-        self._next -= int(self._more(self.length[rows], 1).sum())
+        if self.keeps_room:
+            # vAttention's scheduler takes them to be as long as they were about to become.
+            self._next -= int(self._more(self.length[rows], 1).sum())
         return self.release(rows)
 
     # -- checks ------------------------------------------------------------------------------

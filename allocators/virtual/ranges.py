@@ -78,6 +78,11 @@ class Ranges:
         """Take a range for `tokens`, which begin with the page-groups `found` (none here)."""
         return self.acquire(tokens), EMPTY_GRANT
 
+    def cut(self, vrange: int, tokens: int) -> None:
+        """Let a live range hold so many tokens less; what it has mapped stays."""
+        self.length[vrange] -= tokens
+        self.told[vrange] = min(self.told[vrange], self.length[vrange])
+
     def _let(self, vrange: int, tokens: int) -> None:
         self.length[vrange] = self.told[vrange] = tokens
 

@@ -66,6 +66,7 @@ class World:
         grant = self.allocator.admit(rows, Prompt(prompt), Demand(prompt, 40 * self.scale))
         if grant is None:
             return
+        self.allocator.begin_step()
         self.expected[int(rows[0])] = []
         self.write(int(rows[0]), 0)
         self.execute(grant)
@@ -82,6 +83,7 @@ class World:
         grant = self.allocator.grow(rows) if len(rows) else None
         if grant is not None:
             self.execute(grant)
+            self.allocator.begin_step()
             for row, start in zip(rows.tolist(), before.tolist(), strict=True):
                 self.write(row, start)
 

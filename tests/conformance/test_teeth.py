@@ -46,7 +46,9 @@ def test_a_broken_allocator_is_caught(factory):
     assert failures(factory)
 
 
-@pytest.mark.parametrize("factory", dict.fromkeys(broken_swap.HONEST + broken_steps.BASES))
+@pytest.mark.parametrize(
+    "factory", dict.fromkeys(broken.BASES + broken_swap.HONEST + broken_steps.BASES)
+)
 def test_without_a_bug_the_same_base_passes(factory):
     assert not failures(factory)
 
@@ -66,6 +68,7 @@ def test_without_a_bug_the_same_base_passes(factory):
         (broken.ClaimsTheWholePrompt, "honest hit"),
         (broken.ForgetsTheOldExtent, "conservation"),
         (broken.ClaimsAPrefixHit, "honest hit"),
+        (broken.ForgetsWhatRunsOverPageEnds, "single writer"),
         (broken_swap.RestoresTheWrongPages, "single writer"),
         (broken_swap.GivesHostPagesBackAtOnce, "single writer"),
         (broken_swap.ResumesOneTokenShort, "addressing"),

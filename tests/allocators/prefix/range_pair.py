@@ -34,7 +34,9 @@ class Pair:
         self.real, self.streams = pool(page_groups, size, **options), Streams()
         assert self.real.watermark == 0  # 1 % of so few
         self.real.watermark = watermark
-        knobs = {"rules": "vattention", "deferred": True, "background": True} | options
+        knobs = {
+            "rules": "vattention", "admission": "needed", "deferred": True, "background": True,
+        } | options  # fmt: skip
         if is_paper(options):
             share = knobs.pop("reclaim_free", 0.1)
             knobs = {"eager": True, "keep_free": int(share * page_groups)} | knobs

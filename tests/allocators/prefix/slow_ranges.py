@@ -10,11 +10,12 @@ from collections import Counter
 
 class SlowRanges:
     def __init__(
-        self, ranges, num_pages, size, max_len, *, rules, deferred, background, watermark=0,
-        eager=False, keep_free=0,
+        self, ranges, num_pages, size, max_len, *, rules, admission, deferred, background,
+        watermark=0, eager=False, keep_free=0,
     ):  # fmt: skip
         self.size, self.max_len = size, max_len
         self.paper, self.deferred, self.background = rules == "paper", deferred, background
+        self.keeps_room = admission == "vattention"
         self.watermark, self.eager, self.keep_free = watermark, eager, keep_free
         self.free = list(range(num_pages))
         self.mapped: list[list[int]] = [[] for _ in range(ranges)]
@@ -64,7 +65,11 @@ class SlowRanges:
             self.saw["refusals"] += 1
             self.saw["refused for its own hits"] += left + cached >= 0
             return None
-        wanted = 0 if self.paper or not self.range_of else self.watermark + self.coming - self.grown
+        wanted = (
+            0
+            if not self.keeps_room or not self.range_of
+            else self.watermark + self.coming - self.grown
+        )
         if left < wanted:
             self.saw["refused for the watermark"] += left < self.watermark
             self.saw["refused for what others will take"] += left >= self.watermark
@@ -82,14 +87,14 @@ class SlowRanges:
         if sum(taken) > self.available():
             self.saw["refusals to grow"] += 1
             return False
-        if not self.paper and len(self.range_of) > 1:
+        if self.keeps_room and len(self.range_of) > 1:
             left = self.available() + self.grown - self.coming
             for each in coming:
                 if left <= 0:
                     self.saw["refused the last free page-group"] += 1
                     return False
                 left -= each
-        if not self.paper:
+        if self.keeps_room:
             self.grown += sum(taken)
             self.coming += sum(coming)
         self.extend(rows, n)

@@ -42,6 +42,7 @@ def virtual(
     return kind(
         replace(geometry, capacity_tokens=-(-pool_bytes // geometry.bytes_per_token)),
         rules="vattention",
+        admission="vattention",
         page_size=PAGE_SIZES[shape.page_bytes],
         layout="sliced" if shape.one_tensor_for_all_layers else "per_layer",
         sharing="copy",  # the original shares nothing

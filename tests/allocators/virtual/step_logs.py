@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.allocators.virtual.slow_manager import Shape, SlowManager
 from tests.allocators.virtual.slow_scheduler import Request, SlowScheduler
 from tests.places import SHARED_DATA
@@ -84,3 +86,9 @@ def runs() -> list[Run]:
     """Return every run of every `runs.json` among the public data."""
     tables = sorted(SHARED_DATA.glob("vattention_steps*/**/runs.json"))
     return [Run(table.parent, entry) for table in tables for entry in json.loads(table.read_text())]
+
+
+#: for `parametrize`: each run that is at hand, or a reason to skip
+EVERY_RUN = [pytest.param(run, id=run.name) for run in runs()] or [
+    pytest.param(None, marks=pytest.mark.skip("the vattention_steps data is not at hand"))
+]

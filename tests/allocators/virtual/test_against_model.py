@@ -16,7 +16,10 @@ from tests.allocators.virtual.slow_scheduler import may_grow
 
 KIB = 1 << 10
 #: (background, deferred)
-MODES = {"async": (True, True), "async_reclaim": (True, False), "sync": (False, False)}
+MODES = {
+    "async": (True, True), "async_reclaim": (True, False), "sync": (False, False),
+    "sync_deferred": (False, True),
+}  # fmt: skip
 SHAPES = st.builds(
     Shape,
     layers=st.integers(1, 3),
@@ -36,11 +39,13 @@ def machine(mode, totals):
         @initialize(shape=SHAPES, data=st.data())
         def build(self, shape, data):
             most = -(-shape.max_len // shape.group_tokens)
-            # From what one sequence takes to half of what all slots could.
-            groups = data.draw(st.integers(most + 1, most + 1 + most * shape.slots // 2))
+            # From a little less than one sequence could take to half of what all slots could.
+            least = max(1, most - 2)
+            groups = data.draw(st.integers(least, least + most * shape.slots // 2))
             background, deferred = MODES[mode]
             note(f"{shape}, {shape.group_tokens} tokens a group, {groups} groups")
-            self.shape, self.pool, self.background = shape, groups, background
+            self.shape, self.pool = shape, groups
+            self.background, self.deferred = background, deferred
             self.slow = SlowManager(shape, groups, deferred)
             self.fast = virtual(shape, groups, background=background, deferred=deferred)
             assert self.fast.geometry.page_tokens == shape.group_tokens
@@ -72,7 +77,10 @@ def machine(mode, totals):
             self.lengths = list(self.slow.lengths)  # as the step will be told them
             if not self._admit(prompts):
                 self._grow(data.draw(st.sampled_from([0] * 9 + [1, 2])))
-            (self.slow.step_async if self.background else self.slow.step_sync)(self.lengths)
+            if self.background:
+                self.slow.step_async(self.lengths)
+            else:
+                self.slow.step_sync(self.lengths, unmap_idle=not self.deferred)
             before, beside = self.fast.begin_step()
             self.memory.execute(before, self.critical)
             assert self.memory.mapped == self.slow.mapped_critical
@@ -92,7 +100,7 @@ def machine(mode, totals):
                 rows = sorted(set(range(self.shape.slots)).difference(r for r, _ in self.live))
                 tokens = min(tokens, self.shape.max_len)
                 needed = self.slow.needed(tokens)
-                if not rows:
+                if not rows or needed > self.pool:
                     break
                 left = free - needed
                 fits = left >= (int(0.01 * self.pool) if self.live else 0)
@@ -177,7 +185,7 @@ def test_virtual_equals_the_slow_manager_after_every_step(mode):
     totals = Counter()
     run_machine(
         lambda: machine(mode, totals)(),
-        settings=settings(max_examples=60, stateful_step_count=50),
+        settings=settings(max_examples=80, stateful_step_count=25),
     )
     background = {"background maps", "background unmaps"} if MODES[mode][0] else set()
     assert {what for what, times in totals.items() if times} == EVERYWHERE | background

@@ -10,16 +10,19 @@ from harness.engine.engine import Engine
 from tests.allocators.virtual.replay import virtual
 from tests.allocators.virtual.slow_manager import Shape, SlowManager
 from tests.allocators.virtual.slow_scheduler import CarefulScheduler, Request
-from tests.allocators.virtual.step_logs import runs
+from tests.allocators.virtual.step_logs import EVERY_RUN
 from tests.engine.cases import Metronome, table
 
 KIB = 1 << 10
-#: (fields of the shape, groups in the pool): few tokens a group, and pools that hold few sequences
+#: (shape, groups in the pool): few tokens a group, and most pools hold few sequences; one holds
+#: less than a longest sequence, and two are large enough for a watermark of one group
 SMALL = [
     (Shape(2, 8, 512, 64, 8, 64 * KIB), 20),
     (Shape(3, 5, 512, 60, 12, 64 * KIB), 24),
     (Shape(2, 8, 256, 90, 16, 64 * KIB, True), 30),
     (Shape(1, 10, 512, 63, 6, 128 * KIB), 9),
+    (Shape(2, 8, 512, 64, 8, 64 * KIB), 7),
+    (Shape(2, 8, 512, 64, 32, 64 * KIB), 110),
     (Shape(2, 7, 640, 100, 10, 256 * KIB), 150),
 ]
 
@@ -98,22 +101,18 @@ THREADS = [(True, True), (True, False), (False, False)]
 
 
 @pytest.mark.parametrize("skip_ahead", [False, True])
-@pytest.mark.parametrize(("background", "deferred"), THREADS)
-@pytest.mark.parametrize("groups", [150, 75])
-def test_the_engine_admits_and_preempts_as_the_recorded_manager_would(
-    shared_file, groups, background, deferred, skip_ahead
-):
-    shared_file("vattention_steps/requests.csv")
-    setup = next(run.setup for run in runs() if run.setup.groups == groups)
+@pytest.mark.parametrize("run", EVERY_RUN)
+def test_the_engine_admits_and_preempts_as_the_recorded_manager_would(run, skip_ahead):
+    setup = run.setup
     _, prompts, outputs = zip(*setup.requests, strict=True)
-    lines = assert_engine_agrees(
-        setup.shape, groups, prompts, outputs,
-        background=background, deferred=deferred, skip_ahead=skip_ahead,
-    )  # fmt: skip
-    totals = happened(lines)
+    totals = happened(assert_engine_agrees(
+        setup.shape, setup.groups, prompts, outputs, background=setup.background,
+        deferred=setup.background and setup.deferred, skip_ahead=skip_ahead,
+    ))  # fmt: skip
     assert totals["map_critical"]
-    assert bool(totals["preempted"]) == (groups == 75)
-    assert bool(totals["map_background"]) == background
+    # A prefill emits a token here, so that a handful of preemptions may come to none.
+    assert totals["preempted"] or run.entry["preempted"] < 20
+    assert bool(totals["map_background"]) == setup.background
 
 
 @pytest.mark.parametrize("skip_ahead", [False, True])
@@ -121,10 +120,10 @@ def test_the_engine_admits_and_preempts_as_the_recorded_manager_would(
 @pytest.mark.parametrize(("shape", "groups"), SMALL)
 def test_the_engine_agrees_on_random_requests(shape, groups, background, deferred, skip_ahead):
     preempted = 0
-    for seed in range(6):
+    for seed in range(3):
         rng = np.random.default_rng(seed)
         # The whole of each fits into the pool alone, and into the buffer of a slot.
-        most = min(shape.max_len, (groups - 1) * shape.group_tokens)
+        most = min(shape.max_len, groups * shape.group_tokens)
         prompts = np.minimum(1 + rng.geometric(4 / most, 60), most // 2)
         outputs = np.minimum(rng.geometric(4 / most, 60), most - prompts)
         lines = assert_engine_agrees(
@@ -132,4 +131,4 @@ def test_the_engine_agrees_on_random_requests(shape, groups, background, deferre
             background=background, deferred=deferred, skip_ahead=skip_ahead,
         )  # fmt: skip
         preempted += happened(lines)["preempted"]
-    assert preempted or groups > 100
+    assert preempted or groups == 150

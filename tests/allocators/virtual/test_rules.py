@@ -158,16 +158,16 @@ def test_without_a_thread_a_range_that_is_let_again_before_the_step_keeps_its_pa
 
 # -- admission and growth ------------------------------------------------------------------------
 def test_one_percent_stays_free_beside_others_only():
-    allocator = pool(page_groups=200, max_len=1600)
+    allocator = pool(page_groups=200, max_len=1600, admission="vattention")
     assert admit(allocator, 0, 100 * 8) is not None
     assert admit(allocator, 1, 99 * 8) is None
     assert admit(allocator, 1, 98 * 8) is not None
-    alone = pool(page_groups=200, max_len=1600)
+    alone = pool(page_groups=200, max_len=1600, admission="vattention")
     assert admit(alone, 0, 200 * 8) is not None
 
 
 def test_growth_beside_others_wants_one_page_group_free_that_it_does_not_need():
-    allocator = pool(page_groups=6)
+    allocator = pool(page_groups=6, admission="vattention")
     for row in (0, 1):
         admit(allocator, row, 20)
     allocator.begin_step()
@@ -179,7 +179,7 @@ def test_growth_beside_others_wants_one_page_group_free_that_it_does_not_need():
 
 
 def test_growth_alone_needs_no_more_than_it_takes():
-    allocator = pool(page_groups=3)
+    allocator = pool(page_groups=3, admission="vattention")
     admit(allocator, 0, 20)
     allocator.begin_step()
     assert allocator.headroom(np.array([0])) == 4
@@ -189,7 +189,7 @@ def test_growth_alone_needs_no_more_than_it_takes():
 
 def two_at_a_page_groups_end():
     """Seven page-groups; row 0 fills its third by its next token, row 1 does not."""
-    allocator = pool(page_groups=7)
+    allocator = pool(page_groups=7, admission="vattention")
     admit(allocator, 0, 23)
     admit(allocator, 1, 20)
     allocator.begin_step()
@@ -209,7 +209,7 @@ def test_growth_promises_what_the_token_after_it_will_take():
 
 
 def test_a_preempted_sequence_takes_its_promise_along():
-    allocator = pool(page_groups=7)
+    allocator = pool(page_groups=7, admission="vattention")
     admit(allocator, 0, 23)
     admit(allocator, 1, 24)
     allocator.begin_step()
@@ -232,7 +232,7 @@ def test_what_is_promised_and_not_mapped_yet_is_not_saved():
 
 def test_what_comes_back_beside_others_can_grow_although_they_have_grown():
     """Regression: what growth had promised for its next token was given to the one that came."""
-    allocator = pool(page_groups=7, host_tokens=160)
+    allocator = pool(page_groups=7, admission="vattention", host_tokens=160)
     admit(allocator, 0, 23)
     admit(allocator, 1, 20)
     allocator.begin_step()

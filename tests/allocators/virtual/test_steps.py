@@ -7,11 +7,7 @@ import pytest
 
 from tests.allocators.virtual.replay import Replay
 from tests.allocators.virtual.slow_manager import Shape
-from tests.allocators.virtual.step_logs import Setup, runs
-
-EVERY_RUN = [pytest.param(run, id=run.name) for run in runs()] or [
-    pytest.param(None, marks=pytest.mark.skip("the vattention_steps data is not at hand"))
-]
+from tests.allocators.virtual.step_logs import EVERY_RUN, Setup
 
 
 def assert_same_lines(found, recorded):
@@ -65,7 +61,7 @@ MODES = {"async": (True, True), "async_reclaim": (True, False), "sync": (False, 
 @pytest.mark.parametrize("name", OTHERS)
 def test_virtual_does_what_the_model_does_of_other_shapes(name, mode, late_release):
     shape, groups, prompt, output = OTHERS[name]
-    rng, n = np.random.default_rng(7), 60
+    rng, n = np.random.default_rng(7), 40
     prompts = np.clip(rng.lognormal(np.log(prompt), 0.8, n), 1, shape.max_len // 2).astype(int)
     outputs = np.clip(rng.lognormal(np.log(output), 0.8, n), 1, shape.max_len - prompts)
     requests = list(zip(range(n), prompts.tolist(), outputs.astype(int).tolist(), strict=True))
