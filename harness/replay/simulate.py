@@ -89,6 +89,9 @@ def compose_replay(overrides: Sequence[str]) -> DictConfig:
     for name in given:
         if name == "workload" or (name.startswith("workload.") and name != "workload.too_long"):
             raise ConfigError(f"{name}: the requests are those of the measured file")
+    for name in ("model", "hardware"):
+        if name not in given:
+            raise ConfigError(f"{name}=NAME is needed: what the measured server ran")
     chosen = [each for each in DEFAULTS if each.lstrip("+").partition("=")[0] not in given]
     return compose(*chosen, *overrides)
 

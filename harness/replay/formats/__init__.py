@@ -39,6 +39,10 @@ def read(path: str | Path, number: int | None = None) -> Records:
             raise ReplayError(f"{where}: run={number}, but the file holds {len(runs)}")
         at = where if len(runs) == 1 else f"{where}: run {number}"
         return each.read(at, runs[(number or 1) - 1])
+    if "# TYPE vllm:" in source.text:
+        raise ReplayError(
+            f"{where}: a server's metrics: give them as metrics=FILE, beside measured="
+        )
     names = ", ".join(each.NAME for each in FORMATS)
     raise ReplayError(
         f"{where}: of no known format; there are {names} (a header of {','.join(plain.COLUMNS)})"
