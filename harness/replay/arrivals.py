@@ -51,7 +51,7 @@ def arrival_times(where: str, records: Records, spec: ArrivalSpec) -> ArrivalTim
         return _drawn(where, records, spec)
     if kind == "all_at_once":
         return ArrivalTimes(kind, np.zeros(len(records)), None, ["all requests arrive at once"])
-    concurrency = spec.concurrency or records.concurrency
+    concurrency = records.concurrency if spec.concurrency is None else spec.concurrency
     if concurrency is None:
         raise ReplayError(
             f"{where}: does not say how many requests were in flight; state concurrency=N"

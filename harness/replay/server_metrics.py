@@ -102,7 +102,7 @@ def beside(server: ServerMetrics, log: RunLog) -> list[Beside]:
     rows = []
     for name, unit, values, series in (
         ("KV usage", "%", server.kv_usage, 100 * held / max(1, log.capacity_bytes)),
-        ("running", "requests", server.running, timeline["running"]),
+        ("running", "requests", server.running, timeline["batch"]),
         ("waiting", "requests", server.waiting, timeline["waiting"]),
     ):
         if values is None or not len(series):

@@ -109,7 +109,7 @@ def _gaps(at: str, metrics: Mapping[str, Any]) -> np.ndarray | None:
 
 def _unit(at: str, name: str, metric: Mapping[str, Any]) -> float:
     unit = metric.get("unit")
-    if unit not in UNITS_S:
+    if not isinstance(unit, str) or unit not in UNITS_S:
         fields.refuse(
             at, f"{name} is in {fields.shown(unit)}; expected one of {', '.join(UNITS_S)}"
         )

@@ -13,6 +13,8 @@ from workloads.requests import FloatArray, IntArray
 
 #: tokens and seconds beyond any benchmark; larger ones are damage
 MOST_TOKENS, MOST_SECONDS = 2**31, 1e12
+#: JSON may hold whole numbers that no float can
+MOST = int(1e300)
 
 
 def refuse(where: str, what: str) -> NoReturn:
@@ -21,10 +23,10 @@ def refuse(where: str, what: str) -> NoReturn:
 
 
 def is_number(value: object) -> bool:
-    """Whether a JSON value is a finite number; true and false are none."""
+    """Whether a JSON value is a number that a float can hold; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < math.inf
+    return abs(value) <= MOST
 
 
 def seconds(where: str, name: str, value: object, scale: float = 1.0) -> float:
