@@ -12,13 +12,16 @@ from workloads.requests import FloatArray, IntArray
 class TokenTimes:
     """An observer of one variant that keeps the time of every token of every request.
 
+    `groups` are the requests that have run, by index.  Times are those of the steps' ends, which is
+    when tokens are sampled: a client sees each as much later as the front end takes.
+
     A view is shown before its step samples, so what a step gave is known at the next view: the
     difference of what was generated, whatever the policy, the sampling or a preemption did.
     """
 
     def __init__(self, requests: int) -> None:
         self._generated: IntArray = np.zeros(requests, dtype=np.int64)
-        self._seen: dict[int, Group] = {}
+        self.groups: dict[int, Group] = {}
         self._last: tuple[FloatArray, dict[int, Group]] | None = None
         self._pieces: list[tuple[IntArray, FloatArray]] = []
 
@@ -28,6 +31,7 @@ class TokenTimes:
         now = self._generated.copy()
         now[running.owner] = running.outputs - running.left
         self._count(now, running.groups)
+        self.groups.update(running.groups)
         self._last = (step.ends_s, dict(running.groups))
 
     def of_requests(self) -> list[FloatArray]:
