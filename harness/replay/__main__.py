@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.command.frame import OK, run_command
+from harness.command.output import say
 from harness.errors import ConfigError
 from harness.replay.options import USAGE, ReplayOptions, parse
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from harness.replay.measured import MeasuredRun
-    from harness.run import Prepared
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,15 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     from harness.replay import figure, output
+    from harness.replay.fit import fit
     from harness.replay.run import replayed
+    from harness.replay.simulate import prepare_replay
 
     options, overrides = parse(arguments)
     out = _out_dir(options)
     measured = _measured(options)
-    prepared = _prepared(options, measured, overrides)
+    composed = _composed(overrides)
+    prepared = prepare_replay(str(options.measured), measured, composed)
     for note in (*measured.notes, *prepared.notes):
         print(f"note: {note}", file=sys.stderr)
-    replay = replayed(str(options.measured), measured, prepared, options.metrics)
+    found = None
+    if options.fit:
+        found = fit(str(options.measured), measured, composed, prepared, say)
+    replay = replayed(str(options.measured), measured, prepared, options.metrics, found)
     for note in replay.notes[len(measured.notes) + len(prepared.notes) :]:
         print(f"note: {note}", file=sys.stderr)
     print(output.text(replay))
@@ -52,16 +60,15 @@ def _measured(options: ReplayOptions) -> MeasuredRun:
     return measured_run(str(options.measured), records, options.arrival_spec, options.prompt_tokens)
 
 
-def _prepared(options: ReplayOptions, measured: MeasuredRun, overrides: list[str]) -> Prepared:
+def _composed(overrides: list[str]) -> DictConfig:
     from harness.cli.checks import WRONG_INPUT, explained
     from harness.cli.installed import search_path_override
-    from harness.replay.simulate import compose_replay, prepare_replay
+    from harness.replay.simulate import compose_replay
 
     try:
-        composed = compose_replay([*overrides, *search_path_override(overrides)])
+        return compose_replay([*overrides, *search_path_override(overrides)])
     except WRONG_INPUT as error:
         raise ConfigError(explained(error, overrides)) from error
-    return prepare_replay(str(options.measured), measured, composed)
 
 
 def _out_dir(options: ReplayOptions) -> Path:

@@ -26,6 +26,8 @@ puts what it measured beside the simulation. docs/replay.md says what is read an
                        next comes where a simulated one ends, by the file's or concurrency=N
   prompt_tokens=N      of a file that does not count them (GenAI-Perf): N each, or words
   metrics=FILE         the server's /metrics (vLLM): KV usage, running, waiting, preemptions
+  fit=false            true: fits the constants of software=NAME on the first half of the run, by
+                       time, and reports on the second
   out=DIR              where replay.json, requests.csv and replay.png go; results/runs/replay-TIME
 
 All other options are those of a run (python -m harness --help): model, hardware, engine (chunked),
@@ -44,6 +46,7 @@ class ReplayOptions:
     concurrency: int | None = None
     prompt_tokens: Any = None
     metrics: str | None = None
+    fit: bool = False
     out: str | None = None
 
     @property

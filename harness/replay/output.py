@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.command.tables import text_table
 from harness.replay.compared import Compared, Side
+from harness.replay.fit import Fit
 from harness.replay.measured import MeasuredRun
 from harness.replay.parts import Part
 from harness.replay.server_metrics import Beside, ServerMetrics
@@ -21,6 +22,7 @@ from harness.report.numbers import number
 from harness.results import describe_environment
 from harness.results.atomic import write_text
 from harness.results.writer import plain
+from workloads.requests import IntArray
 
 SCHEMA_VERSION = 1
 NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end"}
@@ -32,10 +34,14 @@ COLUMNS = (
 
 @dataclass
 class Replay:
-    """Everything that a replay found; `config` is the simulated run's."""
+    """Everything that a replay found; `config` is the simulated run's.
+
+    rows: the places in the measured run of the requests that `sides` have.
+    """
 
     file: str
     measured: MeasuredRun
+    rows: IntArray
     sides: tuple[Side, Side]
     compared: list[Compared]
     request_errors: dict[str, float]
@@ -43,6 +49,7 @@ class Replay:
     config: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     server: ServerMetrics | None = None
+    fit: Fit | None = None
     beside: list[Beside] = field(default_factory=list)
 
     @property
@@ -123,6 +130,21 @@ def server_table(beside: Sequence[Beside]) -> str:
     return text_table(("", "server", "its peak", "simulated", "its peak"), rows)
 
 
+def fit_table(fit: Fit) -> str:
+    """Both halves before the fit and after it, errors in percent."""
+    rows = [
+        (
+            f"{half} ({len(rows)} requests), {moment}",
+            *(error_text(errors.get(name)) for name in ("ttft", "tpot", "e2e", "single_e2e")),
+        )
+        for half, rows in (("fitted", fit.fitted), ("checked", fit.checked))
+        for moment, errors in fit.errors[half].items()
+    ]
+    head = ("error, %", "TTFT", "TPOT", "end to end", "of a request")
+    options = " ".join(fit.options)
+    return f"{text_table(head, rows)}\nsoftware={fit.start.name} {options}"
+
+
 def text(replay: Replay) -> str:
     """All tables, as a terminal shows them."""
     pieces = [replay.headline, main_table(replay.compared)]
@@ -133,6 +155,9 @@ def text(replay: Replay) -> str:
     if replay.beside and replay.server is not None:
         scrapes = f"{replay.server.scrapes} scrape{'s' if replay.server.scrapes > 1 else ''}"
         pieces.append(f"server's own metrics, {scrapes}\n{server_table(replay.beside)}")
+    if replay.fit is not None:
+        pieces.append(fit_table(replay.fit))
+        pieces.insert(1, "the second half of the run, on which nothing was fitted:")
     return "\n\n".join(pieces)
 
 
@@ -141,6 +166,31 @@ def write(out: Path, replay: Replay) -> None:
     record = plain(_record(replay))
     write_text(out / "replay.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
     write_text(out / "requests.csv", _requests(replay))
+    if replay.fit is not None:
+        write_text(out / "software.yaml", _profile(replay, replay.fit))
+
+
+def _profile(replay: Replay, fit: Fit) -> str:
+    """The fitted constants as a file of `conf/software`."""
+    error = fit.errors["checked"]["after"]["e2e"]
+    lines = [
+        f"# Fitted on the first half of {replay.file} ({len(fit.fitted)} requests) with",
+        f"# {replay.simulated_name}, from software={fit.start.name};",
+        f"# on the second half mean end-to-end latency is {100 * error:+.1f} % off.",
+        *(f"{name}: {json.dumps(value)}" for name, value in vars(fit.software).items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _fit_record(fit: Fit) -> dict[str, Any]:
+    return {
+        "software": vars(fit.software),
+        "start": vars(fit.start),
+        "fitted_requests": len(fit.fitted),
+        "checked_requests": len(fit.checked),
+        "simulations": fit.simulations,
+        "errors": fit.errors,
+    }
 
 
 def _record(replay: Replay) -> dict[str, Any]:
@@ -163,6 +213,7 @@ def _record(replay: Replay) -> dict[str, Any]:
         "request_errors": replay.request_errors,
         "parts": [{**asdict(p), "difference_s": p.difference_s} for p in replay.parts],
         "server": None if replay.server is None else asdict(replay.server),
+        "fit": None if replay.fit is None else _fit_record(replay.fit),
         "server_beside": [asdict(each) for each in replay.beside],
         "notes": replay.notes,
         "config": replay.config,
@@ -174,9 +225,10 @@ def _requests(replay: Replay) -> str:
     """A line a request, both sides, in order of measured arrival."""
     left, right = replay.sides
     n = len(left.ttft_s)
+    index = replay.measured.index[replay.rows]
     arrival_s = np.full(n, np.nan) if left.arrival_s is None else left.arrival_s
     rows = zip(
-        replay.measured.index.tolist(),
+        index.tolist(),
         arrival_s.tolist(),
         left.prompt_tokens.tolist(),
         left.output_tokens.tolist(),
