@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
@@ -25,6 +26,10 @@ from harness.run.config import OPTIONS, compose
 
 #: flags of Hydra that run a job, or one for each point of a sweep; all others only show something
 RUN_FLAGS, SWEEP_FLAGS = {"-r", "--run"}, {"-m", "--multirun"}
+#: what composing a configuration raises for a mistake of the user's
+WRONG_INPUT = (
+    ConfigError, ResultsError, YAMLError, UnicodeDecodeError, HydraException, OmegaConfBaseException
+)  # fmt: skip
 
 
 def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
@@ -35,7 +40,7 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
     microsecond and would become another one when Hydra reads it again.  Flags come first there:
     Hydra understands no overrides on both sides of `--config-dir`.
     """
-    folder, overrides = None, []
+    folder, overrides, lines = None, [], []
     try:
         others, folder = without_config_dir(arguments)
         flags = {argument for argument in others if argument.startswith("-")}
@@ -58,19 +63,32 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         points.claim = Claim(chosen)
         if multirun:
             points.sweeps[points.claim.path] = wants_report(composed)
-    except (ConfigError, ResultsError) as error:
-        return str(error), []
-    except YAMLError as error:
-        return f"a configuration file cannot be read: {' '.join(str(error).split())}", []
-    except UnicodeDecodeError as error:
-        return f"{no_text_in(folder)} is not UTF-8 text: {error.reason}", []
-    except MissingConfigException as error:
-        return _unknown_option(error, overrides), []
-    except (HydraException, OmegaConfBaseException) as error:
-        return _explain(error, lines), []
+    except WRONG_INPUT as error:
+        return explained(error, lines, overrides, folder), []
     given = any(o.key_or_group == f"hydra.{key}.dir" for o in overrides)
     pinned = [] if given else [f"hydra.{key}.dir={chosen}"]
     return None, [*sorted(flags), *lines, *pinned]
+
+
+def explained(
+    error: Exception,
+    lines: list[str],
+    overrides: Sequence[Override] = (),
+    folder: Path | None = None,
+) -> str:
+    """Return in one line what is wrong, of an error of WRONG_INPUT that the overrides `lines` gave.
+
+    `overrides` are the same, parsed, as far as they could be.
+    """
+    if isinstance(error, ConfigError | ResultsError):
+        return str(error)
+    if isinstance(error, YAMLError):
+        return f"a configuration file cannot be read: {' '.join(str(error).split())}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{no_text_in(folder)} is not UTF-8 text: {error.reason}"
+    if isinstance(error, MissingConfigException):
+        return _unknown_option(error, overrides)
+    return _explain(error, lines)
 
 
 def _check_groups(overrides: list[Override]) -> None:
@@ -128,7 +146,7 @@ def _points(overrides: list[Override], multirun: bool) -> Iterator[list[str]]:
     yield from (list(point) for point in itertools.product(*choices))
 
 
-def _unknown_option(error: MissingConfigException, overrides: list[Override]) -> str:
+def _unknown_option(error: MissingConfigException, overrides: Sequence[Override]) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     known = list(error.options or []) or options(group)
     if group == "allocator" and any(o.key_or_group == f"allocators.{name}" for o in overrides):

@@ -8,6 +8,7 @@ from harness.errors import ConfigError
 from harness.observers.memory_map import parse_window
 
 TRACES = ("none", "chrome")
+EXPORTS = ("none", "vllm")
 REPORTS = ("html", "none")
 
 
@@ -15,11 +16,13 @@ REPORTS = ("html", "none")
 class HarnessSpec:
     """What is recorded, and for how long a variant may run; none of them changes a result.
 
-    `trace`: none or chrome. `memory_map`: START:STOP, in steps. `variant_timeout_s`: seconds after
-    which an allocator that has not served all requests is stopped (null: never).
+    `trace`: none or chrome. `export`: none, or vllm for the fields of its benchmark. `memory_map`:
+    START:STOP, in steps. `variant_timeout_s`: seconds after which an allocator that has not served
+    all requests is stopped (null: never).
     """
 
     trace: str = "none"
+    export: str = "none"
     memory_map: str | None = None
     variant_timeout_s: float | None = None
 
@@ -28,6 +31,10 @@ def check_recording(spec: HarnessSpec, report: str) -> None:
     """Raise `ConfigError` for an option that is none."""
     if spec.trace not in TRACES:
         raise ConfigError(f"harness.trace must be one of {', '.join(TRACES)}, got {spec.trace!r}")
+    if spec.export not in EXPORTS:
+        raise ConfigError(
+            f"harness.export must be one of {', '.join(EXPORTS)}, got {spec.export!r}"
+        )
     if report not in REPORTS:
         raise ConfigError(f"report must be one of {', '.join(REPORTS)}, got {report!r}")
     if spec.memory_map is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.command.interrupts import Interrupts
 from harness.observers.recorders import Recorders
+from harness.observers.vllm_bench import Sent
 from harness.results import ResultRow, ResultsError, RunLog, RunWriter, describe_environment
 from harness.run.prepared import Prepared
 from harness.run.variant import fault, run_variant
@@ -56,13 +57,15 @@ def run_comparison(
     """
     run_dir = Path(run_dir)
     real = _real_run(prepared)
-    recorders = Recorders(prepared.config.harness, prepared.requests)
+    config = prepared.config
+    sent = Sent(config.model.name, config.workload)
+    recorders = Recorders(config.harness, prepared.requests, sent)
     comparison = Comparison(run_dir, [], [], interrupted=False)
     with (
         Interrupts() as interrupts,
         RunWriter(run_dir, prepared.saved, describe_environment()) as writer,
     ):
-        for name in prepared.config.allocators:
+        for name in config.allocators:
             serve = partial(_serve, prepared, name, recorders, real, watch)
             row, log = _interruptible(interrupts, name, serve)
             comparison.rows.append(row)
