@@ -106,7 +106,7 @@ def parts_table(parts: Sequence[Part]) -> str:
         )
         for part in parts
     ]
-    head = ("mean, ms", "measured", "simulated", "of the error of end to end, points")
+    head = ("mean, ms", "measured", "simulated", "points of the error of end to end")
     return text_table(head, rows)
 
 

@@ -31,10 +31,13 @@ def test_every_row_is_whole_names_its_source_and_is_counted(path):
         # DictReader files what is too much under None and fills up what is missing with None
         assert None not in row, f"{path.name}:{number}"
         assert None not in row.values(), f"{path.name}:{number}"
-        assert row["source"], f"{path.name}:{number}"
-    assert len({tuple(row.values()) for row in table}) == len(table)
+        assert row.get("source", "the README's"), f"{path.name}:{number}"
     readme = (TABLES / "README.md").read_text(encoding="utf-8")
-    assert re.search(rf"^\| \[{re.escape(path.name)}\].* \| {len(table)} \|$", readme, re.M)
+    (line,) = re.findall(rf"^\| \[{re.escape(path.name)}\].* \| {len(table)} \|$", readme, re.M)
+    if "source" not in table[0]:  # requests of a run, of which two may be alike
+        assert "source" in line
+    else:
+        assert len({tuple(row.values()) for row in table}) == len(table)
 
 
 @pytest.mark.parametrize("row", SERVERS, ids=lambda row: row["id"])
