@@ -1,203 +1,191 @@
 """Fits software profiles on published measurements, and checks them on others.
 
-    python -m tests.published.software [PROFILE ...]    # fits; errors on both sets of rows
+    python -m tests.published.software [PROFILE ...]
 
-A profile's free constants are chosen so that the sum of the squared relative errors over its points
-is smallest, within bounds (`scipy.optimize.least_squares`).  A point is one measured time and how a
-profile predicts it:
-
-    tpot    a server in steady state.  By Little's law the batch is the measured rate times the
-            measured time from first token to last; of its steps, as many as requests arrive in a
-            step's time compute a prompt beside it.
-    ttft    the front end, half a step that runs when the request comes, one more that is planned by
-            then where scheduling is asynchronous, and the step of its prompt
-    step    a fitted step time, at a batch and a context
-    batch   a static batch from start to end
-
-Checks of servers serve the row's requests with the harness itself.
+A profile's free constants are those for which the sum of the squared relative errors over its
+points is smallest, within bounds (`scipy.optimize.least_squares`); what a point is stands in
+`tests.published.points`.  Checks serve whole runs with the harness, where a run's requests are
+known well enough, and else are points too.
 """
 
 from __future__ import annotations
 
-import csv
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline, SoftwareSpec, Work
-from tests.places import CONF, ROOT, shipped
+from harness.command.tables import markdown_table
+from harness.cost import SoftwareSpec
+from tests.places import shipped
+from tests.published.points import Point, batch_points, server, server_points, step_points, table
+from tests.published.served import serve
 
-PUBLISHED = ROOT / "results" / "published"
-Predict = Callable[[SoftwareSpec], float]
+#: (least, most, first guess) of a constant; weights are read at 0.94 of the peak at best
+FREE: Mapping[str, tuple[float, float, float]] = {
+    "weight_read_slowdown": (0.745, 1.5, 1.0),
+    "small_kernel_slowdown": (0.0, 5.0, 1.0),
+    "all_reduce_slowdown": (0.0, 5.0, 0.5),
+    "step_us": (0.0, 50_000.0, 1000.0),
+    "sequence_us": (0.0, 2000.0, 10.0),
+    "request_us": (0.0, 200_000.0, 10_000.0),
+}
 
 
 @dataclass(frozen=True)
-class Point:
-    """A measured time in ms, and the prediction of a profile."""
+class Study:
+    """How one profile is fitted and checked.
 
-    name: str
-    measured_ms: float
-    predict_ms: Predict
-
-    def error(self, software: SoftwareSpec) -> float:
-        """Return the relative error."""
-        return self.predict_ms(software) / self.measured_ms - 1
-
-
-@cache
-def table(name: str) -> list[dict[str, str]]:
-    with (PUBLISHED / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def server(name: str) -> dict[str, str]:
-    return next(row for row in table("servers") if row["id"] == name)
-
-
-# -- what a row says ---------------------------------------------------------------------------
-def shapes_of(row: dict[str, str]) -> tuple[ModelShape, HardwareSpec]:
-    """Return the row's model and GPUs, with what its options say of them."""
-    model = shipped(ModelShape, "model", row["conf_model"])
-    hardware = shipped(HardwareSpec, "hardware", row["conf_hardware"])
-    for option in row["options"].split():
-        key, _, value = option.partition("=")
-        group, _, name = key.partition(".")
-        if group == "model" and name:
-            model = replace(model, **{name: int(value)})
-        elif group == "hardware" and name and name != "count":
-            hardware = replace(hardware, **{name: float(value)})
-    return model, replace(hardware, count=int(row["gpus"]))
-
-
-def tpot_ms_of(row: dict[str, str]) -> float:
-    """Return the mean (else the median) time a token after the first."""
-    if row["tpot_mean_ms"] or row["tpot_p50_ms"]:
-        return float(row["tpot_mean_ms"] or row["tpot_p50_ms"])
-    decode_ms = float(row["e2e_mean_ms"]) - float(row["ttft_mean_ms"] or row["ttft_p50_ms"])
-    return decode_ms / (float(row["output_tokens_mean"]) - 1)
-
-
-def _steady(row: dict[str, str], hit: bool, mixed: bool) -> Callable[[Roofline], tuple[float, float, float]]:
-    """Return from a roofline to (a decode step, one with a prompt beside it, its share), in s."""
-    tpot_s = tpot_ms_of(row) / 1e3
-    prompt, output = int(float(row["prompt_tokens_mean"])), float(row["output_tokens_mean"])
-    decode_s = tpot_s * (output - 1)
-    if row["rate_per_s"]:
-        rate = float(row["requests_per_s"] or row["rate_per_s"])
-        batch = max(1, round(rate * decode_s))
-    else:
-        batch = int(row["concurrency"])
-        rate = batch / (decode_s + float(row["ttft_mean_ms"] or row["ttft_p50_ms"]) / 1e3)
-    context = int(batch * (prompt + output / 2))
-    # A prompt that was seen before has a last block to compute, of half a block in the mean.
-    new = 8 if hit else prompt
-    share = min(1.0, rate * tpot_s)
-
-    def times(roofline: Roofline) -> tuple[float, float, float]:
-        decode = {"decode_seqs": batch, "decode_context_tokens": context, "paged": True}
-        piece = {"prefill_new": np.array([new]), "prefill_past": np.array([prompt - new])}
-        alone = roofline.step_s(Work(**decode, sampled=batch))
-        if mixed:
-            return alone, roofline.step_s(Work(**decode, **piece, sampled=batch + 1)), share
-        prompt_s = roofline.step_s(Work(**piece, sampled=1, paged=True))
-        return alone, alone + prompt_s, share
-
-    return times
-
-
-def server_points(
-    names: Sequence[str], *, hit: bool = False, mixed: bool = True, ttft: bool = True
-) -> list[Point]:
-    """Return a point for the time a token of each row, and one for its time to first token.
-
-    `hit`: prompts have been seen before.  `mixed`: a prompt is computed beside those that decode,
-    and not in a step of its own.
+    `served` are rows of servers.csv, each with what the profile overrides there; `points_with` is
+    what it overrides for all points.
     """
-    points = []
-    for row in map(server, names):
-        times, shapes = _steady(row, hit, mixed), shapes_of(row)
 
-        def tpot(software: SoftwareSpec, times=times, shapes=shapes) -> float:
-            alone, beside, share = times(Roofline(*shapes, CostSpec(), software))
-            return 1e3 * (alone + share * (beside - alone))
-
-        def first(software: SoftwareSpec, times=times, shapes=shapes, tpot=tpot) -> float:
-            alone, beside, _ = times(Roofline(*shapes, CostSpec(), software))
-            around_us = software.request_us + software.response_us
-            waits = 1.5 if software.overlapped else 0.5  # steps that run, or are planned, before
-            own_s = beside if mixed else beside - alone
-            return around_us / 1e3 + waits * tpot(software) + 1e3 * own_s
-
-        points.append(Point(f"{row['id']} tpot", tpot_ms_of(row), tpot))
-        if ttft and row["ttft_p50_ms"]:
-            points.append(Point(f"{row['id']} ttft", float(row["ttft_p50_ms"]), first))
-    return points
+    free: Sequence[str]
+    fitted_on: Callable[[], list[Point]]
+    checked_on: Callable[[], list[Point]] = list
+    served: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    points_with: Mapping[str, object] = field(default_factory=dict)
 
 
-# -- fitted step times ---------------------------------------------------------------------------
-def step_points(system: str, model: str, conf: str, ranks: Sequence[int]) -> list[Point]:
-    """Return points of a fit of decode steps, at batches and contexts inside what it was fitted on.
+def _rows(*starts: str) -> list[str]:
+    return [row["id"] for row in table("servers") if row["id"].startswith(starts)]
 
-    The fits have a line below 95 sequences and another from there on.
-    """
-    points = []
-    hardware = shipped(HardwareSpec, "hardware", "a100-80gb")
-    shape = shipped(ModelShape, "model", conf)
-    for row in table("step_fits"):
-        if not (row["system"].startswith(system) and row["model"] == model):
-            continue
-        if row["phase"] != "decode" or int(row["gpus"]) not in ranks:
-            continue
-        batches = (8, 32, 64) if row["range"].startswith("below") else (128, 192)
-        machine = replace(hardware, count=int(row["gpus"]))
-        for batch in batches:
-            context = 300 * batch
-            step_ms = (
-                float(row["constant_ms"])
-                + float(row["first_ms"]) * context
-                + float(row["second_ms"]) * batch
+
+#: vLLM 0.15.1 behind a real client, below saturation; 62 and 63 hold another model than they name
+V1_FIT = (
+    "infsim-155451", "infsim-162547", "infsim-202857", "infsim-203421", "infsim-231439",
+    "infsim-084319", "infsim-150304", "infsim-150956", "infsim-155500",
+)  # fmt: skip
+V1_CHECK = ("infsim-60", "infsim-61", "infsim-64", "infsim-65", "infsim-66", "infsim-67")
+V0_LOADS = ("llama-2-7b-0.5", "llama-2-7b-1.0", "mistral-7b-0.5", "mistral-7b-1.0",
+            "mistral-7b-2.5")  # fmt: skip
+GPT_20B = {"layers": 44, "hidden": 6144, "heads": 48, "kv_heads": 48, "ffn": 24576}
+GPT_89B = {"layers": 48}
+GPT_7B = {"layers": 32, "hidden": 4096, "heads": 32, "kv_heads": 32, "ffn": 16384}
+#: the sampler of August 2023 went through a batch row by row, until pull request 820
+VECTORISED = {"sampling_us": 0.0}
+SYNCHRONOUS = {"overlapped": False}
+
+STUDIES: Mapping[str, Study] = {
+    "vllm-v1": Study(
+        ("weight_read_slowdown", "small_kernel_slowdown", "all_reduce_slowdown", "request_us"),
+        lambda: server_points(_rows(*V1_FIT), hit=True),
+        served={name: {} for name in _rows(*V1_CHECK)}
+        | {f"llmk8s-70b-tp8-{rate}": SYNCHRONOUS for rate in ("01", "04", "16", "inf")},
+    ),
+    "vllm-v0": Study(
+        ("step_us", "sequence_us", "request_us"),
+        lambda: server_points([f"nm0.3.0-a10g-{load}" for load in V0_LOADS], mixed=False),
+        lambda: (
+            server_points([f"nm0.5.0-a10g-{load}" for load in V0_LOADS], mixed=False)
+            + server_points(
+                [f"sglang060-llama-3-8b-vllm-{rate}" for rate in (4, 8)], mixed=False, ttft=False
             )
-            work = Work(
-                decode_seqs=batch, decode_context_tokens=context, sampled=batch, paged=True
+        ),
+    ),
+    "vllm-2023": Study(
+        ("step_us", "sequence_us", "all_reduce_slowdown"),
+        lambda: (
+            step_points("vLLM", "OPT-13B", "opt-13b", (1,))
+            + step_points("vLLM", "OPT-66B", "opt-66b", (4,))
+        ),
+        lambda: (
+            step_points("vLLM", "OPT-13B", "opt-13b", (2, 4))
+            + step_points("vLLM", "OPT-66B", "opt-66b", (3, 8))
+        ),
+        served={
+            "v2023-820-llama13b": {},
+            "v2023-820-llama13b-vectorised": VECTORISED,
+            "v2023-670-llama7b": {},
+        },
+        points_with=VECTORISED,
+    ),
+    "sglang": Study(
+        ("weight_read_slowdown", "all_reduce_slowdown", "sequence_us", "request_us"),
+        lambda: server_points([f"h200-sglang-70b-on{i}" for i in range(4)], mixed=False),
+        served={f"h200-sglang-70b-{run}": {} for run in ("on5", "on6", "off0", "off1", "off6")},
+    ),
+    "fastertransformer": Study(
+        ("step_us", "sequence_us"),
+        lambda: batch_points("GPT-20B", GPT_20B, 1) + batch_points("GPT-20B", GPT_20B, 8),
+        lambda: (
+            batch_points("GPT-20B", GPT_20B, 2)
+            + batch_points("GPT-20B", GPT_20B, 4)
+            + batch_points("GPT-175B", {}, 8)
+            + batch_points("GPT-89B", GPT_89B, 8)
+            + batch_points("GPT-6.7B", GPT_7B, 1)
+        ),
+    ),
+}
+
+
+def fit(study: Study, profile: SoftwareSpec) -> SoftwareSpec:
+    """Return the profile with its free constants fitted; what it has for them does not count."""
+    points = study.fitted_on()
+    base = replace(profile, **study.points_with)
+    least, most, first = np.array([FREE[name] for name in study.free]).T
+
+    def with_(values: np.ndarray) -> SoftwareSpec:
+        return replace(base, **dict(zip(study.free, values.tolist(), strict=True)))
+
+    def errors(values: np.ndarray) -> list[float]:
+        software = with_(values)
+        return [point.error(software) for point in points]
+
+    return with_(least_squares(errors, first, bounds=(least, most), x_scale=first).x)
+
+
+def served_errors(study: Study, profile: SoftwareSpec) -> Iterator[tuple[str, str, float, float]]:
+    """Yield (run, what, measured, simulated) of each run that is served."""
+    for name, overrides in study.served.items():
+        row = server(name)
+        run = serve(row, replace(profile, **overrides))
+        for what in ("ttft_ms", "tpot_ms", "e2e_ms", "requests_per_s"):
+            measured = row[what if what == "requests_per_s" else what.replace("_", "_mean_")]
+            # Below saturation the rate is the client's.
+            if measured and not (what == "requests_per_s" and row["rate_per_s"]):
+                yield name, what, float(measured), getattr(run, what)
+
+
+def report(name: str) -> Iterator[str]:
+    """Yield the lines that a study has to say."""
+    study, profile = STUDIES[name], shipped(SoftwareSpec, "software", name)
+    fitted = fit(study, profile)
+    yield f"## {name}\n"
+    rows = [
+        (f"`{free}`", f"{getattr(fitted, free):.4g}", getattr(profile, free)) for free in study.free
+    ]
+    yield markdown_table(("constant", "fitted", "in the file"), rows, "lrr")
+    for title, points in (("fitted on", study.fitted_on()), ("checked on", study.checked_on())):
+        if points:
+            software = replace(profile, **study.points_with)
+            errors = np.array([point.error(software) for point in points])
+            yield (
+                f"\n{title} {len(points)} points: mean error {np.abs(errors).mean():.1%}, "
+                f"largest {np.abs(errors).max():.1%}, bias {errors.mean():+.1%}"
             )
+    rows = [
+        (run, what, f"{measured:.4g}", f"{ours:.4g}", f"{ours / measured - 1:+.1%}")
+        for run, what, measured, ours in served_errors(study, profile)
+    ]
+    if rows:
+        yield "\n" + markdown_table(("served", "", "measured", "simulated", "error"), rows, "llrrr")
 
-            def predict(software: SoftwareSpec, machine=machine, work=work) -> float:
-                return 1e3 * Roofline(shape, machine, CostSpec(), software).step_s(work)
 
-            points.append(Point(f"{model} x{row['gpus']} batch {batch}", step_ms, predict))
-    return points
+def main(arguments: list[str]) -> int:
+    """Print fits and checks; exit status 2 for a profile that is fitted to nothing."""
+    unknown = [name for name in arguments if name not in STUDIES]
+    if unknown:
+        print(f"{unknown[0]} is not fitted; there are {', '.join(STUDIES)}", file=sys.stderr)
+        return 2
+    for name in arguments or STUDIES:
+        for line in report(name):
+            print(line, flush=True)
+        print()
+    return 0
 
 
-# -- static batches ------------------------------------------------------------------------------
-def batch_points(model: str, conf: dict[str, int], ranks: int, **only: int) -> list[Point]:
-    """Return points of FasterTransformer's batches, from the prompt to the last token."""
-    hardware = replace(shipped(HardwareSpec, "hardware", "a100-80gb"), count=ranks)
-    shape = replace(shipped(ModelShape, "model", "opt-175b"), vocab=51200, **conf)
-    points = []
-    for row in table("static_batches"):
-        wanted = {"system": "FasterTransformer", "model": model, "gpus": str(ranks)}
-        wanted |= {name: str(value) for name, value in only.items()}
-        if any(row[name] != value for name, value in wanted.items()):
-            continue
-        batch, prompt, output = (
-            int(row[name]) for name in ("batch", "prompt_tokens", "output_tokens")
-        )
-
-        def predict(
-            software: SoftwareSpec, batch=batch, prompt=prompt, output=output
-        ) -> float:
-            cost = Roofline(shape, hardware, CostSpec(), software)
-            first = Work(
-                prefill_new=np.full(batch, prompt), prefill_past=np.zeros(batch, dtype=np.int64),
-                sampled=batch,
-            )  # fmt: skip
-            rest = cost.decode_window_s(batch, batch * (prompt + 1), output - 1, 0, False)
-            return 1e3 * (cost.step_s(first) + float(rest.sum()))
-
-        name = f"{model} x{ranks} batch {batch}, {prompt} in, {output} out"
-        points.append(Point(name, float(row["latency_ms"]), predict))
-    return points
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
