@@ -8,6 +8,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.replay.__main__ import main
+from harness.replay.compared import compare, sides
 from harness.replay.run import replayed
 from harness.replay.simulate import compose_replay, prepare_replay, simulate
 from tests.replay.files import FILES, TIMED, altered, measured
@@ -161,3 +162,23 @@ def test_help_names_every_option(capsys):
     status, printed, _ = run_command("--help", capsys=capsys)
     assert status == 0
     assert [f.name for f in fields(ReplayOptions) if f"{f.name}=" not in printed] == []
+
+
+def test_latencies_are_those_of_the_page():
+    run = measured("vllm_bench_serve.json")
+    true, ours = sides(run, simulate(prepare_replay("x", run, compose_replay(SERVER))))
+    assert true.values("tpot").tolist() == pytest.approx([0.033 / 3, 0.024 / 2])
+    assert true.values("itl").tolist() == pytest.approx([0.010, 0.012, 0.011, 0.011, 0.013])
+    assert true.span_s == pytest.approx(0.295)
+    assert len(ours.values("itl")) == 5
+    rates = {c.quantity: c.measured for c in compare(true, ours) if c.statistic == "rate"}
+    expected = {"requests": 3 / 0.295, "output tokens": 8 / 0.295, "all tokens": 58 / 0.295}
+    assert rates == pytest.approx(expected)
+
+
+def test_a_queue_ends_where_the_first_step_begins():
+    run = measured("plain.csv", kind="all_at_once")
+    one_by_one = compose_replay([*SERVER, "engine.max_num_seqs=1"])
+    simulated = simulate(prepare_replay("x", run, one_by_one))
+    ends_s = simulated.arrival_s + simulated.e2e_s
+    np.testing.assert_allclose(simulated.queue_s, [0.0, *ends_s[:-1]])
