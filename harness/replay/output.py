@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Replay:
         """What was replayed, in a line."""
         run = self.measured
         asked = [
-            f"rate {run.rate:g}/s" if run.rate else "",
+            f"rate {run.rate:g}" + ("" if math.isinf(run.rate) else "/s") if run.rate else "",
             f"closed loop of {run.max_concurrency}" if run.max_concurrency else "",
             f"model {run.model}" if run.model else "",
         ]
@@ -96,13 +97,13 @@ def main_table(compared: Sequence[Compared]) -> str:
 
 def parts_table(parts: Sequence[Part]) -> str:
     """A line a part of the mean end-to-end latency, and the share of the error that is its."""
-    total_s = sum(part.measured_s for part in parts) or 1.0
+    total_s = sum(part.measured_s for part in parts)
     rows = [
         (
             part.name,
             number(1e3 * part.measured_s),
             number(1e3 * part.simulated_s),
-            error_text(part.difference_s / total_s),
+            error_text(part.difference_s / total_s if total_s > 0 else None),
         )
         for part in parts
     ]
