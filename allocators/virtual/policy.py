@@ -131,12 +131,10 @@ class Virtual(RangeHolder):
         found = self.index.find(prompt)
         # Those of the hit that are cached will not be available any more.
         needed -= len(found) - self.ranges.cached_of(found)
-        available = self.available
-        if needed > available:
-            return None
+        kept_free = 0
         if self.keeps_room and self.active.any():
-            available += self._grown - self._next - self.watermark
-        if needed > available:
+            kept_free = max(0, self.watermark + self._next - self._grown)
+        if needed > self.available - kept_free:
             return None
         self._admitted(rows)
         steps = [self._open(rows[:1], prompt.tokens, found)]

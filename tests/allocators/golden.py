@@ -28,6 +28,7 @@ ALLOCATORS = {
     **{f"virtual_{r}_{s}_{'options' if on else 'plain'}": lambda r=r, s=s, on=on: Virtual(
         POOL, rules=r, page_size="64KiB", sharing=s, deferred=on, background=on)
        for r in ("vattention", "paper") for s in ("alias", "copy") for on in (True, False)},
+    "virtual_admission": lambda: Virtual(POOL, admission="vattention", page_size="64KiB"),
     "virtual_sliced": lambda: Virtual(POOL, page_size="256KiB", layout="sliced"),
 }  # fmt: skip
 

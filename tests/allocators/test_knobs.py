@@ -26,6 +26,7 @@ BAD = [
     *[(Virtual, "reclaim_free", value, "null or from 0 to 1")
       for value in (NAN, -0.1, 1.1, "x", True)],
     *[(Virtual, "rules", value, "vattention, paper") for value in ("code", None, 1)],
+    *[(Virtual, "admission", value, "needed, vattention") for value in ("all", None, True)],
     *[(Contiguous, "reservation", value, "max, pow2, oracle, grow") for value in ("min", None, [])],
     *[(Contiguous, "placement", value, "buddy, first_fit, best_fit") for value in ("worst", 1)],
 ]  # fmt: skip
