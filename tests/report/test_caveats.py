@@ -45,7 +45,9 @@ def test_small_blocks_have_no_price_where_times_were_measured_with_one_size(
     found = caveats(
         collection(row(), options={option: 1}, executor={"name": executor}, cost_model=cost_model)
     )
-    assert [text.startswith("cost_model=calibrated was measured") for text in found] == [True] * said
+    assert [text.startswith("cost_model=calibrated was measured") for text in found] == [
+        True
+    ] * said
 
 
 @pytest.mark.parametrize(
