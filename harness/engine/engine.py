@@ -9,7 +9,7 @@ import numpy as np
 
 from allocators.base import Allocator, Grant, IntArray, Usage
 from harness.engine.answers import check_answer
-from harness.engine.arrivals import NO_MORE, Arrivals
+from harness.engine.arrivals import NO_MORE, Arrivals, FrontEnd
 from harness.engine.beams import drawn_lineage, open_lineage
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.executor import Executor, Samples
@@ -45,8 +45,11 @@ class Engine:
         seed: int,
         observers: Sequence[Observer] = (),
         lineage: Callable[[int, int], IntArray] | None = None,
+        front_end: FrontEnd | None = None,
     ) -> None:
         """`lineage` (request, beam steps) replaces the drawn beams of a simulated run.
+
+        `front_end` lies between clients and the scheduler; None takes no time.
 
         Raises `Unsupported` for what the policy can never serve.
         """
@@ -61,10 +64,12 @@ class Engine:
             executor.begin(self._scheduler.running)
             self._lineage = lambda request, steps: open_lineage(steps, width)
         self._skips = engine.skip_ahead and executor.skips
-        self._arrivals = Arrivals(requests)
+        self._front_end = front_end or FrontEnd()
+        self._arrivals = Arrivals(requests, self._front_end.request_s)
         self._groups: list[Group] = []
         self._meter, self._totals = Meter(), Totals(allocator, executor)
         self._now_s = 0.0
+        self._planned_s = 0.0  # what has reached the scheduler by then can be in the next step
 
     def run(self, name: str, progress: Callable[[int], None] = lambda ended: None) -> RunLog:
         """Serve all requests; `progress` is told how many have ended so far.
@@ -82,7 +87,7 @@ class Engine:
             done = self._step(plan)
             if done:
                 ended += len(done)
-                self._arrivals.ended(self._now_s, [group.index for group in done])
+                self._arrivals.ended(self._seen_s, [group.index for group in done])
                 progress(ended)
         timeline = self._meter.columns()
         hit_tokens = int(timeline["hit_tokens"].sum())
@@ -94,10 +99,15 @@ class Engine:
             self._totals.of_run(self._scheduler, self._host_time.spent_s, hit_tokens),
         )
 
+    @property
+    def _seen_s(self) -> float:
+        """When clients see what is sampled now."""
+        return self._now_s + self._front_end.response_s
+
     # -- between steps -----------------------------------------------------------------------
     def _arrive(self) -> None:
         """Let those whose time has come join the tail of the queue."""
-        for index, arrival_s in self._arrivals.due(self._now_s):
+        for index, arrival_s in self._arrivals.due(self._planned_s):
             output_tokens = int(self._requests.output_tokens[index])
             beams = self._sampling.mode == "beam"
             group = Group(
@@ -113,11 +123,11 @@ class Engine:
 
     def _wait(self) -> None:
         """Let the clock run to the next arrival; memory is idle but for what is cached."""
-        until_s = self._arrivals.next_s()
+        until_s = max(self._now_s, self._arrivals.next_s())  # it may have come while a step ran
         assert until_s < NO_MORE, "requests wait, nothing runs and none will arrive"
         cached_bytes = int(self._usage(NO_ROWS, NO_ROWS).cached[0])
         self._totals.wait(until_s - self._now_s, cached_bytes)
-        self._now_s = until_s
+        self._now_s = self._planned_s = until_s
 
     # -- a step, or several at once ----------------------------------------------------------
     def _horizon(self, rows: IntArray, at_most: int, grants: list[Grant], granted: int) -> int:
@@ -145,16 +155,18 @@ class Engine:
                 group.first_scheduled_s = start_s
         ends_s = self._execute(plan)
         self._now_s = float(ends_s[-1])
+        last_starts_s = float(ends_s[-2]) if len(ends_s) > 1 else start_s
+        self._planned_s = last_starts_s if self._front_end.plans_ahead else self._now_s
         running = scheduler.running
         usage = self._usage(running.rows, running.finals, plan.steps)
         if self._observers:
             self._show(plan, start_s, ends_s, usage)
         for group in plan.started:
-            group.first_token_s = self._now_s
+            group.first_token_s = self._seen_s
         batch, saturated = len(running), scheduler.saturated
         done = scheduler.sampled(plan)
         for group in done:
-            group.finish_s = self._now_s
+            group.finish_s = self._seen_s
         self._meter.record(
             start_s,
             ends_s,
