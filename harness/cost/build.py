@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from allocators.base import Allocator, Grant, IntArray
@@ -22,12 +23,22 @@ class CostModel(Protocol):
         """Return the seconds of one step."""
 
     def decode_window_s(
-        self, seqs: int, context_tokens: int, steps: int, table_bytes: IntArray | int, paged: bool
+        self,
+        seqs: int,
+        context_tokens: int,
+        steps: int,
+        table_bytes: IntArray | int,
+        block_tokens: int,
     ) -> FloatArray:
         """Return [steps] seconds; bitwise those of `step_s` of each step."""
 
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:
-        """Return (seconds that block the step, seconds beside it)."""
+        """Return the seconds of what a grant asks for before the step computes."""
+
+    def overlapped_s(
+        self, compute_s: float, grants: Sequence[Grant], allocator: Allocator
+    ) -> float:
+        """Return the seconds in which a step computes while its grants' bytes are sent."""
 
 
 def make_cost(

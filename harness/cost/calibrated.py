@@ -14,6 +14,8 @@ on an array of steps, so skipping ahead over n steps gives the very bits of n si
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from allocators.base import Allocator, Grant, IntArray, Unsupported
@@ -74,12 +76,12 @@ class Calibrated:
             return 0.0
         steady = self._steady_s(tokens, work.decode_seqs + pieces, work.sampled)
         if pieces:
-            steady += self._prefill_s(work.prefill_new, work.prefill_past, work.paged)
+            steady += self._prefill_s(work.prefill_new, work.prefill_past, work.block_tokens)
         tables = self._table_s(np.array([work.table_bytes]))
         if not work.decode_seqs:
             return float(steady + tables[0])
         context = np.array([work.decode_context_tokens], dtype=np.float64)
-        return float(self._vary_s(steady, work.decode_seqs, context, tables, work.paged)[0])
+        return float(self._vary_s(steady, work.decode_seqs, context, tables, work.block_tokens)[0])
 
     def decode_window_s(
         self,
@@ -87,7 +89,7 @@ class Calibrated:
         context_tokens: int,
         steps: int,
         table_bytes: IntArray | int,
-        paged: bool,
+        block_tokens: int,
     ) -> FloatArray:
         """Return [steps] seconds of consecutive steps, as `Roofline.decode_window_s`.
 
@@ -97,7 +99,7 @@ class Calibrated:
             return np.zeros(steps)
         context = (context_tokens + seqs * np.arange(steps, dtype=np.int64)).astype(np.float64)
         tables = self._table_s(np.broadcast_to(np.asarray(table_bytes), steps))
-        return self._vary_s(self._steady_s(seqs, seqs, seqs), seqs, context, tables, paged)
+        return self._vary_s(self._steady_s(seqs, seqs, seqs), seqs, context, tables, block_tokens)
 
     # -- a grant -------------------------------------------------------------------------------
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:
@@ -122,6 +124,12 @@ class Calibrated:
                 seconds += curve.one(int(rows[:, 2].sum()) * slot_bytes)
         return seconds
 
+    def overlapped_s(
+        self, compute_s: float, grants: Sequence[Grant], allocator: Allocator
+    ) -> float:
+        """Return `compute_s`: the executor that was measured waits for each of its copies."""
+        return compute_s
+
     def _call_s(self, name: str, page_bytes: int) -> float:
         # Never between two sizes or beyond them: another size may need another driver.
         seconds, reason = self._calls[name]
@@ -138,14 +146,18 @@ class Calibrated:
         return body + self._sample_s(sampled) + self._overhead.one(rows)
 
     def _vary_s(
-        self, steady: float, seqs: int, context: FloatArray, tables: FloatArray, paged: bool
+        self, steady: float, seqs: int, context: FloatArray, tables: FloatArray, block_tokens: int
     ) -> FloatArray:
         """Return steady + decode attention + tables for total contexts [n] of `seqs` rows."""
-        return steady + self.model.layers * self._decode[paged](seqs, context / seqs) + tables
+        return (
+            steady
+            + self.model.layers * self._decode[block_tokens > 0](seqs, context / seqs)
+            + tables
+        )
 
-    def _prefill_s(self, new: IntArray, past: IntArray, paged: bool) -> float:
+    def _prefill_s(self, new: IntArray, past: IntArray, block_tokens: int) -> float:
         """Return the attention of all pieces; all of them go through one call a layer."""
-        surface = self._prefill[paged]
+        surface = self._prefill[block_tokens > 0]
         floor = float(surface(0, np.ones(1))[0])
         total = floor
         for n, before in zip(new.tolist(), past.tolist(), strict=True):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from harness.command.ranges import OneOf, Positive, Range, Real, Whole, out_of_range
 from harness.cost.memory import LOGITS_OF, MemorySpec
 from harness.cost.shapes import CostError, HardwareSpec, ModelShape
-from harness.cost.spec import LARGE_PAGE, CostSpec, page_bytes_of
+from harness.cost.spec import LARGE_PAGE, SWAP_MERGES, SWAP_OVERLAPS, CostSpec, page_bytes_of
 
 #: beyond any GPU's memory (GiB), bandwidth (GB/s) or rate (TFLOP/s), and any time (us), and far
 #: from where arithmetic overflows
@@ -66,10 +66,15 @@ COST_MODEL: Mapping[str, Range] = {
     "prefill_tile_tokens": Whole(0, 2**20),
     "prefill_floor_us": COST,
     "prefill_bandwidth_efficiency": SHARE,
+    "block_decode_tokens": COST,
+    "block_prefill_tokens": COST,
+    "table_entry_ns": COST,
     "table_latency_us": COST,
     "pcie_efficiency": SHARE,
     "copy_bandwidth_efficiency": SHARE,
     "swap_transfer_us": COST,
+    "swap_merge": OneOf(SWAP_MERGES),
+    "swap_overlap": OneOf(SWAP_OVERLAPS),
     "copy_launch_us": COST,
 }
 #: tables from a page size to a time

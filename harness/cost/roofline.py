@@ -7,7 +7,7 @@ A step runs every layer once over all its tokens.  Its time is the sum of parts 
     prefill     attention of prompt pieces: compute-bound, quadratic
     decode      attention of one new token a sequence: reads the whole KV, bound by bandwidth
     all_reduce  two a layer under tensor parallelism
-    tables      block tables sent to the device
+    tables      block tables written by the host and sent to the device
     software    scheduling, launching, sampling: `harness.cost.software`
 
 Only `decode` and `tables` change while a batch just decodes, both through `_vary_s`, which takes a
@@ -16,21 +16,34 @@ number or an array: skipping ahead over n steps gives the very bits of n single 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
 
-from allocators.base import Allocator, Grant, IntArray
+from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator, Grant, IntArray
 from harness.cost import shapes
 from harness.cost.curves import FloatArray
+from harness.cost.grants import GrantPrices
 from harness.cost.limits import check_cost, check_hardware
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.software import Load, Number, Software, SoftwareSpec
-from harness.cost.spec import LARGE_PAGE, CostSpec, page_bytes_of
+from harness.cost.spec import MEASURED_BLOCK_TOKENS, CostSpec
 
 #: small kernels a layer: two norms, two residual adds, rotary, activation
 ELEMENTWISE_KERNELS = 6
+
+
+def block_slowdown(per_block: float, block_tokens: int) -> float:
+    """Return how much longer a kernel takes with blocks of `block_tokens`; 0 for no block tables.
+
+    Each block costs as much as `per_block` tokens more would.  The constants of attention are those
+    of kernels with `MEASURED_BLOCK_TOKENS` a block, and larger blocks are no faster.
+    """
+    if not block_tokens:
+        return 1.0
+    return 1 + per_block * max(0.0, 1 / block_tokens - 1 / MEASURED_BLOCK_TOKENS)
 
 
 def _no_pieces() -> IntArray:
@@ -44,7 +57,8 @@ class Work:
     `prefill_new` [m] are the tokens computed of each prompt piece, `prefill_past` [m] those whose
     KV is already there; `decode_context_tokens` is the sum over decoding sequences of the KV they
     read, the new token included; `sampled` counts the sequences that produce a token, and
-    `table_bytes` the block tables sent to the device.  `paged` says that kernels read block tables.
+    `table_bytes` the block tables sent to the device.  `block_tokens` are the tokens of a block, 0
+    where kernels read no block tables.
     """
 
     prefill_new: IntArray = field(default_factory=_no_pieces)
@@ -53,7 +67,7 @@ class Work:
     decode_context_tokens: int = 0
     sampled: int = 0
     table_bytes: int = 0
-    paged: bool = False
+    block_tokens: int = 0
 
 
 class Roofline:
@@ -119,12 +133,10 @@ class Roofline:
             2 * model.layers * hardware.all_reduce_latency_us * 1e-6 if ranks > 1 else 0.0
         ) * stack.all_reduce_slowdown
         self._table_floor_s = cost.table_latency_us * 1e-6
-        self._table_byte_s = 1 / (hardware.pcie_gb_s / 2 * 1e9 * cost.pcie_efficiency)
-        # a run of slots is one transfer in each layer's keys and one in its values
-        self._swap_transfer_s = 2 * model.layers * cost.swap_transfer_us * 1e-6
-        self._copy_byte_s = 2 / (self.byte_s * cost.copy_bandwidth_efficiency)
-        self._map_us = {page_bytes_of(k): v for k, v in cost.map_us.items()}
-        self._unmap_us = {page_bytes_of(k): v for k, v in cost.unmap_us.items()}
+        pcie_byte_s = 1 / (hardware.pcie_gb_s / 2 * 1e9 * cost.pcie_efficiency)
+        # an entry is written by the host, then sent
+        self._table_byte_s = cost.table_entry_ns * 1e-9 / BLOCK_TABLE_ENTRY_BYTES + pcie_byte_s
+        self._grants = GrantPrices(cost, model.layers, self.byte_s, pcie_byte_s)
 
     # -- a step --------------------------------------------------------------------------------
     def step_s(self, work: Work) -> float:
@@ -138,12 +150,12 @@ class Roofline:
         load = Load(work.decode_seqs + pieces, tokens, pieces, work.sampled)
         steady = self._steady_s(load)
         if prefill_tokens:
-            steady += self._prefill_s(new, past, work.paged)
+            steady += self._prefill_s(new, past, work.block_tokens)
         tables = self._table_s(work.table_bytes)
         if not work.decode_seqs:
             return self.software.beside_s(steady + tables, load)
         context = float(work.decode_context_tokens)
-        gpu_s = self._vary_s(steady, work.decode_seqs, context, tables, work.paged)
+        gpu_s = self._vary_s(steady, work.decode_seqs, context, tables, work.block_tokens)
         return self.software.beside_s(gpu_s, load)
 
     def decode_window_s(
@@ -152,7 +164,7 @@ class Roofline:
         context_tokens: int,
         steps: int,
         table_bytes: IntArray | int,
-        paged: bool,
+        block_tokens: int,
     ) -> FloatArray:
         """Return [steps] seconds of consecutive steps in which `seqs` sequences decode and sample.
 
@@ -168,35 +180,19 @@ class Roofline:
         else:
             tables = np.full(steps, self._table_s(table_bytes))
         load = Load(seqs, seqs, 0, seqs)
-        gpu_s = self._vary_s(self._steady_s(load), seqs, context, tables, paged)
+        gpu_s = self._vary_s(self._steady_s(load), seqs, context, tables, block_tokens)
         return self.software.beside_s(gpu_s, load)
 
     # -- a grant -------------------------------------------------------------------------------
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:
-        """Return the seconds of all that a grant asks for.
+        """Return the seconds of what a grant asks for before the step computes."""
+        return self._grants.grant_s(grant, allocator)
 
-        Ranks work in parallel, so a page-group counts its `pages_per_group` driver calls once.
-        """
-        seconds = 0.0
-        if len(grant.maps) or len(grant.unmaps):
-            map_s, unmap_s = self._call_s(allocator.page_bytes)
-            calls = allocator.pages_per_group
-            seconds = calls * (len(grant.unmaps) * unmap_s + len(grant.maps) * map_s)
-        if len(grant.copies):
-            geometry = allocator.geometry
-            moved = int(grant.copies[:, 2].sum()) * geometry.bytes_per_token / geometry.ranks
-            seconds += self.cost.copy_launch_us * 1e-6 + moved * self._copy_byte_s
-        swaps = len(grant.swaps_out) + len(grant.swaps_in)
-        if swaps:
-            slots = int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())
-            sent = slots * allocator.geometry.bytes_per_token / allocator.geometry.ranks
-            seconds += swaps * self._swap_transfer_s + sent * self._table_byte_s
-        return seconds
-
-    def _call_s(self, page_bytes: int) -> tuple[float, float]:
-        # No modified driver adds a size that is not listed, so the unmodified one's calls map it.
-        map_us = self._map_us.get(page_bytes, self.cost.map_us[LARGE_PAGE])
-        return map_us * 1e-6, self._unmap_us.get(page_bytes, self.cost.unmap_us[LARGE_PAGE]) * 1e-6
+    def overlapped_s(
+        self, compute_s: float, grants: Sequence[Grant], allocator: Allocator
+    ) -> float:
+        """Return the seconds in which a step computes while its grants' bytes are sent."""
+        return self._grants.overlapped_s(compute_s, grants, allocator)
 
     # -- parts of a step -----------------------------------------------------------------------
     def _steady_s(self, load: Load) -> float:
@@ -210,11 +206,12 @@ class Roofline:
         return self.software.before_s(gpu_s, load)
 
     def _vary_s(
-        self, steady: float, seqs: int, context: Number, tables: Number, paged: bool
+        self, steady: float, seqs: int, context: Number, tables: Number, block_tokens: int
     ) -> Number:
         """Return steady + decode attention + tables; a number and an array take the same path."""
-        slow = self.software.spec.paged_decode_slowdown if paged else 1.0
-        read = context * (self._decode_context_s * slow)
+        slow = self.software.spec.paged_decode_slowdown if block_tokens else 1.0
+        blocks = block_slowdown(self.cost.block_decode_tokens, block_tokens)
+        read = context * (self._decode_context_s * slow * blocks)
         fixed = self._decode_floor_s + seqs * (self._decode_seq_s * slow)
         return cast(Number, steady + (fixed + read) + tables)
 
@@ -247,14 +244,15 @@ class Roofline:
         wide = model.ffn * model.active_experts / self.ranks
         return model.layers * model.dtype_bytes * (norms_and_adds + rotary + 3 * wide)
 
-    def _prefill_s(self, new: IntArray, past: IntArray, paged: bool) -> float:
+    def _prefill_s(self, new: IntArray, past: IntArray, block_tokens: int) -> float:
         """Causal attention of pieces: 4 FLOP a (query, key, channel), or their bytes if slower."""
         own = new.astype(np.float64)
         total = past + own
         pairs = float((own * (past + (own + self.cost.prefill_tile_tokens) / 2)).sum())
         compute = pairs * self._prefill_pair_s
         memory = float(total.sum()) * self._prefill_kv_s + float(own.sum()) * self._prefill_query_s
-        slow = self.software.spec.paged_prefill_slowdown if paged else 1.0
+        slow = self.software.spec.paged_prefill_slowdown if block_tokens else 1.0
+        slow *= block_slowdown(self.cost.block_prefill_tokens, block_tokens)
         return self._prefill_floor_s + slow * max(compute, memory)
 
     def _table_s(self, table_bytes: int) -> float:

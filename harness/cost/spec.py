@@ -31,6 +31,15 @@ SMALL_MAP_US = 9.0
 #: In vAttention's code an unmap of a small page calls no driver: the page goes back to a list.
 SMALL_UNMAP_US = 0.0
 
+#: tokens a block in the tables that attention's constants were fitted to: fixed in the program that
+#: measured them, `collector/vllm/collect_attn.py` of aiconfigurator (commit 15cb360)
+MEASURED_BLOCK_TOKENS = 64
+#: what a server makes one transfer of: each block; blocks that follow each other on the device and
+#: on the host; all that a grant swaps
+SWAP_MERGES = ("none", "runs", "all")
+#: what the bytes of swaps run beside: nothing; the step, layer by layer; the step as a whole
+SWAP_OVERLAPS = ("none", "layers", "step")
+
 
 def _map_us() -> dict[str, float]:
     return dict.fromkeys(SMALL_PAGES, SMALL_MAP_US) | {LARGE_PAGE: LARGE_MAP_US}
@@ -74,7 +83,15 @@ class CostSpec:
     #: fitted, same tables: reading Q, K, V and writing the output, when that takes longer
     prefill_bandwidth_efficiency: float = 0.30
 
-    # -- sending block tables ------------------------------------------------------------------
+    # -- block tables: what they cost by the tokens of a block ----------------------------------
+    #: fitted: a block costs decode as much as this many tokens more; FlashAttention-4 at 1, 8 and
+    #: 32 tokens a block (results/published/block_size.csv; checks in docs/cost.md)
+    block_decode_tokens: float = 0.90
+    #: fitted likewise: prompts through AITER and FlyDSL at 1 and 16 tokens a block
+    block_prefill_tokens: float = 0.15
+    #: measured: the host writes a table anew each step, 11 x 128 entries in 82 us (vLLM pull
+    #: request 4196, April 2024); 0 for a server that keeps its table, as vLLM's V1
+    table_entry_ns: float = 58.0
     #: assumed: one asynchronous host-to-device copy
     table_latency_us: float = 10.0
     #: assumed: share of one PCIe direction that a pinned copy reaches
@@ -88,9 +105,14 @@ class CostSpec:
     unmap_us: dict[str, float] = field(default_factory=_unmap_us)
     #: assumed equal to what elementwise kernels reach; a copy reads and writes
     copy_bandwidth_efficiency: float = 0.60
-    #: assumed: starting one asynchronous copy between device and host; a swapped block needs two a
-    #: layer, which is what makes small blocks slow (PagedAttention, Fig. 19)
+    #: the host's time to start one copy between device and host; a transfer needs two a layer,
+    #: which is what makes small blocks slow (PagedAttention, Fig. 19).  Measured: 2.3 (H20) to 5.5
+    #: (MI300X), 0.6 in a batch of copies (results/published/transfers.csv)
     swap_transfer_us: float = 5.0
+    #: none, runs or all (`SWAP_MERGES`); PagedAttention's system copies block by block
+    swap_merge: str = "none"
+    #: none, layers or step (`SWAP_OVERLAPS`); docs/cost.md says which server does which
+    swap_overlap: str = "none"
     #: assumed: one batched copy kernel for each layer's keys and values, launched together
     copy_launch_us: float = 20.0
 

@@ -31,8 +31,7 @@ class SimulatedExecutor:
         self._cost = cost
         self._allocator = allocator
         self._draft_cost = draft_cost
-        self._paged = allocator.block_tables
-        self._page_tokens = allocator.geometry.page_tokens
+        self._block_tokens = allocator.geometry.page_tokens if allocator.block_tables else 0
 
     def step(self, plan: Plan, lengths: IntArray) -> float:
         """Return the seconds that one step of the plan takes.
@@ -44,6 +43,7 @@ class SimulatedExecutor:
         compute_s = self._cost.step_s(work)
         if plan.draft_steps:
             compute_s += plan.draft_steps * self._draft_cost * self._draft_step_s(work)
+        compute_s = self._cost.overlapped_s(compute_s, plan.all_grants, self._allocator)
         return blocking_s + max(compute_s, beside_s)
 
     def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> FloatArray:
@@ -53,9 +53,10 @@ class SimulatedExecutor:
         """
         tables_bytes = self._table_bytes(len(lengths), int(lengths.max()) + np.arange(steps))
         seconds = self._cost.decode_window_s(
-            len(lengths), int(lengths.sum()), steps, tables_bytes, self._paged
+            len(lengths), int(lengths.sum()), steps, tables_bytes, self._block_tokens
         )
-        seconds[0] = self._grants_s(grants) + float(seconds[0])
+        first_s = self._cost.overlapped_s(float(seconds[0]), grants, self._allocator)
+        seconds[0] = self._grants_s(grants) + first_s
         return seconds
 
     def map_s(self, grant: Grant) -> float:
@@ -95,7 +96,7 @@ class SimulatedExecutor:
             decode_context_tokens=int(lengths.sum()),
             sampled=sampled,
             table_bytes=self._table_bytes(rows, longest),
-            paged=self._paged,
+            block_tokens=self._block_tokens,
         )
 
     def _draft_step_s(self, verified: Work) -> float:
@@ -105,12 +106,14 @@ class SimulatedExecutor:
             decode_seqs=rows,
             decode_context_tokens=int(verified.prefill_past.sum()) + rows,
             sampled=rows,
-            paged=self._paged,
+            block_tokens=self._block_tokens,
         )
         return self._cost.step_s(decode)
 
     def _table_bytes(self, rows: int, longest: Tokens) -> Tokens | int:
         """Return the bytes of rectangular block tables, each as wide as its longest row."""
         return (
-            rows * -(-longest // self._page_tokens) * BLOCK_TABLE_ENTRY_BYTES if self._paged else 0
+            rows * -(-longest // self._block_tokens) * BLOCK_TABLE_ENTRY_BYTES
+            if self._block_tokens
+            else 0
         )

@@ -30,14 +30,18 @@ def caveats(collection: Collection) -> list[str]:
 
 def _small_blocks(collection: Collection, runs: list[Run]) -> list[str]:
     swept = any(name.endswith("block_size") for name in collection.headers)
-    if not swept or all(run.measured for run in runs):
+    if not swept or not any(_is_calibrated(run) for run in runs):
         return []
     return [
-        "Nothing here prices small blocks: a simulated step takes as long with any block_size, "
+        "cost_model=calibrated was measured with one block size: a step takes as long with any, "
         "while real attention kernels and block tables get slower as blocks shrink. What smaller "
-        "blocks gain here is memory; time the kernels before you go below 16 "
-        "(python -m harness.measure)."
+        "blocks gain here is memory; cost_model=roofline has a price for them."
     ]
+
+
+def _is_calibrated(run: Run) -> bool:
+    cost = run.config.get("cost_model")
+    return not run.measured and isinstance(cost, dict) and cost.get("name") == "calibrated"
 
 
 def _queueing(runs: list[Run]) -> list[str]:

@@ -12,10 +12,10 @@ def roofline_parts(roof, work):
     return {
         "linear": roof._linear_s(tokens, work.sampled),
         "elementwise": max(roof._elementwise_floor_s, tokens * roof._elementwise_s),
-        "prefill": roof._prefill_s(work.prefill_new, work.prefill_past, work.paged)
+        "prefill": roof._prefill_s(work.prefill_new, work.prefill_past, work.block_tokens)
         if work.prefill_new.any()
         else 0.0,
-        "decode": roof._vary_s(0.0, work.decode_seqs, context, 0.0, work.paged)
+        "decode": roof._vary_s(0.0, work.decode_seqs, context, 0.0, work.block_tokens)
         if work.decode_seqs
         else 0.0,
         "all_reduce": roof._reduce_floor_s + tokens * roof._reduce_token_s,
@@ -40,10 +40,12 @@ def calibrated_parts(cost, work):
     return {
         "linear": cost._linear_s(tokens),
         "store": cost.model.layers * cost._store.one(tokens),
-        "prefill": cost._prefill_s(work.prefill_new, work.prefill_past, work.paged)
+        "prefill": cost._prefill_s(work.prefill_new, work.prefill_past, work.block_tokens)
         if pieces
         else 0.0,
-        "decode": float(cost._vary_s(0.0, work.decode_seqs, context, np.zeros(1), work.paged)[0])
+        "decode": float(
+            cost._vary_s(0.0, work.decode_seqs, context, np.zeros(1), work.block_tokens)[0]
+        )
         if work.decode_seqs
         else 0.0,
         "sample": cost._sample_s(work.sampled),

@@ -17,11 +17,13 @@ def prefill(new, past=None, **more):
     return Work(prefill_new=new, prefill_past=past, **more)
 
 
-def step_by_step_s(cost, seqs, context, steps, table_bytes, paged):
+def step_by_step_s(cost, seqs, context, steps, table_bytes, block_tokens):
     """Return the seconds that `cost.decode_window_s` has to give, from each step by itself."""
     sent = np.broadcast_to(table_bytes, steps).tolist()
     single = [
-        cost.step_s(decode(seqs, context + j * seqs, table_bytes=sent[j], paged=paged))
+        cost.step_s(
+            decode(seqs, context + j * seqs, table_bytes=sent[j], block_tokens=block_tokens)
+        )
         for j in range(steps)
     ]
     return np.array(single, dtype=np.float64)

@@ -80,9 +80,9 @@ def test_a_surface_is_exact_at_its_points_and_linear_between():
     st.booleans(),
 )  # fmt: skip
 def test_more_decoding_is_never_faster(seqs, extra, context, more, paged):
-    less = COST.step_s(decode(seqs, seqs * context, paged=paged))
-    longer = COST.step_s(decode(seqs, seqs * (context + more), paged=paged))
-    wider = COST.step_s(decode(seqs + extra, (seqs + extra) * context, paged=paged))
+    less = COST.step_s(decode(seqs, seqs * context, block_tokens=16 * paged))
+    longer = COST.step_s(decode(seqs, seqs * (context + more), block_tokens=16 * paged))
+    wider = COST.step_s(decode(seqs + extra, (seqs + extra) * context, block_tokens=16 * paged))
     assert min(longer, wider) >= less * (1 - 1e-12)
 
 
@@ -92,10 +92,10 @@ def test_more_decoding_is_never_faster(seqs, extra, context, more, paged):
 )  # fmt: skip
 def test_more_prompt_is_never_faster(new, past, extra, paged):
     pasts = [past] * len(new)
-    less = COST.step_s(prefill(new, pasts, paged=paged)) * (1 - 1e-12)
-    assert COST.step_s(prefill([new[0] + extra, *new[1:]], pasts, paged=paged)) >= less
-    assert COST.step_s(prefill(new, [past + extra] * len(new), paged=paged)) >= less
-    assert COST.step_s(prefill([*new, 1], [*pasts, 0], paged=paged)) >= less
+    less = COST.step_s(prefill(new, pasts, block_tokens=16 * paged)) * (1 - 1e-12)
+    assert COST.step_s(prefill([new[0] + extra, *new[1:]], pasts, block_tokens=16 * paged)) >= less
+    assert COST.step_s(prefill(new, [past + extra] * len(new), block_tokens=16 * paged)) >= less
+    assert COST.step_s(prefill([*new, 1], [*pasts, 0], block_tokens=16 * paged)) >= less
 
 
 # -- a step, worked out by hand ----------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_a_decode_step_adds_up():
     expected = 1.0 + 2 * (0.01 + 0.04 * 3 / 63) + 2 * 12e-3 + 0.2 + (0.1 + 0.2 * 3 / 7)
     assert COST.step_s(decode(4, 400)) == pytest.approx(expected)
     paged = expected + 2 * 12e-3 * 0.7 + 1e-3
-    assert COST.step_s(decode(4, 400, paged=True, table_bytes=4096)) == pytest.approx(paged)
+    assert COST.step_s(decode(4, 400, block_tokens=16, table_bytes=4096)) == pytest.approx(paged)
 
 
 def test_a_prefill_counts_the_floor_of_its_one_call_once():
@@ -135,8 +135,8 @@ def test_the_parts_sum_to_the_step(seqs, context, new):
 )  # fmt: skip
 def test_a_window_is_bitwise_its_single_steps(seqs, context, steps, sent, paged):
     table_bytes = np.array(sent[:steps], dtype=np.int64) if isinstance(sent, list) else sent
-    window = COST.decode_window_s(seqs, context, steps, table_bytes, paged)
-    single = step_by_step_s(COST, seqs, context, steps, table_bytes, paged)
+    window = COST.decode_window_s(seqs, context, steps, table_bytes, 16 * paged)
+    single = step_by_step_s(COST, seqs, context, steps, table_bytes, 16 * paged)
     assert window.tobytes() == single.tobytes()
 
 

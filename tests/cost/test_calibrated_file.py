@@ -19,7 +19,7 @@ def read(path, shape=SHAPE, hardware=HARDWARE):
 
 def test_a_file_that_was_written_gives_the_same_times(tmp_path):
     made_up().write(tmp_path / "c.json")
-    work = decode(7, 900, paged=True)
+    work = decode(7, 900, block_tokens=16)
     assert read(tmp_path / "c.json").step_s(work) == COST.step_s(work)
 
 

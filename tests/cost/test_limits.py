@@ -58,7 +58,9 @@ BAD = {
         "copy_bandwidth_efficiency")},
     **{f"cost_model.{name}": NOT_NEGATIVE for name in (
         "elementwise_floor_us", "prefill_floor_us", "table_latency_us", "swap_transfer_us",
-        "copy_launch_us")},
+        "copy_launch_us", "block_decode_tokens", "block_prefill_tokens", "table_entry_ns")},
+    "cost_model.swap_merge": ("must be one of none, runs, all", ("pairs",)),
+    "cost_model.swap_overlap": ("must be one of none, layers, step", ("always",)),
     **{f"software.{name}": ("must be a positive number", (-1.0, 0.0, NAN, INF, 1e30))
        for name in ("weight_read_slowdown", "small_kernel_slowdown", "all_reduce_slowdown",
                     "paged_decode_slowdown", "paged_prefill_slowdown")},

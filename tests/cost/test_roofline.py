@@ -54,21 +54,21 @@ tokens = st.integers(0, 10**7)
 @given(
     st.sampled_from(ROOFLINES), st.integers(0, 300), tokens, st.integers(0, 40),
     st.one_of(st.integers(0, 10**6), st.lists(st.integers(0, 10**6), min_size=40, max_size=40)),
-    st.booleans(),
+    st.sampled_from((0, 1, 16, 64, 256)),
 )  # fmt: skip
-def test_a_window_is_bitwise_its_single_steps(roof, seqs, context, steps, sent, paged):
+def test_a_window_is_bitwise_its_single_steps(roof, seqs, context, steps, sent, block_tokens):
     table_bytes = np.array(sent[:steps], dtype=np.int64) if isinstance(sent, list) else sent
-    window = roof.decode_window_s(seqs, context, steps, table_bytes, paged)
-    single = step_by_step_s(roof, seqs, context, steps, table_bytes, paged)
+    window = roof.decode_window_s(seqs, context, steps, table_bytes, block_tokens)
+    single = step_by_step_s(roof, seqs, context, steps, table_bytes, block_tokens)
     assert window.shape == (steps,)
     assert window.tobytes() == single.tobytes()
 
 
 def test_a_window_may_be_cut_anywhere():
     roof = ROOFLINES[0]
-    whole = roof.decode_window_s(7, 3000, 100, 512, True)
-    parts = [roof.decode_window_s(7, 3000, 33, 512, True)]
-    parts.append(roof.decode_window_s(7, 3000 + 33 * 7, 67, 512, True))
+    whole = roof.decode_window_s(7, 3000, 100, 512, 16)
+    parts = [roof.decode_window_s(7, 3000, 33, 512, 16)]
+    parts.append(roof.decode_window_s(7, 3000 + 33 * 7, 67, 512, 16))
     assert np.array_equal(whole, np.concatenate(parts))
 
 
@@ -158,11 +158,43 @@ def test_slowdowns_and_tables_are_paid_by_paged_steps_only():
     roof = roofline(paged_decode_slowdown=1.25, paged_prefill_slowdown=1.4)
     for work in (decode(64, 64 * 4000), prefill([8192])):
         flat = roof.step_s(work)
-        work.paged = True
+        work.block_tokens = 64
         slow = roof.step_s(work)
         assert flat < slow < 1.4 * flat
         work.table_bytes = 10**6
         assert roof.step_s(work) > slow
+
+
+@pytest.mark.parametrize("work", [decode(64, 64 * 4000), prefill([8192])])
+def test_the_smaller_the_blocks_the_slower_the_kernels(work):
+    roof = roofline()
+    flat = roof.step_s(work)
+    seconds = [
+        roof.step_s(replace(work, block_tokens=n)) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    ]
+    assert seconds[6:] == [flat] * 3  # the constants are those of kernels with 64 tokens a block
+    assert seconds[:7] == sorted(seconds[:7], reverse=True)
+    assert len(set(seconds[:7])) == 7
+    free = roofline(block_decode_tokens=0, block_prefill_tokens=0)
+    assert free.step_s(replace(work, block_tokens=1)) == flat
+
+
+def test_only_what_is_read_through_the_table_pays_for_its_blocks():
+    roof = roofline()
+    read_s = (
+        roofline_parts(roof, decode(64, 64 * 4000))["decode"]
+        - roofline_parts(roof, decode(64, 0))["decode"]
+    )
+    one = roofline_parts(roof, decode(64, 64 * 4000, block_tokens=1))["decode"]
+    half = roofline_parts(roof, decode(64, 64 * 4000, block_tokens=2))["decode"]
+    assert one - half == pytest.approx(read_s * roof.cost.block_decode_tokens / 2)
+
+
+def test_the_host_writes_each_entry_of_a_table():
+    entries = 10_000
+    plain = roofline(table_entry_ns=0).step_s(decode(8, 8, table_bytes=4 * entries))
+    written = roofline(table_entry_ns=58).step_s(decode(8, 8, table_bytes=4 * entries))
+    assert written - plain == pytest.approx(58e-9 * entries)
 
 
 # -- grants ------------------------------------------------------------------------------------

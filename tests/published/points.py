@@ -91,12 +91,12 @@ def _steady(
     share = min(1.0, rate * tpot_s)
 
     def times(roofline: Roofline) -> tuple[float, float, float]:
-        decode = {"decode_seqs": batch, "decode_context_tokens": context, "paged": True}
+        decode = {"decode_seqs": batch, "decode_context_tokens": context, "block_tokens": 16}
         piece = {"prefill_new": np.array([new]), "prefill_past": np.array([prompt - new])}
         alone = roofline.step_s(Work(**decode, sampled=batch))
         if mixed:
             return alone, roofline.step_s(Work(**decode, **piece, sampled=batch + 1)), share
-        prompt_s = roofline.step_s(Work(**piece, sampled=1, paged=True))
+        prompt_s = roofline.step_s(Work(**piece, sampled=1, block_tokens=16))
         return alone, alone + prompt_s, share
 
     return times
@@ -157,7 +157,9 @@ def step_points(system: str, model: str, conf: str, ranks: Sequence[int]) -> lis
                 + float(row["first_ms"]) * context
                 + float(row["second_ms"]) * batch
             )
-            work = Work(decode_seqs=batch, decode_context_tokens=context, sampled=batch, paged=True)
+            work = Work(
+                decode_seqs=batch, decode_context_tokens=context, sampled=batch, block_tokens=16
+            )
 
             def predict(software: SoftwareSpec, machine=machine, work=work) -> float:
                 return 1e3 * Roofline(shape, machine, CostSpec(), software).step_s(work)

@@ -85,7 +85,7 @@ def by_radix(compare) -> tuple[dict, dict[str, int], list[tuple[int, int, int]]]
 
 def test_given_up_block_by_block_the_tree_does_what_hash_does(compare, by_hash, monkeypatch):
     metrics, _ = by_hash
-    assert round(100 * metrics["prefix_hit_rate"], 1) == 17.5
+    assert round(100 * metrics["prefix_hit_rate"], 1) == 18.0
     monkeypatch.setattr(radix_index, "LeafOrder", BlockByBlock)
     blocks = run(compare, "radix")
     for count in ("hit_tokens", "evictions", "preemptions", "steps"):
@@ -94,17 +94,17 @@ def test_given_up_block_by_block_the_tree_does_what_hash_does(compare, by_hash, 
 
 def test_a_few_blocks_asked_for_cost_the_whole_cache(by_radix):
     metrics, _, evictions = by_radix
-    assert round(100 * metrics["prefix_hit_rate"], 1) == 3.1
+    assert round(100 * metrics["prefix_hit_rate"], 1) == 4.2
     asked, cached, went = zip(*evictions, strict=True)
-    assert (len(asked), median(asked), median(cached)) == (2172, 3, 32)
+    assert (len(asked), median(asked), median(cached)) == (2191, 3, 32)
     assert round(sum(went) / sum(asked), 1) == 2.5
     whole = sum(a == b for a, b in zip(cached, went, strict=True))
-    assert round(100 * whole / len(went)) == 62
+    assert round(100 * whole / len(went)) == 61
 
 
 def test_it_is_the_preempted_that_find_less_when_they_return(by_hash, by_radix):
-    assert by_hash[1] == {"first": 3_248, "return": 152_208}
-    assert by_radix[1] == {"first": 3_248, "return": 24_720}
+    assert by_hash[1] == {"first": 3_248, "return": 158_736}
+    assert by_radix[1] == {"first": 3_248, "return": 33_808}
 
 
 @pytest.mark.shared_data

@@ -14,9 +14,12 @@ LRU = {"prefix_index": "hash"}
 RADIX = {"prefix_index": "radix"}
 
 
-def collection(*rows, notes=(), workload=None, options=None, executor=None, **allocators):
+def collection(
+    *rows, notes=(), workload=None, options=None, executor=None, cost_model="roofline", **allocators
+):
     config = {"notes": list(notes), "allocators": allocators, "workload": workload or {}}
     config["executor"] = executor or {"name": "simulated"}
+    config["cost_model"] = {"name": cost_model}
     run = Run("run", Path(), config, {}, list(rows), options or {})
     return Collection([run], {name: name.rpartition(".")[2] for name in options or {}})
 
@@ -27,12 +30,24 @@ def row(name="paged", **metrics):
     )
 
 
-def test_small_blocks_are_priced_by_nothing_that_is_simulated():
-    sizes = {"allocators.paged.block_size": 1}
-    (said,) = caveats(collection(row(), options=sizes))
-    assert said.startswith("Nothing here prices small blocks")
-    assert caveats(collection(row(), options=sizes, executor={"name": "model"})) == []
-    assert caveats(collection(row(), options={"engine.max_num_seqs": 1})) == []
+@pytest.mark.parametrize(
+    ("cost_model", "executor", "option", "said"),
+    [
+        ("calibrated", "simulated", "allocators.paged.block_size", True),
+        ("roofline", "simulated", "allocators.paged.block_size", False),
+        ("calibrated", "model", "allocators.paged.block_size", False),
+        ("calibrated", "simulated", "engine.max_num_seqs", False),
+    ],
+)
+def test_small_blocks_have_no_price_where_times_were_measured_with_one_size(
+    cost_model, executor, option, said
+):
+    found = caveats(
+        collection(row(), options={option: 1}, executor={"name": executor}, cost_model=cost_model)
+    )
+    assert [text.startswith("cost_model=calibrated was measured") for text in found] == [
+        True
+    ] * said
 
 
 @pytest.mark.parametrize(
@@ -88,7 +103,7 @@ def test_both_files_show_them(tmp_path):
     option = "allocators.paged.block_size"
     path = sweep(tmp_path / "s", option, [1, 8], lambda size: {"paged": 1 / size})
     for file in write_report([path], path):
-        assert "Nothing here prices small blocks" in file.read_text()
+        assert "All requests are there from the start" in file.read_text()
 
 
 def test_hit_rates_stand_in_the_verdict_and_the_table_with_their_index(tmp_path):

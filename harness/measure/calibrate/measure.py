@@ -127,11 +127,16 @@ def summary(calibration: Calibration, model: ModelShape) -> str:
             decode_seqs=batch,
             decode_context_tokens=batch * min(context, longest),
             sampled=batch,
-            paged=True,
+            block_tokens=calibration.page_tokens,
         )
         rows.append((f"decode, {batch} x {min(context, longest)} tokens", cost.step_s(work)))
     for new in (min(128, longest), min(1024, longest)):
         pieces = np.array([new])
-        work = Work(prefill_new=pieces, prefill_past=0 * pieces, sampled=1, paged=True)
+        work = Work(
+            prefill_new=pieces,
+            prefill_past=0 * pieces,
+            sampled=1,
+            block_tokens=calibration.page_tokens,
+        )
         rows.append((f"prefill, {new} tokens", cost.step_s(work)))
     return markdown_table(("paged step", "ms"), [(name, f"{1e3 * s:.3g}") for name, s in rows])

@@ -1,0 +1,83 @@
+"""What the roofline charges for what a grant asks of memory: maps, copies, swaps.
+
+A swap is a number of transfers, each of which costs the host a call, and bytes over PCIe.  Servers
+differ in how many calls they make of the blocks of a grant (`swap_merge`) and in what goes on
+while the bytes move (`swap_overlap`); the calls themselves always come first, for the thread that
+makes them is the one that launches the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from allocators.base import Allocator, Grant, IntArray
+from harness.cost.spec import LARGE_PAGE, CostSpec, page_bytes_of
+
+
+class GrantPrices:
+    """Prices grants; all times in seconds, all bytes of one rank."""
+
+    def __init__(self, cost: CostSpec, layers: int, byte_s: float, pcie_byte_s: float) -> None:
+        """`byte_s` are bytes a second of device memory, `pcie_byte_s` seconds a byte of PCIe."""
+        self._cost, self._layers, self._pcie_byte_s = cost, layers, pcie_byte_s
+        # each transfer is one of keys and one of values in every layer
+        self._transfer_s = 2 * layers * cost.swap_transfer_us * 1e-6
+        self._copy_byte_s = 2 / (byte_s * cost.copy_bandwidth_efficiency)
+        self._map_us = {page_bytes_of(k): v for k, v in cost.map_us.items()}
+        self._unmap_us = {page_bytes_of(k): v for k, v in cost.unmap_us.items()}
+
+    def grant_s(self, grant: Grant, allocator: Allocator) -> float:
+        """Return the seconds of what a grant asks for before the step computes.
+
+        Ranks work in parallel, so a page-group counts its `pages_per_group` driver calls once.
+        """
+        seconds = 0.0
+        if len(grant.maps) or len(grant.unmaps):
+            map_s, unmap_s = self._call_s(allocator.page_bytes)
+            calls = allocator.pages_per_group
+            seconds = calls * (len(grant.unmaps) * unmap_s + len(grant.maps) * map_s)
+        if len(grant.copies):
+            geometry = allocator.geometry
+            moved = int(grant.copies[:, 2].sum()) * geometry.bytes_per_token / geometry.ranks
+            seconds += self._cost.copy_launch_us * 1e-6 + moved * self._copy_byte_s
+        swaps = self._transfers(grant.swaps_out) + self._transfers(grant.swaps_in)
+        if swaps:
+            seconds += swaps * self._transfer_s
+            if self._cost.swap_overlap == "none":
+                seconds += self._sent_s(grant, allocator)
+        return seconds
+
+    def overlapped_s(
+        self, compute_s: float, grants: Sequence[Grant], allocator: Allocator
+    ) -> float:
+        """Return the seconds in which a step computes while its grants' bytes are sent.
+
+        `swap_overlap=layers`: the copies of a layer are waited for where that layer begins, so the
+        longer of the two starts or ends with one layer of the shorter one.  `step`: nobody waits.
+        """
+        if self._cost.swap_overlap == "none":
+            return compute_s
+        sent_s = sum((self._sent_s(grant, allocator) for grant in grants), 0.0)
+        if self._cost.swap_overlap == "layers":
+            return max(compute_s, sent_s) + min(compute_s, sent_s) / self._layers
+        return max(compute_s, sent_s)
+
+    def _transfers(self, swaps: IntArray) -> int:
+        """Return how many transfers [n, 3] rows of (device slot, host slot, slots) are."""
+        if not len(swaps) or self._cost.swap_merge == "none":
+            return len(swaps)
+        if self._cost.swap_merge == "all":
+            return 1
+        ends = swaps[:-1, :2] + swaps[:-1, 2:]
+        return len(swaps) - int((ends == swaps[1:, :2]).all(axis=1).sum())
+
+    def _sent_s(self, grant: Grant, allocator: Allocator) -> float:
+        geometry = allocator.geometry
+        slots = int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())
+        return slots * geometry.bytes_per_token / geometry.ranks * self._pcie_byte_s
+
+    def _call_s(self, page_bytes: int) -> tuple[float, float]:
+        # No modified driver adds a size that is not listed, so the unmodified one's calls map it.
+        map_us = self._map_us.get(page_bytes, self._cost.map_us[LARGE_PAGE])
+        unmap_us = self._unmap_us.get(page_bytes, self._cost.unmap_us[LARGE_PAGE])
+        return map_us * 1e-6, unmap_us * 1e-6
