@@ -13,7 +13,11 @@ from typing import Any
 import yaml
 
 from harness.published.reference import NOT_RUN, figures
-from harness.published.tasks import Compare, Found, Sustained, Task
+from harness.published.tasks import Found, Sustained, Task
+
+#: from the options of a set-up to what runs it
+TaskKind = Callable[[tuple[str, ...]], Task]
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -50,7 +54,7 @@ class Experiment:
         return None
 
     def tasks(
-        self, overrides: tuple[str, ...], folder: Path | None, kind: type[Compare]
+        self, overrides: tuple[str, ...], folder: Path | None, kind: TaskKind
     ) -> dict[tuple[str, str], Task]:
         """Return what is to be run, by column and set-up."""
         chosen = [o.partition("=")[2] for o in overrides if o.startswith("software=")]
@@ -58,10 +62,10 @@ class Experiment:
         tasks: dict[tuple[str, str], Task] = {}
         for column, (name, setup) in product(columns, self.setups.items()):
             text = setup if isinstance(setup, str) else setup["options"]
-            paths = {key: str(folder / file) for key, file in self.data.items()} if folder else {}
+            for key, file in self.data.items():
+                text = text.replace(f"{{{key}}}", str(folder / file) if folder else file)
             profile = () if chosen or not self.software else (f"software={column}",)
-            options = tuple(o.format(**paths) if paths else o for o in shlex.split(text))
-            options = (*options, *profile, *overrides)
+            options = (*shlex.split(text), *profile, *overrides)
             tasks[column, name] = (
                 kind(options)
                 if isinstance(setup, str)

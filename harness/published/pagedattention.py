@@ -64,6 +64,55 @@ def fig15(runs: Runs) -> dict[str, float]:
     return rows
 
 
+def fig16(runs: Runs) -> dict[str, float]:
+    """Return ratios of requests/s with a shared prefix of so many tokens."""
+    rows = {}
+    for tokens in (80, 341):
+        rows[f"prefix of {tokens} tokens, vLLM over Orca (Oracle)"] = _gain(runs, str(tokens))
+        paged = runs.get(f"{tokens}, without index", "paged", "requests_per_s")
+        oracle = runs.get(str(tokens), "contiguous_oracle", "requests_per_s")
+        rows[f"the same without an index, {tokens} tokens"] = paged / oracle
+    return rows
+
+
+def fig17(runs: Runs) -> dict[str, float]:
+    """Return the rates that are sustained, and their ratios."""
+    rate = {name: runs.get("sustained", a, "rate") for name, a in SYSTEMS.items()}
+    ratios = {f"vLLM over {name}, sustained rate": rate["vLLM"] / rate[name] for name in ORCA}
+    return {**ratios, **{f"{name}, requests/s": value for name, value in rate.items()}}
+
+
+def fig18(runs: Runs) -> dict[str, float]:
+    """Return the block size of least latency, and each one's latency over it."""
+    rows, sizes = {}, (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    for data in ("ShareGPT", "Alpaca"):
+        latency = {
+            b: runs.get(f"{data} {b}", "paged", "normalized_latency_mean_s") for b in sizes
+        }
+        best = min(latency, key=latency.__getitem__)
+        rows[f"best block size, {data}"] = float(best)
+        for b in sizes:
+            rows[f"{data}, block {b}, latency over the best"] = latency[b] / latency[best]
+    return rows
+
+
+def fig19(runs: Runs) -> dict[str, float]:
+    """Return ratios of requests/s by what preemption does and by block size."""
+    rate = {
+        (how, block): runs.get(f"{how} {block}", "paged", "requests_per_s")
+        for how in ("recompute", "swap")
+        for block in (1, 4, 16, 32, 64, 256)
+    }
+    rows = {
+        f"{how}, block 1 over block 64, requests/s": rate[how, 1] / rate[how, 64]
+        for how in ("recompute", "swap")
+    }
+    for block in (1, 4, 16, 32, 64, 256):
+        ratio = rate["swap", block] / rate["recompute", block]
+        rows[f"swap over recompute, block {block}, requests/s"] = ratio
+    return rows
+
+
 def _gain(runs: Runs, setup: str, over: str = "contiguous_oracle") -> float:
     paged, other = (runs.get(setup, name, "requests_per_s") for name in ("paged", over))
     return paged / other

@@ -59,12 +59,13 @@ class Figure:
     def difference(self, value: float) -> str:
         """Return the difference as it is shown: points for a percentage, else a share."""
         off = self.off(value)
+        decimals = max(1, self.decimals)
         if self.unit == "%":
-            return f"{off:+.{max(1, self.decimals)}f} points" if off else "0"
-        if not off:
-            return "0"
+            return f"{off:+.{decimals}f} points" if round(off, decimals) else "0"
         end = value - off
-        return f"{100 * off / end:+.1f} %" if end else f"{off:+.3g}"
+        if not end:
+            return f"{off:+.3g}" if off else "0"
+        return f"{100 * off / end:+.1f} %" if round(100 * off / end, 1) else "0"
 
     def verdict(self, value: float) -> str:
         """Return `yes` or `no`, with `(fitted)` where agreement shows little."""

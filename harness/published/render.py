@@ -74,9 +74,9 @@ def _cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]], str]:
 def _number(value: float | None, figure: Figure | None) -> str:
     if value is None:
         return "-"
-    if figure is not None and figure.decimals:
-        return f"{value:.{figure.decimals}f}"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    three = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    decimals = figure.decimals if figure is not None else 0
+    return three if decimals <= len(three.partition(".")[2]) else f"{value:.{decimals}f}"
 
 
 def _remarks(result: Mapping[str, Any]) -> list[str]:
