@@ -26,6 +26,7 @@ Options
   engine=NAME               {engines}
   executor=model            real tokens on real memory, on this CPU or GPU (docs/executor.md)
   executor.weights=DIR      of a local checkpoint (config.json, *.safetensors); else random
+  software=NAME             the serving stack's time: {software} (docs/software.md)
   cost_model=calibrated     times measured on your machine: cost_model.file=FILE (docs/cost.md)
   engine.max_len=N          longest sequence in tokens (default: the model's context)
   engine.max_num_seqs=N     engine.max_num_batched_tokens=N
@@ -75,6 +76,7 @@ def print_help() -> None:
             hardware=_wrapped(options("hardware")),
             memories=", ".join(options("memory")),
             engines=", ".join(options("engine")),
+            software=", ".join(options("software")),
         ),
         end="",
     )

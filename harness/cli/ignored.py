@@ -9,6 +9,7 @@ from harness.run.config import Config
 #: sections of which a real run reads nothing, and what stands for them there
 UNREAD = {
     "cost_model": "its clock is the wall's",
+    "software": "its clock is the wall's",
     "hardware": "it serves on this machine",
     "memory": "the pool is kv_memory_gib, kv_tokens or executor.pool_mib",
 }

@@ -13,6 +13,7 @@ from harness.cost.shapes import (
     parameter_count,
     weight_bytes,
 )
+from harness.cost.software import SoftwareSpec
 from harness.cost.spec import CostSpec
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "MemorySpec",
     "ModelShape",
     "Roofline",
+    "SoftwareSpec",
     "Work",
     "kv_bytes_per_token",
     "kv_heads_per_rank",

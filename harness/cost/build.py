@@ -6,8 +6,10 @@ from typing import Protocol
 
 from allocators.base import Allocator, Grant, IntArray
 from harness.cost.calibrated import Calibrated
-from harness.cost.roofline import FloatArray, Roofline, Work
+from harness.cost.curves import FloatArray
+from harness.cost.roofline import Roofline, Work
 from harness.cost.shapes import CostError, HardwareSpec, ModelShape
+from harness.cost.software import SoftwareSpec, check_beside_calibration, check_software
 from harness.cost.spec import CostSpec
 
 COST_MODELS = ("roofline", "calibrated")
@@ -28,12 +30,21 @@ class CostModel(Protocol):
         """Return (seconds that block the step, seconds beside it)."""
 
 
-def make_cost(model: ModelShape, hardware: HardwareSpec, cost: CostSpec) -> CostModel:
-    """Return the cost model `cost.name`.  Raises `CostError` in one line."""
+def make_cost(
+    model: ModelShape, hardware: HardwareSpec, cost: CostSpec, software: SoftwareSpec | None = None
+) -> CostModel:
+    """Return the cost model `cost.name` under a profile of software (None: the default one).
+
+    Measured steps hold their software, so of a calibration the profile changes no step.
+    Raises `CostError` in one line.
+    """
+    software = software or SoftwareSpec()
+    check_software(software)
     if cost.name == "roofline":
         if cost.file:
             raise CostError("cost_model.file is read by cost_model=calibrated only")
-        return Roofline(model, hardware, cost)
+        return Roofline(model, hardware, cost, software)
     if cost.name == "calibrated":
+        check_beside_calibration(software)
         return Calibrated.read(model, hardware, cost)
     raise CostError(f"cost_model.name must be one of {', '.join(COST_MODELS)}, got {cost.name!r}")

@@ -8,8 +8,7 @@ A step runs every layer once over all its tokens.  Its time is the sum of parts 
     decode      attention of one new token a sequence: reads the whole KV, bound by bandwidth
     all_reduce  two a layer under tensor parallelism
     tables      block tables sent to the device
-    sampling    one a sequence that produces a token
-    overhead    scheduling and launching
+    software    scheduling, launching, sampling: `harness.cost.software`
 
 Only `decode` and `tables` change while a batch just decodes, both through `_vary_s`, which takes a
 number or an array: skipping ahead over n steps gives the very bits of n single steps.
@@ -18,19 +17,17 @@ number or an array: skipping ahead over n steps gives the very bits of n single 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from allocators.base import Allocator, Grant, IntArray
 from harness.cost import shapes
+from harness.cost.curves import FloatArray
 from harness.cost.limits import check_cost, check_hardware
 from harness.cost.shapes import HardwareSpec, ModelShape
+from harness.cost.software import Load, Number, Software, SoftwareSpec
 from harness.cost.spec import LARGE_PAGE, CostSpec, page_bytes_of
-
-FloatArray = npt.NDArray[np.float64]
-Number = TypeVar("Number", float, FloatArray)
 
 #: small kernels a layer: two norms, two residual adds, rotary, activation
 ELEMENTWISE_KERNELS = 6
@@ -62,10 +59,21 @@ class Work:
 class Roofline:
     """Prices steps and grants; all times in seconds, all bytes per rank unless said otherwise."""
 
-    def __init__(self, model: ModelShape, hardware: HardwareSpec, cost: CostSpec) -> None:
-        """Raise `CostError` when a constant makes no sense."""
+    def __init__(
+        self,
+        model: ModelShape,
+        hardware: HardwareSpec,
+        cost: CostSpec,
+        software: SoftwareSpec | None = None,
+    ) -> None:
+        """`software` is the default profile where it is None.
+
+        Raise `CostError` when a constant makes no sense.
+        """
         check_hardware(hardware)
         check_cost(cost)
+        self.software = Software(software or SoftwareSpec())
+        stack = self.software.spec
         self.model, self.hardware, self.cost = model, hardware, cost
         self.ranks = ranks = hardware.count
         self.flop_s = hardware.tflops * 1e12
@@ -80,12 +88,13 @@ class Roofline:
         self._head = model.vocab * model.hidden / ranks
         self._gemm_s = 1 / (self.flop_s * cost.gemm_efficiency)  # seconds a FLOP
         self._weight_s = width / (self.byte_s * cost.weight_bandwidth_efficiency)  # ... a weight
+        self._weight_s *= stack.weight_read_slowdown
         self._elementwise_s = self._elementwise_bytes() / (
             self.byte_s * cost.elementwise_bandwidth_efficiency
         )  # ... a token
         self._elementwise_floor_s = (
             model.layers * ELEMENTWISE_KERNELS * cost.elementwise_floor_us * 1e-6
-        )
+        ) * stack.small_kernel_slowdown
 
         # attention, all layers
         heads = max(1, -(-model.heads // ranks)) * model.head_dim
@@ -108,13 +117,11 @@ class Roofline:
         self._reduce_token_s = 2 * model.layers * ring / wire if ranks > 1 else 0.0
         self._reduce_floor_s = (
             2 * model.layers * hardware.all_reduce_latency_us * 1e-6 if ranks > 1 else 0.0
-        )
+        ) * stack.all_reduce_slowdown
         self._table_floor_s = cost.table_latency_us * 1e-6
         self._table_byte_s = 1 / (hardware.pcie_gb_s / 2 * 1e9 * cost.pcie_efficiency)
         # a run of slots is one transfer in each layer's keys and one in its values
         self._swap_transfer_s = 2 * model.layers * cost.swap_transfer_us * 1e-6
-        self._sample_s = cost.sampling_us * 1e-6
-        self._overhead_s = cost.step_overhead_us * 1e-6
         self._copy_byte_s = 2 / (self.byte_s * cost.copy_bandwidth_efficiency)
         self._map_us = {page_bytes_of(k): v for k, v in cost.map_us.items()}
         self._unmap_us = {page_bytes_of(k): v for k, v in cost.unmap_us.items()}
@@ -127,18 +134,17 @@ class Roofline:
         tokens = prefill_tokens + work.decode_seqs
         if tokens == 0:
             return 0.0
-        steady = self._steady_s(tokens, work.sampled)
+        pieces = int(np.count_nonzero(new)) if prefill_tokens else 0
+        load = Load(work.decode_seqs + pieces, tokens, pieces, work.sampled)
+        steady = self._steady_s(load)
         if prefill_tokens:
             steady += self._prefill_s(new, past, work.paged)
+        tables = self._table_s(work.table_bytes)
         if not work.decode_seqs:
-            return steady + self._table_s(work.table_bytes)
-        return self._vary_s(
-            steady,
-            work.decode_seqs,
-            float(work.decode_context_tokens),
-            self._table_s(work.table_bytes),
-            work.paged,
-        )
+            return self.software.beside_s(steady + tables, load)
+        context = float(work.decode_context_tokens)
+        gpu_s = self._vary_s(steady, work.decode_seqs, context, tables, work.paged)
+        return self.software.beside_s(gpu_s, load)
 
     def decode_window_s(
         self,
@@ -161,7 +167,9 @@ class Roofline:
             tables = np.where(table_bytes > 0, self._table_floor_s + sent * self._table_byte_s, 0.0)
         else:
             tables = np.full(steps, self._table_s(table_bytes))
-        return self._vary_s(self._steady_s(seqs, seqs), seqs, context, tables, paged)
+        load = Load(seqs, seqs, 0, seqs)
+        gpu_s = self._vary_s(self._steady_s(load), seqs, context, tables, paged)
+        return self.software.beside_s(gpu_s, load)
 
     # -- a grant -------------------------------------------------------------------------------
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:
@@ -191,21 +199,21 @@ class Roofline:
         return map_us * 1e-6, self._unmap_us.get(page_bytes, self.cost.unmap_us[LARGE_PAGE]) * 1e-6
 
     # -- parts of a step -----------------------------------------------------------------------
-    def _steady_s(self, tokens: int, sampled: int) -> float:
+    def _steady_s(self, load: Load) -> float:
         """Return what does not depend on the lengths of the sequences."""
-        return (
-            self._linear_s(tokens, sampled)
+        tokens = load.tokens
+        gpu_s = (
+            self._linear_s(tokens, load.sampled)
             + max(self._elementwise_floor_s, tokens * self._elementwise_s)
             + (self._reduce_floor_s + tokens * self._reduce_token_s)
-            + sampled * self._sample_s
-            + self._overhead_s
         )
+        return self.software.before_s(gpu_s, load)
 
     def _vary_s(
         self, steady: float, seqs: int, context: Number, tables: Number, paged: bool
     ) -> Number:
         """Return steady + decode attention + tables; a number and an array take the same path."""
-        slow = self.cost.paged_decode_slowdown if paged else 1.0
+        slow = self.software.spec.paged_decode_slowdown if paged else 1.0
         read = context * (self._decode_context_s * slow)
         fixed = self._decode_floor_s + seqs * (self._decode_seq_s * slow)
         return cast(Number, steady + (fixed + read) + tables)
@@ -246,7 +254,7 @@ class Roofline:
         pairs = float((own * (past + (own + self.cost.prefill_tile_tokens) / 2)).sum())
         compute = pairs * self._prefill_pair_s
         memory = float(total.sum()) * self._prefill_kv_s + float(own.sum()) * self._prefill_query_s
-        slow = self.cost.paged_prefill_slowdown if paged else 1.0
+        slow = self.software.spec.paged_prefill_slowdown if paged else 1.0
         return self._prefill_floor_s + slow * max(compute, memory)
 
     def _table_s(self, table_bytes: int) -> float:

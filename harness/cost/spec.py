@@ -74,22 +74,11 @@ class CostSpec:
     #: fitted, same tables: reading Q, K, V and writing the output, when that takes longer
     prefill_bandwidth_efficiency: float = 0.30
 
-    # -- block tables: what an indirection costs a kernel (1 = level with contiguous) -----------
-    #: PagedAttention's own kernel of 2023: 1.20 to 1.26 (arXiv 2309.06180, Fig. 18);
-    #: FlashAttention-2's paged decode: level with contiguous (arXiv 2405.04437)
-    paged_decode_slowdown: float = 1.0
-    #: arXiv 2405.04437: up to 1.37 (FlashAttention-2) and 1.42 (FlashInfer)
-    paged_prefill_slowdown: float = 1.0
+    # -- sending block tables ------------------------------------------------------------------
     #: assumed: one asynchronous host-to-device copy
     table_latency_us: float = 10.0
     #: assumed: share of one PCIe direction that a pinned copy reaches
     pcie_efficiency: float = 0.8
-
-    # -- the step around the kernels -----------------------------------------------------------
-    #: assumed: scheduling and launching; the first vLLM needed several ms, CUDA graphs need less
-    step_overhead_us: float = 1000.0
-    #: assumed: sampling and detokenising one sequence
-    sampling_us: float = 5.0
 
     # -- operations a grant asks for -----------------------------------------------------------
     #: mapping one driver page, by its size: published for 2MiB, derived for the small ones (above);

@@ -3,6 +3,9 @@
 A request that comes `after` another arrives its think time after that one's end.  In a closed loop
 a conversation (a root and all that comes after it) is released when another one has ended whole.
 Both happen only where a sequence ends, so never inside a stretch of steps run in one go.
+
+A request *arrives* when its client sends it, and reaches the queue as much later as the front end
+takes.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,10 +22,23 @@ from workloads.requests import RequestTable
 NO_MORE = float("inf")
 
 
-class Arrivals:
-    """Hands out request indices in order of arrival; those at the same time by index."""
+@dataclass(frozen=True, slots=True)
+class FrontEnd:
+    """Seconds of a request before the scheduler sees it, of a token before the client does."""
 
-    def __init__(self, requests: RequestTable) -> None:
+    request_s: float = 0.0
+    response_s: float = 0.0
+
+
+class Arrivals:
+    """Hands out request indices in order of arrival; those at the same time by index.
+
+    All times are those at which the scheduler sees them, `request_s` after they were sent; only the
+    arrival times handed out with them are the clients'.
+    """
+
+    def __init__(self, requests: RequestTable, request_s: float = 0.0) -> None:
+        self._request_s, self._sent_s = request_s, requests.arrival_s.copy()
         roots = requests.roots
         order = roots[np.argsort(requests.arrival_s[roots], kind="stable")]
         self._closed = requests.concurrency is not None
@@ -33,9 +50,9 @@ class Arrivals:
             self._left = np.bincount(self._root_of, minlength=len(requests))
             order = order[:0]
             for _ in range(min(requests.concurrency, len(self._held))):
-                heapq.heappush(self._later, (0.0, self._held.pop()))
+                self._send(self._held.pop(), 0.0)
         self._order = order.tolist()
-        self._array = requests.arrival_s[order]
+        self._array = requests.arrival_s[order] + request_s
         self._times = self._array.tolist()
         self._next = 0
         self._dependants: dict[int, list[tuple[float, int]]] = {}
@@ -45,7 +62,7 @@ class Arrivals:
                 self._dependants.setdefault(int(requests.after[i]), []).append(dependant)
 
     def due(self, now_s: float) -> list[tuple[int, float]]:
-        """Return (index, arrival time) of those that have arrived by now, each once."""
+        """Return (index, arrival time) of those that the scheduler sees by now, each once."""
         stop = bisect_right(self._times, now_s, lo=self._next)
         arrived = [(self._times[k], self._order[k]) for k in range(self._next, stop)]
         self._next = stop
@@ -53,15 +70,15 @@ class Arrivals:
             while self._later and self._later[0][0] <= now_s:
                 arrived.append(heapq.heappop(self._later))
             arrived.sort()
-        return [(index, time_s) for time_s, index in arrived]
+        return [(index, float(self._sent_s[index])) for _, index in arrived]
 
     def next_s(self) -> float:
-        """Return when the next one arrives, infinity if none is known to."""
+        """Return when the scheduler sees the next one, infinity if none is known to."""
         fixed = self._times[self._next] if self._next < len(self._times) else NO_MORE
         return min(fixed, self._later[0][0]) if self._later else fixed
 
     def unseen_by(self, times_s: np.ndarray) -> np.ndarray:
-        """Count those not handed out yet that will have arrived at each of these times."""
+        """Count those not handed out yet that it will have seen at each of these times."""
         unseen = np.zeros(len(times_s), dtype=np.int64)
         if self._next < len(self._times):
             unseen = np.searchsorted(self._array, times_s, side="right") - self._next
@@ -71,12 +88,17 @@ class Arrivals:
         return unseen
 
     def ended(self, now_s: float, requests: Iterable[int]) -> None:
-        """Note that these requests ended now: what comes after them gets its arrival time."""
+        """Note that clients saw these requests end: what comes after them gets its arrival time."""
         for index in requests:
             for think_s, dependant in self._dependants.get(index, ()):
-                heapq.heappush(self._later, (now_s + think_s, dependant))
+                self._send(dependant, now_s + think_s)
             if self._closed:
                 root = self._root_of[index]
                 self._left[root] -= 1
                 if not self._left[root] and self._held:
-                    heapq.heappush(self._later, (now_s, self._held.pop()))
+                    self._send(self._held.pop(), now_s)
+
+    def _send(self, index: int, sent_s: float) -> None:
+        """Note when a request is sent that no table could tell."""
+        self._sent_s[index] = sent_s
+        heapq.heappush(self._later, (sent_s + self._request_s, index))

@@ -9,7 +9,7 @@ import numpy as np
 
 from allocators.base import Allocator, Grant, IntArray, Usage
 from harness.engine.answers import check_answer
-from harness.engine.arrivals import NO_MORE, Arrivals
+from harness.engine.arrivals import NO_MORE, Arrivals, FrontEnd
 from harness.engine.beams import drawn_lineage, open_lineage
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.executor import Executor, Samples
@@ -45,8 +45,11 @@ class Engine:
         seed: int,
         observers: Sequence[Observer] = (),
         lineage: Callable[[int, int], IntArray] | None = None,
+        front_end: FrontEnd | None = None,
     ) -> None:
         """`lineage` (request, beam steps) replaces the drawn beams of a simulated run.
+
+        `front_end` lies between clients and the scheduler; None takes no time.
 
         Raises `Unsupported` for what the policy can never serve.
         """
@@ -61,7 +64,8 @@ class Engine:
             executor.begin(self._scheduler.running)
             self._lineage = lambda request, steps: open_lineage(steps, width)
         self._skips = engine.skip_ahead and executor.skips
-        self._arrivals = Arrivals(requests)
+        self._front_end = front_end or FrontEnd()
+        self._arrivals = Arrivals(requests, self._front_end.request_s)
         self._groups: list[Group] = []
         self._meter, self._totals = Meter(), Totals(allocator, executor)
         self._now_s = 0.0
@@ -82,7 +86,7 @@ class Engine:
             done = self._step(plan)
             if done:
                 ended += len(done)
-                self._arrivals.ended(self._now_s, [group.index for group in done])
+                self._arrivals.ended(self._seen_s, [group.index for group in done])
                 progress(ended)
         timeline = self._meter.columns()
         hit_tokens = int(timeline["hit_tokens"].sum())
@@ -93,6 +97,11 @@ class Engine:
             request_columns(self._groups, self._requests),
             self._totals.of_run(self._scheduler, self._host_time.spent_s, hit_tokens),
         )
+
+    @property
+    def _seen_s(self) -> float:
+        """When clients see what is sampled now."""
+        return self._now_s + self._front_end.response_s
 
     # -- between steps -----------------------------------------------------------------------
     def _arrive(self) -> None:
@@ -150,11 +159,11 @@ class Engine:
         if self._observers:
             self._show(plan, start_s, ends_s, usage)
         for group in plan.started:
-            group.first_token_s = self._now_s
+            group.first_token_s = self._seen_s
         batch, saturated = len(running), scheduler.saturated
         done = scheduler.sampled(plan)
         for group in done:
-            group.finish_s = self._now_s
+            group.finish_s = self._seen_s
         self._meter.record(
             start_s,
             ends_s,

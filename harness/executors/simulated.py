@@ -16,7 +16,7 @@ from allocators.base import (
     IntArray,
 )
 from harness.cost import CostModel, Work
-from harness.cost.roofline import FloatArray
+from harness.cost.curves import FloatArray
 from harness.engine.plan import Plan
 
 Tokens = TypeVar("Tokens", int, IntArray)

@@ -10,7 +10,17 @@ from harness.report.ranking import CLOSE, listed, output, rank, speed
 from harness.results.runlog import ResultRow
 
 #: options that say what is served, by what and where: nothing that a user turns to serve it better
-_GIVEN = ("workload", "sampling", "model", "hardware", "executor", "cost_model", "memory", "seed")
+_GIVEN = (
+    "workload",
+    "sampling",
+    "model",
+    "hardware",
+    "executor",
+    "cost_model",
+    "software",
+    "memory",
+    "seed",
+)
 
 
 def is_rate(option: str) -> bool:

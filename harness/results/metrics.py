@@ -36,7 +36,12 @@ SYMBOLS: tuple[tuple[str, str], ...] = (
     ("b_i", "requests in the batch of step i; a sequence group counts as one"),
     ("P_i, L_i", "blocks in use in step i, and the blocks it would take without sharing"),
     ("F", "requests that finished"),
-    ("a_r, f_r, e_r", "arrival, first output token and end of request r, seconds"),
+    (
+        "a_r, f_r, e_r",
+        "when the client of request r sends it, sees its first output token, and sees its end, "
+        "seconds; the scheduler sees it software.request_us after a_r, and a token is sampled "
+        "software.response_us before the client sees it",
+    ),
     ("p_r, o_r, n_r", "its prompt tokens, output tokens of one sequence, and sequences"),
 )
 

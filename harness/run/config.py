@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigKeyError
 
 from harness.cost.memory import MemorySpec
 from harness.cost.shapes import HardwareSpec, ModelShape
+from harness.cost.software import SoftwareSpec
 from harness.cost.spec import CostSpec
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.errors import ConfigError
@@ -34,6 +35,7 @@ class Config:
     engine: EngineSpec = field(default_factory=EngineSpec)
     executor: ExecutorSpec = field(default_factory=ExecutorSpec)
     cost_model: CostSpec = field(default_factory=CostSpec)
+    software: SoftwareSpec = field(default_factory=SoftwareSpec)
     kv_memory_gib: float | None = None
     kv_tokens: int | None = None
     seed: int = 0

@@ -92,7 +92,7 @@ def prepare(composed: DictConfig, tables: RequestTables | None = None) -> Prepar
     requests = (tables or RequestTables()).of(config)
     _check_longest(config, geometry, requests)
     try:
-        make_cost(config.model, config.hardware, config.cost_model)
+        make_cost(config.model, config.hardware, config.cost_model, config.software)
     except CostError as error:
         raise ConfigError(str(error)) from error
     prepared = Prepared(config, saved, geometry, requests, list(requests.notes))

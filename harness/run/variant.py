@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from allocators.base import AllocatorError, Unsupported
 from harness.cost import make_cost
 from harness.engine.answers import WrongAnswer
+from harness.engine.arrivals import FrontEnd
 from harness.engine.engine import Engine
 from harness.engine.observer import Observer
 from harness.executors.simulated import SimulatedExecutor
@@ -78,10 +79,13 @@ def _serve(
     allocator, digest = prepared.allocator(name), None
     with ExitStack() as held:
         if real is None:
-            cost = make_cost(config.model, config.hardware, config.cost_model)
+            software = config.software
+            cost = make_cost(config.model, config.hardware, config.cost_model, software)
             executor = SimulatedExecutor(cost, allocator, config.sampling.draft_cost)
+            front_end = FrontEnd(software.request_us * 1e-6, software.response_us * 1e-6)
         else:
             executor = held.enter_context(real.executor(allocator, requests, config.sampling))
+            front_end = FrontEnd()
         engine = Engine(
             allocator,
             requests,
@@ -90,6 +94,7 @@ def _serve(
             executor,
             config.seed,
             observers,
+            front_end=front_end,
         )
         log = engine.run(name, progress)
         if real is not None:

@@ -20,9 +20,14 @@ def roofline_parts(roof, work):
         else 0.0,
         "all_reduce": roof._reduce_floor_s + tokens * roof._reduce_token_s,
         "tables": roof._table_s(work.table_bytes),
-        "sampling": work.sampled * roof._sample_s,
-        "overhead": roof._overhead_s,
+        "software": _cpu_s(roof.software.spec, work, tokens),
     }
+
+
+def _cpu_s(spec, work, tokens):
+    pieces = int(np.count_nonzero(work.prefill_new))
+    us = spec.step_us + spec.sequence_us * (work.decode_seqs + pieces) + spec.token_us * tokens
+    return 1e-6 * (us + spec.prefill_us * pieces + spec.sampling_us * work.sampled)
 
 
 def calibrated_parts(cost, work):

@@ -8,9 +8,17 @@ from dataclasses import fields, replace
 import pytest
 
 from harness.command.ranges import Whole
-from harness.cost import CostError, CostSpec, HardwareSpec, MemorySpec, ModelShape
+from harness.cost import (
+    CostError,
+    CostSpec,
+    HardwareSpec,
+    MemorySpec,
+    ModelShape,
+    SoftwareSpec,
+)
 from harness.cost.limits import MODEL as MODEL_RANGES
 from harness.cost.limits import check_cost, check_hardware, check_memory, check_model
+from harness.cost.software import check_software
 from harness.errors import ConfigError
 from harness.run import compose, prepare
 from tests.places import CONF, shipped
@@ -22,7 +30,8 @@ MODEL = shipped(ModelShape, "model", "llama-3-8b")
 HARDWARE = shipped(HardwareSpec, "hardware", "a100-80gb")
 CHECKS = {"model": (check_model, MODEL), "hardware": (check_hardware, HARDWARE),
           "memory": (check_memory, MemorySpec()),
-          "cost_model": (check_cost, CostSpec())}  # fmt: skip
+          "cost_model": (check_cost, CostSpec()),
+          "software": (check_software, SoftwareSpec())}  # fmt: skip
 
 POSITIVE = ("must be a positive number", (-1.0, 0.0, NAN, INF, -INF, 1e30))
 SHARE = ("must be a positive number and at most 1", (-0.5, 0.0, 1.5, NAN, INF, 1e30))
@@ -48,10 +57,14 @@ BAD = {
         "prefill_efficiency", "prefill_bandwidth_efficiency", "pcie_efficiency",
         "copy_bandwidth_efficiency")},
     **{f"cost_model.{name}": NOT_NEGATIVE for name in (
-        "elementwise_floor_us", "prefill_floor_us", "table_latency_us", "step_overhead_us",
-        "sampling_us", "swap_transfer_us", "copy_launch_us")},
-    **{f"cost_model.{name}": ("must be a positive number", (-1.0, 0.0, NAN, INF, 1e30))
-       for name in ("paged_decode_slowdown", "paged_prefill_slowdown")},
+        "elementwise_floor_us", "prefill_floor_us", "table_latency_us", "swap_transfer_us",
+        "copy_launch_us")},
+    **{f"software.{name}": ("must be a positive number", (-1.0, 0.0, NAN, INF, 1e30))
+       for name in ("weight_read_slowdown", "small_kernel_slowdown", "all_reduce_slowdown",
+                    "paged_decode_slowdown", "paged_prefill_slowdown")},
+    **{f"software.{name}": ("must be at least 0 and at most 1e+07", (-1.0, NAN, INF, 2e7))
+       for name in ("step_us", "sequence_us", "token_us", "prefill_us", "sampling_us",
+                    "request_us", "response_us")},
     "cost_model.roofline_exponent": ("must be at least 1 and at most 32", (0.5, 0.0, NAN, INF)),
     "cost_model.prefill_tile_tokens": ("must be at", (-1, 2**31)),
     "memory.logits_of": ("must be one of sequences, tokens", ("rows",)),
@@ -66,7 +79,7 @@ CASES += [
 FREE = {
     "model.name", "model.gated_ffn", "model.tied_embeddings", "model.learned_positions",
     "model.linear_bias", "model.qkv_bias", "model.qk_norm", "hardware.name", "memory.name",
-    "cost_model.name", "cost_model.file",
+    "cost_model.name", "cost_model.file", "software.name", "software.overlapped",
 }  # fmt: skip
 
 
@@ -85,7 +98,7 @@ def test_a_value_that_cannot_be_is_refused(option, value, text):
 def test_no_field_is_forgotten():
     checked = {option for option, _, _ in CASES} | {"cost_model.map_us", "cost_model.unmap_us"}
     specs = {"model": ModelShape, "hardware": HardwareSpec, "memory": MemorySpec,
-             "cost_model": CostSpec}  # fmt: skip
+             "cost_model": CostSpec, "software": SoftwareSpec}  # fmt: skip
     there_are = {f"{group}.{item.name}" for group, spec in specs.items() for item in fields(spec)}
     assert checked | FREE == there_are
 
@@ -139,6 +152,8 @@ SMALL = ("+workload=uniform", "workload.num_requests=4", "allocator=[paged]", "k
         ("memory.context_gib=-1", "memory.context_gib must be at least 0"),
         ("cost_model.gemm_efficiency=2", "cost_model.gemm_efficiency must be a positive number"),
         ("cost_model.map_us={2MiB: nan}", "cost_model.map_us: 2MiB must be at least 0"),
+        ("software.step_us=-1", "software.step_us must be at least 0"),
+        ("software.request_us=1e9", "software.request_us must be at least 0 and at most 1e+07"),
         ("engine.max_len=2049", "beyond the 2048 positions that OPT-13B has learned"),
     ],
 )

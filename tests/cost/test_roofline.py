@@ -1,6 +1,6 @@
 """The roofline: exact skipping, monotonicity, and times that physics allows."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +15,7 @@ from harness.cost import (
     HardwareSpec,
     ModelShape,
     Roofline,
+    SoftwareSpec,
     Work,
     kv_bytes_per_token,
     weight_bytes,
@@ -24,16 +25,25 @@ from tests.cost.parts import roofline_parts
 from tests.cost.steps import decode, prefill, step_by_step_s
 from tests.places import shipped
 
+SOFTWARE = {item.name for item in fields(SoftwareSpec)} - {"name"}
+
 
 def roofline(model="llama-3-8b", hardware="a100-80gb", count=1, **cost):
     shape = shipped(ModelShape, "model", model)
     spec = shipped(HardwareSpec, "hardware", hardware)
-    return Roofline(shape, replace(spec, count=count), replace(CostSpec(), **cost))
+    ours = {name: cost.pop(name) for name in SOFTWARE & cost.keys()}
+    return Roofline(
+        shape,
+        replace(spec, count=count),
+        replace(CostSpec(), **cost),
+        replace(SoftwareSpec(), **ours),
+    )
 
 
 ROOFLINES = [
     roofline(),
-    roofline("opt-13b", "a100-40gb", paged_decode_slowdown=1.23),
+    roofline("opt-13b", "a100-40gb", paged_decode_slowdown=1.23, sequence_us=31.0, token_us=7.0),
+    roofline("llama-2-7b", overlapped=True, step_us=14000.0, sequence_us=11.0),
     roofline("qwen3-30b-a3b", "h100-80gb", count=4, roofline_exponent=2.7),
 ]
 counts = st.integers(0, 300)
@@ -86,7 +96,11 @@ def test_the_parts_sum_to_the_step(roof, seqs, context, new):
     work = prefill(new)
     work.decode_seqs, work.decode_context_tokens = seqs, context if seqs else 0
     work.sampled, work.table_bytes = seqs, 100 * seqs
-    assert sum(roofline_parts(roof, work).values()) == pytest.approx(roof.step_s(work), rel=1e-12)
+    parts = roofline_parts(roof, work)
+    cpu_s = parts.pop("software", 0.0)
+    gpu_s = sum(parts.values())
+    step_s = max(gpu_s, cpu_s) if roof.software.spec.overlapped else gpu_s + cpu_s
+    assert step_s == pytest.approx(roof.step_s(work), rel=1e-12)
 
 
 def test_a_step_without_tokens_takes_no_time():
@@ -217,7 +231,7 @@ def test_an_empty_grant_is_free():
 # -- bad constants -----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("knob", "value"),
-    [("gemm_efficiency", 0.0), ("step_overhead_us", -1.0), ("sampling_us", float("nan")),
+    [("gemm_efficiency", 0.0), ("step_us", -1.0), ("sampling_us", float("nan")),
      ("map_us", {}), ("map_us", {"2MiB": 40.0, "2 megabytes": 1.0})],
 )  # fmt: skip
 def test_a_senseless_constant_is_refused_by_name(knob, value):
