@@ -23,6 +23,8 @@ from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
 from harness.run.config import OPTIONS, compose
 
+#: what composing options may raise
+COMPOSING = (YAMLError, HydraException, OmegaConfBaseException)
 #: flags of Hydra that run a job, or one for each point of a sweep; all others only show something
 RUN_FLAGS, SWEEP_FLAGS = {"-r", "--run"}, {"-m", "--multirun"}
 
@@ -60,17 +62,22 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
             points.sweeps[points.claim.path] = wants_report(composed)
     except (ConfigError, ResultsError) as error:
         return str(error), []
-    except YAMLError as error:
-        return f"a configuration file cannot be read: {' '.join(str(error).split())}", []
     except UnicodeDecodeError as error:
         return f"{no_text_in(folder)} is not UTF-8 text: {error.reason}", []
-    except MissingConfigException as error:
-        return _unknown_option(error, overrides), []
-    except (HydraException, OmegaConfBaseException) as error:
-        return _explain(error, lines), []
+    except COMPOSING as error:
+        return one_line(error, lines, overrides), []
     given = any(o.key_or_group == f"hydra.{key}.dir" for o in overrides)
     pinned = [] if given else [f"hydra.{key}.dir={chosen}"]
     return None, [*sorted(flags), *lines, *pinned]
+
+
+def one_line(error: Exception, lines: list[str], overrides: list[Override]) -> str:
+    """Return in one line why options cannot be composed: `lines` as typed, and parsed."""
+    if isinstance(error, YAMLError):
+        return f"a configuration file cannot be read: {' '.join(str(error).split())}"
+    if isinstance(error, MissingConfigException):
+        return _unknown_option(error, overrides)
+    return _explain(error, lines)
 
 
 def _check_groups(overrides: list[Override]) -> None:

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,8 @@ def run(name: str, arguments: Sequence[str]) -> int:
     page = _page(options.page) if name == ALL else None
     if page is not None:  # every part has its place, asked before minutes of simulation
         rewritten(page, {each: _nothing(each) for each in names}, str(options.page))
-    results = compute(names, options)
     options.out.mkdir(parents=True, exist_ok=True)
+    results = compute(names, options)
     for each, result in results.items():
         print(f"{screen(result)}\n")
         kept = options.out / f"{each}.json"
@@ -113,7 +112,7 @@ def _page(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"page={path}: cannot be read ({error}); +experiment={ALL} rewrites the tables of a page"
+            f"page={path}: cannot be read ({error}); +experiment={ALL} rewrites a page"
         ) from error
 
 

@@ -92,7 +92,7 @@ def load(name: str) -> Experiment | None:
 
 
 class Runs:
-    """What the set-ups of one column found; a number that could not be had is nan, with a reason."""
+    """What the set-ups of one column found; what could not be had is nan, with a reason."""
 
     def __init__(self, found: Mapping[str, Found]) -> None:
         self._found = found

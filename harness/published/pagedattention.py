@@ -1,4 +1,4 @@
-"""The numbers of the PagedAttention paper's figures (SOSP 2023, arXiv 2309.06180), from our runs."""
+"""Numbers of the PagedAttention paper's figures (SOSP 2023, arXiv 2309.06180), from our runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def fig15(runs: Runs) -> dict[str, float]:
     """Return the blocks that sharing saves, percent."""
     rows = {}
     for data, sizes in (("Alpaca", (2, 4, 6)), ("ShareGPT", (2, 6))):
-        for mode, text in (("parallel", "parallel sampling, {}, n ="), ("beam", "beam search, {}, width")):
+        for mode, text in (
+            ("parallel", "parallel sampling, {}, n ="),
+            ("beam", "beam search, {}, width"),
+        ):
             for n in sizes:
                 saved = runs.get(f"{mode} {data} {n}", "paged", "sharing_saved")
                 rows[f"{text.format(data)} {n}"] = 100 * saved
@@ -86,9 +89,7 @@ def fig18(runs: Runs) -> dict[str, float]:
     """Return the block size of least latency, and each one's latency over it."""
     rows, sizes = {}, (1, 2, 4, 8, 16, 32, 64, 128, 256)
     for data in ("ShareGPT", "Alpaca"):
-        latency = {
-            b: runs.get(f"{data} {b}", "paged", "normalized_latency_mean_s") for b in sizes
-        }
+        latency = {b: runs.get(f"{data} {b}", "paged", "normalized_latency_mean_s") for b in sizes}
         best = min(latency, key=latency.__getitem__)
         rows[f"best block size, {data}"] = float(best)
         for b in sizes:

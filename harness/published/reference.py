@@ -19,7 +19,8 @@ class Figure:
     low, high: as printed, equal for a single number. unit: as in `%`; empty for a ratio's `x` too.
     accept: `range` (inside), `rel S` (within the share S of the nearer end) or `abs D` (within D).
     fitted: whether a constant of the harness was chosen while looking at this number.
-    kind: `printed`, `transcribed` (by a third party), `computed` or `words` (the bounds are ours).
+    kind: `printed`, `transcribed` (by a third party), `computed`, `words` (the bounds are ours) or
+        `said` (commonly, without a source that could be read).
     """
 
     experiment: str
@@ -51,7 +52,7 @@ class Figure:
         return max(len(end.partition(".")[2]) for end in (self.low, self.high))
 
     def off(self, value: float) -> float:
-        """Return how far a value is from the number, or from the nearer end of the range; signed."""
+        """Return how far a value is from the number or the range's nearer end, signed."""
         low = float(self.low) if self.low else -math.inf
         high = float(self.high) if self.high else math.inf
         return value - low if value < low else value - high if value > high else 0.0

@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from harness.cli.checks import COMPOSING, one_line
 from harness.errors import ConfigError
 from harness.results import RunLog
 from harness.run import Prepared, compose, prepare
@@ -30,10 +30,12 @@ class Task(Protocol):
 
 def prepared_for(options: Iterable[str]) -> Prepared:
     """Return what a comparison with these options starts from; raises `ConfigError`."""
+    lines, overrides = list(options), []
     try:
-        return prepare(compose(*options))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        overrides = OverridesParser.create().parse_overrides(lines)
+        return prepare(compose(*lines))
+    except COMPOSING as error:
+        raise ConfigError(one_line(error, lines, overrides)) from error
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Compare:
 class Sustained:
     """The highest of some rates (requests/s, rising) whose latency stays below a limit.
 
-    The latency is the mean of end-to-end ms per output token, which rises with the rate: the rate is
-    found by halving.  `rate` is nan where even the lowest is above the limit.
+    The latency is the mean of end-to-end ms per output token, which rises with the rate, so that
+    the rate is found by halving.  `rate` is nan where even the lowest is above the limit.
     """
 
     options: tuple[str, ...]
@@ -90,7 +92,8 @@ def run_tasks(
 
     `done` is told how many of how many have ended.  Raises `ConfigError` of the first that fails.
     """
-    distinct = list(dict.fromkeys(tasks))
+    # Searches first: they take longest, and one process should not be left with one at the end.
+    distinct = sorted(dict.fromkeys(tasks), key=lambda task: not isinstance(task, Sustained))
     found: dict[Task, Found] = {}
     pool = ProcessPoolExecutor(workers or os.cpu_count(), initializer=_ignore_interrupts)
     try:

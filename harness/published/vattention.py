@@ -24,8 +24,8 @@ PROMPTS = tuple(1024 * n for n in (1, 2, 4, 8, 16, 32, 64, 128, 192))
 #: a decode step that takes so much longer than the median of its neighbours is a spike
 SPIKE_MS = 1.0
 NEIGHBOURS = 25
-#: of the trace: prompts of more tokens, in the order of a shuffle with this seed, so many of them
-SHORTEST_PROMPT, SHUFFLE, REQUESTS = 1024, 42, 600
+#: so many of a trace's long prompts are served
+REQUESTS = 600
 _TITLES = {"64KiB": "64 KiB", "128KiB": "128 KiB", "256KiB": "256 KiB", "2MiB": "2 MiB"}
 
 
@@ -62,15 +62,18 @@ def table8(runs: Runs) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class LongPrompts(Compare):
-    """A comparison on the long prompts of a CSV of lengths, shuffled, all at once."""
+    """A comparison on the prompts of a CSV of lengths above `shortest`, shuffled, all at once."""
+
+    shortest: int = 1024
+    seed: int = 42
 
     def run(self) -> Found:
         name = "workload.path="
         path = next(o for o in self.options if o.startswith(name)).removeprefix(name)
         with Path(path).open(newline="", encoding="utf-8") as file:
             head, *rows = csv.reader(file)
-        long = [row for row in rows if float(row[0]) > SHORTEST_PROMPT]
-        order = np.random.RandomState(SHUFFLE).permutation(len(long))[:REQUESTS]
+        long = [row for row in rows if float(row[0]) > self.shortest]
+        order = np.random.RandomState(self.seed).permutation(len(long))[:REQUESTS]
         with tempfile.TemporaryDirectory() as folder:
             chosen = Path(folder) / "requests.csv"
             with chosen.open("w", newline="", encoding="utf-8") as file:
@@ -135,7 +138,7 @@ class MapShare:
     def run(self) -> Found:
         prepared = prepared_for(self.options)
         config, shape = prepared.config, prepared.geometry
-        cost = make_cost(config.model, config.hardware, config.cost_model)
+        cost = make_cost(config.model, config.hardware, config.cost_model, config.software)
         tokens = page_group_tokens(shape, PAGE_BYTES["64KiB"], "per_layer")
         shares = {}
         for prompt in PROMPTS:
@@ -158,6 +161,10 @@ def offline(runs: Runs) -> dict[str, float]:
     """Return ratios of requests/s."""
     rows = {}
     for model in MODELS:
-        virtual, paged = (runs.get(model, a, "requests_per_s") for a in ("virtual", "paged"))
-        rows[f"{model}, virtual over paged, requests/s"] = virtual / paged
+        for setup, row in (
+            (model, f"{model}, virtual over paged, requests/s"),
+            (f"{model}, level", f"{model}, the same with kernels that are level"),
+        ):
+            virtual, paged = (runs.get(setup, a, "requests_per_s") for a in ("virtual", "paged"))
+            rows[row] = virtual / paged
     return rows
