@@ -8,7 +8,9 @@ and the GPU for what the roofline says of the stack's kernels.  Without `overlap
 gpu + cpu.  With it (asynchronous scheduling) the CPU prepares one step while the GPU computes the
 one before, so that in steady state a step takes max(gpu, cpu).  Both amounts are taken of the very
 step, and the first step after an idle time is priced like any other: a step's time does not depend
-on its neighbours, which is why several steps can be priced at once with the same bits.
+on its neighbours, which is why several steps can be priced at once with the same bits.  A step is
+planned when the one before it starts, so a request that comes while a step runs is at best in the
+step after the next.
 
 Around the steps a request spends `request_us` before the scheduler sees it (HTTP, tokenising), and
 each of its tokens `response_us` before the client sees it.  Both are delays, not work: requests do

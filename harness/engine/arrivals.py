@@ -24,10 +24,14 @@ NO_MORE = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
-    """Seconds of a request before the scheduler sees it, of a token before the client does."""
+    """Seconds of a request before the scheduler sees it, of a token before the client does.
+
+    `plans_ahead` says that a step is planned when the one before it starts, and not when that ends.
+    """
 
     request_s: float = 0.0
     response_s: float = 0.0
+    plans_ahead: bool = False
 
 
 class Arrivals:

@@ -69,6 +69,7 @@ class Engine:
         self._groups: list[Group] = []
         self._meter, self._totals = Meter(), Totals(allocator, executor)
         self._now_s = 0.0
+        self._planned_s = 0.0  # what has reached the scheduler by then can be in the next step
 
     def run(self, name: str, progress: Callable[[int], None] = lambda ended: None) -> RunLog:
         """Serve all requests; `progress` is told how many have ended so far.
@@ -106,7 +107,7 @@ class Engine:
     # -- between steps -----------------------------------------------------------------------
     def _arrive(self) -> None:
         """Let those whose time has come join the tail of the queue."""
-        for index, arrival_s in self._arrivals.due(self._now_s):
+        for index, arrival_s in self._arrivals.due(self._planned_s):
             output_tokens = int(self._requests.output_tokens[index])
             beams = self._sampling.mode == "beam"
             group = Group(
@@ -122,11 +123,11 @@ class Engine:
 
     def _wait(self) -> None:
         """Let the clock run to the next arrival; memory is idle but for what is cached."""
-        until_s = self._arrivals.next_s()
+        until_s = max(self._now_s, self._arrivals.next_s())  # it may have come while a step ran
         assert until_s < NO_MORE, "requests wait, nothing runs and none will arrive"
         cached_bytes = int(self._usage(NO_ROWS, NO_ROWS).cached[0])
         self._totals.wait(until_s - self._now_s, cached_bytes)
-        self._now_s = until_s
+        self._now_s = self._planned_s = until_s
 
     # -- a step, or several at once ----------------------------------------------------------
     def _horizon(self, rows: IntArray, at_most: int, grants: list[Grant], granted: int) -> int:
@@ -154,6 +155,8 @@ class Engine:
                 group.first_scheduled_s = start_s
         ends_s = self._execute(plan)
         self._now_s = float(ends_s[-1])
+        last_starts_s = float(ends_s[-2]) if len(ends_s) > 1 else start_s
+        self._planned_s = last_starts_s if self._front_end.plans_ahead else self._now_s
         running = scheduler.running
         usage = self._usage(running.rows, running.finals, plan.steps)
         if self._observers:

@@ -82,7 +82,11 @@ def _serve(
             software = config.software
             cost = make_cost(config.model, config.hardware, config.cost_model, software)
             executor = SimulatedExecutor(cost, allocator, config.sampling.draft_cost)
-            front_end = FrontEnd(software.request_us * 1e-6, software.response_us * 1e-6)
+            front_end = FrontEnd(
+                software.request_us * 1e-6,
+                software.response_us * 1e-6,
+                plans_ahead=software.overlapped,
+            )
         else:
             executor = held.enter_context(real.executor(allocator, requests, config.sampling))
             front_end = FrontEnd()
