@@ -86,7 +86,7 @@ def load(name: str) -> Experiment | None:
         name,
         said["title"],
         said.get("setups") or {},
-        tuple(said.get("software") or ()) if (files("conf") / "software").is_dir() else (),
+        tuple(said.get("software") or ()),
         said.get("data") or {},
     )
 

@@ -40,7 +40,7 @@ def fig13(runs: Runs) -> dict[str, float]:
     """Return the requests in the batch, mean over the run."""
     return {
         f"{setup}, {rate} req/s, {system}": runs.get(setup, allocator, "mean_batch")
-        for setup, rate in (("ShareGPT", 2), ("Alpaca", 30))
+        for setup, rate in (("ShareGPT", 2), ("Alpaca", 30), ("Alpaca, public lengths", 30))
         for system, allocator in SYSTEMS.items()
     }
 
@@ -56,7 +56,11 @@ def fig14(runs: Runs) -> dict[str, float]:
 def fig15(runs: Runs) -> dict[str, float]:
     """Return the blocks that sharing saves, percent."""
     rows = {}
-    for data, sizes in (("Alpaca", (2, 4, 6)), ("ShareGPT", (2, 6))):
+    for data, sizes in (
+        ("Alpaca", (2, 4, 6)),
+        ("ShareGPT", (2, 6)),
+        ("public Alpaca", (2, 4, 6)),
+    ):
         for mode, text in (
             ("parallel", "parallel sampling, {}, n ="),
             ("beam", "beam search, {}, width"),
