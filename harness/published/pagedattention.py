@@ -46,11 +46,12 @@ def fig13(runs: Runs) -> dict[str, float]:
 
 
 def fig14(runs: Runs) -> dict[str, float]:
-    """Return ratios of requests/s."""
-    return {
-        "vLLM over Orca (Oracle), basic sampling": _gain(runs, "basic"),
-        "vLLM over Orca (Oracle), beams of width 6": _gain(runs, "beams"),
-    }
+    """Return ratios of the rates that are sustained, and of requests/s at once."""
+    rows = {}
+    for setup, sampling in (("basic", "basic sampling"), ("beams", "beams of width 6")):
+        rows[f"{sampling}, sustained rate"] = _gain(runs, f"{setup}, sustained", "rate")
+        rows[f"{sampling}, all at once"] = _gain(runs, setup)
+    return rows
 
 
 def fig15(runs: Runs) -> dict[str, float]:
@@ -79,6 +80,9 @@ def fig16(runs: Runs) -> dict[str, float]:
         paged = runs.get(f"{tokens}, without index", "paged", "requests_per_s")
         oracle = runs.get(str(tokens), "contiguous_oracle", "requests_per_s")
         rows[f"the same without an index, {tokens} tokens"] = paged / oracle
+        for most in (32, 48, 64):
+            gain = _gain(runs, f"{tokens}, own part to {most}")
+            rows[f"the same with own parts of 16 to {most} tokens, {tokens} tokens"] = gain
     return rows
 
 
@@ -118,6 +122,6 @@ def fig19(runs: Runs) -> dict[str, float]:
     return rows
 
 
-def _gain(runs: Runs, setup: str, over: str = "contiguous_oracle") -> float:
-    paged, other = (runs.get(setup, name, "requests_per_s") for name in ("paged", over))
-    return paged / other
+def _gain(runs: Runs, setup: str, metric: str = "requests_per_s") -> float:
+    paged, oracle = (runs.get(setup, name, metric) for name in ("paged", "contiguous_oracle"))
+    return paged / oracle
