@@ -40,6 +40,7 @@ Options
   harness.memory_map=A:B    shows who holds which memory in steps A to B; harness.trace=chrome
   harness.variant_timeout_s=X   ends an allocator that takes longer, in a row that says so
   +experiment=ci            a fixed suite of comparisons, instead of a workload (docs/ci.md)
+  +experiment=FIGURE        published beside ours: {figures}, or all (docs/validation.md)
 
 Tab completion in bash: source <(python -m harness --completion), or kv-harness --completion
 --cfg job prints the whole configuration; --hydra-help describes Hydra's own options.
@@ -75,6 +76,7 @@ def print_help() -> None:
             models=_wrapped(options("model")),
             hardware=_wrapped(options("hardware")),
             memories=", ".join(options("memory")),
+            figures=_wrapped([name for name in options("experiment") if name not in ("all", "ci")]),
             engines=", ".join(options("engine")),
             software=", ".join(options("software")),
         ),

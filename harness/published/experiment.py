@@ -101,13 +101,13 @@ class Runs:
     def get(self, setup: str, allocator: str, metric: str) -> float:
         """Return a metric of an allocator in a set-up."""
         row = self._found[setup].get(allocator, {"reason": "not compared"})
-        if "reason" in row:
-            reason = f"{setup}: {allocator}: {row['reason']}"
-            if reason not in self.failures:
-                self.failures.append(reason)
-            return float("nan")
-        value = row[metric]
-        return float("nan") if value is None else float(value)
+        value = row.get(metric)
+        if value is not None:
+            return float(value)
+        reason = f"{setup}: {allocator}: {row.get('reason', f'no {metric}')}"
+        if reason not in self.failures:
+            self.failures.append(reason)
+        return float("nan")
 
     def found(self, setup: str) -> Found:
         """Return all that a set-up found."""

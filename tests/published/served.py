@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from harness.cost import SoftwareSpec
 from harness.results import RunLog
 from harness.run import compose, prepare
 from harness.run.variant import run_variant
+from tests.places import ROOT
 from workloads.requests import RequestTable
 
 #: sigmas of ShareGPT's stand-in, as in conf/workload/sharegpt.yaml, and the bound on both lengths
@@ -25,6 +27,10 @@ MORE = {"sglang": ("engine=continuous", "engine.max_num_seqs=4096")}
 #: say their sum (v2023-820: 478.8) or nothing
 SHAREGPT = (217.393, 200.516)
 SHAREGPT_SUM = 478.8
+
+
+#: runs of which the lengths of each request are known
+RECORDED = "llmk8s-70b-tp8-"
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,9 @@ def requests_of(row: dict[str, str]) -> tuple[RequestTable, int]:
         n = min(n, MOST_REQUESTS)
     draw = np.random.default_rng(0)
     prompt, output = lengths_of(row)
-    if row["lengths"].startswith(("output fixed", "fixed")) or row["id"].startswith("infsim"):
+    if row["id"].startswith(RECORDED):
+        prompts, outputs = recorded_lengths(row["id"].removeprefix(RECORDED))
+    elif row["lengths"].startswith(("output fixed", "fixed")) or row["id"].startswith("infsim"):
         prompts, outputs = np.full(n, round(prompt)), np.full(n, round(output))
     elif row["lengths"].startswith("uniform"):
         prompts = draw.integers(1, 2 * round(prompt), n)
@@ -111,7 +119,13 @@ def _seen(row: dict[str, str], n: int) -> int:
     """Return how many prompts the server had seen before (results/published/README.md)."""
     if row["id"].startswith("infsim"):
         return PROMPTS
-    return n if row["id"].startswith("llmk8s") and not row["id"].endswith("01") else 0
+    return n if row["id"].startswith(RECORDED) and not row["id"].endswith("01") else 0
+
+
+def recorded_lengths(run: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the prompt and output of each request of one of the RECORDED runs, int64 [200]."""
+    lengths = pd.read_csv(ROOT / "results" / "published" / "llmk8s_lengths.csv")
+    return lengths["prompt_tokens"].to_numpy(), lengths[f"output_tokens_{run}"].to_numpy()
 
 
 def _arrivals_s(row: dict[str, str], n: int) -> np.ndarray:

@@ -153,7 +153,7 @@ def test_a_page_without_a_place_for_a_figure_is_refused():
 
 
 def test_an_allocator_that_does_not_run_is_said_and_costs_only_its_rows():
-    options = Options(None, ROOT, ROOT, 2, ("allocator=[paged]", "workload.num_requests=20"))
+    options = Options(None, ROOT, ROOT, 2, ("allocator=[paged]", "workload.num_requests=300"))
     result = compute(["pagedattention_fig2"], options)["pagedattention_fig2"]
     assert result["failures"]["ours"][0] == "at once: contiguous_max: not compared"
     verdicts = {row["row"]: row["ours"]["ours"]["verdict"] for row in result["rows"]}
