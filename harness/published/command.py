@@ -84,7 +84,11 @@ def compute(names: Sequence[str], options: Options) -> dict[str, dict[str, Any]]
             kind = MAKERS[name].kind
             wanted[name] = experiment.tasks(options.overrides, options.data, kind)
     tasks: list[Task] = [task for by_place in wanted.values() for task in by_place.values()]
-    found = run_tasks(tasks, options.workers, _tell)
+    try:
+        found = run_tasks(tasks, options.workers, _tell)
+    except KeyboardInterrupt:
+        say("interrupted; nothing was written")
+        raise
     for name, by_place in wanted.items():
         columns: dict[str, dict[str, Any]] = {}
         for (column, setup), task in by_place.items():

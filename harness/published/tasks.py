@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import active_children
 from typing import Any, Protocol
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -101,12 +102,16 @@ def run_tasks(
         for future in as_completed(running):
             found[running[future]] = future.result()
             done(len(found), len(distinct))
+    except KeyboardInterrupt:
+        for worker in active_children():
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     return found
 
 
 def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that waits; a worker ends after the task that it runs."""
+    """Leave Ctrl-C to the process that waits, which ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
