@@ -28,6 +28,12 @@ def _run(arguments: list[str]) -> int:
 
         print("\n".join(candidates(" ".join(arguments[1:]))))
         return OK
+    if any(argument.startswith("+experiment=") for argument in arguments):
+        from harness.published.command import chosen, run
+
+        figure = chosen(arguments)
+        if figure is not None:
+            return run(figure, arguments)
     from harness.cli.checks import check
     from harness.cli.installed import search_path_override
     from harness.cli.points import Points

@@ -41,6 +41,7 @@ Options
   harness.export=vllm       writes the fields of vllm bench serve, which its scripts plot
   harness.variant_timeout_s=X   ends an allocator that takes longer, in a row that says so
   +experiment=ci            a fixed suite of comparisons, instead of a workload (docs/ci.md)
+  +experiment=FIGURE        published beside ours: {figures}, or all (docs/validation.md)
 
 Tab completion in bash: source <(python -m harness --completion), or kv-harness --completion
 --cfg job prints the whole configuration; --hydra-help describes Hydra's own options.
@@ -76,6 +77,7 @@ def print_help() -> None:
             models=_wrapped(options("model")),
             hardware=_wrapped(options("hardware")),
             memories=", ".join(options("memory")),
+            figures=_wrapped([name for name in options("experiment") if name not in ("all", "ci")]),
             engines=", ".join(options("engine")),
             software=", ".join(options("software")),
         ),

@@ -6,32 +6,29 @@
 import pytest
 
 from harness.cost.spec import SMALL_MAP_US, SMALL_MAP_US_RANGE
-from tests.published.vattention import (
-    PUBLISHED_BATCHES,
-    PUBLISHED_SHARE,
-    SETUPS,
-    TRACE,
-    batch,
-    largest_share,
-    requests_of,
-)
+from harness.published.vattention import MODELS
+from tests.places import SHARED_DATA
+from tests.published.vattention import batches, experiment, largest_share, published_batches
+
+PUBLISHED_SHARE = 0.15
 
 
 def test_the_price_of_small_pages_explains_the_published_share_of_prefill_and_its_ends_do_not():
     low, high = SMALL_MAP_US_RANGE
-    shares = [largest_share(model, SMALL_MAP_US) for model in SETUPS]
+    shares = [largest_share(model, SMALL_MAP_US) for model in MODELS]
     assert min(shares) < PUBLISHED_SHARE < max(shares)
     assert max(shares) == pytest.approx(PUBLISHED_SHARE, rel=0.35)
-    assert max(largest_share(model, low) for model in SETUPS) < PUBLISHED_SHARE / 2
-    assert min(largest_share(model, high) for model in SETUPS) > PUBLISHED_SHARE * 2
+    assert max(largest_share(model, low) for model in MODELS) < PUBLISHED_SHARE / 2
+    assert min(largest_share(model, high) for model in MODELS) > PUBLISHED_SHARE * 2
 
 
-@pytest.mark.parametrize("model", PUBLISHED_BATCHES)
-def test_pages_of_64_kib_batch_as_many_more_requests_as_published(model, shared_file, tmp_path):
-    requests = requests_of(shared_file(TRACE), tmp_path / "requests.csv")
-    sizes = [batch(model, page_size, requests) for page_size in ("2MiB", "64KiB")]
-    (peak, mean), (small_peak, small_mean) = sizes
-    large, small = PUBLISHED_BATCHES[model]
+@pytest.mark.shared_data
+@pytest.mark.parametrize("model", MODELS)
+def test_pages_of_64_kib_batch_as_many_more_requests_as_published(model, shared_file):
+    for file in experiment("vattention_fig15_maxbatch").data.values():
+        shared_file(file)
+    (peak, mean), (small_peak, small_mean) = batches(model, SHARED_DATA)
+    large, small = published_batches(model)
     # Of five shuffles the ratio of the largest batches spreads by 6 %, that of the means by 2 %.
     assert small_peak / peak == pytest.approx(small / large, rel=0.06)
     assert small_mean / mean == pytest.approx(small / large, rel=0.05)

@@ -1,98 +1,66 @@
-"""Published figures of vAttention (arXiv 2405.04437) against the harness.
+"""vAttention's figures beyond `+experiment=vattention_*`: the ends of a price, other shuffles.
 
-    python -m tests.published.vattention [TRACE [SHORTEST]]
+    python -m tests.published.vattention [DATA [SHORTEST]]
 
-*What a map costs.*  Deferred reclamation removes "up to 15 %" of the time of a prefill at 64 KiB,
-that is by not mapping the prompt's pages.  Lengths and models of that figure are not known here, so
-the largest share over prompts of 1 Ki to 192 Ki tokens is given for each of the three models.
+*What a map costs.*  The largest share over prompts of 1 Ki to 192 Ki tokens that mapping takes of a
+prefill, at the default price of a small page and at both ends of what it may be.
 
-*Largest batches* (Fig. 15), with the lengths of ShareGPT as Sarathi-Serve has them, the file TRACE.
-The artefact's scripts give models, GPUs, the share of memory and the shuffle; which trace the
-figure used is not known here.  Its request generator leaves out prompts of up to SHORTEST tokens;
-1,024 is the assumption here, on which the ratios depend.
+*Largest batches* over some shuffles of the trace in the folder DATA of public data, of prompts
+above SHORTEST tokens (1,024).
 """
 
-import csv
 import sys
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline, Work
 from harness.cost.spec import SMALL_MAP_US, SMALL_MAP_US_RANGE
-from harness.run import compose, prepare
-from harness.run.variant import run_variant
-from tests.places import shipped
+from harness.published.experiment import Experiment, load
+from harness.published.reference import figures
+from harness.published.vattention import MODELS, LongPrompts, MapShare
 
-#: GPUs of each model, A100s of 80 GB
-SETUPS = {"yi-6b": 1, "llama-3-8b": 2, "yi-34b": 2}
-PUBLISHED_SHARE = 0.15
-PROMPTS = [1024 * n for n in (1, 2, 4, 8, 16, 32, 64, 128, 192)]
-PAGE_BYTES = 64 << 10
+
+def experiment(name: str) -> Experiment:
+    """Return an experiment that there is."""
+    found = load(name)
+    assert found is not None
+    return found
 
 
 def largest_share(model: str, map_us: float) -> float:
     """Return the largest share of a prefill that mapping its prompt takes at `map_us` a page."""
-    ranks = SETUPS[model]
-    shape = shipped(ModelShape, "model", model)
-    roof = Roofline(
-        shape, replace(shipped(HardwareSpec, "hardware", "a100-80gb"), count=ranks), CostSpec()
-    )
-    tokens_a_page = PAGE_BYTES // (shape.kv_heads // ranks * shape.head_dim * shape.dtype_bytes)
-    shares = []
-    for prompt in PROMPTS:
-        work = Work(prefill_new=np.array([prompt]), prefill_past=np.array([0]), sampled=1)
-        maps_s = 2 * shape.layers * -(-prompt // tokens_a_page) * map_us * 1e-6
-        shares.append(maps_s / (maps_s + roof.step_s(work)))
-    return max(shares)
+    price = (f"cost_model.map_us={{64KiB: {map_us}}}",)
+    task = experiment("vattention_deferred").tasks(price, None, MapShare)["ours", model]
+    return task.run()["share"]["largest"]
 
 
-TRACE = "sarathi-serve/sharegpt_8k_filtered_stats_llama2_tokenizer.csv"
-#: largest batches with pages of 2 MiB and 64 KiB, Fig. 15
-PUBLISHED_BATCHES = {"yi-6b": (187, 240), "llama-3-8b": (203, 258), "yi-34b": (56, 68)}
-SHORTEST_PROMPT = 1024
-REQUESTS = 600
+def batches(
+    model: str, folder: Path, shortest: int = 1024, seed: int = 42
+) -> list[tuple[float, float]]:
+    """Return the largest batch and the mean while requests wait, of pages of 2 MiB and 64 KiB."""
+
+    def long_prompts(options: tuple[str, ...]) -> LongPrompts:
+        return LongPrompts(options, shortest, seed)
+
+    tasks = experiment("vattention_fig15_maxbatch").tasks((), folder, long_prompts)
+    found = [tasks["ours", f"{model}, {size}"].run()["virtual"] for size in ("2 MiB", "64 KiB")]
+    return [(row["peak_batch"], row["saturated_mean_batch"]) for row in found]
 
 
-def requests_of(trace: Path, path: Path, seed: int = 42, shortest: int = SHORTEST_PROMPT) -> Path:
-    """Write the requests of `trace` that are served, shuffled as the generator does, to `path`."""
-    with trace.open(newline="") as file:
-        head, *rows = csv.reader(file)
-    long = [row for row in rows if float(row[0]) > shortest]
-    order = np.random.RandomState(seed).permutation(len(long))[:REQUESTS]
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([head, *(long[i] for i in order)])
-    return path
-
-
-def batch(model: str, page_size: str, requests: Path) -> tuple[float, float]:
-    """Return the largest batch, and the mean batch while requests wait; all arrive at once."""
-    prepared = prepare(
-        compose(
-            "+workload=trace", f"workload.path={requests}", f"model={model}",
-            "hardware=a100-80gb", f"hardware.count={SETUPS[model]}", "memory=vllm-2023",
-            "hardware.memory_utilization=0.9", "engine.max_len=8192", "engine.max_num_seqs=512",
-            "allocator=[virtual]", f"allocators.virtual.page_size={page_size}",
-        )
-    )  # fmt: skip
-    row, _ = run_variant(prepared, "virtual")
-    assert row.ok, row.reason
-    return row.metrics["peak_batch"], row.metrics["saturated_mean_batch"]
+def published_batches(model: str) -> tuple[float, float]:
+    """Return the published largest batches, of pages of 2 MiB and 64 KiB."""
+    rows = figures()["vattention_fig15_maxbatch"]
+    large, small = (float(rows[f"{model}, {size}"].low) for size in ("2 MiB", "64 KiB"))
+    return large, small
 
 
 def print_batches(
-    trace: Path, shortest: int = SHORTEST_PROMPT, seeds: tuple[int, ...] = (42, 1, 2, 3, 4)
+    folder: Path, shortest: int = 1024, seeds: tuple[int, ...] = (42, 1, 2, 3, 4)
 ) -> None:
     """Print largest and mean batches over some shuffles beside the published ones."""
-    for model, (large, small) in PUBLISHED_BATCHES.items():
-        print(f"{model}: published {large}, {small}, ratio {small / large:.3f}")
+    for model in MODELS:
+        large, small = published_batches(model)
+        print(f"{model}: published {large:.0f}, {small:.0f}, ratio {small / large:.3f}")
         for seed in seeds:
-            with tempfile.TemporaryDirectory() as folder:
-                requests = requests_of(trace, Path(folder) / "requests.csv", seed, shortest)
-                sizes = [batch(model, page_size, requests) for page_size in ("2MiB", "64KiB")]
-            (peak, mean), (small_peak, small_mean) = sizes
+            (peak, mean), (small_peak, small_mean) = batches(model, folder, shortest, seed)
             print(
                 f"  shuffle {seed}: largest {peak:.0f}, {small_peak:.0f}, "
                 f"ratio {small_peak / peak:.3f}; "
@@ -102,9 +70,8 @@ def print_batches(
 
 if __name__ == "__main__":
     prices = (SMALL_MAP_US_RANGE[0], SMALL_MAP_US, SMALL_MAP_US_RANGE[1])
-    print("model       GPUs " + "".join(f"{price:6.0f} us" for price in prices))
-    for name, count in SETUPS.items():
-        row = "".join(f"{largest_share(name, price):9.1%}" for price in prices)
-        print(f"{name:11} {count:4} {row}")
+    print("model      " + "".join(f"{price:6.0f} us" for price in prices))
+    for name in MODELS:
+        print(f"{name:11}" + "".join(f"{largest_share(name, price):9.1%}" for price in prices))
     if len(sys.argv) > 1:
         print_batches(Path(sys.argv[1]), *map(int, sys.argv[2:]))
