@@ -77,6 +77,8 @@ def run_python(
             stdin=subprocess.DEVNULL,
             env=environment,
             cwd=cwd,
+            # Of a shell's background jobs SIGINT is ignored, and a child would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             limits_s = (max(0.1, limit_s - grace_s), max(LEAST_GRACE_S, grace_s))

@@ -111,7 +111,9 @@ def test_calibration_is_that_of_the_model_compared(tmp_path, asked):
     assert "device=cuda" in asked[0]
 
 
-def test_a_command_that_takes_too_long_is_interrupted_and_may_write(tmp_path):
+@pytest.mark.parametrize("here", [signal.default_int_handler, signal.SIG_IGN], ids=["", "nohup"])
+def test_a_command_that_takes_too_long_is_interrupted_and_may_write(here):
+    """Regression: started from a shell's background job it was killed instead."""
     script = (
         "import time\n"
         "try:\n"
@@ -120,7 +122,11 @@ def test_a_command_that_takes_too_long_is_interrupted_and_may_write(tmp_path):
         "except KeyboardInterrupt:\n"
         "    print('written')\n"
     )
-    found = run_python(["-c", script], 6.0)
+    before = signal.signal(signal.SIGINT, here)
+    try:
+        found = run_python(["-c", script], 6.0)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert found["timed_out"]
     assert found["output"].split() == ["begun", "written"]
 
