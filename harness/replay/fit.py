@@ -43,7 +43,7 @@ CONSTANTS = (
     Constant("request_us", 5000.0, 0.0, 1e6),
     Constant("weight_read_slowdown", 0.2, 0.2, 5.0),
 )
-#: requests in a half, below which five constants are a guess
+#: requests in a half, below which the constants are a guess
 FEWEST = 20
 #: groups of requests in each order
 GROUPS = 10
