@@ -27,7 +27,7 @@ class CostModel(Protocol):
         """Return [steps] seconds; bitwise those of `step_s` of each step."""
 
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:
-        """Return (seconds that block the step, seconds beside it)."""
+        """Return the seconds of all that a grant asks for."""
 
 
 def make_cost(

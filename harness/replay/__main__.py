@@ -29,11 +29,13 @@ def _main(arguments: Sequence[str]) -> int:
     from harness.replay import figure, output
     from harness.replay.fit import fit
     from harness.replay.run import replayed
+    from harness.replay.server_metrics import read_metrics
     from harness.replay.simulate import prepare_replay
 
     options, overrides = parse(arguments)
     out = _out_dir(options)
     measured = _measured(options)
+    server = None if options.metrics is None else read_metrics(options.metrics)
     composed = _composed(overrides)
     prepared = prepare_replay(str(options.measured), measured, composed)
     for note in (*measured.notes, *prepared.notes):
@@ -41,7 +43,7 @@ def _main(arguments: Sequence[str]) -> int:
     found = None
     if options.fit:
         found = fit(str(options.measured), measured, composed, prepared, say)
-    replay = replayed(str(options.measured), measured, prepared, options.metrics, found)
+    replay = replayed(str(options.measured), measured, prepared, server, found)
     for note in replay.notes[len(measured.notes) + len(prepared.notes) :]:
         print(f"note: {note}", file=sys.stderr)
     print(output.text(replay))
