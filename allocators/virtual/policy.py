@@ -28,7 +28,6 @@ from allocators.base import (
 from allocators.grants import join
 from allocators.growth import bisect_headroom, pages_when_forked
 from allocators.page_table import ceil_div
-from allocators.prefix.index import PrefixStats
 from allocators.virtual.background import Background, CodeBackground, PaperBackground
 from allocators.virtual.shape import RangeShape
 from allocators.virtual.sharing import RangeHolder
@@ -102,16 +101,6 @@ class Virtual(RangeHolder):
             if rules != "paper" and value is not None:
                 raise ValueError(f"{name} needs rules=paper: vAttention's code has no such rule")
 
-    @property
-    def prefix_stats(self) -> PrefixStats:
-        """Lookups, hits and evictions so far; all zero without an index."""
-        return self.index.stats()
-
-    @property
-    def evictions(self) -> int:
-        """Page-groups of a known prefix that were unmapped or overwritten, so far."""
-        return self.index.stats().evictions
-
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         t, sequences, private = self.geometry.page_tokens, len(rows), demand.private_tokens
@@ -143,9 +132,6 @@ class Virtual(RangeHolder):
             steps.append(self._diverge(rows, private))
         hit = len(found) * t
         return replace(join(steps), cached_tokens=hit) if hit else join(steps)
-
-    def lookup(self, prompt: Prompt) -> int:
-        return len(self.index.find(prompt)) * self.geometry.page_tokens
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
