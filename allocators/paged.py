@@ -18,7 +18,6 @@ import numpy as np
 from allocators.base import (
     BLOCK_TABLE_ENTRY_BYTES,
     EMPTY_GRANT,
-    Allocator,
     BlockTable,
     Demand,
     Geometry,
@@ -34,10 +33,10 @@ from allocators.growth import bisect_headroom, pages_when_forked
 from allocators.host import HostPages, HostTier
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
-from allocators.prefix.index import PrefixStats
+from allocators.prefix.caching import PrefixCaching
 
 
-class Paged(Allocator):
+class Paged(PrefixCaching):
     """Blocks of `block_size` tokens; admission leaves the share `watermark` of them free.
 
     `prefix_index` (none, hash, radix) finds blocks that are already in memory, `eviction` (lru,
@@ -83,16 +82,6 @@ class Paged(Allocator):
         self.host = HostPages(host_pages, tier)
         self.has_prefix_index = prefix_index != "none"
 
-    @property
-    def prefix_stats(self) -> PrefixStats:
-        """Lookups, hits and evictions so far; all zero without an index."""
-        return self.index.stats()
-
-    @property
-    def evictions(self) -> int:
-        """Cached blocks that have lost their key, to be used for something else, so far."""
-        return self.index.stats().evictions
-
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         t, sequences, private = self.geometry.page_tokens, len(rows), demand.private_tokens
@@ -126,10 +115,6 @@ class Paged(Allocator):
         grant = self.grow(np.roll(rows, -1), private) if private else self.index.moved(EMPTY_GRANT)
         hits = len(found) + fetched
         return replace(grant, cached_tokens=hits * t) if hits else grant
-
-    def lookup(self, prompt: Prompt) -> int:
-        found = self.index.find(prompt)
-        return (len(found) + self.index.behind(prompt, found)) * self.geometry.page_tokens
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, rows: IntArray, n: int = 1) -> Grant | None:

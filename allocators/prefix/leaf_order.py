@@ -18,12 +18,12 @@ until enough pages are blank; what is over stays blank.
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import ClassVar
 
 import numpy as np
 
-from allocators.prefix.pool import Order
+from allocators.prefix.pool import Order, drop_stale
 
 ROOT = -1
 
@@ -122,9 +122,7 @@ class LeafOrder(Order):
             self._used[top] = self._clock
         for top in tops:
             self._offer(self._end[top])
-        if len(self._heap) > 4 * len(self.free) + 64:
-            self._heap = [entry for entry in set(self._heap) if self._is_current(entry)]
-            heapify(self._heap)
+        drop_stale(self._heap, len(self.free), self._is_current)
 
     def unkeyed(self, pages: list[int]) -> None:
         for page in pages:

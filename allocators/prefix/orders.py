@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
-from allocators.prefix.pool import Order
+from allocators.prefix.pool import Order, drop_stale
 
 
 class _HeapOrder(Order):
@@ -23,10 +23,7 @@ class _HeapOrder(Order):
     def freed(self, pages: list[int]) -> None:
         for page in pages:
             heappush(self._heap, (*self._rank(page), page))
-        # Pages that are hit and freed again leave stale entries behind.
-        if len(self._heap) > 4 * len(self.free) + 64:
-            self._heap = [entry for entry in set(self._heap) if self._is_current(entry)]
-            heapify(self._heap)
+        drop_stale(self._heap, len(self.free), self._is_current)
 
     def victims(self, n: int) -> list[int]:
         chosen: list[int] = []

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from heapq import heapify
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from allocators.base import IntArray
 from allocators.page_table import FreeQueue
 
 NO_FLAGS = np.empty(0, dtype=bool)
+
+Entry = TypeVar("Entry", bound=tuple[int, ...])
 
 
 class BlockPool(abc.ABC):
@@ -121,6 +124,16 @@ class Order(abc.ABC):
     @abc.abstractmethod
     def victims(self, n: int) -> list[int]:
         """Choose `n` or more cached pages to evict, in order; at least `n` are cached."""
+
+
+def drop_stale(heap: list[Entry], num_pages: int, is_current: Callable[[Entry], bool]) -> None:
+    """Keep the current entries of an order's heap, once it has far more than there are pages.
+
+    Pages that are hit and freed again leave stale entries behind.
+    """
+    if len(heap) > 4 * num_pages + 64:
+        heap[:] = {entry for entry in heap if is_current(entry)}
+        heapify(heap)
 
 
 class OrderedPool(BlockPool):

@@ -11,10 +11,11 @@ What the paper does not have is pages that are held: they keep their place, and 
 from __future__ import annotations
 
 from collections import OrderedDict
-from heapq import heapify, heappop, heappush
+from functools import partial
+from heapq import heappop, heappush
 from typing import ClassVar
 
-from allocators.prefix.pool import Order
+from allocators.prefix.pool import Order, drop_stale
 
 #: share of the pool that the small queue is let grow to
 SMALL_SHARE = 0.1
@@ -58,9 +59,7 @@ class S3FifoOrder(Order):
         for page in pages:
             heappush(self._heaps[self._main[page]], (self._place[page], page))
         for queue, heap in enumerate(self._heaps):
-            if len(heap) > 4 * len(self.free) + 64:
-                heap[:] = [entry for entry in set(heap) if self._is_current(queue, entry)]
-                heapify(heap)
+            drop_stale(heap, len(self.free), partial(self._is_current, queue))
 
     def unkeyed(self, pages: list[int]) -> None:
         for page in pages:

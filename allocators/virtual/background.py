@@ -1,10 +1,12 @@
-"""What happens beside a step: vAttention's background thread, by its code or by its paper.
+"""What a step maps, and what a thread does beside it: by vAttention's code or by its paper.
 
-A policy of this file is asked once a step, when all of that step is mapped: what it maps and unmaps
-serves the steps to come.  The sources of every rule stand in docs/virtual.md.
+The thread is asked once a step, when all of that step is mapped: what it maps and unmaps serves the
+steps to come.  The sources of every rule stand in docs/virtual.md.
 """
 
 from __future__ import annotations
+
+import abc
 
 import numpy as np
 
@@ -18,22 +20,26 @@ CODE_LOOK_AHEAD_TOKENS = 9
 CODE_MOST_AHEAD = 2
 
 
-class Background:
-    """Shared parts; `work` is what a thread does, or the step itself waits for without one."""
+class Background(abc.ABC):
+    """Shared parts.  Without a thread (`threaded` false) nothing is mapped ahead of its step."""
 
-    #: within how many tokens of its end a live range is given another page-group
-    look_ahead_tokens = 1
+    #: within how many tokens of its end the thread gives a live range another page-group
+    reach_tokens = 1
 
-    def __init__(self, ranges: Ranges, deferred: bool) -> None:
-        self.ranges, self.deferred = ranges, deferred
+    def __init__(self, ranges: Ranges, deferred: bool, threaded: bool) -> None:
+        self.ranges, self.deferred, self.threaded = ranges, deferred, threaded
 
-    def work(self) -> list[Grant]:
-        """Unmap and map for steps to come; return what that takes, in order."""
-        raise NotImplementedError
+    @property
+    def look_ahead_tokens(self) -> int:
+        return self.reach_tokens if self.threaded else 0
 
+    @abc.abstractmethod
+    def step(self) -> tuple[list[Grant], list[Grant]]:
+        """Map what is promised; return what comes before the step, and what goes on beside it."""
+
+    @abc.abstractmethod
     def is_idle(self) -> bool:
-        """Say whether `work` has nothing to do but to look ahead for live ranges."""
-        raise NotImplementedError
+        """Say whether `step` maps what is promised, looks ahead for live ranges and no more."""
 
     def short(self, tokens: int) -> IntArray:
         """Return the page-groups that live ranges lack to grow by so many tokens, [ranges]."""
@@ -46,9 +52,14 @@ class Background:
 class CodeBackground(Background):
     """The rules of vAttention's code (do_kvcache_memory_management)."""
 
-    look_ahead_tokens = CODE_LOOK_AHEAD_TOKENS
+    reach_tokens = CODE_LOOK_AHEAD_TOKENS
 
-    def work(self) -> list[Grant]:
+    def step(self) -> tuple[list[Grant], list[Grant]]:
+        if self.threaded:
+            return self.ranges.settle_all(), self._work()
+        return self.ranges.settle_in_order(gives_back=not self.deferred), []
+
+    def _work(self) -> list[Grant]:
         ranges, free = self.ranges, self.ranges.pages.free
         due = int(self.short(1).sum())
         steps = [Grant(unmaps=ranges.reclaim(due))]
@@ -89,7 +100,9 @@ class CodeBackground(Background):
         return idle[idle != ranges.next_idle()]
 
     def is_idle(self) -> bool:
-        return self.deferred or not len(self._surplus())
+        if self.deferred:
+            return True
+        return not (len(self._surplus()) if self.threaded else self.ranges.cached)
 
 
 class PaperBackground(Background):
@@ -99,17 +112,23 @@ class PaperBackground(Background):
     free (`keep_free`) by taking those of idle ranges; without deferral all of those at once.
     """
 
-    def __init__(self, ranges: Ranges, deferred: bool, eager: bool, keep_free: int) -> None:
-        super().__init__(ranges, deferred)
+    def __init__(
+        self, ranges: Ranges, deferred: bool, threaded: bool, eager: bool, keep_free: int
+    ) -> None:
+        super().__init__(ranges, deferred, threaded)
         self.eager, self.keep_free = eager, keep_free
 
-    def work(self, look_ahead: bool = True) -> list[Grant]:
+    def step(self) -> tuple[list[Grant], list[Grant]]:
+        before, work = self.ranges.settle_all(), self._work()
+        return (before, work) if self.threaded else (before + work, [])
+
+    def _work(self) -> list[Grant]:
         ranges, free = self.ranges, self.ranges.pages.free
         steps = []
         if not self.deferred:
             idle = np.flatnonzero(ranges.length == 0).tolist()
             steps += [Grant(unmaps=ranges.drop(vrange, 0)) for vrange in idle]
-        short = self.short(1) if look_ahead else np.zeros_like(ranges.length)
+        short = self.short(self.look_ahead_tokens)  # 0 where this step has mapped all that it needs
         wanted = max(self.keep_free, int(short.sum()))
         steps.append(Grant(unmaps=ranges.reclaim_idle(wanted)))
         at = np.flatnonzero(short)[: len(free)]

@@ -28,7 +28,6 @@ from allocators.base import (
 from allocators.grants import join
 from allocators.growth import bisect_headroom, pages_when_forked
 from allocators.page_table import ceil_div
-from allocators.prefix.index import PrefixStats
 from allocators.virtual.background import Background, CodeBackground, PaperBackground
 from allocators.virtual.shape import RangeShape
 from allocators.virtual.sharing import RangeHolder
@@ -76,17 +75,15 @@ class Virtual(RangeHolder):
         self._check_paper(rules, eager, reclaim_free)
         shape = RangeShape.of(geometry, page_size, layout, dense=sharing == "copy")
         super().__init__(geometry, shape, sharing, prefix_index)
-        self.rules, self.deferred = rules, deferred
         self.keeps_room = admission == "vattention"
-        self.background = background
         self.thread: Background
         if rules == "vattention":
-            self.thread = CodeBackground(self.ranges, deferred)
+            self.thread = CodeBackground(self.ranges, deferred, background)
         else:
             share = PAPER_KEEP_FREE if reclaim_free is None else reclaim_free
             keep_free = int(share * shape.num_page_groups) if deferred else 0
             ready = True if eager is None else eager
-            self.thread = PaperBackground(self.ranges, deferred, ready, keep_free)
+            self.thread = PaperBackground(self.ranges, deferred, background, ready, keep_free)
         self.watermark = int(CODE_WATERMARK * shape.num_page_groups)
         # Of the step that is being planned: page-groups that growth has taken, and that the next
         # token of whoever grew will take, less those of the preempted.
@@ -103,16 +100,6 @@ class Virtual(RangeHolder):
         for name, value in (("eager", eager), ("reclaim_free", reclaim_free)):
             if rules != "paper" and value is not None:
                 raise ValueError(f"{name} needs rules=paper: vAttention's code has no such rule")
-
-    @property
-    def prefix_stats(self) -> PrefixStats:
-        """Lookups, hits and evictions so far; all zero without an index."""
-        return self.index.stats()
-
-    @property
-    def evictions(self) -> int:
-        """Page-groups of a known prefix that were unmapped or overwritten, so far."""
-        return self.index.stats().evictions
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -145,9 +132,6 @@ class Virtual(RangeHolder):
             steps.append(self._diverge(rows, private))
         hit = len(found) * t
         return replace(join(steps), cached_tokens=hit) if hit else join(steps)
-
-    def lookup(self, prompt: Prompt) -> int:
-        return len(self.index.find(prompt)) * self.geometry.page_tokens
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
@@ -215,8 +199,7 @@ class Virtual(RangeHolder):
         room = int((ceil_div(lengths, t) * t - lengths).min())
         if self.keeps_room:
             room -= 1  # there the next token takes a page-group, and refuses others one
-        if self.background:
-            room = min(room, self._tokens_until_ahead(ranges))
+        room = min(room, self._tokens_until_ahead(ranges))
         return max(0, min(at_most, room))
 
     def _tokens_until_ahead(self, growing: IntArray) -> int:
@@ -239,29 +222,14 @@ class Virtual(RangeHolder):
     # -- a step ------------------------------------------------------------------------------
     def begin_step(self) -> StepGrants:
         self._grown = self._next = 0
-        ranges = self.ranges
-        if self.background:
-            ranges.told[:] = ranges.length
-            before = ranges.settle(np.arange(len(ranges.length)))
-            return self._step(before, self.thread.work())
-        if isinstance(self.thread, PaperBackground):
-            before = ranges.settle(np.arange(len(ranges.length)))
-            return self._step(before + self.thread.work(look_ahead=False), [])
-        return self._step(ranges.settle_in_order(gives_back=not self.deferred), [])
-
-    @staticmethod
-    def _step(before: list[Grant], beside: list[Grant]) -> StepGrants:
+        before, beside = self.thread.step()
         before = [grant for grant in before if not grant.is_empty]
         beside = [grant for grant in beside if not grant.is_empty]
         return StepGrants(join(before), join(beside)) if before or beside else NO_STEP_GRANTS
 
     def _is_settled(self) -> bool:
         """Say whether `begin_step` has nothing to do but to look ahead for those that grow."""
-        if self.ranges.lacking().any():
-            return False
-        if self.background or self.rules == "paper":
-            return self.thread.is_idle()
-        return self.deferred or not self.ranges.cached
+        return not self.ranges.lacking().any() and self.thread.is_idle()
 
     def truncate(self, row: int, n: int) -> Grant:
         vrange = int(self.range_of[row])

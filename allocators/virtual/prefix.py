@@ -136,7 +136,7 @@ class PrefixRanges(Ranges):
         which are excess as far as they are not needed; with nothing needed (`acquire_empty`) none.
         """
         pages = self.pages
-        idle = np.fromiter(self._idle, dtype=np.int64, count=len(self._idle))
+        idle = self._idle_ranges()
         counts = pages.count[idle]
         width = int(counts.max())
         column = np.arange(width)
@@ -193,7 +193,7 @@ class PrefixRanges(Ranges):
         pages = self.pages
         if wanted <= len(pages.free):
             return NO_MAPS
-        idle = np.fromiter(self._idle, dtype=np.int64, count=len(self._idle))
+        idle = self._idle_ranges()
         held = pages.table[idle]
         spare = (held >= 0) & self._only_idle()[held]
         unmaps = [NO_MAPS]
@@ -212,6 +212,9 @@ class PrefixRanges(Ranges):
             self._idle_ref[self.pages.table[vrange, keep : int(self.pages.count[vrange])]] -= 1
         return super().drop(vrange, keep)
 
+    def _idle_ranges(self) -> IntArray:
+        return np.fromiter(self._idle, dtype=np.int64, count=len(self._idle))
+
     def _only_idle(self) -> np.ndarray:
         return (self._idle_ref > 0) & (self._idle_ref == self.pages.ref)
 
@@ -219,7 +222,7 @@ class PrefixRanges(Ranges):
     def unprepared(self) -> IntArray:
         """Return an empty idle range, unless one begins with a blank page-group, [0 or 1]."""
         pages = self.pages
-        idle = np.fromiter(self._idle, dtype=np.int64, count=len(self._idle))
+        idle = self._idle_ranges()
         first = pages.table[idle, 0]
         blank = (first >= 0) & (pages.ref[first] == 1) & ~self._pool.keyed[first]
         return NO_PAGES if blank.any() else idle[first < 0][:1]
@@ -228,7 +231,7 @@ class PrefixRanges(Ranges):
     def _check_kept(self) -> None:
         pages = self.pages
         assert set(self._idle) == set(np.flatnonzero(self.length == 0).tolist()), "not idle"
-        idle = np.fromiter(self._idle, dtype=np.int64, count=len(self._idle))
+        idle = self._idle_ranges()
         held = pages.table[idle][pages.table[idle] >= 0]
         counted = np.bincount(held, minlength=pages.num_pages)
         assert (counted == self._idle_ref).all(), "page-groups of idle ranges are miscounted"

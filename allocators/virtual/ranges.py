@@ -105,6 +105,11 @@ class Ranges:
             return [Grant(maps=self.extend(ranges, lack))] if len(ranges) else []
         return [self._map(at, self.length) for at in ranges.tolist()]
 
+    def settle_all(self) -> list[Grant]:
+        """Tell all ranges how long they are, then map what is promised (step_async)."""
+        self.told[:] = self.length
+        return self.settle(np.arange(len(self.length)))
+
     def settle_in_order(self, gives_back: bool) -> list[Grant]:
         """Tell range by range how long it is, and map what it lacks (step_sync).
 

@@ -12,16 +12,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from allocators.base import Allocator, Demand, Geometry, Grant, IntArray, Strided, Usage
+from allocators.base import Demand, Geometry, Grant, IntArray, Strided, Usage
 from allocators.grants import join
 from allocators.host import HostPages
 from allocators.page_table import NO_PAGES, PageTable, ceil_div
+from allocators.prefix.caching import PrefixCaching
 from allocators.virtual.prefix import attach
 from allocators.virtual.shape import RangeShape
 from allocators.virtual.usage import account
 
 
-class RangeHolder(Allocator):
+class RangeHolder(PrefixCaching):
     """Sequences and their ranges, whatever the rules are by which they are let in and grow."""
 
     def __init__(

@@ -43,10 +43,8 @@ def told(grant: Grant | None) -> str:
     """Return what is in a grant, in one line."""
     if grant is None:
         return "None"
-    found = ((f.name, np.asarray(getattr(grant, f.name))) for f in fields(grant))
-    return (
-        ", ".join(f"{name} {value.tolist()}" for name, value in found if value.any()) or "nothing"
-    )
+    found = ((f.name, np.asarray(getattr(grant, f.name)).tolist()) for f in fields(grant))
+    return ", ".join(f"{name} {value}" for name, value in found if value) or "nothing"
 
 
 def conservation(allocator: Allocator, capacity: int, memory: SlotMemory) -> None:

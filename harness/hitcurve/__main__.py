@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
+from harness.command.folder import out_folder
 from harness.command.frame import run_command
 from harness.errors import ConfigError
 from harness.hitcurve.options import USAGE, HitCurveOptions, parse
@@ -23,20 +22,9 @@ def _main(arguments: Sequence[str]) -> int:
 
     options = parse(arguments)
     try:
-        return _run(options, _out_dir(options))
+        return _run(options, out_folder(options.out, "hitcurve"))
     except WorkloadError as error:
         raise ConfigError(str(error)) from error
-
-
-def _out_dir(options: HitCurveOptions) -> Path:
-    out = Path(options.out or f"results/runs/hitcurve-{datetime.now():%Y%m%d-%H%M%S}").expanduser()
-    # Asked now, so that a mistake does not show only after minutes of simulation.
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"out={out} is a file; expected a directory")
-    nearest = next(each for each in (out, *out.absolute().parents) if each.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError(f"out={out}: {nearest} cannot be written")
-    return out
 
 
 def _run(options: HitCurveOptions, out: Path) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.command.folder import out_folder
 from harness.command.frame import OK, run_command
 from harness.command.output import say
 from harness.errors import ConfigError
@@ -29,11 +27,13 @@ def _main(arguments: Sequence[str]) -> int:
     from harness.replay import figure, output
     from harness.replay.fit import fit
     from harness.replay.run import replayed
+    from harness.replay.server_metrics import read_metrics
     from harness.replay.simulate import prepare_replay
 
     options, overrides = parse(arguments)
-    out = _out_dir(options)
+    out = out_folder(options.out, "replay")
     measured = _measured(options)
+    server = None if options.metrics is None else read_metrics(options.metrics)
     composed = _composed(overrides)
     prepared = prepare_replay(str(options.measured), measured, composed)
     for note in (*measured.notes, *prepared.notes):
@@ -41,7 +41,7 @@ def _main(arguments: Sequence[str]) -> int:
     found = None
     if options.fit:
         found = fit(str(options.measured), measured, composed, prepared, say)
-    replay = replayed(str(options.measured), measured, prepared, options.metrics, found)
+    replay = replayed(str(options.measured), measured, prepared, server, found)
     for note in replay.notes[len(measured.notes) + len(prepared.notes) :]:
         print(f"note: {note}", file=sys.stderr)
     print(output.text(replay))
@@ -69,17 +69,6 @@ def _composed(overrides: list[str]) -> DictConfig:
         return compose_replay([*overrides, *search_path_override(overrides)])
     except WRONG_INPUT as error:
         raise ConfigError(explained(error, overrides)) from error
-
-
-def _out_dir(options: ReplayOptions) -> Path:
-    out = Path(options.out or f"results/runs/replay-{datetime.now():%Y%m%d-%H%M%S}").expanduser()
-    # Asked now, so that a mistake does not show only after the simulation.
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"out={out} is a file; expected a directory")
-    nearest = next(each for each in (out, *out.absolute().parents) if each.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError(f"out={out}: {nearest} cannot be written")
-    return out
 
 
 if __name__ == "__main__":

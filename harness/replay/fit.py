@@ -43,7 +43,7 @@ CONSTANTS = (
     Constant("request_us", 5000.0, 0.0, 1e6),
     Constant("weight_read_slowdown", 0.2, 0.2, 5.0),
 )
-#: requests in a half, below which five constants are a guess
+#: requests in a half, below which the constants are a guess
 FEWEST = 20
 #: groups of requests in each order
 GROUPS = 10
@@ -132,10 +132,14 @@ def fit(
     counted = _Counted(part, smaller, start, first, begin / scales, progress)
     found = _search(counted, scales)
     software = _profile(start, found)
+    pairs = {
+        "before": sides(measured, simulate(prepared)),
+        "after": sides(measured, simulate(with_software(prepared, software))),
+    }
     errors = {
         half: {
             moment: _errors(*(part_of(side, chosen) for side in pair))
-            for moment, pair in _pairs(measured, prepared, start, software).items()
+            for moment, pair in pairs.items()
         }
         for half, chosen in (("fitted", first), ("checked", second))
     }
@@ -240,15 +244,6 @@ def _log_means(ours: FloatArray, true: FloatArray, by: IntArray) -> FloatArray:
     # A microsecond is added, for a time may be 0.
     means = [(ours[group].mean() + 1e-6) / (true[group].mean() + 1e-6) for group in groups]
     return np.log(means)
-
-
-def _pairs(
-    measured: MeasuredRun, prepared: Prepared, start: SoftwareSpec, software: SoftwareSpec
-) -> dict[str, tuple[Side, Side]]:
-    return {
-        "before": sides(measured, simulate(with_software(prepared, start))),
-        "after": sides(measured, simulate(with_software(prepared, software))),
-    }
 
 
 def _errors(true: Side, ours: Side) -> dict[str, float]:

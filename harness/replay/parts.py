@@ -18,7 +18,6 @@ import numpy as np
 from harness.replay.compared import Side
 from workloads.requests import FloatArray, IntArray
 
-PARTS = ("queueing", "prefill", "decode")
 #: with fewer requests a tenth of them is no line
 FEWEST = 20
 #: more would not move the line
@@ -28,7 +27,7 @@ QUANTILE = 0.1
 
 @dataclass(frozen=True)
 class Part:
-    """Mean seconds a request; None where the first token cannot be split."""
+    """Mean seconds of a request in one part: queueing, prefill (or first token), decode."""
 
     name: str
     measured_s: float

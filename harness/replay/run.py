@@ -9,7 +9,7 @@ from harness.replay.fit import Fit, with_software
 from harness.replay.measured import MeasuredRun
 from harness.replay.output import Replay
 from harness.replay.parts import error_parts
-from harness.replay.server_metrics import beside, read_metrics
+from harness.replay.server_metrics import ServerMetrics, beside
 from harness.replay.simulate import simulate
 from harness.run import Prepared
 
@@ -18,15 +18,14 @@ def replayed(
     where: str,
     measured: MeasuredRun,
     prepared: Prepared,
-    metrics: str | None = None,
+    server: ServerMetrics | None = None,
     fit: Fit | None = None,
 ) -> Replay:
     """Serve a measured run's requests and compare; of a fit those that it was not fitted on.
 
-    `metrics` is a file of the server's own.  Raises ReplayError, one line, where the allocator
-    cannot serve them or that file cannot be read.
+    `server` is what it said of itself.  Raises ReplayError, one line, where the allocator cannot
+    serve them.
     """
-    server = None if metrics is None else read_metrics(metrics)
     if fit is not None:
         prepared = with_software(prepared, fit.software)
     simulated = simulate(prepared)

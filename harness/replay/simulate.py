@@ -39,7 +39,6 @@ class SimulatedRun:
     e2e_s: FloatArray
     itls_s: list[FloatArray]
     log: RunLog
-    prepared: Prepared
 
     @property
     def span_s(self) -> float:
@@ -131,5 +130,4 @@ def simulate(prepared: Prepared) -> SimulatedRun:
         e2e_s=columns["finish_s"] - arrival_s,
         itls_s=[np.diff(times_s) for times_s in tokens.of_requests()],
         log=log,
-        prepared=prepared,
     )

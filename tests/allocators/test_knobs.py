@@ -49,7 +49,9 @@ def test_what_the_paper_alone_has_is_refused_with_the_rules_of_the_code(knob, va
     with pytest.raises(ValueError, match=f"^{knob} needs rules=paper: .*no such rule$") as caught:
         Virtual(POOL, page_size="64KiB", **{knob: value})
     assert "\n" not in str(caught.value)
-    assert Virtual(POOL, page_size="64KiB", rules="paper", **{knob: value}).rules == "paper"
+    allowed = Virtual(POOL, page_size="64KiB", rules="paper", **{knob: value})
+    share = int(0.1 * allowed.pages.num_pages)
+    assert (allowed.thread.eager, allowed.thread.keep_free) == (value is not False, share)
 
 
 @pytest.mark.parametrize("size", [1, 512])

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from allocators.base import Demand, Prompt
+from allocators.base import Demand, Grant, Prompt
 from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.conformance import SMALL_GEOMETRY, Trial, drive
+from harness.conformance.checks import told
 
 
 def virtual(**knobs):
@@ -96,3 +97,8 @@ def test_the_schedule_presses_within_a_step():
     assert counts["bursts"] > 10
     for what in ("before_maps", "before_unmaps", "beside_maps", "beside_unmaps"):
         assert counts[what], what
+
+
+def test_a_grant_is_told_even_where_all_of_it_is_number_zero():
+    assert told(Grant()) == "nothing"
+    assert told(Grant(maps=row(0, 0, 0)[None])) == "maps [[0, 0, 0]]"

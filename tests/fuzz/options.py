@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
 from harness.run.config import Config
 
@@ -74,12 +74,3 @@ def context(option: str) -> tuple[str, ...]:
     if parent in ("workload.prompt", "workload.output", "workload.turns") and name in LENGTHS:
         more += (f"{parent}={LENGTHS[name]}",)
     return more
-
-
-def set_option(composed: Any, option: str, value: object) -> None:
-    """Give a composed configuration a value, as an override does."""
-    parent, _, name = option.rpartition(".")
-    node = composed
-    for part in parent.split(".") if parent else ():
-        node = node[part]
-    node[name] = value

@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.cli.checks import check
@@ -13,7 +14,7 @@ from harness.cli.help import groups
 from harness.cli.points import Points
 from harness.errors import ConfigError
 from harness.run import compose, prepare, run_comparison
-from tests.fuzz.options import KNOBS, TINY, context, numeric_options, set_option
+from tests.fuzz.options import KNOBS, TINY, context, numeric_options
 from workloads.formats import FORMATS
 
 VALUES = ("-1", "0", "nan", "inf", "1e30", str(10**30), "text")
@@ -62,7 +63,7 @@ def test_a_number_is_refused_in_one_line_or_runs(option, tmp_path):
     for text in VALUES:
         composed = base((*context(option), *KNOBS.get(option, ()))).copy()
         try:
-            set_option(composed, option, parser.parse_override(f"{option}={text}").value())
+            OmegaConf.update(composed, option, parser.parse_override(f"{option}={text}").value())
         except OmegaConfBaseException:
             continue  # of another type; `test_a_command_line_...` shows what is said of it
         found = outcome(composed, tmp_path / text)
@@ -131,7 +132,7 @@ def test_a_file_that_is_none_is_refused_in_one_line(kind, tmp_path):
     paths |= {"missing": tmp_path / "nowhere", "a folder": tmp_path / "folder"}
     for name, path in paths.items():
         composed = base(more).copy()
-        set_option(composed, option, str(path))
+        OmegaConf.update(composed, option, str(path))
         found = outcome(composed, tmp_path / "run")
         if isinstance(found, list):  # two columns of numbers are a table of lengths
             assert (kind, name) == ("lengths", "a table of something else")
@@ -152,7 +153,7 @@ def test_weights_that_are_none_are_refused_in_one_line(name, tmp_path):
         (folder / "config.json").write_bytes(BYTES[name])
         (folder / "model.safetensors").write_bytes(BYTES[name])
     composed = base(("executor=model",)).copy()
-    set_option(composed, "executor.weights", str(folder))
+    OmegaConf.update(composed, "executor.weights", str(folder))
     found = outcome(composed, tmp_path / "run")
     assert "weights" in found
     assert "\n" not in found

@@ -112,3 +112,24 @@ def test_the_command_reports_on_the_second_half(tmp_path, capsys):
     profile = (out / "software.yaml").read_text()
     for constant in CONSTANTS:
         assert f"\n{constant.name}: " in profile
+
+
+def test_metrics_that_cannot_be_read_are_refused_before_the_fit(tmp_path, capsys):
+    path = write_csv(tmp_path / "mine.csv")
+    assert main([f"measured={path}", *SERVER, "fit=true", f"metrics={tmp_path}/absent"]) == 2
+    refused = capsys.readouterr().err
+    assert "absent: no such file" in refused
+    assert "simulation" not in refused
+
+
+def test_a_half_costs_no_simulation_of_its_own(tmp_path, monkeypatch):
+    path = write_csv(tmp_path / "mine.csv")
+    simulated = []
+
+    def counting(prepared):
+        simulated.append(len(prepared.requests))
+        return simulate(prepared)
+
+    monkeypatch.setattr("harness.replay.fit.simulate", counting)
+    found = fitted(path)
+    assert len(simulated) == found.simulations + 2  # the whole run, before and after

@@ -68,7 +68,9 @@ def test_a_server_that_takes_twice_as_long_is_seen(tmp_path):
     errors = {(c.quantity, c.statistic): c.error for c in found.compared}
     assert [errors[name, "mean"] for name in ("ttft", "tpot", "e2e")] == pytest.approx([-0.5] * 3)
     assert errors["e2e", "p99"] == pytest.approx(-0.5)
-    assert errors["requests", "rate"] < 0.0 or errors["requests", "rate"] > 0.0
+    spans_s = [side.span_s for side in found.sides]
+    assert spans_s[1] < spans_s[0]
+    assert errors["requests", "rate"] == pytest.approx(spans_s[0] / spans_s[1] - 1)
     total_s = sum(part.difference_s for part in found.parts)
     assert total_s == pytest.approx(found.sides[1].e2e_s.mean() - found.sides[0].e2e_s.mean())
     decode = next(part for part in found.parts if part.name == "decode")

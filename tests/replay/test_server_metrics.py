@@ -67,7 +67,7 @@ def test_the_simulation_s_own_beside_it(tmp_path):
 def test_another_pool_is_said_and_the_server_s_queue_taken():
     run = measured("plain.csv")
     prepared = prepare_replay("x", run, compose_replay([*SERVER, "kv_tokens=64"]))
-    found = replayed("x", run, prepared, str(FILES / "vllm_metrics.txt"))
+    found = replayed("x", run, prepared, read_metrics(FILES / "vllm_metrics.txt"))
     assert any(note.endswith("kv_tokens=41408 takes the server's") for note in found.notes)
     assert found.parts[0].name == "queueing"
     assert found.parts[0].measured_s == pytest.approx(0.001 / 3)

@@ -213,10 +213,11 @@ class Replay:
         short = self._short(sorted(backed))
         if len(short):
             self._must(allocator.grow(short), "growth that fits was refused")
-        kept = allocator.background, allocator.deferred
-        allocator.background, allocator.deferred = False, True  # their thread was never started
+        thread = allocator.thread
+        kept = thread.threaded, thread.deferred
+        thread.threaded, thread.deferred = False, True  # theirs was never started
         grants = allocator.begin_step()
-        allocator.background, allocator.deferred = kept
+        thread.threaded, thread.deferred = kept
         self._memory.execute(grants.before, self._critical)
         assert not len(grants.beside.maps)
         assert not len(grants.beside.unmaps)
