@@ -116,6 +116,8 @@ def fig19(runs: Runs) -> dict[str, float]:
         f"{how}, block 1 over block 64, requests/s": rate[how, 1] / rate[how, 64]
         for how in ("recompute", "swap")
     }
+    free = [runs.get(f"recompute {block}, free", "paged", "requests_per_s") for block in (1, 64)]
+    rows["recompute, the same with blocks free of cost, requests/s"] = free[0] / free[1]
     for block in (1, 4, 16, 32, 64, 256):
         ratio = rate["swap", block] / rate["recompute", block]
         rows[f"swap over recompute, block {block}, requests/s"] = ratio
