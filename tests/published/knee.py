@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,3 +103,131 @@ CURVES: Mapping[str, Curve] = {
         why="no curve",
     ),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Load:
+    """One row, measured and simulated; NaN is what its source does not say."""
+
+    row: dict[str, str]
+    load: float  # requests/s sent, or requests in flight; NaN: all at once
+    measured: Served
+    simulated: Served
+
+
+def profile_of(row: Mapping[str, str]) -> SoftwareSpec:
+    """Return the row's profile; what has no asynchronous scheduling goes without."""
+    profile = shipped(SoftwareSpec, "software", row["profile"])
+    return replace(profile, overlapped=False) if row["async_scheduling"][:2] == "no" else profile
+
+
+def measured_of(row: Mapping[str, str]) -> Served:
+    """Return what the client measured: means, and NaN for what it did not."""
+    cells = [row[f"{what}_mean_ms"] for what in ("ttft", "tpot", "e2e")] + [row["requests_per_s"]]
+    return Served(*(float(cell or "nan") for cell in cells))
+
+
+def run(name: str) -> Load:
+    """Serve a row of servers.csv."""
+    row = server(name)
+    load = float(row["rate_per_s"] or row["concurrency"] or "nan")
+    if not name.endswith("-capacity"):
+        return Load(row, load, measured_of(row), serve(row, profile_of(row)))
+    rates = [step * 1.50342 for step in STEPS]
+    runs = [serve({**row, "rate_per_s": str(rate)}, profile_of(row)) for rate in rates]
+    return Load(row, load, measured_of(row), max(runs, key=lambda served: served.requests_per_s))
+
+
+def knee_of(loads: Sequence[float], served: Sequence[float]) -> float:
+    """Return the load at which `served` reaches 95 % of its largest; NaN if it still rises."""
+    if len(loads) < 2 or not np.isfinite(served).all() or served[-1] > STILL_RISING * served[-2]:
+        return float("nan")
+    enough = MOST_SERVED * max(served)
+    i = int(np.argmax(np.asarray(served) >= enough))
+    if i == 0:
+        return loads[0]
+    share = (enough - served[i - 1]) / (served[i] - served[i - 1])
+    return float(loads[i - 1] * (loads[i] / loads[i - 1]) ** share)
+
+
+def take_off_of(loads: Sequence[float], e2e_ms: Sequence[float]) -> float:
+    """Return the load at which latency is 1.5 times the lightest load's; NaN if it stays below."""
+    slow = SLOWER * e2e_ms[0]
+    over = np.flatnonzero(np.asarray(e2e_ms) >= slow)
+    if not len(over):
+        return float("nan")
+    i = int(over[0])
+    share = np.log(slow / e2e_ms[i - 1]) / np.log(e2e_ms[i] / e2e_ms[i - 1])
+    return float(loads[i - 1] * (loads[i] / loads[i - 1]) ** share)
+
+
+def _both(loads: Sequence[Load], find, what: str) -> tuple[float, float]:
+    at = [load.load for load in loads]
+    return tuple(
+        find(at, [getattr(getattr(load, side), what) for load in loads])
+        for side in ("measured", "simulated")
+    )  # fmt: skip
+
+
+def _error(pair: tuple[float, float]) -> str:
+    return "" if np.isnan(pair).any() else f"{pair[1] / pair[0] - 1:+.1%}"
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.4g}"
+
+
+def _pair(load: Load, what: str) -> tuple[float, float]:
+    return getattr(load.measured, what), getattr(load.simulated, what)
+
+
+def below(loads: Sequence[Load]) -> list[Load]:
+    """Return the loads below the measured knee; all where none was seen."""
+    knee, _ = _both(loads, knee_of, "requests_per_s")
+    return [load for load in loads if np.isnan(knee) or load.load < knee]
+
+
+def report(curve: Curve, loads: Sequence[Load]) -> Iterator[str]:
+    """Yield the lines that a curve has to say."""
+    yield f"## {curve.title}{'' if curve.counted else f' (not counted: {curve.why})'}\n"
+    whats = ("requests_per_s", "e2e_ms", "ttft_ms", "tpot_ms")
+    head = ["load", *(f"{what} {side}" for what in whats[:2] for side in ("measured", "ours"))]
+    rows = []
+    for load in loads:
+        pairs = [_pair(load, what) for what in whats]
+        name = load.row["id"] if len(loads) == 1 or curve.title == "one load each" else load.load
+        rows.append(
+            [name, *(_cell(v) for pair in pairs[:2] for v in pair), *(_error(p) for p in pairs)]
+        )
+    errors = ["served", "end to end", "TTFT", "TPOT"]
+    yield markdown_table([*head, *errors], rows, "l" + "r" * 8)
+    if len(loads) > 1 and not np.isnan([load.load for load in loads]).any():
+        for name, find, what in (
+            ("knee", knee_of, "requests_per_s"),
+            ("take-off", take_off_of, "e2e_ms"),
+            ("most served", lambda _, served: max(served), "requests_per_s"),
+        ):
+            pair = _both(loads, find, what)
+            if not np.isnan(pair).all():
+                values = [_cell(value) or "not seen" for value in pair]
+                yield f"\n{name}: measured {values[0]}, simulated {values[1]} {_error(pair)}"
+
+
+def main(arguments: list[str]) -> int:
+    """Print the curves and the verdict on those that count; exit status 2 for an unknown one."""
+    names = [argument for argument in arguments if not argument.startswith("figure=")] or [*CURVES]
+    unknown = [name for name in names if name not in CURVES]
+    if unknown:
+        print(f"{unknown[0]} is no curve; there are {', '.join(CURVES)}", file=sys.stderr)
+        return 2
+    rows = [name for curve in names for name in CURVES[curve].rows]
+    with ProcessPoolExecutor() as pool:
+        done = dict(zip(rows, pool.map(run, rows), strict=True))
+    curves = {name: [done[row] for row in CURVES[name].rows] for name in names}
+    for name, loads in curves.items():
+        print("\n".join(report(CURVES[name], loads)), end="\n\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
