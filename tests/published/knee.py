@@ -1,18 +1,11 @@
-"""Serves public load sweeps that took no part in a fit, and finds where they saturate.
+"""Serves public load sweeps, and prints measured beside simulated and where both saturate.
 
-    python -m tests.published.knee [CURVE ...] [figure=PATH]
+    python -m tests.published.knee [CURVE ... | all] [step_us=N ...] [fit=true] [figure=PATH]
 
-A curve is one server at several loads: requests/s that clients sent, or requests in flight.
-
-served     requests over the time from the first arrival to the last end
-knee       the least load at which `served` reaches 95 % of its largest, between loads by the line
-           over their logarithms; not seen where the last load still serves a tenth more than the
-           one before
-take-off   the load at which mean end-to-end latency is 1.5 times that of the lightest load,
-           between loads by the line over both logarithms; not seen where it stays below
-
-Both sides are asked by the same rule.  A load is below saturation if it is below the measured
-knee, or if there is none.
+Without a curve: those that count.  What a knee is, and which curves there are, is in
+`tests.published.sweeps`.  A constant of a profile replaces that of vLLM V1.  `fit=true` fits
+`step_us` and `sequence_us` to end-to-end latency on the runs of FITTED first; what it prints of
+those curves is then no check.
 """
 
 from __future__ import annotations
@@ -20,153 +13,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+from scipy.optimize import least_squares
 
 from harness.command.tables import markdown_table
 from harness.cost import SoftwareSpec
-from tests.places import shipped
-from tests.published.points import server
-from tests.published.served import Served, serve
+from tests.published.sweeps import CURVES, Curve, Load, below, knee_of, run, sides, take_off_of
 
-MOST_SERVED = 0.95
-STILL_RISING = 1.1
-SLOWER = 1.5
-#: the rates of syst-*-capacity, over the 1.50342 requests/s of a closed loop before it
-STEPS = (0.3, 0.5, 0.7, 0.85, 1.0, 1.1, 1.2)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Rows of servers.csv at rising loads.
-
-    `counted`: the verdict is on these; the others are shown, and `why` says what they lack.
-    """
-
-    title: str
-    rows: Sequence[str]
-    counted: bool = True
-    why: str = ""
-
-
-def _iog(gpu: str, model: str, title: str) -> Curve:
-    rates = ("01", "04", "08", "16", "32")
-    return Curve(title, [f"iog-{gpu}-{model}-{rate}" for rate in rates])
-
-
-#: Chosen, and what counts decided, before any of them was simulated (results/published/README.md).
-CURVES: Mapping[str, Curve] = {
-    "4090-llama-3-8b": _iog("rtx4090", "llama-3-8b", "Llama-3-8B, RTX 4090"),
-    "4090-r1-llama-8b": _iog("rtx4090", "r1-llama-8b", "R1-Distill-Llama-8B, RTX 4090"),
-    "4090-r1-qwen-7b": _iog("rtx4090", "r1-qwen-7b", "R1-Distill-Qwen-7B, RTX 4090"),
-    "h100-llama-3-8b": _iog("h100pcie", "llama-3-8b", "Llama-3-8B, H100 PCIe"),
-    "h100-r1-llama-8b": _iog("h100pcie", "r1-llama-8b", "R1-Distill-Llama-8B, H100 PCIe"),
-    "h100-r1-qwen-7b": _iog("h100pcie", "r1-qwen-7b", "R1-Distill-Qwen-7B, H100 PCIe"),
-    "h100-acemath-7b": _iog("h100pcie", "acemath-7b", "AceMath-7B, H100 PCIe"),
-    "h100-r1-qwen-14b": _iog("h100pcie", "r1-qwen-14b", "R1-Distill-Qwen-14B, H100 PCIe"),
-    "h100-r1-qwen-32b": _iog("h100pcie", "r1-qwen-32b", "R1-Distill-Qwen-32B, H100 PCIe"),
-    "h100-qwq-32b": _iog("h100pcie", "qwq-32b", "QwQ-32B, H100 PCIe"),
-    "a100-qwen3-32b-short": Curve(
-        "Qwen3-32B, A100 PCIe, 512 in, 256 out, closed",
-        [f"a100pcie-qwen32b-512x256-c{n}" for n in (4, 8, 16, 24, 32)],
-    ),
-    "a100-qwen3-32b-long": Curve(
-        "Qwen3-32B, A100 PCIe, 2048 in, 512 out, closed",
-        [f"a100pcie-qwen32b-2048x512-c{n}" for n in (4, 8, 12, 16)],
-    ),
-    "h200-qwen3-32b": Curve("Qwen3-32B, H200, capacity", ["syst-h200-qwen3-32b-capacity"]),
-    "a10g-llama-2-7b": Curve(
-        "Llama-2-7B, A10G",
-        [f"nm0.5.0-a10g-llama-2-7b-{rate}" for rate in ("0.5", "1.0", "2.5", "5.0")],
-        counted=False,
-        why="lengths: a stand-in for another filter; its light loads check vllm-v0",
-    ),
-    "a10g-mistral-7b": Curve(
-        "Mistral-7B, A10G",
-        [f"nm0.5.0-a10g-mistral-7b-{rate}" for rate in ("0.5", "1.0", "2.5", "5.0")],
-        counted=False,
-        why="as above",
-    ),
-    "h200-sglang-70b": Curve(
-        "Llama-3-70B, four H200s, SGLang",
-        [f"h200-sglang-70b-on{i}" for i in range(5)],
-        counted=False,
-        why="sglang is fitted on the first four",
-    ),
-    "single": Curve(
-        "one load each",
-        ["a100pcie-qwen7b-tp1-short-r2", "a100pcie-qwen7b-tp1-prefill", "a100pcie-qwen7b-tp1-long",
-         "a100pcie-qwen32b-512x256-open0.6", "syst-h200-qwen3-32b-085", "h100nvl-qwen3-32b-inf",
-         "sglang060-llama-3-8b-sglang-inf", "sglang060-llama-3-8b-vllm-inf"],
-        counted=False,
-        why="no curve",
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Load:
-    """One row, measured and simulated; NaN is what its source does not say."""
-
-    row: dict[str, str]
-    load: float  # requests/s sent, or requests in flight; NaN: all at once
-    measured: Served
-    simulated: Served
-
-
-def profile_of(row: Mapping[str, str]) -> SoftwareSpec:
-    """Return the row's profile; what has no asynchronous scheduling goes without."""
-    profile = shipped(SoftwareSpec, "software", row["profile"])
-    return replace(profile, overlapped=False) if row["async_scheduling"][:2] == "no" else profile
-
-
-def measured_of(row: Mapping[str, str]) -> Served:
-    """Return what the client measured: means, and NaN for what it did not."""
-    cells = [row[f"{what}_mean_ms"] for what in ("ttft", "tpot", "e2e")] + [row["requests_per_s"]]
-    return Served(*(float(cell or "nan") for cell in cells))
-
-
-def run(name: str) -> Load:
-    """Serve a row of servers.csv."""
-    row = server(name)
-    load = float(row["rate_per_s"] or row["concurrency"] or "nan")
-    if not name.endswith("-capacity"):
-        return Load(row, load, measured_of(row), serve(row, profile_of(row)))
-    rates = [step * 1.50342 for step in STEPS]
-    runs = [serve({**row, "rate_per_s": str(rate)}, profile_of(row)) for rate in rates]
-    return Load(row, load, measured_of(row), max(runs, key=lambda served: served.requests_per_s))
-
-
-def knee_of(loads: Sequence[float], served: Sequence[float]) -> float:
-    """Return the load at which `served` reaches 95 % of its largest; NaN if it still rises."""
-    if len(loads) < 2 or not np.isfinite(served).all() or served[-1] > STILL_RISING * served[-2]:
-        return float("nan")
-    enough = MOST_SERVED * max(served)
-    i = int(np.argmax(np.asarray(served) >= enough))
-    if i == 0:
-        return loads[0]
-    share = (enough - served[i - 1]) / (served[i] - served[i - 1])
-    return float(loads[i - 1] * (loads[i] / loads[i - 1]) ** share)
-
-
-def take_off_of(loads: Sequence[float], e2e_ms: Sequence[float]) -> float:
-    """Return the load at which latency is 1.5 times the lightest load's; NaN if it stays below."""
-    slow = SLOWER * e2e_ms[0]
-    over = np.flatnonzero(np.asarray(e2e_ms) >= slow)
-    if not len(over):
-        return float("nan")
-    i = int(over[0])
-    share = np.log(slow / e2e_ms[i - 1]) / np.log(e2e_ms[i] / e2e_ms[i - 1])
-    return float(loads[i - 1] * (loads[i] / loads[i - 1]) ** share)
-
-
-def _both(loads: Sequence[Load], find, what: str) -> tuple[float, float]:
-    at = [load.load for load in loads]
-    return tuple(
-        find(at, [getattr(getattr(load, side), what) for load in loads])
-        for side in ("measured", "simulated")
-    )  # fmt: skip
+NEAR = 0.1
+FITTED = ("4090-llama-3-8b", "h100-llama-3-8b")
+FREE: Mapping[str, float] = {"step_us": 1000.0, "sequence_us": 20.0}  # first guesses
+SHOWN = ("4090-r1-llama-8b", "4090-r1-qwen-7b", "h100-r1-qwen-14b", "h100-qwq-32b")
+FOUND = (
+    ("knee", knee_of, "requests_per_s"),
+    ("take-off", take_off_of, "e2e_ms"),
+    ("most served", lambda _, served: max(served), "requests_per_s"),
+)
+Curves = Mapping[str, Sequence[Load]]
 
 
 def _error(pair: tuple[float, float]) -> str:
@@ -181,51 +48,122 @@ def _pair(load: Load, what: str) -> tuple[float, float]:
     return getattr(load.measured, what), getattr(load.simulated, what)
 
 
-def below(loads: Sequence[Load]) -> list[Load]:
-    """Return the loads below the measured knee; all where none was seen."""
-    knee, _ = _both(loads, knee_of, "requests_per_s")
-    return [load for load in loads if np.isnan(knee) or load.load < knee]
+def _is_curve(loads: Sequence[Load]) -> bool:
+    return len(loads) > 1 and not np.isnan([load.load for load in loads]).any()
 
 
 def report(curve: Curve, loads: Sequence[Load]) -> Iterator[str]:
-    """Yield the lines that a curve has to say."""
+    """Yield the lines that a curve has to say; ms, and requests/s."""
     yield f"## {curve.title}{'' if curve.counted else f' (not counted: {curve.why})'}\n"
     whats = ("requests_per_s", "e2e_ms", "ttft_ms", "tpot_ms")
-    head = ["load", *(f"{what} {side}" for what in whats[:2] for side in ("measured", "ours"))]
+    head = ("load", "served", "simulated", "end to end", "simulated", "error: served", "end to end",
+            "TTFT", "TPOT")  # fmt: skip
     rows = []
     for load in loads:
         pairs = [_pair(load, what) for what in whats]
-        name = load.row["id"] if len(loads) == 1 or curve.title == "one load each" else load.load
+        name = f"{load.load:g}" if _is_curve(loads) else load.row["id"]
         rows.append(
             [name, *(_cell(v) for pair in pairs[:2] for v in pair), *(_error(p) for p in pairs)]
         )
-    errors = ["served", "end to end", "TTFT", "TPOT"]
-    yield markdown_table([*head, *errors], rows, "l" + "r" * 8)
-    if len(loads) > 1 and not np.isnan([load.load for load in loads]).any():
-        for name, find, what in (
-            ("knee", knee_of, "requests_per_s"),
-            ("take-off", take_off_of, "e2e_ms"),
-            ("most served", lambda _, served: max(served), "requests_per_s"),
+    yield markdown_table(head, rows, "l" + "r" * 8)
+
+
+def verdict(curves: Curves) -> Iterator[str]:
+    """Yield what the curves that count say of the two claims."""
+    rows, near, several = [], 0, 0
+    for name, loads in curves.items():
+        if not CURVES[name].counted:
+            continue
+        found = [sides(loads, find, what) for _, find, what in FOUND]
+        errors = [s / m - 1 for m, s in (_pair(load, "e2e_ms") for load in below(loads))]
+        errors = [error for error in errors if not np.isnan(error)]
+        near, several = near + sum(abs(e) <= NEAR for e in errors), several + len(errors)
+        rows.append([
+            CURVES[name].title,
+            f"{min(errors):+.1%} to {max(errors):+.1%}" if errors else "",
+            *(f"{_cell(m) or '-'} / {_cell(s) or '-'} {_error((m, s))}" for m, s in found),
+        ])  # fmt: skip
+    if rows:
+        head = ("measured / simulated", "end to end", *(name for name, *_ in FOUND))
+        yield markdown_table(head, rows, "lrrrr")
+        yield f"\nbelow saturation: {near} of {several} runs within {NEAR:.0%} end to end"
+
+
+def _latency_error(name: str, **constants: float) -> float:
+    load = run(name, **constants)
+    return load.simulated.e2e_ms / load.measured.e2e_ms - 1
+
+
+def fit(pool: ProcessPoolExecutor) -> dict[str, float]:
+    """Return FREE with the smallest sum of squared errors of end-to-end latency on FITTED."""
+    rows = [row for curve in FITTED for row in CURVES[curve].rows]
+
+    def errors(values: np.ndarray) -> list[float]:
+        constants = dict(zip(FREE, values.tolist(), strict=True))
+        return list(pool.map(partial(_latency_error, **constants), rows))
+
+    first = [*FREE.values()]
+    # Steps of 5 %: a simulation is no smooth function of its constants.
+    found = least_squares(
+        errors, first, bounds=(0, np.inf), x_scale=first, diff_step=0.05, max_nfev=6
+    )
+    return dict(zip(FREE, found.x.tolist(), strict=True))
+
+
+def draw(curves: Curves, path: Path) -> None:
+    """Write a picture: throughput and latency over load, measured and simulated."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    axes = figure.subplots(2, len(curves), squeeze=False, sharex=True)
+    for column, (name, loads) in enumerate(curves.items()):
+        at = [load.load for load in loads]
+        for row, (what, unit, scale) in enumerate(
+            (("requests_per_s", "requests/s served", 1.0), ("e2e_ms", "end to end, s", 1e-3))
         ):
-            pair = _both(loads, find, what)
-            if not np.isnan(pair).all():
-                values = [_cell(value) or "not seen" for value in pair]
-                yield f"\n{name}: measured {values[0]}, simulated {values[1]} {_error(pair)}"
+            plot = axes[row][column]
+            for side, style in (("measured", "o"), ("simulated", "-")):
+                values = [scale * getattr(getattr(load, side), what) for load in loads]
+                plot.plot(at, values, style, label=side, color="C1" if style == "o" else "C0")
+            plot.set_xscale("log", base=2)
+            plot.set_ylim(bottom=0)
+            plot.set_xticks(at, [f"{load:g}" for load in at])
+            plot.grid(alpha=0.3)
+            if column == 0:
+                plot.set_ylabel(unit)
+        axes[0][column].set_title(CURVES[name].title, fontsize=9)
+        axes[1][column].set_xlabel("requests/s sent")
+    axes[0][0].legend()
+    figure.savefig(path, dpi=100)
 
 
 def main(arguments: list[str]) -> int:
-    """Print the curves and the verdict on those that count; exit status 2 for an unknown one."""
-    names = [argument for argument in arguments if not argument.startswith("figure=")] or [*CURVES]
-    unknown = [name for name in names if name not in CURVES]
-    if unknown:
-        print(f"{unknown[0]} is no curve; there are {', '.join(CURVES)}", file=sys.stderr)
-        return 2
-    rows = [name for curve in names for name in CURVES[curve].rows]
+    """Print the curves and the verdict on those that count; exit status 2 for what is unknown."""
+    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    names = [argument for argument in arguments if "=" not in argument]
+    names = [*CURVES] if names == ["all"] else names
+    names = names or [name for name, curve in CURVES.items() if curve.counted]
+    constants = {field.name for field in fields(SoftwareSpec)} - {"name"}
+    for unknown, known in (
+        (set(names) - set(CURVES), CURVES),
+        (set(options) - {"fit", "figure"} - constants, ("fit", "figure", *sorted(constants))),
+    ):
+        if unknown:
+            print(f"{min(unknown)} is unknown; there are {', '.join(known)}", file=sys.stderr)
+            return 2
+    overrides = {name: float(options[name]) for name in constants & set(options)}
     with ProcessPoolExecutor() as pool:
-        done = dict(zip(rows, pool.map(run, rows), strict=True))
+        if options.get("fit") == "true":
+            overrides |= fit(pool)
+            print(f"fitted on {', '.join(FITTED)}: {overrides}\n")
+        rows = [row for name in names for row in CURVES[name].rows]
+        done = dict(zip(rows, pool.map(partial(run, **overrides), rows), strict=True))
     curves = {name: [done[row] for row in CURVES[name].rows] for name in names}
     for name, loads in curves.items():
-        print("\n".join(report(CURVES[name], loads)), end="\n\n", flush=True)
+        print("\n".join(report(CURVES[name], loads)), end="\n\n")
+    print("\n".join(verdict(curves)))
+    if "figure" in options:
+        draw({name: curves[name] for name in SHOWN if name in curves}, Path(options["figure"]))
     return 0
 
 

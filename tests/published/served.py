@@ -170,7 +170,9 @@ def _arrivals_s(row: dict[str, str], n: int) -> np.ndarray:
     if row["arrival"] == "constant":
         return np.arange(n) / rate
     # vLLM's client draws so, after seeding; SGLang's draws other things before.
-    gaps = np.random.RandomState(42 if "(seed 42)" in row["arrival"] else 0).gamma(1.0, 1.0 / rate, n)
+    gaps = np.random.RandomState(42 if "(seed 42)" in row["arrival"] else 0).gamma(
+        1.0, 1.0 / rate, n
+    )
     return np.concatenate([[0.0], np.cumsum(gaps)[:-1]])
 
 
