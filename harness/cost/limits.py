@@ -68,7 +68,6 @@ COST_MODEL: Mapping[str, Range] = {
     "prefill_bandwidth_efficiency": SHARE,
     "block_decode_tokens": COST,
     "block_prefill_tokens": COST,
-    "table_entry_ns": COST,
     "table_latency_us": COST,
     "pcie_efficiency": SHARE,
     "copy_bandwidth_efficiency": SHARE,

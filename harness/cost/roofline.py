@@ -22,7 +22,7 @@ from typing import cast
 
 import numpy as np
 
-from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator, Grant, IntArray
+from allocators.base import Allocator, Grant, IntArray
 from harness.cost import shapes
 from harness.cost.curves import FloatArray
 from harness.cost.grants import GrantPrices
@@ -134,8 +134,7 @@ class Roofline:
         ) * stack.all_reduce_slowdown
         self._table_floor_s = cost.table_latency_us * 1e-6
         pcie_byte_s = 1 / (hardware.pcie_gb_s / 2 * 1e9 * cost.pcie_efficiency)
-        # an entry is written by the host, then sent
-        self._table_byte_s = cost.table_entry_ns * 1e-9 / BLOCK_TABLE_ENTRY_BYTES + pcie_byte_s
+        self._table_byte_s = self.software.table_byte_s + pcie_byte_s
         self._grants = GrantPrices(cost, model.layers, self.byte_s, pcie_byte_s)
 
     # -- a step --------------------------------------------------------------------------------
@@ -153,10 +152,10 @@ class Roofline:
             steady += self._prefill_s(new, past, work.block_tokens)
         tables = self._table_s(work.table_bytes)
         if not work.decode_seqs:
-            return self.software.beside_s(steady + tables, load)
+            return self.software.beside_s(steady + tables, load, work.table_bytes)
         context = float(work.decode_context_tokens)
         gpu_s = self._vary_s(steady, work.decode_seqs, context, tables, work.block_tokens)
-        return self.software.beside_s(gpu_s, load)
+        return self.software.beside_s(gpu_s, load, work.table_bytes)
 
     def decode_window_s(
         self,
@@ -181,7 +180,7 @@ class Roofline:
             tables = np.full(steps, self._table_s(table_bytes))
         load = Load(seqs, seqs, 0, seqs)
         gpu_s = self._vary_s(self._steady_s(load), seqs, context, tables, block_tokens)
-        return self.software.beside_s(gpu_s, load)
+        return self.software.beside_s(gpu_s, load, table_bytes)
 
     # -- a grant -------------------------------------------------------------------------------
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:

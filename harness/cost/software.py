@@ -3,6 +3,7 @@
 A step keeps the CPU busy (scheduling, preparing inputs, launching, sampling, detokenising) for
 
     cpu = step + rows x sequence + tokens x token + pieces x prefill + sampled x sampling
+          + table entries x entry
 
 and the GPU for what the roofline says of the stack's kernels.  Without `overlapped` the step takes
 gpu + cpu.  With it (asynchronous scheduling) the CPU prepares one step while the GPU computes the
@@ -25,6 +26,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from allocators.base import BLOCK_TABLE_ENTRY_BYTES, IntArray
 from harness.command.ranges import Positive, Range, Real, out_of_range
 from harness.cost.curves import FloatArray
 from harness.cost.shapes import CostError
@@ -50,6 +52,9 @@ class SoftwareSpec:
     token_us: float = 0.0  # a token computed
     prefill_us: float = 0.0  # a prompt, or a piece of one
     sampling_us: float = 5.0  # a sequence that samples a token
+    #: an entry of the block tables, where the host writes them anew each step: 11 x 128 entries in
+    #: 82 us (vLLM pull request 4196, April 2024); 0 for one that keeps them, as vLLM's V1
+    table_entry_ns: float = 58.0
     #: the CPU prepares a step while the GPU computes the one before
     overlapped: bool = False
     # -- the stack's kernels, times the roofline's; 1 is level, below 1 is faster -----------------
@@ -65,8 +70,8 @@ class SoftwareSpec:
 
 #: what a step is made of, and what a calibration has measured already
 STEP_CONSTANTS = (
-    "step_us", "sequence_us", "token_us", "prefill_us", "sampling_us", "overlapped",
-    "weight_read_slowdown", "small_kernel_slowdown", "all_reduce_slowdown",
+    "step_us", "sequence_us", "token_us", "prefill_us", "sampling_us", "table_entry_ns",
+    "overlapped", "weight_read_slowdown", "small_kernel_slowdown", "all_reduce_slowdown",
     "paged_decode_slowdown", "paged_prefill_slowdown",
 )  # fmt: skip
 RANGES: Mapping[str, Range] = {
@@ -75,6 +80,7 @@ RANGES: Mapping[str, Range] = {
     "token_us": COST,
     "prefill_us": COST,
     "sampling_us": COST,
+    "table_entry_ns": COST,
     "request_us": COST,
     "response_us": COST,
     "weight_read_slowdown": SLOWDOWN,
@@ -94,7 +100,7 @@ def check_software(software: SoftwareSpec) -> None:
 
 def ideal() -> SoftwareSpec:
     """Return software that takes no time at all."""
-    return SoftwareSpec("ideal", step_us=0.0, sampling_us=0.0)
+    return SoftwareSpec("ideal", step_us=0.0, sampling_us=0.0, table_entry_ns=0.0)
 
 
 def check_beside_calibration(software: SoftwareSpec) -> None:
@@ -131,17 +137,24 @@ class Software:
         """Raise `CostError` for a constant that makes no sense."""
         check_software(spec)
         self.spec = spec
+        self._table_byte_s = spec.table_entry_ns * 1e-9 / BLOCK_TABLE_ENTRY_BYTES
+
+    @property
+    def table_byte_s(self) -> float:
+        """How long the GPU waits for the host to write a byte of the block tables."""
+        return 0.0 if self.spec.overlapped else self._table_byte_s
 
     def before_s(self, gpu_s: float, load: Load) -> float:
         """Return the GPU's time of a part of a step and, where it is not hidden, the CPU's."""
         return gpu_s if self.spec.overlapped else self._with_cpu_s(gpu_s, load)
 
-    def beside_s(self, gpu_s: Number, load: Load) -> Number:
+    def beside_s(self, gpu_s: Number, load: Load, table_bytes: int | IntArray) -> Number:
         """Return how long a step takes of which `before_s` is a part: a number, or [n] of them."""
         if not self.spec.overlapped:
             return gpu_s
         # One path for a number and an array, so that both have the same bits.
-        longer = np.maximum(gpu_s, self._with_cpu_s(0.0, load))
+        cpu_s = self._with_cpu_s(0.0, load) + table_bytes * self._table_byte_s
+        longer = np.maximum(gpu_s, cpu_s)
         return longer if isinstance(gpu_s, np.ndarray) else float(longer)
 
     def _with_cpu_s(self, seconds: float, load: Load) -> float:

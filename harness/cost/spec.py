@@ -89,9 +89,6 @@ class CostSpec:
     block_decode_tokens: float = 0.90
     #: fitted likewise: prompts through AITER and FlyDSL at 1 and 16 tokens a block
     block_prefill_tokens: float = 0.15
-    #: measured: the host writes a table anew each step, 11 x 128 entries in 82 us (vLLM pull
-    #: request 4196, April 2024); 0 for a server that keeps its table, as vLLM's V1
-    table_entry_ns: float = 58.0
     #: assumed: one asynchronous host-to-device copy
     table_latency_us: float = 10.0
     #: assumed: share of one PCIe direction that a pinned copy reaches

@@ -58,7 +58,7 @@ BAD = {
         "copy_bandwidth_efficiency")},
     **{f"cost_model.{name}": NOT_NEGATIVE for name in (
         "elementwise_floor_us", "prefill_floor_us", "table_latency_us", "swap_transfer_us",
-        "copy_launch_us", "block_decode_tokens", "block_prefill_tokens", "table_entry_ns")},
+        "copy_launch_us", "block_decode_tokens", "block_prefill_tokens")},
     "cost_model.swap_merge": ("must be one of none, runs, all", ("pairs",)),
     "cost_model.swap_overlap": ("must be one of none, layers, step", ("always",)),
     **{f"software.{name}": ("must be a positive number", (-1.0, 0.0, NAN, INF, 1e30))
@@ -66,7 +66,7 @@ BAD = {
                     "paged_decode_slowdown", "paged_prefill_slowdown")},
     **{f"software.{name}": ("must be at least 0 and at most 1e+07", (-1.0, NAN, INF, 2e7))
        for name in ("step_us", "sequence_us", "token_us", "prefill_us", "sampling_us",
-                    "request_us", "response_us")},
+                    "table_entry_ns", "request_us", "response_us")},
     "cost_model.roofline_exponent": ("must be at least 1 and at most 32", (0.5, 0.0, NAN, INF)),
     "cost_model.prefill_tile_tokens": ("must be at", (-1, 2**31)),
     "memory.logits_of": ("must be one of sequences, tokens", ("rows",)),

@@ -68,6 +68,21 @@ def test_an_overlapped_step_takes_the_longer_of_both():
         assert step_s.step_s(mixed()) == pytest.approx(gpu_s * max(1.0, share))
 
 
+def test_an_overlapped_host_writes_tables_beside_the_gpu():
+    entries, written_s = 10_000, 10_000 * 58e-9
+    work = decode(8, 8 * 1000, table_bytes=4 * entries, block_tokens=16)
+    gpu_s = roofline().step_s(work)
+    waiting = roofline(table_entry_ns=58.0)
+    hidden = roofline(table_entry_ns=58.0, overlapped=True)
+    assert waiting.step_s(work) == pytest.approx(gpu_s + written_s)
+    assert hidden.step_s(work) == gpu_s
+    # ... until host and tables together take longer than it does.
+    slow = roofline(table_entry_ns=58.0, step_us=1e6 * gpu_s, overlapped=True)
+    assert slow.step_s(work) == pytest.approx(gpu_s + written_s)
+    window = slow.decode_window_s(8, 8000, 3, 4 * entries * np.arange(3), 16)
+    assert np.diff(window) == pytest.approx(written_s)
+
+
 def test_overlapped_steps_at_once_have_the_bits_of_single_ones_on_both_sides():
     gpu_us = 1e6 * roofline().step_s(decode(32, 32 * 1000))
     roof = roofline(step_us=gpu_us, overlapped=True)

@@ -18,11 +18,14 @@ from functools import cache
 
 import numpy as np
 
+from allocators.base import BLOCK_TABLE_ENTRY_BYTES
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline, SoftwareSpec, Work
 from tests.places import ROOT, shipped
 from tests.published.served import lengths_of
 
 PUBLISHED = ROOT / "results" / "published"
+#: vLLM's default; SGLang's is 1, which its kernels are written for
+BLOCK_TOKENS = 16
 Predict = Callable[[SoftwareSpec], float]
 
 
@@ -72,6 +75,12 @@ def tpot_ms_of(row: dict[str, str]) -> float:
     return decode_ms / (lengths_of(row)[1] - 1)
 
 
+def _tables(rows: int, longest: int) -> dict[str, int]:
+    """Return what a step's work says of its block tables, each as wide as the longest row."""
+    entries = rows * -(-longest // BLOCK_TOKENS)
+    return {"block_tokens": BLOCK_TOKENS, "table_bytes": entries * BLOCK_TABLE_ENTRY_BYTES}
+
+
 def _steady(
     row: dict[str, str], hit: bool, mixed: bool
 ) -> Callable[[Roofline], tuple[float, float, float]]:
@@ -91,12 +100,16 @@ def _steady(
     share = min(1.0, rate * tpot_s)
 
     def times(roofline: Roofline) -> tuple[float, float, float]:
-        decode = {"decode_seqs": batch, "decode_context_tokens": context, "block_tokens": 16}
+        decode = {
+            "decode_seqs": batch,
+            "decode_context_tokens": context,
+            **_tables(batch, prompt + output),
+        }
         piece = {"prefill_new": np.array([new]), "prefill_past": np.array([prompt - new])}
         alone = roofline.step_s(Work(**decode, sampled=batch))
         if mixed:
             return alone, roofline.step_s(Work(**decode, **piece, sampled=batch + 1)), share
-        prompt_s = roofline.step_s(Work(**piece, sampled=1, block_tokens=16))
+        prompt_s = roofline.step_s(Work(**piece, sampled=1, **_tables(1, prompt)))
         return alone, alone + prompt_s, share
 
     return times
@@ -157,9 +170,8 @@ def step_points(system: str, model: str, conf: str, ranks: Sequence[int]) -> lis
                 + float(row["first_ms"]) * context
                 + float(row["second_ms"]) * batch
             )
-            work = Work(
-                decode_seqs=batch, decode_context_tokens=context, sampled=batch, block_tokens=16
-            )
+            decode = {"decode_seqs": batch, "decode_context_tokens": context}
+            work = Work(**decode, sampled=batch, **_tables(batch, context // batch))
 
             def predict(software: SoftwareSpec, machine=machine, work=work) -> float:
                 return 1e3 * Roofline(shape, machine, CostSpec(), software).step_s(work)
@@ -189,7 +201,7 @@ def batch_points(model: str, conf: dict[str, int], ranks: int, **only: int) -> l
                 prefill_new=np.full(batch, prompt), prefill_past=np.zeros(batch, dtype=np.int64),
                 sampled=batch,
             )  # fmt: skip
-            rest = cost.decode_window_s(batch, batch * (prompt + 1), output - 1, 0, False)
+            rest = cost.decode_window_s(batch, batch * (prompt + 1), output - 1, 0, 0)
             return 1e3 * (cost.step_s(first) + float(rest.sum()))
 
         name = f"{model} x{ranks} batch {batch}, {prompt} in, {output} out"
