@@ -68,11 +68,11 @@ def report(curve: Curve, loads: Sequence[Load]) -> Iterator[str]:
     yield markdown_table(head, rows, "l" + "r" * 8)
 
 
-def verdict(curves: Curves) -> Iterator[str]:
-    """Yield what the curves that count say of the two claims."""
+def verdict(curves: Curves, fitted: Sequence[str] = ()) -> Iterator[str]:
+    """Yield what the curves that count say of the two claims; `fitted` are left out."""
     rows, near, several = [], 0, 0
     for name, loads in curves.items():
-        if not CURVES[name].counted:
+        if name in fitted or not CURVES[name].counted:
             continue
         found = [sides(loads, find, what) for _, find, what in FOUND]
         errors = [s / m - 1 for m, s in (_pair(load, "e2e_ms") for load in below(loads))]
@@ -152,8 +152,9 @@ def main(arguments: list[str]) -> int:
             print(f"{min(unknown)} is unknown; there are {', '.join(known)}", file=sys.stderr)
             return 2
     overrides = {name: float(options[name]) for name in constants & set(options)}
+    fitted = FITTED if options.get("fit") == "true" else ()
     with ProcessPoolExecutor() as pool:
-        if options.get("fit") == "true":
+        if fitted:
             overrides |= fit(pool)
             print(f"fitted on {', '.join(FITTED)}: {overrides}\n")
         rows = [row for name in names for row in CURVES[name].rows]
@@ -161,7 +162,7 @@ def main(arguments: list[str]) -> int:
     curves = {name: [done[row] for row in CURVES[name].rows] for name in names}
     for name, loads in curves.items():
         print("\n".join(report(CURVES[name], loads)), end="\n\n")
-    print("\n".join(verdict(curves)))
+    print("\n".join(verdict(curves, fitted)))
     if "figure" in options:
         draw({name: curves[name] for name in SHOWN if name in curves}, Path(options["figure"]))
     return 0
