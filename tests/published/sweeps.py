@@ -73,6 +73,12 @@ CURVES: Mapping[str, Curve] = {
         [f"a100pcie-qwen32b-2048x512-c{n}" for n in (4, 8, 12, 16)],
     ),
     "h200-qwen3-32b": Curve("Qwen3-32B, H200, capacity", ["syst-h200-qwen3-32b-capacity"]),
+    "a100-llama-3-70b": Curve(
+        "Llama-3-70B, eight A100s",
+        [f"llmk8s-70b-tp8-{rate}" for rate in ("01", "04", "16")],
+        counted=False,
+        why="sequence_us was chosen with it in view",
+    ),
     "a10g-llama-2-7b": Curve(
         "Llama-2-7B, A10G",
         [f"nm0.5.0-a10g-llama-2-7b-{rate}" for rate in ("0.5", "1.0", "2.5", "5.0")],
