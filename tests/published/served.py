@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -31,6 +33,12 @@ SHAREGPT_SUM = 478.8
 
 #: runs of which the lengths of each request are known
 RECORDED = "llmk8s-70b-tp8-"
+#: runs of the same client and data set with another seed: of those lengths, scaled to their means
+ALIKE = "iog-"
+#: what ran first on a server that is served several times the same prompts
+FIRST = {RECORDED: "01", ALIKE: "32"}
+#: requests of a closed loop whose source does not say how many, for each in flight
+ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,18 @@ def requests_of(row: dict[str, str]) -> tuple[RequestTable, int]:
 
     Also how many of them only fill the prefix cache: what the server had served before.
     """
-    n = int(row["requests"])
+    closed = int(row["concurrency"]) if row["arrival"] == "closed loop" else None
+    n = int(row["requests"] or ROUNDS * (closed or 0))
     if row["arrival"] == "constant":
         n = min(n, MOST_REQUESTS)
     draw = np.random.default_rng(0)
     prompt, output = lengths_of(row)
     if row["id"].startswith(RECORDED):
         prompts, outputs = recorded_lengths(row["id"].removeprefix(RECORDED))
+    elif row["id"].startswith(ALIKE):
+        prompts, outputs = map(_scaled, recorded_lengths("01"), (prompt, output))
+    elif row["lengths"].startswith("by rule"):
+        prompts, outputs = (np.resize(lengths, n) for lengths in ruled_lengths())
     elif row["lengths"].startswith(("output fixed", "fixed")) or row["id"].startswith("infsim"):
         prompts, outputs = np.full(n, round(prompt)), np.full(n, round(output))
     elif row["lengths"].startswith("uniform"):
@@ -103,7 +116,7 @@ def requests_of(row: dict[str, str]) -> tuple[RequestTable, int]:
     arrivals_s = _arrivals_s(row, n)
     seen = _seen(row, n)
     if not seen:
-        return RequestTable(arrivals_s, prompts, outputs), 0
+        return RequestTable(arrivals_s, prompts, outputs, concurrency=closed), 0
     # Each of the prompts once, a second apart, and then the run.
     times_s = np.concatenate([np.arange(seen), arrivals_s + 2 * seen])
     which = np.concatenate([np.arange(seen), np.arange(n) % seen])
@@ -119,7 +132,8 @@ def _seen(row: dict[str, str], n: int) -> int:
     """Return how many prompts the server had seen before (results/published/README.md)."""
     if row["id"].startswith("infsim"):
         return PROMPTS
-    return n if row["id"].startswith(RECORDED) and not row["id"].endswith("01") else 0
+    again = (row["id"].startswith(s) and not row["id"].endswith(run) for s, run in FIRST.items())
+    return n if any(again) else 0
 
 
 def recorded_lengths(run: str) -> tuple[np.ndarray, np.ndarray]:
@@ -128,14 +142,37 @@ def recorded_lengths(run: str) -> tuple[np.ndarray, np.ndarray]:
     return lengths["prompt_tokens"].to_numpy(), lengths[f"output_tokens_{run}"].to_numpy()
 
 
+def _scaled(lengths: np.ndarray, mean: float) -> np.ndarray:
+    return np.maximum(1, np.round(lengths * (mean / lengths.mean()))).astype(np.int64)
+
+
+def ruled_lengths() -> tuple[np.ndarray, np.ndarray]:
+    """Return the 160 prompts and outputs of systalyze/vllm-benchmarks, int64 [160], in order."""
+    columns = []
+    for middle, ninth, most in ((3500, 10_000, 11_200), (200, 400, 800)):
+        normal = NormalDist(np.log(middle), np.log(ninth / middle) / NormalDist().inv_cdf(0.9))
+        even = [np.exp(normal.inv_cdf((i + 0.5) / 160)) for i in range(160)]
+        lengths = [min(most, round(length)) for length in even]
+        # Two neighbours each are set to what the percentiles are to be.
+        lengths[79:81], lengths[143:145] = [middle] * 2, [ninth] * 2
+        columns.append(lengths)
+    random.Random(43).shuffle(columns[1])
+    pairs = list(zip(*columns, strict=True))
+    random.Random(42).shuffle(pairs)
+    prompts, outputs = np.array(pairs).T
+    return prompts, outputs
+
+
 def _arrivals_s(row: dict[str, str], n: int) -> np.ndarray:
     if not row["rate_per_s"]:
         return np.zeros(n)
     rate = float(row["rate_per_s"])
     if row["arrival"] == "constant":
         return np.arange(n) / rate
-    # vLLM's and SGLang's clients draw so; results/published/README.md has the seed.
-    gaps = np.random.RandomState(0).gamma(1.0, 1.0 / rate, n)
+    # vLLM's client draws so, after seeding; SGLang's draws other things before.
+    gaps = np.random.RandomState(42 if "(seed 42)" in row["arrival"] else 0).gamma(
+        1.0, 1.0 / rate, n
+    )
     return np.concatenate([[0.0], np.cumsum(gaps)[:-1]])
 
 
