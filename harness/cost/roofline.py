@@ -86,7 +86,7 @@ class Roofline:
         """
         check_hardware(hardware)
         check_cost(cost)
-        self.software = Software(software or SoftwareSpec())
+        self.software = Software(software or SoftwareSpec(), hardware.count)
         stack = self.software.spec
         self.model, self.hardware, self.cost = model, hardware, cost
         self.ranks = ranks = hardware.count

@@ -2,7 +2,7 @@
 
 A step keeps the CPU busy (scheduling, preparing inputs, launching, sampling, detokenising) for
 
-    cpu = step + rows x sequence + tokens x token + pieces x prefill + sampled x sampling
+    cpu = step + workers + rows x sequence + tokens x token + pieces x prefill + sampled x sampling
           + table entries x entry
 
 and the GPU for what the roofline says of the stack's kernels.  Without `overlapped` the step takes
@@ -48,6 +48,7 @@ class SoftwareSpec:
     name: str = "nominal"
     # -- CPU time of a step ---------------------------------------------------------------------
     step_us: float = 1000.0  # a step
+    workers_us: float = 0.0  # a step on several GPUs, of which each has a worker that is told of it
     sequence_us: float = 0.0  # a running sequence: one that decodes, or a piece of a prompt
     token_us: float = 0.0  # a token computed
     prefill_us: float = 0.0  # a prompt, or a piece of one
@@ -70,12 +71,13 @@ class SoftwareSpec:
 
 #: what a step is made of, and what a calibration has measured already
 STEP_CONSTANTS = (
-    "step_us", "sequence_us", "token_us", "prefill_us", "sampling_us", "table_entry_ns",
-    "overlapped", "weight_read_slowdown", "small_kernel_slowdown", "all_reduce_slowdown",
+    "step_us", "workers_us", "sequence_us", "token_us", "prefill_us", "sampling_us",
+    "table_entry_ns", "overlapped", "weight_read_slowdown", "small_kernel_slowdown", "all_reduce_slowdown",
     "paged_decode_slowdown", "paged_prefill_slowdown",
 )  # fmt: skip
 RANGES: Mapping[str, Range] = {
     "step_us": COST,
+    "workers_us": COST,
     "sequence_us": COST,
     "token_us": COST,
     "prefill_us": COST,
@@ -133,10 +135,11 @@ class Load:
 class Software:
     """Adds a profile's time to the hardware's; all times in seconds."""
 
-    def __init__(self, spec: SoftwareSpec) -> None:
-        """Raise `CostError` for a constant that makes no sense."""
+    def __init__(self, spec: SoftwareSpec, ranks: int) -> None:
+        """`ranks` are the server's GPUs.  Raise `CostError` for a constant that makes no sense."""
         check_software(spec)
         self.spec = spec
+        self._step_s = (spec.step_us + (spec.workers_us if ranks > 1 else 0.0)) * 1e-6
         self._table_byte_s = spec.table_entry_ns * 1e-9 / BLOCK_TABLE_ENTRY_BYTES
 
     @property
@@ -163,7 +166,7 @@ class Software:
         return (
             seconds
             + load.sampled * (spec.sampling_us * 1e-6)
-            + spec.step_us * 1e-6
+            + self._step_s
             + load.rows * (spec.sequence_us * 1e-6)
             + load.tokens * (spec.token_us * 1e-6)
             + load.pieces * (spec.prefill_us * 1e-6)

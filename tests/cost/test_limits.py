@@ -65,8 +65,8 @@ BAD = {
        for name in ("weight_read_slowdown", "small_kernel_slowdown", "all_reduce_slowdown",
                     "paged_decode_slowdown", "paged_prefill_slowdown")},
     **{f"software.{name}": ("must be at least 0 and at most 1e+07", (-1.0, NAN, INF, 2e7))
-       for name in ("step_us", "sequence_us", "token_us", "prefill_us", "sampling_us",
-                    "table_entry_ns", "request_us", "response_us")},
+       for name in ("step_us", "workers_us", "sequence_us", "token_us", "prefill_us",
+                    "sampling_us", "table_entry_ns", "request_us", "response_us")},
     "cost_model.roofline_exponent": ("must be at least 1 and at most 32", (0.5, 0.0, NAN, INF)),
     "cost_model.prefill_tile_tokens": ("must be at", (-1, 2**31)),
     "memory.logits_of": ("must be one of sequences, tokens", ("rows",)),

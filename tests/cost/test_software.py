@@ -68,6 +68,14 @@ def test_an_overlapped_step_takes_the_longer_of_both():
         assert step_s.step_s(mixed()) == pytest.approx(gpu_s * max(1.0, share))
 
 
+def test_several_gpus_have_workers_that_are_told_of_a_step():
+    told = {"workers_us": 4000.0}
+    assert roofline(**told).step_s(mixed()) == roofline().step_s(mixed())
+    for count in (2, 8):
+        more_s = roofline(count, **told).step_s(mixed()) - roofline(count).step_s(mixed())
+        assert more_s == pytest.approx(4e-3)
+
+
 def test_an_overlapped_host_writes_tables_beside_the_gpu():
     entries, written_s = 10_000, 10_000 * 58e-9
     work = decode(8, 8 * 1000, table_bytes=4 * entries, block_tokens=16)
