@@ -72,8 +72,8 @@ class SoftwareSpec:
 #: what a step is made of, and what a calibration has measured already
 STEP_CONSTANTS = (
     "step_us", "workers_us", "sequence_us", "token_us", "prefill_us", "sampling_us",
-    "table_entry_ns", "overlapped", "weight_read_slowdown", "small_kernel_slowdown", "all_reduce_slowdown",
-    "paged_decode_slowdown", "paged_prefill_slowdown",
+    "table_entry_ns", "overlapped", "weight_read_slowdown", "small_kernel_slowdown",
+    "all_reduce_slowdown", "paged_decode_slowdown", "paged_prefill_slowdown",
 )  # fmt: skip
 RANGES: Mapping[str, Range] = {
     "step_us": COST,
