@@ -3,9 +3,8 @@
     python -m tests.published.knee [CURVE ... | all] [step_us=N ...] [fit=true] [figure=PATH]
 
 Without a curve: those that count.  What a knee is, and which curves there are, is in
-`tests.published.sweeps`.  A constant of a profile replaces that of vLLM V1.  `fit=true` fits
-`step_us` and `sequence_us` to end-to-end latency on the runs of FITTED first; what it prints of
-those curves is then no check.
+`tests.published.sweeps`.  A constant of a profile replaces that of vLLM V1.  `fit=true` first fits
+those of the profile's file that `HOST_FITS` says, to end-to-end latency on the runs it names.
 """
 
 from __future__ import annotations
@@ -22,11 +21,20 @@ from scipy.optimize import least_squares
 
 from harness.command.tables import markdown_table
 from harness.cost import SoftwareSpec
-from tests.published.sweeps import CURVES, Curve, Load, below, knee_of, run, sides, take_off_of
+from tests.published.sweeps import (
+    CURVES,
+    HOST_FITS,
+    Curve,
+    HostFit,
+    Load,
+    below,
+    knee_of,
+    run,
+    sides,
+    take_off_of,
+)
 
 NEAR = 0.1
-FITTED = ("4090-llama-3-8b", "h100-llama-3-8b")
-FREE: Mapping[str, float] = {"step_us": 1000.0, "sequence_us": 20.0}  # first guesses
 SHOWN = ("4090-r1-llama-8b", "4090-r1-qwen-7b", "h100-r1-qwen-14b", "h100-qwq-32b")
 FOUND = (
     ("knee", knee_of, "requests_per_s"),
@@ -68,11 +76,11 @@ def report(curve: Curve, loads: Sequence[Load]) -> Iterator[str]:
     yield markdown_table(head, rows, "l" + "r" * 8)
 
 
-def verdict(curves: Curves, fitted: Sequence[str] = ()) -> Iterator[str]:
-    """Yield what the curves that count say of the two claims; `fitted` are left out."""
+def verdict(curves: Curves) -> Iterator[str]:
+    """Yield what the curves that count say of the two claims."""
     rows, near, several = [], 0, 0
     for name, loads in curves.items():
-        if name in fitted or not CURVES[name].counted:
+        if not CURVES[name].counted:
             continue
         found = [sides(loads, find, what) for _, find, what in FOUND]
         errors = [s / m - 1 for m, s in (_pair(load, "e2e_ms") for load in below(loads))]
@@ -89,25 +97,25 @@ def verdict(curves: Curves, fitted: Sequence[str] = ()) -> Iterator[str]:
         yield f"\nbelow saturation: {near} of {several} runs within {NEAR:.0%} end to end"
 
 
-def _latency_error(name: str, **constants: float) -> float:
+def latency_error(name: str, **constants: float) -> float:
+    """Return the relative error of a run's mean end-to-end latency."""
     load = run(name, **constants)
     return load.simulated.e2e_ms / load.measured.e2e_ms - 1
 
 
-def fit(pool: ProcessPoolExecutor) -> dict[str, float]:
-    """Return FREE with the smallest sum of squared errors of end-to-end latency on FITTED."""
-    rows = [row for curve in FITTED for row in CURVES[curve].rows]
+def fit(host: HostFit, pool: ProcessPoolExecutor, known: Mapping[str, float]) -> dict[str, float]:
+    """Return its constants with the smallest sum of squared errors; `known` stay as they are."""
 
     def errors(values: np.ndarray) -> list[float]:
-        constants = dict(zip(FREE, values.tolist(), strict=True))
-        return list(pool.map(partial(_latency_error, **constants), rows))
+        constants = {**known, **dict(zip(host.first, values.tolist(), strict=True))}
+        return list(pool.map(partial(latency_error, **constants), host.rows))
 
-    first = [*FREE.values()]
-    # Steps of 5 %: a simulation is no smooth function of its constants.
+    first = [*host.first.values()]
+    # Steps of a tenth: a simulation is no smooth function of its constants.
     found = least_squares(
-        errors, first, bounds=(0, np.inf), x_scale=first, diff_step=0.05, max_nfev=6
+        errors, first, bounds=(0, np.inf), x_scale=first, diff_step=0.1, max_nfev=6
     )
-    return dict(zip(FREE, found.x.tolist(), strict=True))
+    return dict(zip(host.first, found.x.tolist(), strict=True))
 
 
 def draw(curves: Curves, path: Path) -> None:
@@ -152,17 +160,16 @@ def main(arguments: list[str]) -> int:
             print(f"{min(unknown)} is unknown; there are {', '.join(known)}", file=sys.stderr)
             return 2
     overrides = {name: float(options[name]) for name in constants & set(options)}
-    fitted = FITTED if options.get("fit") == "true" else ()
     with ProcessPoolExecutor() as pool:
-        if fitted:
-            overrides |= fit(pool)
-            print(f"fitted on {', '.join(FITTED)}: {overrides}\n")
+        for host in HOST_FITS if options.get("fit") == "true" else ():
+            overrides |= fit(host, pool, overrides)
+            print(f"fitted on {', '.join(host.rows)}: {overrides}\n", flush=True)
         rows = [row for name in names for row in CURVES[name].rows]
         done = dict(zip(rows, pool.map(partial(run, **overrides), rows), strict=True))
     curves = {name: [done[row] for row in CURVES[name].rows] for name in names}
     for name, loads in curves.items():
         print("\n".join(report(CURVES[name], loads)), end="\n\n")
-    print("\n".join(verdict(curves, fitted)))
+    print("\n".join(verdict(curves)))
     if "figure" in options:
         draw({name: curves[name] for name in SHOWN if name in curves}, Path(options["figure"]))
     return 0

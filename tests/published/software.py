@@ -70,10 +70,10 @@ SYNCHRONOUS = {"overlapped": False}
 
 STUDIES: Mapping[str, Study] = {
     "vllm-v1": Study(
-        ("weight_read_slowdown", "small_kernel_slowdown", "all_reduce_slowdown", "request_us"),
+        ("weight_read_slowdown", "all_reduce_slowdown", "request_us"),
         lambda: server_points(_rows(*V1_FIT), hit=True),
         served={name: {} for name in _rows(*V1_CHECK)}
-        | {f"llmk8s-70b-tp8-{rate}": SYNCHRONOUS for rate in ("01", "04", "16", "inf")},
+        | {f"llmk8s-70b-tp8-{rate}": SYNCHRONOUS for rate in ("04", "16", "inf")},
     ),
     "vllm-v0": Study(
         ("step_us", "sequence_us", "request_us"),
