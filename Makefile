@@ -12,7 +12,7 @@ demo: $(VENV)/ready
 	$(BIN)/python -m harness $(DEMO)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
