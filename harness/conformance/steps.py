@@ -11,7 +11,7 @@ import numpy as np
 from allocators.base import NO_MAPS, Grant, IntArray, StepGrants
 from harness.conformance import checks
 from harness.conformance.audit import Audit, Make
-from harness.conformance.memory import SlotMemory, Violation, require
+from harness.conformance.memory import SlotMemory, Violation
 from harness.engine.answers import WrongAnswer, check_answer
 
 Writes = list[Callable[[], None]]

@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, Phase, settings
 from harness.conformance import AllocatorConformance, Violation
 from tests.conformance import broken, broken_steps, broken_swap
 
-
 #: the tests of the suite, the one that takes longest last
 NAMES = sorted(
     (name for name in dir(AllocatorConformance) if name.startswith("test_")),
