@@ -136,10 +136,10 @@ class Audit:
         for row, slots in zip(rows.tolist(), found, strict=True):
             self._reads_back(row, slots)
         checks.conservation(allocator, self.capacity, self.memory)
-        checks.usage_adds_up(allocator, rows, self.final(rows))
+        checks.usage_adds_up(allocator, rows, self.final(rows), found)
         # The last of them are over but still held, as in a run-to-completion batch.
         part = rows[: (len(rows) + 1) // 2]
-        checks.usage_adds_up(allocator, part, self.final(part))
+        checks.usage_adds_up(allocator, part, self.final(part), found[: len(part)])
         if not len(rows):
             checks.nothing_is_held(allocator)
         allocator.check()

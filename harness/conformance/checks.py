@@ -36,7 +36,8 @@ def usage_by_step(usage: Usage) -> list[tuple[int, ...]]:
 
 
 def equal_grants(a: Grant, b: Grant) -> bool:
-    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    pairs = ((getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    return all(mine is its or np.array_equal(mine, its) for mine, its in pairs)
 
 
 def told(grant: Grant | None) -> str:
@@ -67,14 +68,15 @@ def conservation(allocator: Allocator, capacity: int, memory: SlotMemory) -> Non
         )
 
 
-def usage_adds_up(allocator: Allocator, rows: IntArray, finals: IntArray) -> None:
-    """The six categories sum to the capacity; tokens are the distinct slots of these sequences."""
+def usage_adds_up(
+    allocator: Allocator, rows: IntArray, finals: IntArray, slots: list[IntArray]
+) -> None:
+    """The six categories sum to the capacity; tokens are the distinct `slots` of these rows."""
     usage = allocator.usage(rows, finals)
     split = {name: int(getattr(usage, name)[0]) for name in CATEGORIES}
     require(min(split.values()) >= 0, "usage", f"a negative share of memory: {split}")
     total, capacity = sum(split.values()), allocator.geometry.capacity_bytes
     require(total == capacity, "usage", f"{split} sum to {total} bytes of {capacity}")
-    slots = [allocator.addresses(row) for row in rows.tolist()]
     distinct = len(np.unique(np.concatenate(slots))) if slots else 0
     expected = distinct * allocator.geometry.bytes_per_token
     require(split["token"] == expected, "usage", f"{split['token']} token bytes, not {expected}")

@@ -80,8 +80,8 @@ class SlotMemory:
             self.step_writes.update((slots // self.geometry.page_tokens).tolist())
 
     def check_slots(self, slots: IntArray) -> None:
-        inside = bool(((slots >= 0) & (slots < self.num_slots)).all())
-        require(inside, "addressing", f"slots outside the pool: {slots.tolist()}")
+        if len(slots) and not 0 <= slots.min() <= slots.max() < self.num_slots:
+            raise Violation(f"addressing: slots outside the pool: {slots.tolist()}")
 
     # -- grants ------------------------------------------------------------------------------
     def map(self, grant: Grant) -> None:

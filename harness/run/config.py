@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -73,7 +74,9 @@ def compose(*overrides: str, with_hydra: bool = False) -> DictConfig:
 
 def plain_options(composed: DictConfig, resolve: bool = True) -> dict[str, Any]:
     """Return a composed configuration as plain data, without Hydra's own settings."""
-    return OmegaConf.to_container(OmegaConf.masked_copy(composed, list(OPTIONS)), resolve=resolve)
+    if "hydra" in composed:
+        composed = OmegaConf.masked_copy(composed, list(OPTIONS))
+    return OmegaConf.to_container(composed, resolve=resolve)
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -87,8 +90,14 @@ def to_config(composed: DictConfig) -> Config:
     # Plain data, so that a key which the schema does not have is refused and not carried along.
     given = plain_options(composed)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given))
+        config = OmegaConf.to_object(OmegaConf.merge(_schema(), given))
     except ConfigKeyError as error:
         raise ConfigError(f"unknown option {error.full_key}") from error
     assert isinstance(config, Config)
     return config
+
+
+@cache
+def _schema() -> DictConfig:
+    """Return the schema, of which `merge` makes a copy; to build it takes longer."""
+    return OmegaConf.structured(Config)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.inprocess import run_harness
+
 SMALL = (
     "executor=model", "model=llama-tiny", "executor.device=cpu", "executor.max_requests=3",
     "workload.num_requests=5", "report=none",
@@ -52,7 +54,7 @@ def test_options_of_a_real_run_are_refused_without_one(tmp_path):
 def test_what_cannot_run_is_a_row_with_a_reason(tmp_path):
     options = (f"hydra.run.dir={tmp_path}/a", "executor.backend=sdpa")
     which = "allocator=[paged,contiguous_max]"
-    done = harness("+workload=uniform", *SMALL, *options, which, cwd=tmp_path)
+    done = run_harness("+workload=uniform", *SMALL, *options, which, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "a" / "summary.json").read_text())["rows"]
     assert [row["status"] for row in rows] == ["unsupported", "ok"]

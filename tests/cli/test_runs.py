@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from harness.results.metrics import METRICS
+from tests.inprocess import run_harness
 
 SMALL = ["workload.num_requests=40", "kv_tokens=4000"]
 TIMELINE = [
@@ -91,7 +92,7 @@ def test_one_seed_gives_identical_files(runs):
 
 
 def test_a_sweep_ends_in_one_table(tmp_path):
-    done = harness(
+    done = run_harness(
         "-m", "+workload=sharegpt", "workload.num_requests=20", "allocator=[paged]",
         "allocators.paged.block_size=8,32", f"hydra.sweep.dir={tmp_path}/s", cwd=tmp_path,
     )  # fmt: skip
@@ -176,7 +177,7 @@ def test_ctrl_c_in_a_sweep_keeps_a_table_of_the_finished_jobs(tmp_path):
 
 
 def test_a_variant_that_cannot_run_is_a_row_with_a_reason(tmp_path):
-    done = harness(
+    done = run_harness(
         "+workload=uniform", "workload.num_requests=5", "kv_tokens=1900", "engine.max_len=2048",
         "workload.output.high=200", "workload.prompt.high=200",
         "allocator=[contiguous_max,paged]", f"hydra.run.dir={tmp_path}/r", cwd=tmp_path,
@@ -189,14 +190,14 @@ def test_a_variant_that_cannot_run_is_a_row_with_a_reason(tmp_path):
 
 
 def test_no_workload_is_status_2(tmp_path):
-    done = harness(cwd=tmp_path)
+    done = run_harness(cwd=tmp_path)
     assert done.returncode == 2
     assert "choose a workload" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
 def test_the_default_run_directory_is_the_only_one_made(tmp_path):
-    done = harness(
+    done = run_harness(
         "+workload=uniform", "workload.num_requests=3", "allocator=[paged]", "report=none",
         "hardware.count=3", cwd=tmp_path,
     )  # fmt: skip
@@ -225,7 +226,7 @@ def test_a_crash_of_an_allocator_is_a_row_that_says_where_and_status_1(tmp_path)
 
 
 def test_host_memory_beyond_all_memory_is_a_row_and_not_a_traceback(tmp_path):
-    done = harness(
+    done = run_harness(
         "+workload=uniform", "workload.num_requests=6", "allocator=[paged]",
         "engine.preemption=swap", "engine.host_gib=1000000000",
         f"hydra.run.dir={tmp_path}/run", cwd=tmp_path,

@@ -113,7 +113,7 @@ def reference_of(case, memory, policy):
 def test_paged_steps_are_those_of_the_reference(mode, policy):
     seen = Counter()
 
-    @settings(max_examples=350, deadline=None, derandomize=True)
+    @settings(max_examples=200, deadline=None, derandomize=True)
     @given(cases(mode))
     def compare(case):
         block, blocks = case["block"], case["blocks"]
@@ -139,12 +139,12 @@ def test_paged_steps_are_those_of_the_reference(mode, policy):
     compare()
     for block in (1, 2, 3, 4, 8, 16):
         assert seen[f"preemptions, block {block}"], f"block {block}: the pools were not tight"
-    assert seen["finished"] > 100
+    assert seen["finished"] > 60
     assert seen["several at once"] > 5
     assert seen["never fits"] > 5
     assert (seen["copies"] > 0) == (mode != "greedy")
-    assert (seen["recomputed once"] > 100) == (mode == "beam")
-    assert (seen["mixed"] > 100) == (policy == "orca")
+    assert (seen["recomputed once"] > 50) == (mode == "beam")
+    assert (seen["mixed"] > 60) == (policy == "orca")
 
 
 @pytest.mark.parametrize("policy", REFERENCES)

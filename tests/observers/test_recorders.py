@@ -1,8 +1,6 @@
 """Memory maps and traces of real runs, and that asking for them changes no result."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,16 +8,14 @@ import pytest
 from harness.observers.chrome_trace import TRACE
 from harness.observers.memory_map import FREE, HELD, SHARED, STRETCHES, WRITTEN, read_maps
 from harness.report.memory_map import indexed_png, map_pixels, palette
+from tests.inprocess import run_harness
 
 SMALL = ["+workload=beam", "workload.num_requests=12", "kv_tokens=9000", "engine.max_len=1024"]
 RECORD = ["harness.memory_map=5:60", "harness.trace=chrome"]
 
 
 def run(cwd, folder, *options):
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *SMALL, *options, f"hydra.run.dir={folder}"],
-        cwd=cwd, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return run_harness(*SMALL, *options, f"hydra.run.dir={folder}", cwd=cwd)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -14,6 +12,7 @@ from harness.published.experiment import load
 from harness.published.reference import Figure, figures
 from harness.published.registry import MAKERS
 from harness.published.render import rewritten, screen
+from tests.inprocess import run_harness
 from tests.places import CONF, ROOT, SHARED_DATA
 
 KINDS = ("printed", "transcribed", "computed", "words", "said")
@@ -135,10 +134,7 @@ def test_absent_data_are_a_row_that_says_so_and_cost_nothing_kept(tmp_path, monk
     ],
 )
 def test_bad_input_is_one_line(arguments, said, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+    done = run_harness(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")

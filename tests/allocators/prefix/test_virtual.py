@@ -66,7 +66,7 @@ every_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @every_option
 def test_every_step_agrees_with_the_slow_model_under_tight_pools(options):
     saw: Counter[str] = Counter()
-    for seed in range(30):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
 
         def draw(low: int, high: int, rng=rng) -> int:
@@ -91,7 +91,7 @@ def test_hits_are_honest_with_forks_beams_and_truncation(options):
     def make():
         return Virtual(SMALL_GEOMETRY, page_size="64KiB", prefix_index="hash", **options)
 
-    for seed in range(20, 25):
+    for seed in range(20, 22):
         trial = drive(make, seed, 150)
         counts += trial.counts
         counts["evictions"] += trial.allocator.evictions

@@ -185,7 +185,7 @@ def test_virtual_equals_the_slow_manager_after_every_step(mode):
     totals = Counter()
     run_machine(
         lambda: machine(mode, totals)(),
-        settings=settings(max_examples=80, stateful_step_count=25),
+        settings=settings(max_examples=40, stateful_step_count=25),
     )
     background = {"background maps", "background unmaps"} if MODES[mode][0] else set()
     assert {what for what, times in totals.items() if times} == EVERYWHERE | background

@@ -61,7 +61,7 @@ MODES = {"async": (True, True), "async_reclaim": (True, False), "sync": (False, 
 @pytest.mark.parametrize("name", OTHERS)
 def test_virtual_does_what_the_model_does_of_other_shapes(name, mode, late_release):
     shape, groups, prompt, output = OTHERS[name]
-    rng, n = np.random.default_rng(7), 40
+    rng, n = np.random.default_rng(7), 30
     prompts = np.clip(rng.lognormal(np.log(prompt), 0.8, n), 1, shape.max_len // 2).astype(int)
     outputs = np.clip(rng.lognormal(np.log(output), 0.8, n), 1, shape.max_len - prompts)
     requests = list(zip(range(n), prompts.tolist(), outputs.astype(int).tolist(), strict=True))

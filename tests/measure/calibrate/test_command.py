@@ -3,8 +3,6 @@
 import contextlib
 import io
 import json
-import subprocess
-import sys
 from dataclasses import asdict, fields
 
 import pytest
@@ -16,6 +14,7 @@ from harness.cost.shapes import ModelShape
 from harness.measure.calibrate import measure
 from harness.measure.calibrate.__main__ import main
 from harness.measure.calibrate.grids import Grid
+from tests.inprocess import run_harness
 
 TINY = ModelShape(
     name="Tiny", layers=2, hidden=32, heads=2, kv_heads=1, head_dim=16, ffn=48, vocab=64,
@@ -166,8 +165,7 @@ def simulate(cwd, file, *more):
         "kv_tokens=65536", "report=none", "cost_model=calibrated", f"cost_model.file={file}",
         "hydra.run.dir=run", *(f"model.{name}={value}" for name, value in shape.items()),
     ]  # fmt: skip
-    command = [sys.executable, "-m", "harness", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return run_harness(*arguments, cwd=cwd)
 
 
 def test_the_command_that_simulates_reads_the_file(tmp_path, written):
