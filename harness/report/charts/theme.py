@@ -73,9 +73,11 @@ def text_colour(category: str) -> str:
 def themed() -> Iterator[None]:
     """Apply the look to charts made and saved inside; global settings are put back after."""
     import matplotlib
+    import seaborn
 
     settings = {
-        "axes.axisbelow": True,
+        **seaborn.plotting_context("notebook", font_scale=TEXT_POINTS / 12),
+        **seaborn.axes_style("ticks"),
         "axes.edgecolor": MUTED,
         "axes.labelcolor": MUTED,
         "axes.labelsize": TEXT_POINTS,
@@ -87,16 +89,12 @@ def themed() -> Iterator[None]:
         "axes.titleweight": "bold",
         "font.family": ["sans-serif"],
         "font.sans-serif": ["DejaVu Sans"],
-        "font.size": TEXT_POINTS,
         "grid.color": FAINT,
         "grid.linewidth": 0.8,
         "legend.fontsize": TEXT_POINTS,
         "legend.frameon": False,
         "legend.title_fontsize": TEXT_POINTS,
         "lines.linewidth": 1.8,
-        "lines.solid_capstyle": "round",
-        "patch.edgecolor": "white",
-        "patch.force_edgecolor": True,
         "svg.fonttype": "none",  # text stays text
         "svg.hashsalt": "kv-harness",
         "text.color": INK,
@@ -115,9 +113,7 @@ def themed() -> Iterator[None]:
             )
         },
     }
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
-        matplotlib.rcParams.update(settings)
+    with matplotlib.rc_context(settings):
         yield
 
 
