@@ -9,6 +9,8 @@ import numpy as np
 from allocators.base import Demand, IntArray, Prompt
 
 NEVER = float("nan")
+#: of those that wait, one for all
+NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +28,7 @@ class Group:
     sequences: int
     arrival_s: float
     lineage: IntArray | None = None
-    rows: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    rows: IntArray = field(default_factory=lambda: NO_ROWS)
     generated: int = 0
     preemptions: int = 0
     swapped: bool = False  # its KV waits in host memory

@@ -49,21 +49,29 @@ class Bins:
         """Take the steps that follow those taken before: [n] of each of `TIMELINE_COLUMNS`."""
         while steps["step"][-1] // self.width >= self._most:
             self.width *= 2
-        bins = merged(as_bins(steps), self.width)
+        bins = _merged(_as_bins(steps), self.width)
         if self._bins:
             # Those there are too narrow where the width has grown, and the last one may go on.
             joined = {name: np.concatenate([self._bins[name], bins[name]]) for name in bins}
-            bins = merged(joined, self.width)
+            bins = _merged(joined, self.width)
         self._bins = bins
 
     def columns(self) -> Columns:
         """[bins] of each of `BINNED_COLUMNS`; means of bytes are whole and sum to the capacity."""
-        bins = {**self._bins, **_whole_bytes(self._bins)}
-        return {name: bins[name].astype(kind) for name, kind in BINNED_COLUMNS.items()}
+        return _typed({**self._bins, **_whole_bytes(self._bins)})
 
 
-def as_bins(steps: Columns) -> Columns:
+def single_bins(steps: Columns) -> Columns:
     """[n] of each of `BINNED_COLUMNS`: every step a bin by itself."""
+    return _typed(_as_bins(steps))
+
+
+def _typed(bins: Columns) -> Columns:
+    return {name: bins[name].astype(kind) for name, kind in BINNED_COLUMNS.items()}
+
+
+def _as_bins(steps: Columns) -> Columns:
+    """Every step a bin by itself; means are floats, of bytes too."""
     return {
         **steps,
         **{name: steps[name].astype(np.float64) for name in LEVELS},
@@ -73,7 +81,7 @@ def as_bins(steps: Columns) -> Columns:
     }
 
 
-def merged(bins: Columns, width: int) -> Columns:
+def _merged(bins: Columns, width: int) -> Columns:
     """Bins of `width` steps from narrower ones, whose widths divide it."""
     number = bins["step"] // width
     first = np.flatnonzero(np.concatenate(([True], number[1:] != number[:-1])))

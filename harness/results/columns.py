@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.results.atomic import replacing
-from harness.results.bins import BINNED_COLUMNS, as_bins
+from harness.results.bins import BINNED_COLUMNS, single_bins
 from harness.results.runlog import TIMELINE_COLUMNS, Columns
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ColumnFile:
         """Append a row group: [n] of each column; steps fit among bins too."""
         self._allocators.add(allocator)
         if "steps" in self._columns and "steps" not in rows:
-            rows = as_bins(rows)
+            rows = single_bins(rows)
         self._writer.write_table(column_table(allocator, rows, self._columns))
 
     def drop(self, allocator: str) -> None:
@@ -53,7 +53,7 @@ class ColumnFile:
 
         def wide(allocator: str, table: pa.Table) -> pa.Table:
             steps = {name: table[name].to_numpy() for name in TIMELINE_COLUMNS}
-            return column_table(allocator, as_bins(steps), BINNED_COLUMNS)
+            return column_table(allocator, single_bins(steps), BINNED_COLUMNS)
 
         self._copy(wide)
 
