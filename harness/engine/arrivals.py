@@ -65,17 +65,17 @@ class Arrivals:
 
     def due(self, now_s: float) -> list[tuple[int, float]]:
         """Return (index, arrival time) of those that the scheduler sees by now, each once."""
-        arrived: list[tuple[float, int]] = []
+        due = slice(self._next, self._next)
         if self._next_s <= now_s:
-            stop = int(np.searchsorted(self._times, now_s, side="right"))
-            due = slice(self._next, stop)
-            arrived = list(zip(self._times[due].tolist(), self._order[due].tolist(), strict=True))
-            self._take_to(stop)
+            due = slice(self._next, int(np.searchsorted(self._times, now_s, side="right")))
+            self._take_to(due.stop)
+        order = self._order[due].tolist()
         if self._later and self._later[0][0] <= now_s:
+            arrived = list(zip(self._times[due].tolist(), order, strict=True))
             while self._later and self._later[0][0] <= now_s:
                 arrived.append(heapq.heappop(self._later))
-            arrived.sort()
-        return [(index, float(self._sent_s[index])) for _, index in arrived]
+            order = [index for _, index in sorted(arrived)]
+        return list(zip(order, self._sent_s[order].tolist(), strict=True)) if order else []
 
     def next_s(self) -> float:
         """Return when the scheduler sees the next one, infinity if none is known to."""

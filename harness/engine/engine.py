@@ -116,15 +116,13 @@ class Engine:
     def _arrive(self) -> None:
         """Let those whose time has come join the tail of the queue."""
         for index, arrival_s in self._arrivals.due(self._planned_s):
-            output_tokens = int(self._requests.output_tokens[index])
-            beams = self._sampling.mode == "beam"
             group = Group(
                 index=index,
                 prompt_tokens=int(self._requests.prompt_tokens[index]),
-                output_tokens=output_tokens,
+                output_tokens=int(self._requests.output_tokens[index]),
                 sequences=self._sampling.sequences,
                 arrival_s=arrival_s,
-                lineage=self._lineage(index, output_tokens - 1) if beams else None,
+                draw=self._lineage if self._sampling.mode == "beam" else None,
             )
             self._scheduler.waiting.append(group)
 

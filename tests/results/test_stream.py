@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 import harness.engine.meter as meter
 from allocators.paged import Paged
+from harness.engine.config import EngineSpec
+from harness.engine.engine import Engine
 from harness.engine.group import Group
 from harness.results.stream import ENDED_COLUMNS, Intake, Kept
 from harness.results.summary import Summary, summarize
-from tests.engine.cases import MODES, POOL, drawn, make
+from tests.engine.cases import MODES, POOL, Metronome, drawn, make
 from tests.results.logs import make_log
 
 
@@ -140,3 +142,20 @@ def test_an_engine_keeps_nothing_of_what_has_ended(monkeypatch):
     make(Paged(POOL), requests, MODES["greedy"]).serve(sink)
     assert (sink.steps_taken, sink.requests_ended) == (log.steps, 300)
     assert 0 < sink.most_groups <= live < 30
+
+
+def test_beams_of_those_who_wait_are_not_drawn_yet():
+    drawn_for, seen = [], []
+
+    def lineage(request, steps):
+        drawn_for.append(request)
+        return np.tile(np.arange(4), (steps, 1))
+
+    requests = drawn(60)
+    engine = Engine(
+        Paged(POOL), requests, MODES["beam"], EngineSpec(max_num_seqs=8), Metronome(), 0,
+        lineage=lineage,
+    )  # fmt: skip
+    engine.serve(Counts(), lambda ended: seen.append(len(drawn_for)))
+    assert seen[0] <= 2, "one or two groups of four fit"
+    assert sorted(drawn_for) == list(range(60))
