@@ -129,7 +129,8 @@ def _read_columns(
                     values = {name: _values(table, name) for name in names}
                     pieces.setdefault(allocator, []).append(values)
         return {
-            allocator: {name: np.concatenate([part[name] for part in parts]) for name in names}
+            # Popped, so that no more than one column is there twice.
+            allocator: {name: np.concatenate([part.pop(name) for part in parts]) for name in names}
             for allocator, parts in pieces.items()
         }
     except FileNotFoundError as error:
