@@ -72,6 +72,7 @@ def choices() -> dict[str, tuple[str, ...]]:
     from harness.engine.config import PREEMPTIONS, SAMPLING_MODES
     from harness.executors.spec import DEVICES
     from harness.observers.spec import REPORTS, TRACES
+    from harness.results.writer import TIMELINES
     from workloads.arrivals import KINDS
     from workloads.build import PACES
     from workloads.requests import TOO_LONG
@@ -86,6 +87,7 @@ def choices() -> dict[str, tuple[str, ...]]:
         "preemption": PREEMPTIONS,
         "prefix_index": INDEXES,
         "report": REPORTS,
+        "timeline": TIMELINES,
         "too_long": TOO_LONG,
         "trace": TRACES,
     }

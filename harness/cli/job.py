@@ -101,10 +101,10 @@ def compare_and_show(
         return INTERRUPTED if comparison.interrupted else FAILED
     if comparison.interrupted:
         print_location(run_dir)
-        if comparison.logs:
+        if comparison.served:
             print(f"interrupted; python -m harness.report {run_dir} reports on what had ended")
         return INTERRUPTED
-    if comparison.logs:
+    if comparison.served:
         try_figures(comparison)
         if prepared.config.report != "none":
             try_report(run_dir)
@@ -112,4 +112,4 @@ def compare_and_show(
         print_location(run_dir)
     else:
         print(job_line(comparison.rows), flush=True)
-    return OK if comparison.logs and not comparison.crashed else FAILED
+    return OK if comparison.served and not comparison.crashed else FAILED

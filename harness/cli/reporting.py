@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.results.reader import read_logs
 from harness.run import Comparison
 
 
@@ -19,7 +20,8 @@ def try_figures(comparison: Comparison) -> None:
     with _noted("no figures"):
         from harness.report.charts import write_figures
 
-        write_figures(comparison.run_dir, comparison.rows, comparison.logs)
+        logs, _ = read_logs(comparison.run_dir, comparison.totals)
+        write_figures(comparison.run_dir, comparison.rows, list(logs.values()))
 
 
 def try_report(run_dir: Path) -> None:

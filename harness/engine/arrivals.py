@@ -11,7 +11,6 @@ takes.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -46,46 +45,47 @@ class Arrivals:
         roots = requests.roots
         order = roots[np.argsort(requests.arrival_s[roots], kind="stable")]
         self._closed = requests.concurrency is not None
-        self._held: list[int] = []  # of a closed loop: roots not released yet, the next one last
+        self._held = roots[:0]  # of a closed loop: roots not released yet
         self._later: list[tuple[float, int]] = []  # a heap of (time, index), known by an end
         if self._closed:
-            self._held = roots[::-1].tolist()
             self._root_of = requests.root_of()
             self._left = np.bincount(self._root_of, minlength=len(requests))
-            order = order[:0]
-            for _ in range(min(requests.concurrency, len(self._held))):
-                self._send(self._held.pop(), 0.0)
-        self._order = order.tolist()
-        self._array = requests.arrival_s[order] + request_s
-        self._times = self._array.tolist()
-        self._next = 0
-        self._dependants: dict[int, list[tuple[float, int]]] = {}
+            order, self._held = order[:0], roots
+            for _ in range(min(requests.concurrency, len(roots))):
+                self._release(0.0)
+        self._order, self._times = order, requests.arrival_s[order] + request_s
+        self._take_to(0)
+        self._think_s, self._dependants = requests.think_s, roots[:0]
         if requests.after is not None:
-            for i in np.flatnonzero(requests.after >= 0).tolist():
-                dependant = (float(requests.think_s[i]), i)
-                self._dependants.setdefault(int(requests.after[i]), []).append(dependant)
+            # Those after request i are the dependants from _first_of[i] to _first_of[i + 1].
+            dependants = np.flatnonzero(requests.after >= 0)
+            after = requests.after[dependants]
+            self._dependants = dependants[np.argsort(after, kind="stable")]
+            self._first_of = np.searchsorted(np.sort(after), np.arange(len(requests) + 1))
 
     def due(self, now_s: float) -> list[tuple[int, float]]:
         """Return (index, arrival time) of those that the scheduler sees by now, each once."""
-        stop = bisect_right(self._times, now_s, lo=self._next)
-        arrived = [(self._times[k], self._order[k]) for k in range(self._next, stop)]
-        self._next = stop
+        due = slice(self._next, self._next)
+        if self._next_s <= now_s:
+            due = slice(self._next, int(np.searchsorted(self._times, now_s, side="right")))
+            self._take_to(due.stop)
+        order = self._order[due].tolist()
         if self._later and self._later[0][0] <= now_s:
+            arrived = list(zip(self._times[due].tolist(), order, strict=True))
             while self._later and self._later[0][0] <= now_s:
                 arrived.append(heapq.heappop(self._later))
-            arrived.sort()
-        return [(index, float(self._sent_s[index])) for _, index in arrived]
+            order = [index for _, index in sorted(arrived)]
+        return list(zip(order, self._sent_s[order].tolist(), strict=True)) if order else []
 
     def next_s(self) -> float:
         """Return when the scheduler sees the next one, infinity if none is known to."""
-        fixed = self._times[self._next] if self._next < len(self._times) else NO_MORE
-        return min(fixed, self._later[0][0]) if self._later else fixed
+        return min(self._next_s, self._later[0][0]) if self._later else self._next_s
 
     def unseen_by(self, times_s: np.ndarray) -> np.ndarray:
         """Count those not handed out yet that it will have seen at each of these times."""
         unseen = np.zeros(len(times_s), dtype=np.int64)
         if self._next < len(self._times):
-            unseen = np.searchsorted(self._array, times_s, side="right") - self._next
+            unseen = np.searchsorted(self._times, times_s, side="right") - self._next
         if self._later and self._later[0][0] <= times_s[-1]:
             later = np.sort(np.array([time_s for time_s, _ in self._later]))
             unseen = unseen + np.searchsorted(later, times_s, side="right")
@@ -94,13 +94,25 @@ class Arrivals:
     def ended(self, now_s: float, requests: Iterable[int]) -> None:
         """Note that clients saw these requests end: what comes after them gets its arrival time."""
         for index in requests:
-            for think_s, dependant in self._dependants.get(index, ()):
-                self._send(dependant, now_s + think_s)
+            if len(self._dependants):
+                first, stop = self._first_of[index], self._first_of[index + 1]
+                for dependant in self._dependants[first:stop].tolist():
+                    self._send(dependant, now_s + float(self._think_s[dependant]))
             if self._closed:
                 root = self._root_of[index]
                 self._left[root] -= 1
-                if not self._left[root] and self._held:
-                    self._send(self._held.pop(), now_s)
+                if not self._left[root] and len(self._held):
+                    self._release(now_s)
+
+    def _take_to(self, place: int) -> None:
+        """Let the next one, of those whose time was known beforehand, be that at this place."""
+        self._next = place
+        self._next_s = float(self._times[place]) if place < len(self._times) else NO_MORE
+
+    def _release(self, sent_s: float) -> None:
+        """Send the next root of a closed loop."""
+        self._send(int(self._held[0]), sent_s)
+        self._held = self._held[1:]
 
     def _send(self, index: int, sent_s: float) -> None:
         """Note when a request is sent that no table could tell."""

@@ -15,13 +15,14 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.executor import Executor, Samples
 from harness.engine.group import Group
 from harness.engine.host_time import HostTime
-from harness.engine.meter import Meter, category_bytes, request_columns
+from harness.engine.meter import Ended, Meter, category_bytes
 from harness.engine.observer import Observer, StepView
 from harness.engine.plan import Plan
 from harness.engine.running import NO_ROWS
 from harness.engine.schedulers import Setup, make_scheduler
 from harness.engine.totals import Totals
 from harness.results.runlog import RunLog
+from harness.results.stream import Intake, Kept, Sink
 from workloads.requests import RequestTable
 
 #: the longest stretch run in one go; bounds the memory of its columns
@@ -66,16 +67,28 @@ class Engine:
         self._skips = engine.skip_ahead and executor.skips
         self._front_end = front_end or FrontEnd()
         self._arrivals = Arrivals(requests, self._front_end.request_s)
-        self._groups: list[Group] = []
-        self._meter, self._totals = Meter(), Totals(allocator, executor)
+        self._totals = Totals(allocator, executor)
         self._now_s = 0.0
         self._planned_s = 0.0  # what has reached the scheduler by then can be in the next step
 
     def run(self, name: str, progress: Callable[[int], None] = lambda ended: None) -> RunLog:
-        """Serve all requests; `progress` is told how many have ended so far.
+        """Serve all requests, and keep the log of all steps; see `serve`."""
+        kept = Kept()
+        intake = Intake([kept], self._requests.name)
+        totals = self.serve(intake, progress)
+        intake.finish()
+        return kept.log(name, self._allocator.geometry.capacity_bytes, totals)
 
-        Raises `Unservable` for a request that can never fit.
+    def serve(
+        self, sink: Sink, progress: Callable[[int], None] = lambda ended: None
+    ) -> dict[str, float]:
+        """Serve all requests, and return the totals of the run (see `RunLog`).
+
+        Steps and ended requests go to `sink` in blocks, and nothing is kept of them here;
+        `progress` is told how many requests have ended so far.  Raises `Unservable` for a request
+        that can never fit.
         """
+        self._meter, self._ended = Meter(sink), Ended(sink)
         ended, total = 0, len(self._requests)
         while ended < total:
             self._arrive()
@@ -89,15 +102,10 @@ class Engine:
                 ended += len(done)
                 self._arrivals.ended(self._seen_s, [group.index for group in done])
                 progress(ended)
-        timeline = self._meter.columns()
-        hit_tokens = int(timeline["hit_tokens"].sum())
-        return RunLog(
-            name,
-            self._allocator.geometry.capacity_bytes,
-            timeline,
-            request_columns(self._groups, self._requests),
-            self._totals.of_run(self._scheduler, self._host_time.spent_s, hit_tokens),
-        )
+        self._meter.finish()
+        self._ended.finish()
+        hit_tokens = self._meter.hit_tokens
+        return self._totals.of_run(self._scheduler, self._host_time.spent_s, hit_tokens)
 
     @property
     def _seen_s(self) -> float:
@@ -108,17 +116,14 @@ class Engine:
     def _arrive(self) -> None:
         """Let those whose time has come join the tail of the queue."""
         for index, arrival_s in self._arrivals.due(self._planned_s):
-            output_tokens = int(self._requests.output_tokens[index])
-            beams = self._sampling.mode == "beam"
             group = Group(
                 index=index,
                 prompt_tokens=int(self._requests.prompt_tokens[index]),
-                output_tokens=output_tokens,
+                output_tokens=int(self._requests.output_tokens[index]),
                 sequences=self._sampling.sequences,
                 arrival_s=arrival_s,
-                lineage=self._lineage(index, output_tokens - 1) if beams else None,
+                draw=self._lineage if self._sampling.mode == "beam" else None,
             )
-            self._groups.append(group)
             self._scheduler.waiting.append(group)
 
     def _wait(self) -> None:
@@ -167,6 +172,7 @@ class Engine:
         done = scheduler.sampled(plan)
         for group in done:
             group.finish_s = self._seen_s
+        self._ended.record(done)
         self._meter.record(
             start_s,
             ends_s,

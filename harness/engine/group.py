@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from allocators.base import Demand, IntArray, Prompt
 
 NEVER = float("nan")
+#: of those that wait, one for all
+NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 @dataclass(slots=True, eq=False)
@@ -16,8 +19,8 @@ class Group:
     """One request and its sequences.
 
     A sequence of `generated` tokens is `prompt_tokens + generated - 1` slots long while it runs:
-    the token sampled last is fed, and takes its slot, in the next step.  `lineage` [output - 1,
-    sequences] says for each beam step which candidate each one continues; None for other modes.
+    the token sampled last is fed, and takes its slot, in the next step.  `draw` gives the lineage
+    of a request of so many beam steps; None for other modes.
     """
 
     index: int
@@ -25,8 +28,8 @@ class Group:
     output_tokens: int
     sequences: int
     arrival_s: float
-    lineage: IntArray | None = None
-    rows: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    draw: Callable[[int, int], IntArray] | None = None
+    rows: IntArray = field(default_factory=lambda: NO_ROWS)
     generated: int = 0
     preemptions: int = 0
     swapped: bool = False  # its KV waits in host memory
@@ -39,6 +42,17 @@ class Group:
     first_scheduled_s: float = NEVER
     first_token_s: float = NEVER
     finish_s: float = NEVER
+    _lineage: IntArray | None = None
+
+    @property
+    def lineage(self) -> IntArray | None:
+        """Which candidate each one continues at each beam step, [output - 1, sequences].
+
+        None for other modes.  Drawn when first asked for, so that those who wait have none.
+        """
+        if self._lineage is None and self.draw is not None:
+            self._lineage = self.draw(self.index, self.output_tokens - 1)
+        return self._lineage
 
     @property
     def final_slots(self) -> int:
@@ -55,7 +69,7 @@ class Group:
         """How many of the generated tokens all sequences share, so that one recomputes for all."""
         if self.sequences == 1:
             return self.generated
-        if self.lineage is None or not self.generated:
+        if not self.generated or self.lineage is None:
             return 0
         # The token sampled last is fed again too, so its step counts.
         ancestors = np.arange(self.sequences)

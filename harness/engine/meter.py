@@ -1,30 +1,36 @@
-"""Accounting: the columns of the timeline, every byte in one category, and of the requests."""
+"""Accounting: the columns of the timeline, every byte in one category, and of the requests.
+
+Both are gathered in small blocks, which go to the run's sink.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from allocators.base import IntArray, Usage
 from harness.engine.group import Group
 from harness.results.runlog import TIMELINE_COLUMNS
-from workloads.requests import RequestTable
+from harness.results.stream import ENDED_COLUMNS, Sink
 
-FIRST_CAPACITY = 1024
+#: rows of a block: steps, and requests
+STEP_ROWS, ENDED_ROWS = 8192, 1024
 
 
 class Meter:
-    """Grows the timeline's columns by one step or by many at once."""
+    """Accounts for one step or for many at once; `len` is how many there were."""
 
-    def __init__(self) -> None:
-        self._size = 0
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._given = self._size = 0  # steps that the sink has, and that wait for it
+        self.hit_tokens = 0  # of all steps
         self._columns = {
-            name: np.zeros(FIRST_CAPACITY, dtype=kind) for name, kind in TIMELINE_COLUMNS.items()
+            name: np.zeros(STEP_ROWS, dtype=kind) for name, kind in TIMELINE_COLUMNS.items()
         }
 
     def __len__(self) -> int:
-        return self._size
+        return self._given + self._size
 
     def record(
         self,
@@ -46,7 +52,7 @@ class Meter:
         self._reserve(n)
         at = slice(self._size, self._size + n)
         put = self._columns
-        put["step"][at] = np.arange(self._size, self._size + n)
+        put["step"][at] = np.arange(len(self), len(self) + n)
         put["start_s"][self._size] = start_s
         put["start_s"][self._size + 1 : self._size + n] = ends_s[:-1]
         put["time_s"][at] = ends_s
@@ -64,17 +70,55 @@ class Meter:
         for name, value in last.items():
             put[name][self._size + n - 1] = value
         self._size += n
+        self.hit_tokens += every["hit_tokens"] * n
 
-    def columns(self) -> dict[str, np.ndarray]:
-        return {name: column[: self._size].copy() for name, column in self._columns.items()}
+    def finish(self) -> None:
+        """Give the sink what waits for it."""
+        if not self._size:
+            return
+        self._sink.steps({name: column[: self._size] for name, column in self._columns.items()})
+        self._given, self._size = len(self), 0
+        for column in self._columns.values():
+            column[:] = 0
 
     def _reserve(self, n: int) -> None:
-        capacity = len(self._columns["step"])
-        if self._size + n <= capacity:
-            return
-        more = max(capacity, n)
-        for name, column in self._columns.items():
-            self._columns[name] = np.concatenate([column, np.zeros(more, dtype=column.dtype)])
+        assert n <= STEP_ROWS, "more steps at once than a block has rows"
+        if self._size + n > STEP_ROWS:
+            self.finish()
+
+
+class Ended:
+    """Accounts for requests that have ended; nothing is kept of those that the sink has."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._rows: list[tuple[float, ...]] = []
+
+    def record(self, groups: Iterable[Group]) -> None:
+        """Append requests whose times are all known."""
+        for group in groups:
+            self._rows.append(
+                (
+                    group.index,
+                    group.arrival_s,
+                    group.first_scheduled_s,
+                    group.first_token_s,
+                    group.finish_s,
+                    group.prompt_tokens,
+                    group.output_tokens,
+                    group.sequences,
+                    group.preemptions,
+                )
+            )
+        if len(self._rows) >= ENDED_ROWS:
+            self.finish()
+
+    def finish(self) -> None:
+        """Give the sink what waits for it."""
+        if self._rows:
+            columns = zip(ENDED_COLUMNS.items(), zip(*self._rows, strict=True), strict=True)
+            self._sink.ended({name: np.array(of, dtype=kind) for (name, kind), of in columns})
+            self._rows = []
 
 
 def category_bytes(usage: Usage, saturated: bool) -> dict[str, IntArray]:
@@ -87,20 +131,3 @@ def category_bytes(usage: Usage, saturated: bool) -> dict[str, IntArray]:
         "cached": usage.cached,
         "idle": np.zeros_like(usage.free) if saturated else usage.free,
     }
-
-
-def request_columns(groups: Sequence[Group], requests: RequestTable) -> dict[str, np.ndarray]:
-    """Return the columns of requests that have all ended, an entry for each, by index."""
-    groups = sorted(groups, key=lambda group: group.index)
-    columns = {
-        name: np.array([getattr(group, name) for group in groups])
-        for name in (
-            "arrival_s", "first_scheduled_s", "first_token_s", "finish_s",
-            "prompt_tokens", "output_tokens", "sequences", "preemptions",
-        )
-    }  # fmt: skip
-    columns["request"] = np.array([group.index for group in groups], dtype=np.int64)
-    names = [requests.name(group.index) for group in groups]
-    columns["id"] = np.array(names, dtype=object)
-    columns["status"] = np.array(["finished"] * len(groups), dtype=object)
-    return columns

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from allocators.base import IntArray
-from harness.engine.group import Group
-
-NO_ROWS = np.empty(0, dtype=np.int64)
+from harness.engine.group import NO_ROWS, Group
 
 
 class Running:

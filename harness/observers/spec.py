@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.errors import ConfigError
 from harness.observers.memory_map import parse_window
+from harness.results.writer import TIMELINES
 
 TRACES = ("none", "chrome")
 EXPORTS = ("none", "vllm")
@@ -27,7 +28,7 @@ class HarnessSpec:
     variant_timeout_s: float | None = None
 
 
-def check_recording(spec: HarnessSpec, report: str) -> None:
+def check_recording(spec: HarnessSpec, report: str, timeline: str) -> None:
     """Raise `ConfigError` for an option that is none."""
     if spec.trace not in TRACES:
         raise ConfigError(f"harness.trace must be one of {', '.join(TRACES)}, got {spec.trace!r}")
@@ -37,6 +38,8 @@ def check_recording(spec: HarnessSpec, report: str) -> None:
         )
     if report not in REPORTS:
         raise ConfigError(f"report must be one of {', '.join(REPORTS)}, got {report!r}")
+    if timeline not in TIMELINES:
+        raise ConfigError(f"timeline must be one of {', '.join(TIMELINES)}, got {timeline!r}")
     if spec.memory_map is not None:
         try:
             parse_window(spec.memory_map)

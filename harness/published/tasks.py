@@ -16,7 +16,7 @@ from harness.cli.checks import WRONG_INPUT, explained
 from harness.errors import ConfigError
 from harness.results import RunLog
 from harness.run import Prepared, compose, prepare
-from harness.run.variant import run_variant
+from harness.run.variant import run_variant, stream_variant
 
 #: what a task found: by allocator, by name
 Found = dict[str, dict[str, Any]]
@@ -78,7 +78,7 @@ class Sustained:
         while high - low > 1:
             middle = (low + high) // 2
             point = (*self.options, f"workload.rate={self.rates[middle]}")
-            row, _ = run_variant(prepared_for(point), allocator)
+            row = stream_variant(prepared_for(point), allocator, []).row
             if not row.ok:
                 return {"reason": row.reason}
             latency_ms = 1000 * row.metrics["normalized_latency_mean_s"]

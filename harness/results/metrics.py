@@ -262,6 +262,43 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 
+#: what `timeline.parquet` holds, in lines of the page
+TIMELINE_TEXT = (
+    "## The timeline",
+    "",
+    "`timeline.parquet` has a row for each step of a variant of at most 100,000 steps, or of any",
+    "number with `timeline=full`. A longer one is in bins: a row stands for `w` steps in a row,",
+    "the last one for those that are left. Nobody knows the number of steps beforehand, so `w`",
+    "starts at 1 and doubles, pairs of bins becoming one, whenever there would be more than 16,384",
+    "bins. Metrics never come from bins: they are sums over all steps.",
+    "",
+    "If any variant of a file is in bins the file has the columns of bins, and a step that is not",
+    "in one is a bin by itself, so that one query serves all rows.",
+    "",
+    "| column | of a step | of a bin |",
+    "|---|---|---|",
+    "| `step` | its number, from 0 | that of its first step |",
+    "| `start_s`, `time_s` | when it starts, and when it ends | when its first step starts, and "
+    "its last one ends; gaps between them lie within |",
+    "| `running`, `waiting`, `batch`, `blocks_in_use`, `logical_blocks`, `metadata_bytes` | the "
+    "number | the mean over its steps, weighted by the seconds that they take |",
+    "| `token_bytes` ... `idle_bytes` | the bytes of a category | the same mean, in whole bytes: "
+    "rounded so that the six sum to the capacity |",
+    "| `saturated` | true or false | the share of `busy_s` in which it is true |",
+    "| `batched_tokens`, `preemptions`, `hit_tokens`, `copied_bytes` | how many in this step | the "
+    "sum over its steps |",
+    "| `steps` | - | how many steps it stands for |",
+    "| `busy_s` | -, that is `time_s - start_s` | the seconds that its steps take, without gaps |",
+    "| `NAME_min`, `NAME_max` | - | the least and the most of any of its steps, of all numbers "
+    "above but `saturated` |",
+    "",
+    "So `sum(token_bytes * busy_s) / sum(busy_s)` is a time-weighted mean and `sum(preemptions)` a",
+    "total in either kind. Charts of memory over time, in figures and reports, read the means.",
+    "Comparisons and baselines read `summary.json` alone; replays and published figures keep every",
+    "step in memory and read no file.",
+)
+
+
 def render_markdown() -> str:
     """The text of `docs/metrics.md`: symbols first, then the table."""
     lines = [
@@ -300,6 +337,8 @@ def render_markdown() -> str:
         "| name | unit | better | repeats | formula | definition |",
         "|---|---|---|---|---|---|",
         *(_table_line(metric) for metric in METRICS),
+        "",
+        *TIMELINE_TEXT,
         "",
     ]
     return "\n".join(lines)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.results.bins import BIN_COLUMNS, BINNED_COLUMNS
 from harness.results.errors import ResultsError
 from harness.results.runlog import (
-    CATEGORIES,
+    BYTES,
     REQUEST_COLUMNS,
     STATUSES,
     TIMELINE_COLUMNS,
+    Columns,
     ResultRow,
     RunLog,
 )
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: the columns that `read_logs` reads: those of memory over time, and those of latencies
-_TIMELINE = ("step", "start_s", "time_s", *(f"{category}_bytes" for category in CATEGORIES))
+_TIMELINE = ("step", "start_s", "time_s", *BYTES)
+#: read too where there are any: how much a row of a timeline in bins stands for
+_WEIGHTS = ("steps", "busy_s")
 _REQUESTS = ("arrival_s", "first_token_s", "finish_s", "output_tokens", "status")
 
 
@@ -69,10 +73,11 @@ def read_logs(
     `totals` are those of the summary's rows, by allocator. A file that cannot be read leaves its
     columns empty, for a report shows what there is; why is the second value, a line a file.
     """
-    found, problems = [], []
-    for file, columns in ((TIMELINE, _TIMELINE), (REQUESTS, _REQUESTS)):
+    found: list[dict[str, Columns]] = []
+    problems = []
+    for file, columns, more in ((TIMELINE, _TIMELINE, _WEIGHTS), (REQUESTS, _REQUESTS, ())):
         try:
-            found.append(_read_columns(run_dir / file, columns))
+            found.append(_read_columns(run_dir / file, columns, more))
         except ResultsError as error:
             found.append({})
             problems.append(str(error))
@@ -80,32 +85,53 @@ def read_logs(
     logs = {}
     for name in {**steps, **requests}:
         timeline = steps.get(name) or {column: np.empty(0) for column in _TIMELINE}
-        # The categories of any step sum to the capacity.
-        capacity_bytes = sum(int(timeline[f"{c}_bytes"][:1].sum()) for c in CATEGORIES)
         columns = requests.get(name) or {column: np.empty(0) for column in _REQUESTS}
-        logs[name] = RunLog(name, capacity_bytes, timeline, columns, totals.get(name, {}))
+        logs[name] = _log(name, timeline, columns, totals.get(name, {}))
     return logs, problems
 
 
-def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
+def read_whole_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> list[RunLog]:
+    """The logs of the allocators in `totals`, with all columns that the files have.
+
+    A timeline that was too long for full resolution is in bins.  Raises ResultsError.
+    """
+    steps = _read_columns(run_dir / TIMELINE, tuple(TIMELINE_COLUMNS), tuple(BIN_COLUMNS))
+    requests = _read_columns(run_dir / REQUESTS, tuple(REQUEST_COLUMNS))
+    nothing = {name: np.empty(0, kind) for name, kind in TIMELINE_COLUMNS.items()}
+    return [_log(name, steps.get(name, nothing), requests[name], totals[name]) for name in totals]
+
+
+def _log(name: str, timeline: Columns, requests: Columns, totals: dict[str, float]) -> RunLog:
+    # The categories of any step or bin sum to the capacity.
+    capacity_bytes = sum(int(timeline[column][:1].sum()) for column in BYTES)
+    return RunLog(name, capacity_bytes, timeline, requests, totals)
+
+
+def _read_columns(
+    path: Path, names: tuple[str, ...], more: tuple[str, ...] = ()
+) -> dict[str, Columns]:
     """The columns of each allocator; the writer gives every allocator row groups of its own.
 
-    Raises ResultsError where the file is absent, damaged, or has other columns.
+    `more` are columns that a file may have or not.  Raises ResultsError where the file is absent,
+    damaged, or has other columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pieces: dict[str, list[pa.Table]] = {}
+    pieces: dict[str, list[Columns]] = {}
     try:
         with pq.ParquetFile(path) as file:
+            names += tuple(name for name in more if name in file.schema_arrow.names)
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=["allocator", *names])
                 if table.num_rows:
-                    pieces.setdefault(str(table["allocator"][0].as_py()), []).append(table)
-        whole = {allocator: pa.concat_tables(tables) for allocator, tables in pieces.items()}
+                    allocator = str(table["allocator"][0].as_py())
+                    values = {name: _values(table, name) for name in names}
+                    pieces.setdefault(allocator, []).append(values)
         return {
-            allocator: {name: _values(table, name) for name in names}
-            for allocator, table in whole.items()
+            # Popped, so that no more than one column is there twice.
+            allocator: {name: np.concatenate([part.pop(name) for part in parts]) for name in names}
+            for allocator, parts in pieces.items()
         }
     except FileNotFoundError as error:
         raise ResultsError(f"{path.name}: no such file") from error
@@ -118,10 +144,19 @@ def _read_columns(path: Path, names: tuple[str, ...]) -> dict[str, dict[str, np.
 
 def _values(table: pa.Table, name: str) -> np.ndarray:
     """A column as the writer wrote it; raises KeyError, ValueError or TypeError if it is not."""
+    import pyarrow as pa
+
     column = table[name]
     if column.null_count:
         raise ValueError(f"{name} has values that are missing")
-    kind = {**TIMELINE_COLUMNS, **REQUEST_COLUMNS}[name]
+    if pa.types.is_dictionary(column.type):
+        # A few texts, each many times: one object a text and not one a row.
+        whole = column.combine_chunks()
+        texts = np.array(whole.dictionary.to_pylist(), dtype=object)
+        return texts[whole.indices.to_numpy()]
+    kind = {**BINNED_COLUMNS, **REQUEST_COLUMNS}[name]
+    if "steps" not in table.column_names:
+        kind = TIMELINE_COLUMNS.get(name, kind)
     return column.to_numpy().astype(kind)
 
 

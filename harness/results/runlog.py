@@ -1,7 +1,7 @@
 """What one allocator variant leaves behind: a log of columns, and one row of the result table.
 
 The column tables below are the schema of `timeline.parquet` and `requests.parquet`. A new column is
-added here and nowhere else.
+added here, and in `harness.results.bins` it is said whether it lasts for a step or happens in it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+#: arrays of one length by their names
+Columns = dict[str, np.ndarray]
+
 CATEGORIES = ("token", "reserved", "internal", "external", "cached", "idle")
+BYTES = tuple(f"{category}_bytes" for category in CATEGORIES)
 STATUSES = ("ok", "oom", "unsupported", "error")
 
 # Order is that of the file; `allocator` comes first there and is added by the writer.
@@ -23,7 +27,7 @@ TIMELINE_COLUMNS: dict[str, type] = {
     "blocks_in_use": np.int64,
     "preemptions": np.int64,
     "hit_tokens": np.int64,
-    **{f"{category}_bytes": np.int64 for category in CATEGORIES},
+    **dict.fromkeys(BYTES, np.int64),
     "start_s": np.float64,
     "batch": np.int64,
     "logical_blocks": np.int64,
@@ -52,7 +56,8 @@ class RunLog:
 
     timeline: one array [steps] a name of `TIMELINE_COLUMNS`. Step i runs from start_s[i] to
         time_s[i]; between two steps, and before the first, the engine may wait for an arrival (a
-        gap), in which nothing is allocated but what is cached.
+        gap), in which nothing is allocated but what is cached. One that was read from a file may be
+        in bins, and has [bins] of the names of `bins.BINNED_COLUMNS`.
     requests: one array [requests] a name of `REQUEST_COLUMNS`; times are NaN where it never came
         to it. `output_tokens` is per sequence.
     totals: `gap_s` (seconds spent in gaps), `gap_cached_byte_s` (cached bytes integrated over
@@ -64,44 +69,79 @@ class RunLog:
 
     allocator: str
     capacity_bytes: int
-    timeline: dict[str, np.ndarray]
-    requests: dict[str, np.ndarray]
+    timeline: Columns
+    requests: Columns
     totals: dict[str, float]
 
     @property
     def steps(self) -> int:
-        return len(self.timeline["step"])
+        """How many steps there were; rows of the timeline unless it is in bins."""
+        steps = self.timeline.get("steps")
+        return len(self.timeline["step"]) if steps is None else int(steps.sum())
 
-    def category_bytes(self) -> np.ndarray:
-        """[6, steps] int64: the memory categories in the order of `CATEGORIES`."""
-        return np.stack([self.timeline[f"{category}_bytes"] for category in CATEGORIES])
+    @property
+    def busy_s(self) -> np.ndarray:
+        """[rows of the timeline] seconds that the steps of each take."""
+        busy_s = self.timeline.get("busy_s")
+        return self.timeline["time_s"] - self.timeline["start_s"] if busy_s is None else busy_s
 
     def check(self) -> None:
-        """Raise ValueError where the log contradicts itself: columns, lengths, bytes or clock."""
-        _check_columns(f"{self.allocator}: timeline", self.timeline, TIMELINE_COLUMNS)
-        _check_columns(f"{self.allocator}: requests", self.requests, REQUEST_COLUMNS)
-        if not self.steps:
+        """Raise ValueError where the log contradicts itself: columns, lengths, bytes or clock.
+
+        The timeline is not in bins.
+        """
+        check = LogCheck(self.allocator, self.capacity_bytes)
+        check.steps(self.timeline)
+        check.requests(self.requests)
+        check.totals(self.totals)
+
+
+class LogCheck:
+    """Holds a log to its rules, block by block; each call raises ValueError for what breaks one."""
+
+    def __init__(self, allocator: str, capacity_bytes: int) -> None:
+        self._allocator, self._capacity_bytes = allocator, capacity_bytes
+        self._steps = 0
+        self._end_s = self._waited_s = 0.0
+
+    def steps(self, block: Columns) -> None:
+        """Check steps that follow those checked before."""
+        _check_columns(f"{self._allocator}: timeline", block, TIMELINE_COLUMNS)
+        self._steps += len(block["step"])
+        if not len(block["step"]):
             return
-        categories = self.category_bytes()
+        categories = np.stack([block[name] for name in BYTES])
         wrong = np.flatnonzero(
-            (categories.sum(axis=0) != self.capacity_bytes) | (categories < 0).any(axis=0)
+            (categories.sum(axis=0) != self._capacity_bytes) | (categories < 0).any(axis=0)
         )
         if len(wrong):
             parts = dict(zip(CATEGORIES, categories[:, wrong[0]].tolist(), strict=True))
             raise ValueError(
-                f"{self.allocator}: memory of step {self.timeline['step'][wrong[0]]} does not sum "
-                f"to the capacity of {self.capacity_bytes} bytes: {parts}"
+                f"{self._allocator}: memory of step {block['step'][wrong[0]]} does not sum "
+                f"to the capacity of {self._capacity_bytes} bytes: {parts}"
             )
-        start_s, time_s = self.timeline["start_s"], self.timeline["time_s"]
-        waits_s = start_s - np.concatenate(([0.0], time_s[:-1]))
-        tolerance_s = 1e-6 * max(1.0, float(time_s[-1]))
-        if (time_s < start_s).any() or (waits_s < -tolerance_s).any():
-            raise ValueError(f"{self.allocator}: the clock runs backwards in the timeline")
-        gap_s = self.totals.get("gap_s", 0.0)
-        if abs(float(waits_s.sum()) - gap_s) > tolerance_s:
+        start_s, time_s = block["start_s"], block["time_s"]
+        waits_s = start_s - np.concatenate(([self._end_s], time_s[:-1]))
+        self._end_s = float(time_s[-1])
+        if (time_s < start_s).any() or (waits_s < -self._tolerance_s).any():
+            raise ValueError(f"{self._allocator}: the clock runs backwards in the timeline")
+        self._waited_s += float(waits_s.sum())
+
+    def requests(self, block: Columns) -> None:
+        """Check requests."""
+        _check_columns(f"{self._allocator}: requests", block, REQUEST_COLUMNS)
+
+    def totals(self, totals: dict[str, float]) -> None:
+        """Check the totals, after all steps."""
+        gap_s = totals.get("gap_s", 0.0)
+        if self._steps and abs(self._waited_s - gap_s) > self._tolerance_s:
             raise ValueError(
-                f"{self.allocator}: totals say {gap_s} s of gaps, the timeline {waits_s.sum()} s"
+                f"{self._allocator}: totals say {gap_s} s of gaps, the timeline {self._waited_s} s"
             )
+
+    @property
+    def _tolerance_s(self) -> float:
+        return 1e-6 * max(1.0, self._end_s)
 
 
 @dataclass
@@ -126,7 +166,7 @@ class ResultRow:
         return self.status == "ok"
 
 
-def _check_columns(where: str, columns: dict[str, np.ndarray], expected: dict[str, type]) -> None:
+def _check_columns(where: str, columns: Columns, expected: dict[str, type]) -> None:
     missing = [name for name in expected if name not in columns]
     unknown = [name for name in columns if name not in expected]
     if missing or unknown:

@@ -1,13 +1,16 @@
-"""From a variant's log to its metrics. Definitions and symbols are in `docs/metrics.md`."""
+"""From a variant's log to its metrics, in one pass. Definitions are in `docs/metrics.md`."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 
 from harness.results.metrics import METRICS
-from harness.results.runlog import CATEGORIES, RunLog
+from harness.results.runlog import BYTES, CATEGORIES, Columns, LogCheck, RunLog
+from harness.results.stream import blocks_of
 
 Value = float | int | None
 
@@ -17,15 +20,12 @@ def summarize(log: RunLog) -> dict[str, Value]:
 
     Raises ValueError when the log contradicts itself (see `RunLog.check`).
     """
-    log.check()
-    values = {
-        **_memory(log),
-        **_batches(log),
-        **_throughput(log),
-        **_latencies(log),
-        **_costs(log),
-    }
-    return {metric.name: _number(values[metric.name]) for metric in METRICS}
+    summary = Summary(log.allocator, log.capacity_bytes)
+    for block in blocks_of(log.timeline):
+        summary.steps(block)
+    for block in blocks_of(log.requests):
+        summary.requests(block)
+    return summary.metrics(log.totals)
 
 
 def run_length_s(log: RunLog) -> float:
@@ -33,120 +33,175 @@ def run_length_s(log: RunLog) -> float:
     return float(log.timeline["time_s"][-1]) if log.steps else float(log.totals.get("gap_s", 0.0))
 
 
-def _memory(log: RunLog) -> dict[str, Value]:
-    step_s = _step_s(log)
-    saturated_s = step_s * log.timeline["saturated"]
-    byte_s = dict(zip(CATEGORIES, (log.category_bytes() * step_s).sum(axis=1), strict=True))
-    gap_s = log.totals.get("gap_s", 0.0)
-    gap_cached = log.totals.get("gap_cached_byte_s", 0.0)
-    byte_s["cached"] += gap_cached
-    byte_s["idle"] += gap_s * log.capacity_bytes - gap_cached
-    whole = (step_s.sum() + gap_s) * log.capacity_bytes
-    saturated_whole = saturated_s.sum() * log.capacity_bytes
-    values: dict[str, Value] = {}
-    for category in CATEGORIES:
-        saturated_byte_s = (log.timeline[f"{category}_bytes"] * saturated_s).sum()
-        values[f"{category}_share"] = _ratio(byte_s[category], whole)
-        values[f"saturated_{category}_share"] = _ratio(saturated_byte_s, saturated_whole)
-    physical = (log.timeline["blocks_in_use"] * step_s).sum()
-    logical = (log.timeline["logical_blocks"] * step_s).sum()
-    values["sharing_saved"] = _ratio(logical - physical, logical)
-    return values
+class Summary:
+    """A consumer of a log's blocks that has the metrics when the run has ended.
+
+    Of steps it keeps sums: whole numbers exactly, the others as one sum a block, added up exactly
+    at the end. Of requests it keeps four latencies each, for percentiles are of all of them.
+    """
+
+    def __init__(self, allocator: str, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._check = LogCheck(allocator, capacity_bytes)
+        self._sums: dict[str, list[float]] = defaultdict(list)
+        self._counts: dict[str, int] = defaultdict(int)
+        self._peaks: dict[str, int] = defaultdict(int)
+        self._latencies: dict[str, list[np.ndarray]] = {name: [] for name in LATENCIES}
+        self._end_s: float | None = None
+
+    def steps(self, block: Columns) -> None:
+        """See `stream.Consumer`; raises ValueError where the block contradicts itself."""
+        self._check.steps(block)
+        if not len(block["step"]):
+            return
+        step_s = block["time_s"] - block["start_s"]
+        for name, seconds in (("", step_s), ("saturated_", step_s * block["saturated"])):
+            self._sums[f"{name}s"].append(float(seconds.sum()))
+            for column in (*BYTES, "batch"):
+                self._sums[f"{name}{column}"].append(float((block[column] * seconds).sum()))
+        for column in ("blocks_in_use", "logical_blocks"):
+            self._sums[column].append(float((block[column] * step_s).sum()))
+        for column in ("preemptions", "hit_tokens", "batched_tokens", "copied_bytes"):
+            self._counts[column] += int(block[column].sum())
+        for column in ("batch", "metadata_bytes"):
+            self._peaks[column] = max(self._peaks[column], int(block[column].max()))
+        self._counts["steps"] += len(step_s)
+        self._end_s = float(block["time_s"][-1])
+
+    def requests(self, block: Columns) -> None:
+        """See `stream.Consumer`; raises ValueError where the block contradicts itself."""
+        self._check.requests(block)
+        finished = _finished(block)
+        outputs = block["output_tokens"] * block["sequences"]
+        self._counts["finished"] += int(finished.sum())
+        self._counts["outputs"] += int(outputs[finished].sum())
+        self._counts["prompts"] += int(block["prompt_tokens"][finished].sum())
+        for name, of in LATENCIES.items():
+            self._latencies[name].append(of(block))
+
+    def metrics(self, totals: dict[str, float]) -> dict[str, Value]:
+        """Every metric of `METRICS`, in its order, of a run that has ended with these totals."""
+        self._check.totals(totals)
+        values = {
+            **self._memory(totals),
+            **self._throughput(totals),
+            **self._latency_metrics(),
+            **self._costs(totals),
+        }
+        return {metric.name: _number(values[metric.name]) for metric in METRICS}
+
+    def _sum(self, name: str) -> float:
+        return math.fsum(self._sums[name])
+
+    def _memory(self, totals: dict[str, float]) -> dict[str, Value]:
+        gap_s = totals.get("gap_s", 0.0)
+        gap_cached = totals.get("gap_cached_byte_s", 0.0)
+        in_gaps = {"cached": gap_cached, "idle": gap_s * self._capacity_bytes - gap_cached}
+        length_s, saturated_s = self._sum("s") + gap_s, self._sum("saturated_s")
+        values: dict[str, Value] = {}
+        for name in CATEGORIES:
+            byte_s = self._sum(f"{name}_bytes") + in_gaps.get(name, 0.0)
+            saturated_byte_s = self._sum(f"saturated_{name}_bytes")
+            values[f"{name}_share"] = _ratio(byte_s, length_s * self._capacity_bytes)
+            values[f"saturated_{name}_share"] = _ratio(
+                saturated_byte_s, saturated_s * self._capacity_bytes
+            )
+        physical, logical = self._sum("blocks_in_use"), self._sum("logical_blocks")
+        return {
+            **values,
+            "sharing_saved": _ratio(logical - physical, logical),
+            "mean_batch": _ratio(self._sum("batch"), length_s),
+            "peak_batch": self._peaks["batch"],
+            "saturated_mean_batch": _ratio(self._sum("saturated_batch"), saturated_s),
+        }
+
+    def _throughput(self, totals: dict[str, float]) -> dict[str, Value]:
+        finished, outputs = self._counts["finished"], self._counts["outputs"]
+        length_s = self._length_s(totals)
+        return {
+            "finished_requests": finished,
+            "requests_per_s": _ratio(finished, length_s),
+            "output_tokens_per_s": _ratio(outputs, length_s),
+            "total_tokens_per_s": _ratio(self._counts["prompts"] + outputs, length_s),
+        }
+
+    def _length_s(self, totals: dict[str, float]) -> float:
+        return float(totals.get("gap_s", 0.0)) if self._end_s is None else self._end_s
+
+    def _latency_metrics(self) -> dict[str, Value]:
+        values: dict[str, Value] = {}
+        for name, parts in self._latencies.items():
+            seconds = np.concatenate([np.empty(0), *parts])
+            if name == "normalized_latency":
+                values["normalized_latency_mean_s"] = _mean(seconds)
+            else:
+                values |= _statistics(name, seconds)
+        return values
+
+    def _costs(self, totals: dict[str, float]) -> dict[str, Value]:
+        steps, host_s = self._counts["steps"], totals.get("allocator_host_s")
+        maps, unmaps = totals.get("maps"), totals.get("unmaps")
+        hits, looked_up = self._counts["hit_tokens"], totals.get("looked_up_tokens", 0.0)
+        swapped, hit_bytes = totals.get("swapped_bytes"), totals.get("hit_bytes")
+        wasted, evictions = totals.get("wasted_tokens"), totals.get("evictions")
+        resident = totals.get("resident_peak_bytes")
+        return {
+            "preemptions": self._counts["preemptions"],
+            "hit_tokens": hits,
+            "hit_bytes": None if hit_bytes is None else int(hit_bytes),
+            "prefix_hit_rate": None if evictions is None else _ratio(hits, looked_up),
+            "computed_tokens": self._counts["batched_tokens"],
+            "wasted_tokens": None if wasted is None else int(wasted),
+            "evictions": None if evictions is None else int(evictions),
+            "copied_bytes": self._counts["copied_bytes"],
+            "swapped_bytes": None if swapped is None else int(swapped),
+            "metadata_bytes_peak": self._peaks["metadata_bytes"],
+            "map_calls": None if maps is None else int(maps),
+            "unmap_calls": None if unmaps is None else int(unmaps),
+            "map_s": totals.get("map_s"),
+            "allocator_us_per_step": None if host_s is None else _ratio(host_s * 1e6, steps),
+            "resident_peak_bytes": None if resident is None else int(resident),
+            "steps": steps,
+            "makespan_s": self._length_s(totals),
+        }
 
 
-def _batches(log: RunLog) -> dict[str, Value]:
-    step_s, batch = _step_s(log), log.timeline["batch"]
-    saturated_s = step_s * log.timeline["saturated"]
-    return {
-        "mean_batch": _ratio((batch * step_s).sum(), step_s.sum() + log.totals.get("gap_s", 0.0)),
-        "peak_batch": _peak(batch),
-        "saturated_mean_batch": _ratio((batch * saturated_s).sum(), saturated_s.sum()),
-    }
-
-
-def _throughput(log: RunLog) -> dict[str, Value]:
-    finished = _finished(log)
-    outputs = int((log.requests["output_tokens"] * log.requests["sequences"])[finished].sum())
-    prompts = int(log.requests["prompt_tokens"][finished].sum())
-    length_s = run_length_s(log)
-    return {
-        "finished_requests": int(finished.sum()),
-        "requests_per_s": _ratio(int(finished.sum()), length_s),
-        "output_tokens_per_s": _ratio(outputs, length_s),
-        "total_tokens_per_s": _ratio(prompts + outputs, length_s),
-    }
-
-
-def _latencies(log: RunLog) -> dict[str, Value]:
-    return {
-        **_statistics("ttft", ttft_s(log)),
-        **_statistics("tpot", tpot_s(log)),
-        **_statistics("e2e", e2e_s(log)),
-        "normalized_latency_mean_s": _mean(normalized_latency_s(log)),
-    }
-
-
-def ttft_s(log: RunLog) -> np.ndarray:
+def ttft_s(requests: Columns) -> np.ndarray:
     """[finished] seconds from arrival to the first output token."""
-    return (log.requests["first_token_s"] - log.requests["arrival_s"])[_finished(log)]
+    return (requests["first_token_s"] - requests["arrival_s"])[_finished(requests)]
 
 
-def e2e_s(log: RunLog) -> np.ndarray:
+def e2e_s(requests: Columns) -> np.ndarray:
     """[finished] seconds from arrival to the end."""
-    return (log.requests["finish_s"] - log.requests["arrival_s"])[_finished(log)]
+    return (requests["finish_s"] - requests["arrival_s"])[_finished(requests)]
 
 
-def tpot_s(log: RunLog) -> np.ndarray:
+def tpot_s(requests: Columns) -> np.ndarray:
     """[finished with more than one output token] seconds a token after the first."""
-    tokens = log.requests["output_tokens"]
-    chosen = _finished(log) & (tokens > 1)
-    decode_s = (log.requests["finish_s"] - log.requests["first_token_s"])[chosen]
+    tokens = requests["output_tokens"]
+    chosen = _finished(requests) & (tokens > 1)
+    decode_s = (requests["finish_s"] - requests["first_token_s"])[chosen]
     return decode_s / (tokens[chosen] - 1)
 
 
-def normalized_latency_s(log: RunLog) -> np.ndarray:
+def normalized_latency_s(requests: Columns) -> np.ndarray:
     """[finished with output] end-to-end seconds a token of output (Orca; PagedAttention 6.1)."""
-    tokens = log.requests["output_tokens"]
-    chosen = _finished(log) & (tokens > 0)
-    latency_s = (log.requests["finish_s"] - log.requests["arrival_s"])[chosen]
+    tokens = requests["output_tokens"]
+    chosen = _finished(requests) & (tokens > 0)
+    latency_s = (requests["finish_s"] - requests["arrival_s"])[chosen]
     return latency_s / tokens[chosen]
 
 
-def _costs(log: RunLog) -> dict[str, Value]:
-    totals, timeline = log.totals, log.timeline
-    host_s = totals.get("allocator_host_s")
-    maps, unmaps = totals.get("maps"), totals.get("unmaps")
-    hits, looked_up = int(timeline["hit_tokens"].sum()), totals.get("looked_up_tokens", 0.0)
-    swapped, hit_bytes = totals.get("swapped_bytes"), totals.get("hit_bytes")
-    wasted, evictions = totals.get("wasted_tokens"), totals.get("evictions")
-    resident = totals.get("resident_peak_bytes")
-    return {
-        "preemptions": int(timeline["preemptions"].sum()),
-        "hit_tokens": hits,
-        "hit_bytes": None if hit_bytes is None else int(hit_bytes),
-        "prefix_hit_rate": None if evictions is None else _ratio(hits, looked_up),
-        "computed_tokens": int(timeline["batched_tokens"].sum()),
-        "wasted_tokens": None if wasted is None else int(wasted),
-        "evictions": None if evictions is None else int(evictions),
-        "copied_bytes": int(timeline["copied_bytes"].sum()),
-        "swapped_bytes": None if swapped is None else int(swapped),
-        "metadata_bytes_peak": _peak(timeline["metadata_bytes"]),
-        "map_calls": None if maps is None else int(maps),
-        "unmap_calls": None if unmaps is None else int(unmaps),
-        "map_s": totals.get("map_s"),
-        "allocator_us_per_step": None if host_s is None else _ratio(host_s * 1e6, log.steps),
-        "resident_peak_bytes": None if resident is None else int(resident),
-        "steps": log.steps,
-        "makespan_s": run_length_s(log),
-    }
+LATENCIES: dict[str, Callable[[Columns], np.ndarray]] = {
+    "ttft": ttft_s,
+    "tpot": tpot_s,
+    "e2e": e2e_s,
+    "normalized_latency": normalized_latency_s,
+}
 
 
-def _step_s(log: RunLog) -> np.ndarray:
-    return log.timeline["time_s"] - log.timeline["start_s"]
-
-
-def _finished(log: RunLog) -> np.ndarray:
-    return log.requests["status"] == "finished"
+def _finished(requests: Columns) -> np.ndarray:
+    return requests["status"] == "finished"
 
 
 def _statistics(name: str, seconds: np.ndarray) -> dict[str, Value]:
@@ -161,10 +216,6 @@ def _statistics(name: str, seconds: np.ndarray) -> dict[str, Value]:
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
-
-
-def _peak(values: np.ndarray) -> int:
-    return int(values.max()) if len(values) else 0
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -1,46 +1,58 @@
 """Writes a run directory: `summary.json`, `requests.parquet`, `timeline.parquet`.
 
 `summary.json` is small and is replaced after every variant, so that an interrupted run keeps the
-variants it finished. The columns are large: each variant is appended once, to a temporary file that
-takes its final name when the run ends, whether it ends well or by Ctrl-C.
+variants it finished. The columns are large: they are written while a variant runs, to temporary
+files that take their final names when the run ends, whether it ends well or by Ctrl-C, with the
+variants that have finished.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
-from harness.results.atomic import replacing, write_text
+from harness.results.atomic import write_text
+from harness.results.bins import MOST_BINS, Bins
+from harness.results.columns import ColumnFile
 from harness.results.errors import ResultsError
-from harness.results.runlog import REQUEST_COLUMNS, TIMELINE_COLUMNS, ResultRow, RunLog
-
-if TYPE_CHECKING:
-    import pyarrow
+from harness.results.runlog import REQUEST_COLUMNS, TIMELINE_COLUMNS, Columns, ResultRow, RunLog
+from harness.results.stream import blocks_of
 
 SCHEMA_VERSION = 1
 #: of a log's totals those that a summary's row keeps, under `totals`
 GAP_TOTALS = ("gap_s", "gap_cached_byte_s")
 SUMMARY, REQUESTS, TIMELINE = "summary.json", "requests.parquet", "timeline.parquet"
+#: full: every step of a timeline; auto: bins where it has more than one block of steps
+TIMELINES = ("auto", "full")
 
 
 class RunWriter:
     """Fills one run directory, variant by variant; leaving the context finishes the files.
 
-    Nothing is written before the first row, so a run that fails earlier leaves nothing behind.
-    Every failure to write is a ResultsError of one line, after which there is no more to add.
+    Nothing is written before a variant's first block or row, so a run that fails earlier leaves
+    nothing behind. Every failure to write is a ResultsError of one line, after which there is no
+    more to add.
     """
 
     def __init__(
-        self, run_dir: str | Path, config: dict[str, Any], environment: dict[str, Any]
+        self,
+        run_dir: str | Path,
+        config: dict[str, Any],
+        environment: dict[str, Any],
+        timeline: str = "auto",
+        most_bins: int = MOST_BINS,
     ) -> None:
+        """`timeline` is one of `TIMELINES`; in bins it has at most `most_bins` rows a variant."""
         self.run_dir = Path(run_dir)
         self.rows: list[ResultRow] = []
+        self._timeline, self._most_bins = timeline, most_bins
         self._totals: list[dict[str, float]] = []
         self._head = {
             "schema_version": SCHEMA_VERSION,
@@ -48,42 +60,69 @@ class RunWriter:
             "environment": plain(environment),
         }
         self._open = ExitStack()
-        self._columns: dict[str, Any] = {}
+        self._files: dict[str, ColumnFile] = {}
+        self._failure: OSError | None = None
 
-    def add(self, row: ResultRow, log: RunLog | None = None) -> None:
-        """Append a variant: its row to the summary, its columns (if it has any) to the files."""
-        tables = {}
-        if log is not None:
-            tables = {
-                TIMELINE: column_table(log.allocator, log.timeline, TIMELINE_COLUMNS),
-                REQUESTS: column_table(log.allocator, log.requests, REQUEST_COLUMNS),
-            }
+    def columns(self, allocator: str) -> VariantColumns:
+        """A consumer of the columns of the next variant, to be ended by `end`."""
+        return VariantColumns(self, allocator, self._timeline == "full", self._most_bins)
+
+    def end(
+        self,
+        row: ResultRow,
+        totals: Mapping[str, float] | None = None,
+        columns: VariantColumns | None = None,
+    ) -> None:
+        """Append a variant's row to the summary, and end its columns, if it has any.
+
+        Those of a row that is not ok are dropped.
+        """
         self.rows.append(row)
-        self._totals.append(_gap_totals(log))
+        kept = totals or {}
+        # What neither the columns nor the metrics tell: the memory between the steps.
+        self._totals.append({name: float(kept[name]) for name in GAP_TOTALS if name in kept})
+        self.attempt(lambda files: None)
         try:
-            if not self._columns:
-                self._start_columns()
             write_text(self.run_dir / SUMMARY, self._summary_text())
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._refused(self._failure or error) from error
+        if columns is not None:
+            columns.end(row.ok)
+        if self._failure is not None:
+            raise self._refused(self._failure) from self._failure
+
+    def add(self, row: ResultRow, log: RunLog | None = None) -> None:
+        """Append a variant whose whole log is there: its row, and its columns if it has any."""
+        if log is None:
+            self.end(row)
+            return
+        columns = self.columns(log.allocator)
+        for block in blocks_of(log.timeline):
+            columns.steps(block)
+        for block in blocks_of(log.requests):
+            columns.requests(block)
+        self.end(row, log.totals, columns)
+
+    def attempt(self, write: Callable[[dict[str, ColumnFile]], None]) -> None:
+        """Write to the large files; one that fails is the last, and `end` says why."""
+        if self._failure is not None:
+            return
         try:
-            for name, table in tables.items():
-                self._columns[name].write_table(table)
+            if not self._files:
+                self._start_columns()
+            write(self._files)
         except OSError as error:
-            self._discard(error)
-            raise self._refused(error) from error
+            # Without a part they would be damaged: rather none.
+            self._failure = error
+            with suppress(OSError):
+                self._open.__exit__(type(error), error, error.__traceback__)
 
     def finish(self) -> None:
-        """Give the column files their final names, with the variants added so far."""
+        """Give the column files their final names, with the variants that have ended well."""
         try:
             self._open.close()
         except OSError as error:
             raise self._refused(error) from error
-
-    def _discard(self, error: OSError) -> None:
-        """Remove the column files, which may lack a part: rather none than one that is damaged."""
-        with suppress(OSError):
-            self._open.__exit__(type(error), error, error.__traceback__)
 
     def _refused(self, error: OSError) -> ResultsError:
         return ResultsError(f"{self.run_dir}: cannot write the results: {error}")
@@ -95,15 +134,9 @@ class RunWriter:
         self.finish()
 
     def _start_columns(self) -> None:
-        import pyarrow.parquet as pq
-
         self.run_dir.mkdir(parents=True, exist_ok=True)
         for name, columns in ((TIMELINE, TIMELINE_COLUMNS), (REQUESTS, REQUEST_COLUMNS)):
-            # pyarrow gets a path and not a Python file: Ctrl-C cannot then cut a row group in two.
-            temporary = self._open.enter_context(replacing(self.run_dir / name))
-            writer = pq.ParquetWriter(temporary, column_schema(columns), compression="zstd")
-            self._open.callback(writer.close)
-            self._columns[name] = writer
+            self._files[name] = ColumnFile(self.run_dir / name, columns, self._open)
 
     def _summary_text(self) -> str:
         rows = [
@@ -114,42 +147,47 @@ class RunWriter:
         return json.dumps(summary, indent=2, allow_nan=False) + "\n"
 
 
-def _gap_totals(log: RunLog | None) -> dict[str, float]:
-    """What neither the columns nor the metrics tell: the memory between the steps."""
-    totals = {} if log is None else log.totals
-    return {name: float(totals[name]) for name in GAP_TOTALS if name in totals}
+class VariantColumns:
+    """A consumer that writes a variant's columns; of the timeline it holds a block, or its bins."""
 
+    def __init__(self, writer: RunWriter, allocator: str, full: bool, most_bins: int) -> None:
+        self._writer, self._allocator, self._full = writer, allocator, full
+        self._bins = Bins(most_bins)
+        self._first: Columns | None = None  # it may be the only block of steps
+        self._binned = False
 
-def column_schema(columns: dict[str, type]) -> pyarrow.Schema:
-    """The Arrow schema of a column table, with `allocator` in front."""
-    import pyarrow as pa
-
-    def arrow_type(name: str, kind: type) -> pa.DataType:
-        if kind is not np.object_:
-            return pa.from_numpy_dtype(kind)
-        return pa.dictionary(pa.int32(), pa.string()) if name == "status" else pa.string()
-
-    fields = [pa.field("allocator", pa.dictionary(pa.int32(), pa.string()))]
-    return pa.schema(fields + [pa.field(n, arrow_type(n, kind)) for n, kind in columns.items()])
-
-
-def column_table(
-    allocator: str, values: dict[str, np.ndarray], columns: dict[str, type]
-) -> pyarrow.Table:
-    """One variant's columns as an Arrow table; NaN becomes null."""
-    import pyarrow as pa
-
-    schema = column_schema(columns)
-    rows = len(next(iter(values.values())))
-    arrays = [pa.array([allocator] * rows, schema.field("allocator").type)]
-    for name, kind in columns.items():
-        column = values[name]
-        if kind is np.object_:
-            column = [None if item is None else str(item) for item in column]
+    def steps(self, block: Columns) -> None:
+        """See `stream.Consumer`."""
+        if self._full:
+            self._write(TIMELINE, block)
+        elif self._first is None and not self._binned:
+            self._first = block
         else:
-            column = np.ascontiguousarray(column).astype(kind, casting="same_kind", copy=False)
-        arrays.append(pa.array(column, schema.field(name).type, from_pandas=True))
-    return pa.Table.from_arrays(arrays, schema=schema)
+            if self._first is not None:
+                self._bins.add(self._first)
+                self._first, self._binned = None, True
+            self._bins.add(block)
+
+    def requests(self, block: Columns) -> None:
+        """See `stream.Consumer`."""
+        self._write(REQUESTS, block)
+
+    def end(self, ok: bool) -> None:
+        """Write the rest of it, or drop all of it."""
+        if not ok:
+            self._writer.attempt(self._drop)
+        elif self._first is not None:
+            self._write(TIMELINE, self._first)
+        elif self._binned:
+            self._writer.attempt(lambda files: files[TIMELINE].widen())
+            self._write(TIMELINE, self._bins.columns())
+
+    def _write(self, file: str, rows: Columns) -> None:
+        self._writer.attempt(lambda files: files[file].write(self._allocator, rows))
+
+    def _drop(self, files: dict[str, ColumnFile]) -> None:
+        for file in files.values():
+            file.drop(self._allocator)
 
 
 def plain(value: Any) -> Any:

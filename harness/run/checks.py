@@ -64,7 +64,7 @@ def check(config: Config) -> None:
     _check_shapes(config)
     _check_sampling(config.sampling)
     _check_pool(config)
-    check_recording(config.harness, config.report)
+    check_recording(config.harness, config.report, config.timeline)
     if not config.is_real:
         for option in fields(ExecutorSpec):
             if option.name != "name" and getattr(config.executor, option.name) != option.default:

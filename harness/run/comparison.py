@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,10 @@ from harness.command.interrupts import Interrupts
 from harness.observers.recorders import Recorders
 from harness.observers.vllm_bench import Sent
 from harness.results import ResultRow, ResultsError, RunLog, RunWriter, describe_environment
+from harness.results.reader import read_whole_logs
+from harness.results.stream import Consumer
 from harness.run.prepared import Prepared
-from harness.run.variant import fault, run_variant
+from harness.run.variant import Served, fault, stream_variant
 
 if TYPE_CHECKING:
     from harness.executors.model.real_run import RealRun
@@ -26,18 +28,32 @@ Watch = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass
 class Comparison:
-    """What became of each allocator, in order; `logs` are those of the rows that ran.
+    """What became of each allocator, in order.
 
+    totals: of the rows that ran, by allocator, what is summed over a whole run (see `RunLog`).
     notes: what could not be recorded, a line each.
     unsaved: why the results could not be written, if so; the directory holds what had been before.
     """
 
     run_dir: Path
     rows: list[ResultRow]
-    logs: list[RunLog]
     interrupted: bool
+    totals: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     unsaved: str | None = None
+
+    @cached_property
+    def logs(self) -> list[RunLog]:
+        """The logs of the rows that ran, read from the run directory: long timelines are in bins.
+
+        Raises `ResultsError` where they cannot be read.
+        """
+        return read_whole_logs(self.run_dir, self.totals)
+
+    @property
+    def served(self) -> bool:
+        """Whether any allocator ran."""
+        return any(row.ok for row in self.rows)
 
     @property
     def crashed(self) -> bool:
@@ -60,19 +76,21 @@ def run_comparison(
     config = prepared.config
     sent = Sent(config.model.name, config.workload)
     recorders = Recorders(config.harness, prepared.requests, sent)
-    comparison = Comparison(run_dir, [], [], interrupted=False)
+    comparison = Comparison(run_dir, [], interrupted=False)
     with (
         Interrupts() as interrupts,
-        RunWriter(run_dir, prepared.saved, describe_environment()) as writer,
+        RunWriter(run_dir, prepared.saved, describe_environment(), config.timeline) as writer,
     ):
         for name in config.allocators:
-            serve = partial(_serve, prepared, name, recorders, real, watch)
-            row, log = _interruptible(interrupts, name, serve)
-            comparison.rows.append(row)
-            if log is not None:
-                comparison.logs.append(log)
+            columns = writer.columns(name)
+            serve = partial(_serve, prepared, name, columns, recorders, real, watch)
+            served = _interruptible(interrupts, name, serve)
+            comparison.rows.append(served.row)
+            if served.totals is not None:
+                comparison.totals[name] = served.totals
             if comparison.unsaved is None:
-                comparison.unsaved = _failure(run_dir, partial(writer.add, row, log))
+                end = partial(writer.end, served.row, served.totals, columns)
+                comparison.unsaved = _failure(run_dir, end)
         unfinished = _failure(run_dir, writer.finish)
         comparison.unsaved = comparison.unsaved or unfinished
         if comparison.unsaved is None:
@@ -98,18 +116,23 @@ def _record(recorders: Recorders, comparison: Comparison) -> None:
 
 
 def _serve(
-    prepared: Prepared, name: str, recorders: Recorders, real: RealRun | None, watch: Watch
-) -> tuple[ResultRow, RunLog | None]:
+    prepared: Prepared,
+    name: str,
+    columns: Consumer,
+    recorders: Recorders,
+    real: RealRun | None,
+    watch: Watch,
+) -> Served:
     observers = recorders.observers(name)
     with watch(name, len(prepared.requests)) as progress:
-        return run_variant(prepared, name, observers=observers, real=real, progress=progress)
+        return stream_variant(
+            prepared, name, [columns], observers=observers, real=real, progress=progress
+        )
 
 
-def _interruptible(
-    interrupts: Interrupts, name: str, serve: Callable[[], tuple[ResultRow, RunLog | None]]
-) -> tuple[ResultRow, RunLog | None]:
+def _interruptible(interrupts: Interrupts, name: str, serve: Callable[[], Served]) -> Served:
     if interrupts.happened:
-        return ResultRow(name, "error", "interrupted before it started"), None
+        return Served(ResultRow(name, "error", "interrupted before it started"))
     try:
         interrupts.armed = True
         result = serve()
@@ -118,7 +141,7 @@ def _interruptible(
     except KeyboardInterrupt as error:
         # Without a signal it was the allocator that raised it.
         reason = "interrupted before it ended" if interrupts.happened else fault(error)
-        return ResultRow(name, "error", reason), None
+        return Served(ResultRow(name, "error", reason))
 
 
 def _real_run(prepared: Prepared) -> RealRun | None:

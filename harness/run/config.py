@@ -41,6 +41,7 @@ class Config:
     kv_tokens: int | None = None
     seed: int = 0
     report: str = "html"
+    timeline: str = "auto"
     harness: HarnessSpec = field(default_factory=HarnessSpec)
 
     @property

@@ -6,6 +6,7 @@ import os
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ from harness.engine.engine import Engine
 from harness.engine.observer import Observer
 from harness.executors.simulated import SimulatedExecutor
 from harness.results import ResultRow, RunLog
-from harness.results.summary import summarize
+from harness.results.stream import Consumer, Intake, Kept
+from harness.results.summary import Summary
 from harness.run.prepared import Prepared
 from harness.run.time_limit import TookTooLong, time_limit
 
@@ -33,29 +35,60 @@ def run_variant(
     real: RealRun | None = None,
     progress: Callable[[int], None] = lambda ended: None,
 ) -> tuple[ResultRow, RunLog | None]:
+    """Serve the requests with the allocator `name`, and keep the log of all steps.
+
+    See `stream_variant`; the log is None where it did not run.
+    """
+    kept = Kept()
+    served = stream_variant(
+        prepared, name, [kept], observers=observers, real=real, progress=progress
+    )
+    if served.totals is None:
+        return served.row, None
+    return served.row, kept.log(name, served.capacity_bytes, served.totals)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What became of a variant; `totals` are those of a `RunLog`, None where it did not run."""
+
+    row: ResultRow
+    totals: dict[str, float] | None = None
+    capacity_bytes: int = 0
+
+
+def stream_variant(
+    prepared: Prepared,
+    name: str,
+    consumers: Sequence[Consumer],
+    *,
+    observers: Sequence[Observer] = (),
+    real: RealRun | None = None,
+    progress: Callable[[int], None] = lambda ended: None,
+) -> Served:
     """Serve the requests with the allocator `name`; a failure is a row with status and reason.
 
-    `real` is the decoder of a real run; `progress` is told how many requests have ended.
+    `consumers` are given the log while it grows, also that of a run that fails later.  `real` is
+    the decoder of a real run; `progress` is told how many requests have ended.
     """
     limit_s = prepared.config.harness.variant_timeout_s
     try:
         with time_limit(limit_s):
-            return _serve(prepared, name, observers, real, progress)
+            return _serve(prepared, name, consumers, observers, real, progress)
     except Unsupported as error:
-        return ResultRow(name, "unsupported", str(error)), None
+        return Served(ResultRow(name, "unsupported", str(error)))
     except (AllocatorError, MemoryError) as error:
-        return ResultRow(name, "oom", str(error) or type(error).__name__), None
+        return Served(ResultRow(name, "oom", str(error) or type(error).__name__))
     except TookTooLong as stop:
-        return ResultRow(
-            name, "error", f"stopped after harness.variant_timeout_s={limit_s:g} ({stop})"
-        ), None
+        reason = f"stopped after harness.variant_timeout_s={limit_s:g} ({stop})"
+        return Served(ResultRow(name, "error", reason))
     except KeyboardInterrupt:
         raise  # whether it was the user's is for the caller to know
     except BaseException as error:  # SystemExit too
         # One variant's fault must not cost the results of the others.
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        return ResultRow(name, "error", fault(error)), None
+        return Served(ResultRow(name, "error", fault(error)))
 
 
 def fault(error: BaseException) -> str:
@@ -71,12 +104,16 @@ def fault(error: BaseException) -> str:
 def _serve(
     prepared: Prepared,
     name: str,
+    consumers: Sequence[Consumer],
     observers: Sequence[Observer],
     real: RealRun | None,
     progress: Callable[[int], None],
-) -> tuple[ResultRow, RunLog]:
+) -> Served:
     config, requests = prepared.config, prepared.requests
     allocator, digest = prepared.allocator(name), None
+    capacity_bytes = allocator.geometry.capacity_bytes
+    summary = Summary(name, capacity_bytes)
+    intake = Intake([summary, *consumers], requests.name)
     with ExitStack() as held:
         if real is None:
             software = config.software
@@ -100,8 +137,10 @@ def _serve(
             observers,
             front_end=front_end,
         )
-        log = engine.run(name, progress)
+        totals = engine.serve(intake, progress)
         if real is not None:
             digest = executor.histories.digest()
-            log.totals["resident_peak_bytes"] = float(executor.resident_peak_bytes)
-    return ResultRow(name, metrics=summarize(log), output_digest=digest), log
+            totals["resident_peak_bytes"] = float(executor.resident_peak_bytes)
+    intake.finish()
+    row = ResultRow(name, metrics=summary.metrics(totals), output_digest=digest)
+    return Served(row, totals, capacity_bytes)

@@ -47,7 +47,7 @@ def fitting_requests(job: Job, model: str, kv_gib: int, workload: str) -> dict[s
 def simulated_steps(model: str, kv_gib: int, workload: str) -> dict[str, int]:
     """Return the steps that each default allocator takes for the first requests."""
     from harness.run import compose, prepare
-    from harness.run.variant import run_variant
+    from harness.run.variant import stream_variant
 
     prepared = prepare(
         compose(f"+workload={workload}", f"model={model}", f"kv_memory_gib={kv_gib}")
@@ -56,9 +56,9 @@ def simulated_steps(model: str, kv_gib: int, workload: str) -> dict[str, int]:
     prepared.requests = requests.take(np.arange(min(SIMULATED, len(requests))))
     found = {}
     for name in prepared.config.allocators:
-        _, log = run_variant(prepared, name)
-        if log is not None:
-            found[name] = int(log.steps)
+        row = stream_variant(prepared, name, []).row
+        if row.ok:
+            found[name] = int(row.metrics["steps"])
     return found
 
 

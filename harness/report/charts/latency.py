@@ -27,7 +27,7 @@ from harness.report.charts.theme import (
     short_name,
 )
 from harness.report.numbers import number
-from harness.results.runlog import RunLog
+from harness.results.runlog import Columns
 from harness.results.summary import normalized_latency_s, ttft_s
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Latency:
-    """One of the latencies that are drawn; `of` gives [finished] values of a log."""
+    """One of the latencies that are drawn; `of` gives [finished] values of request columns."""
 
     title: str
     unit: str
-    of: Callable[[RunLog], np.ndarray]
+    of: Callable[[Columns], np.ndarray]
 
 
 LATENCIES = (
@@ -87,7 +87,7 @@ def panel(variants: Sequence[Variant], latency: Latency) -> Chart | None:
 def _values(variants: Sequence[Variant], latency: Latency) -> dict[str, np.ndarray]:
     """[finished] sorted values of each variant that has any, by its median."""
     found = {
-        variant.label: np.sort(latency.of(variant.log))
+        variant.label: np.sort(latency.of(variant.log.requests))
         for variant in variants
         if variant.row.ok and variant.log is not None
     }

@@ -130,12 +130,14 @@ def binned_bytes(log: RunLog, edges_s: np.ndarray) -> np.ndarray:
     The integral of the memory is interpolated at the edges and differenced, so the mean over the
     bins is the mean over the run whatever their number; points that are picked would not keep it.
     Gaps hold the cached bytes of `totals`, spread evenly over them. Past the end there is nothing.
+    Of a timeline in bins each is spread evenly over its time, with the gaps that lie in it.
     """
     if not log.steps:
         return np.zeros((len(CATEGORIES), len(edges_s) - 1))
-    start_s, time_s = log.timeline["start_s"], log.timeline["time_s"]
+    start_s, time_s, busy_s = log.timeline["start_s"], log.timeline["time_s"], log.busy_s
     waits_s = np.maximum(start_s - np.concatenate(([0.0], time_s[:-1])), 0.0)
-    gap_s = waits_s.sum()
+    inner_s = np.maximum(time_s - start_s - busy_s, 0.0)  # none in a step
+    gap_s = waits_s.sum() + inner_s.sum()
     gap_cached = log.totals.get("gap_cached_byte_s", 0.0) / gap_s if gap_s > 0 else 0.0
     gap_bytes = dict.fromkeys(CATEGORIES, 0.0)
     gap_bytes.update(cached=gap_cached, idle=log.capacity_bytes - gap_cached)
@@ -143,7 +145,7 @@ def binned_bytes(log: RunLog, edges_s: np.ndarray) -> np.ndarray:
     knots_s = np.concatenate(([0.0], np.column_stack((start_s, time_s)).ravel()))
     binned = []
     for category in CATEGORIES:
-        in_step = log.timeline[f"{category}_bytes"] * (time_s - start_s)
+        in_step = log.timeline[f"{category}_bytes"] * busy_s + gap_bytes[category] * inner_s
         pieces = np.column_stack((gap_bytes[category] * waits_s, in_step)).ravel()
         integral = np.concatenate(([0.0], np.cumsum(pieces)))
         binned.append(np.diff(np.interp(edges_s, knots_s, integral)) / np.diff(edges_s))

@@ -1,0 +1,115 @@
+"""The large files of a run directory: Parquet, written in row groups while a run goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.results.atomic import replacing
+from harness.results.bins import BINNED_COLUMNS, single_bins
+from harness.results.runlog import TIMELINE_COLUMNS, Columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ColumnFile:
+    """One Parquet file: rows of each allocator, in row groups of its own.
+
+    What is written lies in a temporary file, which takes the final name when `kept` is closed well.
+    Raises OSError where the disk does.
+    """
+
+    def __init__(self, path: Path, columns: dict[str, type], kept: ExitStack) -> None:
+        self._columns = columns
+        self._temporary = kept.enter_context(replacing(path))
+        self._writer = self._open(self._temporary)
+        self._allocators: set[str] = set()
+        kept.callback(self._close)
+
+    def write(self, allocator: str, rows: Columns) -> None:
+        """Append a row group: [n] of each column; steps fit among bins too."""
+        self._allocators.add(allocator)
+        if "steps" in self._columns and "steps" not in rows:
+            rows = single_bins(rows)
+        self._writer.write_table(column_table(allocator, rows, self._columns))
+
+    def drop(self, allocator: str) -> None:
+        """Take out what was written of an allocator, if anything was."""
+        if allocator in self._allocators:
+            self._allocators.remove(allocator)
+            self._copy(lambda name, table: None if name == allocator else table)
+
+    def widen(self) -> None:
+        """Give a timeline the columns of bins; each step that it has becomes a bin by itself."""
+        if "steps" in self._columns:
+            return
+        self._columns = BINNED_COLUMNS
+
+        def wide(allocator: str, table: pa.Table) -> pa.Table:
+            steps = {name: table[name].to_numpy() for name in TIMELINE_COLUMNS}
+            return column_table(allocator, single_bins(steps), BINNED_COLUMNS)
+
+        self._copy(wide)
+
+    def _open(self, path: Path) -> pa.parquet.ParquetWriter:
+        import pyarrow.parquet as pq
+
+        # pyarrow gets a path and not a Python file: Ctrl-C cannot then cut a row group in two.
+        return pq.ParquetWriter(path, column_schema(self._columns), compression="zstd")
+
+    def _close(self) -> None:
+        self._writer.close()
+
+    def _copy(self, change: Callable[[str, pa.Table], pa.Table | None]) -> None:
+        """Write the file again, each row group changed, or left out where that gives None."""
+        import pyarrow.parquet as pq
+
+        self._writer.close()
+        old = self._temporary.with_name(f"{self._temporary.name}.old.tmp")
+        os.replace(self._temporary, old)
+        try:
+            self._writer = self._open(self._temporary)
+            with pq.ParquetFile(old) as file:
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group)
+                    changed = change(str(table["allocator"][0].as_py()), table)
+                    if changed is not None:
+                        self._writer.write_table(changed)
+        finally:
+            old.unlink()
+
+
+def column_schema(columns: dict[str, type]) -> pa.Schema:
+    """The Arrow schema of a column table, with `allocator` in front."""
+    import pyarrow as pa
+
+    def arrow_type(name: str, kind: type) -> pa.DataType:
+        if kind is not np.object_:
+            return pa.from_numpy_dtype(kind)
+        return pa.dictionary(pa.int32(), pa.string()) if name == "status" else pa.string()
+
+    fields = [pa.field("allocator", pa.dictionary(pa.int32(), pa.string()))]
+    return pa.schema(fields + [pa.field(n, arrow_type(n, kind)) for n, kind in columns.items()])
+
+
+def column_table(allocator: str, values: Columns, columns: dict[str, type]) -> pa.Table:
+    """One variant's columns as an Arrow table; NaN becomes null."""
+    import pyarrow as pa
+
+    schema = column_schema(columns)
+    rows = len(next(iter(values.values())))
+    arrays = [pa.DictionaryArray.from_arrays(np.zeros(rows, dtype=np.int32), [allocator])]
+    for name, kind in columns.items():
+        column = values[name]
+        if kind is np.object_:
+            column = [None if item is None else str(item) for item in column]
+        else:
+            column = np.ascontiguousarray(column).astype(kind, casting="same_kind", copy=False)
+        arrays.append(pa.array(column, schema.field(name).type, from_pandas=True))
+    return pa.Table.from_arrays(arrays, schema=schema)
