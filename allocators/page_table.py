@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from allocators.base import NO_COPIES, IntArray
+from allocators.rules import pages as rules
 
 NO_PAGES = np.empty(0, dtype=np.int64)
 
@@ -21,41 +22,29 @@ class FreeQueue:
     """Free pages in first-in first-out order, as a ring."""
 
     def __init__(self, num_pages: int) -> None:
-        self._ring = np.arange(num_pages, dtype=np.int64)
-        self._head = 0
-        self._size = num_pages
+        self.ring = np.arange(num_pages, dtype=np.int64)
+        self.ends = np.array([0, num_pages], dtype=np.int64)  # the first free one, how many
 
     def __len__(self) -> int:
-        return self._size
+        return int(self.ends[1])
 
     @property
     def quiet(self) -> int:
         """How many pages may be taken in one go with the same result as one by one over steps."""
-        return self._size
+        return len(self)
 
     def take(self, n: int) -> IntArray:
         """Remove and return the `n` pages that have been free for longest."""
-        assert n <= self._size, "the caller checks before it takes"
-        pages = self._slice(self._head, n)
-        self._head = (self._head + n) % len(self._ring)
-        self._size -= n
-        return pages
+        assert n <= len(self), "the caller checks before it takes"
+        return rules.take(self.ring, self.ends, n)
 
     def give(self, pages: IntArray) -> None:
         """Append pages; the first of them will be taken first."""
-        at = (self._head + self._size + np.arange(len(pages))) % len(self._ring)
-        self._ring[at] = pages
-        self._size += len(pages)
+        rules.give(self.ring, self.ends, pages)
 
     def pages(self) -> IntArray:
         """Return the free pages in the order in which they will be taken."""
-        return self._slice(self._head, self._size)
-
-    def _slice(self, start: int, n: int) -> IntArray:
-        stop = start + n
-        if stop <= len(self._ring):
-            return self._ring[start:stop].copy()
-        return np.concatenate([self._ring[start:], self._ring[: stop - len(self._ring)]])
+        return rules.peek(self.ring, int(self.ends[0]), FreeQueue.__len__(self))
 
 
 def ceil_div(a: IntArray, b: int) -> IntArray:
@@ -72,11 +61,14 @@ class PageTable:
         self.count = np.zeros(rows, dtype=np.int64)
         self.ref = np.zeros(num_pages, dtype=np.int64)
         self.free = FreeQueue(num_pages)
+        self.arrays = rules.Pages(
+            self.table, self.count, self.ref, self.free.ring, self.free.ends, page_tokens
+        )
 
     # -- growth ------------------------------------------------------------------------------
     def missing(self, rows: IntArray, lengths: IntArray, n: int) -> IntArray:
         """Return how many pages each row lacks to hold `n` more slots, [rows]."""
-        return np.maximum(ceil_div(lengths + n, self.page_tokens) - self.count[rows], 0)
+        return rules.lacking(self.count[rows], lengths, n, self.page_tokens)
 
     def to_copy(self, rows: IntArray, lengths: IntArray) -> IntArray:
         """Return the indices into `rows` that must copy their partly filled page before a write.
@@ -176,13 +168,9 @@ class PageTable:
     # -- release -----------------------------------------------------------------------------
     def drop(self, row: int, keep: int = 0) -> IntArray:
         """Take from a row all pages after the first `keep`, deepest first; return them."""
-        count = int(self.count[row])
-        if count <= keep:
+        if self.count[row] <= keep:
             return NO_PAGES
-        pages = self.table[row, keep:count][::-1].copy()
-        self.table[row, keep:count] = -1
-        self.count[row] = keep
-        self.ref[pages] -= 1  # a page stands at most once in a row
+        pages = rules.leave(self.arrays, row, keep)
         self.free.give(pages[self.ref[pages] == 0])
         return pages
 
@@ -215,16 +203,14 @@ class PageTable:
         t = self.page_tokens
         pages = self.count[rows]
         if steps == 1:
-            room = pages * t - lengths
-            later = np.clip(finals - lengths, 0, np.maximum(room, 0))
+            room, later = rules.unwritten(pages, lengths, finals, t)
             spare, soon = int(room.sum()), int(later.sum())
             twice, twice_soon = self.shared_slack(rows, lengths, finals)
             return np.array([spare - twice]), np.array([soon - twice_soon]), np.zeros(1, np.int64)
         # Only rows that own their last page grow quietly, so nothing is shared here but full pages.
         past = lengths - np.arange(steps - 1, -1, -1)[:, None]
         held = ceil_div(past, t) if elastic else pages[None, :]
-        room = held * t - past
-        later = np.clip(finals - past, 0, np.maximum(room, 0))
+        room, later = rules.unwritten(held, past, finals, t)
         to_come = (pages - held).sum(axis=1) if elastic else np.zeros(steps, np.int64)
         return room.sum(axis=1), later.sum(axis=1), to_come
 

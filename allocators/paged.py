@@ -16,7 +16,6 @@ from typing import ClassVar
 import numpy as np
 
 from allocators.base import (
-    BLOCK_TABLE_ENTRY_BYTES,
     EMPTY_GRANT,
     BlockTable,
     Demand,
@@ -34,6 +33,7 @@ from allocators.host import HostPages, HostTier
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
 from allocators.prefix.caching import PrefixCaching
+from allocators.rules import paged as rules
 
 
 class Paged(PrefixCaching):
@@ -93,11 +93,11 @@ class Paged(PrefixCaching):
             raise NeverFits(
                 f"{blocks} blocks of {t} tokens are needed, the pool has {self.pages.num_pages}"
             )
-        spare = self.watermark_blocks if self.active.any() else 0
         found = self.index.find(prompt)
         # Hit blocks that nobody holds are among the free ones, and will not be any more.
         idle = np.count_nonzero(self.pages.ref[found] == 0)
-        if blocks - len(found) + idle > len(self.pages.free) - spare:
+        room = rules.admissible(len(self.pages.free), self.watermark_blocks, self.active)
+        if blocks - len(found) + idle > room:
             return None
         parent, first = rows[:1], int(rows[0])
         self.index.hold(first, found)
@@ -207,20 +207,24 @@ class Paged(PrefixCaching):
         # Sequences that a static batch still holds after their end keep blocks nobody will read.
         all_live = len(rows) == np.count_nonzero(self.active)
         live = held if all_live else self.pages.distinct_pages(rows, lengths) - to_come
-        token, reserved = (live * t - spare) * per_token, later * per_token
-        in_use = held * t * per_token
         cached = self.index.cached_before(to_come) * t * per_token
         logical = int(self.pages.count[self.active].sum()) - to_come
+        capacity_bytes = self.geometry.capacity_bytes
         return Usage(
-            token=token,
-            reserved=reserved,
-            internal=in_use - token - reserved,
-            round_up=np.zeros_like(held),
-            cached=cached,
-            free=self.geometry.capacity_bytes - in_use - cached,
-            pages=held,
-            logical_pages=logical,
-            metadata_bytes=logical * BLOCK_TABLE_ENTRY_BYTES,
+            *rules.account(held, live, spare, later, logical, cached, t, per_token, capacity_bytes)
+        )
+
+    def arrays(self) -> rules.PagedArrays | None:
+        if type(self) is not Paged or self.has_prefix_index:
+            return None
+        geometry, per_token = self.geometry, self.geometry.bytes_per_token
+        return rules.PagedArrays(
+            self.pages.arrays,
+            self.length,
+            self.active,
+            self.watermark_blocks,
+            per_token,
+            geometry.capacity_bytes,
         )
 
     # -- checks ------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class Engine:
     the host time measured in the allocator.
     """
 
+    loop = "steps"
+
     def __init__(
         self,
         allocator: Allocator,

@@ -65,6 +65,16 @@ class Meter:
             put[name][self._size + n - 1] = value
         self._size += n
 
+    def append(self, steps: np.ndarray) -> None:
+        """Append a block of steps, records of all columns but their numbers."""
+        n = len(steps)
+        self._reserve(n)
+        at = slice(self._size, self._size + n)
+        self._columns["step"][at] = np.arange(self._size, self._size + n)
+        for name in steps.dtype.names:
+            self._columns[name][at] = steps[name]
+        self._size += n
+
     def columns(self) -> dict[str, np.ndarray]:
         return {name: column[: self._size].copy() for name, column in self._columns.items()}
 
@@ -100,7 +110,12 @@ def request_columns(groups: Sequence[Group], requests: RequestTable) -> dict[str
         )
     }  # fmt: skip
     columns["request"] = np.array([group.index for group in groups], dtype=np.int64)
-    names = [requests.name(group.index) for group in groups]
+    return named_columns(columns, requests)
+
+
+def named_columns(columns: dict[str, np.ndarray], requests: RequestTable) -> dict[str, np.ndarray]:
+    """Return the columns of requests that have all ended, with what is no number."""
+    names = [requests.name(index) for index in columns["request"].tolist()]
     columns["id"] = np.array(names, dtype=object)
-    columns["status"] = np.array(["finished"] * len(groups), dtype=object)
+    columns["status"] = np.full(len(names), "finished", dtype=object)
     return columns

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 #: options that change no result
-FREE_OPTIONS = ("engine.skip_ahead", "workload.description", "workload.source")
+FREE_OPTIONS = ("engine.skip_ahead", "engine.compiled", "workload.description", "workload.source")
 #: last parts of names that say too little to stand alone
 VAGUE = ("allocator", "name")
 

@@ -13,7 +13,7 @@ from allocators.base import AllocatorError, Unsupported
 from harness.cost import make_cost
 from harness.engine.answers import WrongAnswer
 from harness.engine.arrivals import FrontEnd
-from harness.engine.engine import Engine
+from harness.engine.choice import choose_engine
 from harness.engine.observer import Observer
 from harness.executors.simulated import SimulatedExecutor
 from harness.results import ResultRow, RunLog
@@ -90,7 +90,7 @@ def _serve(
         else:
             executor = held.enter_context(real.executor(allocator, requests, config.sampling))
             front_end = FrontEnd()
-        engine = Engine(
+        engine = choose_engine(
             allocator,
             requests,
             config.sampling,
@@ -104,4 +104,5 @@ def _serve(
         if real is not None:
             digest = executor.histories.digest()
             log.totals["resident_peak_bytes"] = float(executor.resident_peak_bytes)
-    return ResultRow(name, metrics=summarize(log), output_digest=digest), log
+    row = ResultRow(name, metrics=summarize(log), output_digest=digest, loop=engine.loop)
+    return row, log
