@@ -45,9 +45,7 @@ def drawn_step(rng, block_tokens):
     longest = int(max(lengths.max(initial=0), (new + past).max(initial=0)))
     sampled, rows = decodes + int(rng.integers(0, pieces + 1)), decodes + pieces
     wide = -(-longest // block_tokens) if block_tokens else 0
-    work = Work(
-        new, past, decodes, int(lengths.sum()), sampled, rows * wide * 4, block_tokens
-    )
+    work = Work(new, past, decodes, int(lengths.sum()), sampled, rows * wide * 4, block_tokens)
     own, read = int(new.sum()), int((new + past).sum())
     crossed, squares = int((new * past).sum()), int((new * new).sum())
     context = int(lengths.sum())

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from allocators.rules import answers, families, pages
+from allocators.rules import answers, extents, families, pages
 from harness.engine.compiled import chunked, clock, queue, state, step, whole_prompts
 
 #: modules of plain functions, in which whatever is called may be compiled
-PLAIN = (pages, answers, state, queue, step, chunked, whole_prompts)
+PLAIN = (pages, extents, answers, state, queue, step, chunked, whole_prompts)
 LOOPS: dict[str, FunctionType] = {
     "chunked": chunked.chunked,
     "continuous": whole_prompts.whole_prompts,

@@ -29,7 +29,7 @@ def step_by_step(allocator, requests, spec, front_end=None, executor=roofline):
 def state_of(allocator):
     """Return what of an allocator outlives a run: the order of what is free, and what is kept."""
     if hasattr(allocator, "placement"):
-        return [np.array(allocator.placement.holes())]
+        return [np.array(allocator.placement.spaces())]
     kept = [allocator.pages.free.pages(), allocator.pages.count, allocator.pages.table]
     return [array.copy() for array in kept]
 

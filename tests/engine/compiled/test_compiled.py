@@ -2,11 +2,15 @@
 
 import pytest
 
+from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from tests.engine.cases import POOL, drawn
 from tests.engine.compiled.both import FRONT_ENDS, compare
 
-RUNS = {"chunked paged": ("chunked", lambda: Paged(POOL, block_size=4))}
+RUNS = {
+    "chunked paged": ("chunked", lambda: Paged(POOL, block_size=4)),
+    "continuous contiguous": ("continuous", lambda: Contiguous(POOL, reservation="grow")),
+}
 
 
 @pytest.mark.parametrize("name", RUNS)

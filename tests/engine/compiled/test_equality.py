@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allocators.base import Geometry
+from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from tests.engine.cases import table
 from tests.engine.compiled.both import FRONT_ENDS, compare
@@ -75,6 +76,31 @@ def test_paged_steps_are_those_of_the_step_engine(policy):
     check()
     for what in ("never fits", "finished", "preemptions", "refusals", "waits"):
         assert seen[what], what
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_contiguous_steps_are_those_of_the_step_engine(policy):
+    seen = Counter()
+
+    @settings(max_examples=120, deadline=None, derandomize=True)
+    @given(
+        cases(policy),
+        st.sampled_from(["max", "pow2", "oracle", "grow", "grow"]),
+        st.sampled_from(["buddy", "first_fit", "best_fit"]),
+        st.booleans(),
+    )
+    def check(case, reservation, placement, whole):
+        def make(geometry):
+            # `max` needs a place for the longest that there may be.
+            tokens = MAX_LEN + geometry.capacity_tokens if whole else geometry.capacity_tokens
+            pool = Geometry(tokens, geometry.max_seqs, geometry.max_len, layers=3)
+            return lambda: Contiguous(pool, reservation=reservation, placement=placement)
+
+        held_to_each_other(make, policy, seen, case)
+
+    check()
+    wanted = ("never fits", "finished", "preemptions", "refusals", "waits", "copied", "wasted")
+    assert all(seen[what] for what in wanted), seen
 
 
 @pytest.mark.parametrize("policy", POLICIES)
