@@ -6,13 +6,14 @@ from types import ModuleType
 from typing import Any
 
 from allocators.base import IntArray
-from allocators.rules import contiguous, paged
+from allocators.rules import contiguous, paged, virtual
 from allocators.rules.answers import Account, Ask, StepMaps
 
 #: the type of a family's arrays, and the module of its rules
 FAMILIES: dict[type, ModuleType] = {
     paged.PagedArrays: paged,
     contiguous.ContiguousArrays: contiguous,
+    virtual.VirtualArrays: virtual,
 }
 CALLS = ("admit", "grow", "begin_step", "release", "preempt", "usage", "cached_bytes")
 

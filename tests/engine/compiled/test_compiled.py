@@ -4,11 +4,13 @@ import pytest
 
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
+from allocators.virtual import Virtual
 from tests.engine.cases import POOL, drawn
 from tests.engine.compiled.both import FRONT_ENDS, compare
 
 RUNS = {
     "chunked paged": ("chunked", lambda: Paged(POOL, block_size=4)),
+    "orca virtual": ("orca", lambda: Virtual(POOL, page_size="64KiB")),
     "continuous contiguous": ("continuous", lambda: Contiguous(POOL, reservation="grow")),
 }
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from allocators.base import Geometry
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
+from allocators.virtual import Virtual
 from tests.engine.cases import table
 from tests.engine.compiled.both import FRONT_ENDS, compare
 
@@ -56,6 +57,8 @@ def held_to_each_other(make, policy, seen, case):
     seen["refusals"] += int(t["saturated"].sum())
     seen["waits"] += log.totals["gap_s"] > 0
     seen["wasted"] += log.totals["wasted_tokens"]
+    seen["maps"] += log.totals.get("maps", 0)
+    seen["unmaps"] += log.totals.get("unmaps", 0)
     seen["copied"] += int(t["copied_bytes"].sum())
 
 
@@ -100,6 +103,33 @@ def test_contiguous_steps_are_those_of_the_step_engine(policy):
 
     check()
     wanted = ("never fits", "finished", "preemptions", "refusals", "waits", "copied", "wasted")
+    assert all(seen[what] for what in wanted), seen
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_virtual_steps_are_those_of_the_step_engine(policy):
+    seen = Counter()
+
+    @settings(max_examples=120, deadline=None, derandomize=True)
+    @given(
+        cases(policy),
+        st.sampled_from(["alias", "copy"]),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from([512, 224]),
+    )
+    def check(case, sharing, deferred, background, head_dim):
+        def make(geometry):
+            # A page-group of 64 KiB holds 8 tokens of it, or 18 and a part.
+            tokens = -(-geometry.capacity_tokens // 19) * 19
+            pool = Geometry(tokens, 9, MAX_LEN, layers=2, kv_heads=8, head_dim=head_dim)
+            knobs = {"sharing": sharing, "deferred": deferred, "background": background}
+            return lambda: Virtual(pool, page_size="64KiB", **knobs)
+
+        held_to_each_other(make, policy, seen, case)
+
+    check()
+    wanted = ("never fits", "finished", "preemptions", "refusals", "waits", "maps", "unmaps")
     assert all(seen[what] for what in wanted), seen
 
 
