@@ -76,9 +76,11 @@ class PageTable:
         Of several writers that hold a page among themselves, the last one writes in place
         (PagedAttention, section 4.4).
         """
-        partial = lengths % self.page_tokens != 0
         pages = self.table[rows, self._last_column(lengths)]
-        at = np.flatnonzero(partial & (pages >= 0) & (self.ref[pages] > 1))
+        shared = self.ref[pages] > 1
+        if not shared.any():
+            return NO_PAGES
+        at = np.flatnonzero(shared & (lengths % self.page_tokens != 0) & (pages >= 0))
         if not len(at):
             return NO_PAGES
         shared, inverse, writers = np.unique(pages[at], return_inverse=True, return_counts=True)
@@ -108,31 +110,40 @@ class PageTable:
         return np.column_stack([old * t, new * t, lengths % t]), old
 
     def extend(self, rows: IntArray, missing: IntArray, lengths: IntArray) -> IntArray:
-        """Append `missing[i]` fresh pages to each row.
+        """Do as `spread`; return (row, column, page) for each page, in that order."""
+        row, column, pages = self.spread(rows, missing, lengths)
+        return np.column_stack([row, column, pages]) if len(pages) else NO_COPIES
+
+    def spread(
+        self, rows: IntArray, missing: IntArray, lengths: IntArray
+    ) -> tuple[IntArray, IntArray, IntArray]:
+        """Append `missing[i]` fresh pages to each row; return row, column and page of each.
 
         Pages are handed out in the order in which growth by one slot a step would ask for them, so
         that growing by n at once and n times by one end in the same state.
-        Returns (row, column, page) for each page, in that order.
         """
         at = np.flatnonzero(missing)
-        if not len(at):
-            return NO_COPIES
         grown, counts = rows[at], missing[at]
-        if len(at) == int(counts.sum()):
-            k = np.zeros(len(at), dtype=np.int64)
-            owner = np.arange(len(at))
-        else:
+        row, column, due = grown, self.count[grown], lengths[at]
+        if int(counts.max(initial=1)) > 1:
             owner = np.repeat(np.arange(len(at)), counts)
             k = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        column = self.count[grown][owner] + k
-        due = np.maximum(column * self.page_tokens - lengths[at][owner], 0)
-        order = np.argsort(due, kind="stable")
-        pages = self.free.take(len(owner))
-        row, column = grown[owner[order]], column[order]
+            row, column, due = grown[owner], column[owner] + k, due[owner]
+        due = np.maximum(column * self.page_tokens - due, 0)
+        if due.any():
+            order = np.argsort(due, kind="stable")
+            row, column = row[order], column[order]
+        pages = self.free.take(len(row))
         self.table[row, column] = pages
         self.ref[pages] = 1
         self.count[grown] += counts
-        return np.column_stack([row, column, pages])
+        return row, column, pages
+
+    def append(self, row: int, n: int) -> IntArray:
+        """Append `n` fresh pages to one row; return them."""
+        pages = self.free.take(n)
+        rules.put(self.arrays, row, pages)
+        return pages
 
     # -- sharing -----------------------------------------------------------------------------
     def share(self, parent: int, children: IntArray, pages: int) -> None:

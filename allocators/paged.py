@@ -17,6 +17,7 @@ import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
+    NO_COPIES,
     BlockTable,
     Demand,
     Geometry,
@@ -95,16 +96,15 @@ class Paged(PrefixCaching):
             )
         found = self.index.find(prompt)
         # Hit blocks that nobody holds are among the free ones, and will not be any more.
-        idle = np.count_nonzero(self.pages.ref[found] == 0)
+        idle = np.count_nonzero(self.pages.ref[found] == 0) if len(found) else 0
         room = rules.admissible(len(self.pages.free), self.watermark_blocks, self.active)
         if blocks - len(found) + idle > room:
             return None
-        parent, first = rows[:1], int(rows[0])
+        first = int(rows[0])
         self.index.hold(first, found)
         fetched = self.index.behind(prompt, found)
         self.index.claim(prompt, found, fetched)
-        hit = np.array([len(found) * t])
-        self.pages.extend(parent, self.pages.missing(parent, hit, prompt.tokens - int(hit[0])), hit)
+        self.pages.append(first, -(-prompt.tokens // t) - len(found))
         self.index.admitted(first, prompt, found, alone=sequences == 1)
         if sequences > 1:
             self.pages.share(first, rows[1:], -(-prompt.tokens // t))
@@ -123,8 +123,10 @@ class Paged(PrefixCaching):
         copiers = self.pages.to_copy(rows, lengths)
         if int(missing.sum()) + len(copiers) > len(self.pages.free):
             return None
-        copies, _ = self.pages.copy_on_write(rows[copiers], lengths[copiers])
-        self.pages.extend(rows, missing, lengths)
+        copies = NO_COPIES
+        if len(copiers):
+            copies, _ = self.pages.copy_on_write(rows[copiers], lengths[copiers])
+        self.pages.spread(rows, missing, lengths)
         self.length[rows] = lengths + n
         self.index.grown(rows, lengths, lengths + n)
         return self.index.moved(Grant(copies=copies) if len(copies) else EMPTY_GRANT)

@@ -65,11 +65,15 @@ def lacking(count: Number, length: Number, n: int, page_tokens: int) -> Number:
 
 def append(pages: Pages, row: int, n: int) -> None:
     """Give a row `n` more pages; the caller makes sure of room first."""
+    put(pages, row, take(pages.ring, pages.ends, n))
+
+
+def put(pages: Pages, row: int, fresh: IntArray) -> None:
+    """Write fresh pages behind those of a row."""
     count = pages.count[row]
-    page = take(pages.ring, pages.ends, n)
-    pages.table[row, count : count + n] = page
-    pages.ref[page] = 1
-    pages.count[row] = count + n
+    pages.table[row, count : count + len(fresh)] = fresh
+    pages.ref[fresh] = 1
+    pages.count[row] = count + len(fresh)
 
 
 # -- release -----------------------------------------------------------------------------------

@@ -70,7 +70,9 @@ def available(memory: VirtualArrays) -> int:
     """Return the page-groups that may be promised: free ones and all excess, less what is."""
     pages, total = memory.pages, memory.pages.ends[1]
     for vrange in range(len(memory.held)):
-        total += pages.count[vrange] - needed(memory.held[vrange], pages.page_tokens)
+        total += pages.count[vrange]
+        if memory.held[vrange]:  # most ranges are idle, and a division is what takes time here
+            total -= needed(memory.held[vrange], pages.page_tokens)
     return total
 
 
@@ -120,7 +122,7 @@ def grow(memory: VirtualArrays, rows: IntArray, n: int) -> int:
     t, more = memory.pages.page_tokens, 0
     for row in rows:
         more += needed(memory.length[row] + n, t) - needed(memory.length[row], t)
-    if more > available(memory):
+    if more and more > available(memory):
         return REFUSED
     for row in rows:
         memory.length[row] += n
@@ -186,6 +188,8 @@ def _settle_in_order(memory: VirtualArrays) -> tuple[int, int]:
 
 
 def _lack(memory: VirtualArrays, vrange: int) -> int:
+    if not memory.held[vrange]:
+        return 0
     count = memory.pages.count[vrange]
     return max(needed(memory.held[vrange], memory.pages.page_tokens) - count, 0)
 
@@ -232,6 +236,8 @@ def _work(memory: VirtualArrays) -> tuple[int, int]:
 
 
 def _short(memory: VirtualArrays, vrange: int, tokens: int) -> int:
+    if not memory.held[vrange]:
+        return 0
     pages = memory.pages
     count, length, width = pages.count[vrange], memory.held[vrange], pages.table.shape[1]
     return short(count, length, tokens, pages.page_tokens, width)
@@ -291,7 +297,7 @@ def preempt(memory: VirtualArrays, row: int) -> None:
 def usage(memory: VirtualArrays, rows: IntArray, finals: IntArray) -> Account:
     """Account for the pool; `rows` are all that are active."""
     pages, t, width = memory.pages, memory.pages.page_tokens, memory.pages.table.shape[1]
-    spare, later, logical, mapped = 0, 0, 0, 0
+    spare, later, logical = 0, 0, 0
     for i in range(len(rows)):
         count, length = pages.count[memory.range_of[rows[i]]], memory.length[rows[i]]
         room, soon = moves.unwritten(count, length, finals[i], t)
@@ -300,8 +306,6 @@ def usage(memory: VirtualArrays, rows: IntArray, finals: IntArray) -> Account:
         if memory.tail_tokens:
             later += written_in_tail(count, length, finals[i], width, t)
         logical += count
-    for vrange in range(len(pages.count)):
-        mapped += pages.count[vrange]
     idle = _idle_page_groups(memory)
     held = len(pages.ref) - pages.ends[1] - idle
     return account(
@@ -310,7 +314,7 @@ def usage(memory: VirtualArrays, rows: IntArray, finals: IntArray) -> Account:
         later,
         idle,
         logical,
-        mapped * memory.calls_per_group,
+        (logical + idle) * memory.calls_per_group,
         memory.group_bytes,
         memory.bytes_per_token,
         memory.capacity_bytes,

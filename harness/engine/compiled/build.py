@@ -35,14 +35,21 @@ def compiled(policy: str, family: ModuleType, prices: ModuleType) -> Callable[..
 
     _teach(family, prices)
     folder = cache_folder(policy, family, prices)
-    before = numba.config.CACHE_DIR
-    try:
-        numba.config.CACHE_DIR = str(folder) if folder else ""
-        return numba.njit(cache=folder is not None)(LOOPS[policy])
-    except RuntimeError:  # there is no place for it
+    if folder is None:
         return numba.njit(LOOPS[policy])
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+    try:
+        loop = numba.njit(cache=True)(LOOPS[policy])
     finally:
         numba.config.CACHE_DIR = before
+
+    def call(*args: Any) -> int:
+        try:
+            return loop(*args)
+        except OSError:  # the disk is full, but what was compiled is there all the same
+            return loop(*args)
+
+    return call
 
 
 def is_kept(policy: str, family: ModuleType, prices: ModuleType) -> bool:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from harness.engine.arrivals import FrontEnd
+from harness.engine.compiled.build import LOOPS
 from harness.engine.compiled.engine import CompiledEngine
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
@@ -17,7 +18,7 @@ def over_arrays(allocator, requests, spec, front_end=None, executor=roofline, in
     prices = executor(allocator).prices()
     engine = CompiledEngine(allocator, requests, GREEDY, spec, prices, 0, front_end)
     if interpreted:
-        engine._serve = engine._serve.py_func
+        engine._serve = LOOPS[spec.policy]
     return engine
 
 
