@@ -34,7 +34,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -378,6 +378,13 @@ class Allocator(abc.ABC):
         knows the truth, the policy does not).  With `steps` > 1 they have just grown by at least
         that many slots at once, without any operation on memory.
         """
+
+    def arrays(self) -> Any:
+        """Return the arrays that it shares with `allocators.rules`, for a compiled loop.
+
+        None: its rules are its methods alone, which the engine then calls step by step.
+        """
+        return None
 
     # -- checks ------------------------------------------------------------------------------
     @abc.abstractmethod

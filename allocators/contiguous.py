@@ -26,11 +26,12 @@ from allocators.base import (
     one_of,
 )
 from allocators.host import HostExtents
-from allocators.placement import PLACEMENTS, Extent, next_power_of_two
+from allocators.placement import PLACEMENTS, Extent
+from allocators.rules import contiguous as rules
+from allocators.rules.extents import extent_size, next_power_of_two
 
+#: in the order of their numbers in `allocators.rules.contiguous`
 RESERVATIONS = ("max", "pow2", "oracle", "grow")
-#: bytes that describe one extent on the device (a base and a length, 64 bits each)
-EXTENT_ENTRY_BYTES = 16
 
 
 class Contiguous(Allocator):
@@ -54,25 +55,19 @@ class Contiguous(Allocator):
         super().__init__(geometry)
         self.reservation = reservation
         self.placement = PLACEMENTS[placement](geometry.capacity_tokens)
-        self._extent: dict[int, Extent] = {}
         self.host = HostExtents(geometry.host_tokens)
         self.start: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
         self.size: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
 
     def reserved_slots(self, prompt_tokens: int, demand: Demand) -> int:
-        """Return how many slots a sequence reserves that starts with `prompt_tokens`.
-
-        The last output token is never fed, so the true length is one less than prompt + output.
-        """
-        now = prompt_tokens + demand.private_tokens
-        if self.reservation == "max":
-            return self.geometry.max_len
-        if self.reservation == "pow2":
-            output = next_power_of_two(demand.output_tokens)
-            return max(now, min(demand.prompt_tokens + output, self.geometry.max_len))
-        if self.reservation == "oracle":
-            return max(now, demand.prompt_tokens + demand.output_tokens - 1)
-        return min(next_power_of_two(now), self.geometry.max_len)
+        """Return how many slots a sequence reserves that starts with `prompt_tokens`."""
+        return rules.reserved_slots(
+            RESERVATIONS.index(self.reservation),
+            prompt_tokens + demand.private_tokens,
+            demand.prompt_tokens,
+            demand.output_tokens,
+            self.geometry.max_len,
+        )
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -113,8 +108,11 @@ class Contiguous(Allocator):
         return taken
 
     def _hold(self, row: int, extent: Extent, slots: int) -> None:
-        self._extent[row] = extent
         self.start[row], self.size[row] = extent.start, slots
+
+    def _extent(self, row: int) -> Extent:
+        size = extent_size(self.placement.holes, int(self.size[row]))
+        return Extent(int(self.start[row]), size)
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
@@ -134,19 +132,16 @@ class Contiguous(Allocator):
             [self.start[movers], [extent.start for extent in taken], self.length[movers]]
         )
         for row, extent, slots in zip(movers.tolist(), taken, sizes, strict=True):
-            self.placement.give(self._extent[row])
+            self.placement.give(self._extent(row))
             self._hold(row, extent, slots)
         self.length[rows] = after
         return Grant(copies=copies)
 
     def _doubled(self, rows: IntArray, n: int) -> list[int]:
         """Return the sizes, doubled as often as needed, that hold `n` more slots."""
-        sizes = []
-        for size, after in zip(self.size[rows].tolist(), self.length[rows] + n, strict=True):
-            while size < after:
-                size *= 2
-            sizes.append(max(min(size, self.geometry.max_len), int(after)))
-        return sizes
+        most, after = self.geometry.max_len, (self.length[rows] + n).tolist()
+        pairs = zip(self.size[rows].tolist(), after, strict=True)
+        return [rules.doubled(size, slots, most) for size, slots in pairs]
 
     def headroom(self, rows: IntArray) -> int:
         lengths, sizes = self.length[rows], self.size[rows]
@@ -198,7 +193,7 @@ class Contiguous(Allocator):
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:
         for row in rows.tolist():
-            self.placement.give(self._extent.pop(row))
+            self.placement.give(self._extent(row))
         self.length[rows] = self.size[rows] = self.start[rows] = 0
         self.active[rows] = False
         return EMPTY_GRANT
@@ -235,41 +230,45 @@ class Contiguous(Allocator):
         return np.array([[self.start[row], self.size[row]]])
 
     def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
-        per_token = self.geometry.bytes_per_token
         past = self.length[rows] - np.arange(steps - 1, -1, -1)[:, None]
-        token = past.sum(axis=1) * per_token
-        later = np.minimum(self.size[rows], finals) - past
-        reserved = np.maximum(later, 0).sum(axis=1) * per_token
-        asked = int(self.size.sum()) * per_token
-        free = self.placement.free * per_token
+        later = rules.unwritten(self.size[rows], past, finals).sum(axis=1)
         flat = np.zeros(steps, dtype=np.int64)
-        extents = flat + len(self._extent)
-        return Usage(
-            token=token,
-            reserved=reserved,
-            internal=asked - token - reserved,
-            round_up=flat + self.geometry.capacity_bytes - free - asked,
-            cached=flat,
-            free=flat + free,
-            pages=extents,
-            logical_pages=extents,
-            metadata_bytes=extents * EXTENT_ENTRY_BYTES,
+        asked, free = flat + self.size.sum(), flat + self.placement.free
+        held, capacity = flat + np.count_nonzero(self.active), self.geometry.capacity_tokens
+        per_token = self.geometry.bytes_per_token
+        account = rules.account(past.sum(axis=1), later, asked, free, held, capacity, per_token)
+        return Usage(*account._replace(cached=flat))
+
+    def arrays(self) -> rules.ContiguousArrays | None:
+        if type(self) is not Contiguous:
+            return None
+        # A move takes new extents before it gives the old ones back.
+        self.placement.reserve(2 * self.geometry.max_seqs + 2)
+        return rules.ContiguousArrays(
+            self.placement.holes,
+            self.length,
+            self.active,
+            self.start,
+            self.size,
+            RESERVATIONS.index(self.reservation),
+            self.geometry.max_len,
+            self.geometry.bytes_per_token,
         )
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:
-        held = sum(extent.size for extent in self._extent.values())
+        held = sum(self._extent(row).size for row in np.flatnonzero(self.active).tolist())
         return held, 0, self.placement.free
 
     def check(self) -> None:
         self.host.check()
         active, _, free = self.balance()
         assert active + free == self.geometry.capacity_tokens, "slots are lost or counted twice"
-        assert set(self._extent) == set(np.flatnonzero(self.active).tolist())
+        live = np.flatnonzero(self.active).tolist()
+        assert not self.size[~self.active].any(), "an ended sequence has an extent"
         end = 0
-        for start, size in sorted(self._extent.values()):
+        for start, size in sorted(self._extent(row) for row in live):
             assert start >= end, "two extents overlap"
             end = start + size
         assert end <= self.geometry.capacity_tokens, "an extent leaves the pool"
-        for row, extent in self._extent.items():
-            assert self.length[row] <= self.size[row] <= extent.size, "longer than its extent"
+        assert (self.length[live] <= self.size[live]).all(), "longer than its extent"

@@ -28,13 +28,13 @@ class HostTier(FreeQueue):
         self._page_of: OrderedDict[tuple[int, int], int] = OrderedDict()  # least recent first
 
     def __len__(self) -> int:
-        return self._size + len(self._page_of)
+        return super().__len__() + len(self._page_of)
 
     def __contains__(self, key: tuple[int, int]) -> bool:
         return key in self._page_of
 
     def take(self, n: int) -> IntArray:
-        for _ in range(n - self._size):
+        for _ in range(n - super().__len__()):
             self.give(np.array([self._page_of.popitem(last=False)[1]]))
         return super().take(n)
 
@@ -55,7 +55,7 @@ class HostTier(FreeQueue):
 
     def pages(self) -> IntArray:
         blocks = np.array(list(self._page_of.values()), dtype=np.int64)
-        return np.concatenate([self._slice(self._head, self._size), blocks])
+        return np.concatenate([super().pages(), blocks])
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from allocators.base import NO_COPIES, IntArray
+from allocators.rules import pages as rules
 
 NO_PAGES = np.empty(0, dtype=np.int64)
 
@@ -21,41 +22,29 @@ class FreeQueue:
     """Free pages in first-in first-out order, as a ring."""
 
     def __init__(self, num_pages: int) -> None:
-        self._ring = np.arange(num_pages, dtype=np.int64)
-        self._head = 0
-        self._size = num_pages
+        self.ring = np.arange(num_pages, dtype=np.int64)
+        self.ends = np.array([0, num_pages], dtype=np.int64)  # the first free one, how many
 
     def __len__(self) -> int:
-        return self._size
+        return int(self.ends[1])
 
     @property
     def quiet(self) -> int:
         """How many pages may be taken in one go with the same result as one by one over steps."""
-        return self._size
+        return len(self)
 
     def take(self, n: int) -> IntArray:
         """Remove and return the `n` pages that have been free for longest."""
-        assert n <= self._size, "the caller checks before it takes"
-        pages = self._slice(self._head, n)
-        self._head = (self._head + n) % len(self._ring)
-        self._size -= n
-        return pages
+        assert n <= len(self), "the caller checks before it takes"
+        return rules.take(self.ring, self.ends, n)
 
     def give(self, pages: IntArray) -> None:
         """Append pages; the first of them will be taken first."""
-        at = (self._head + self._size + np.arange(len(pages))) % len(self._ring)
-        self._ring[at] = pages
-        self._size += len(pages)
+        rules.give(self.ring, self.ends, pages)
 
     def pages(self) -> IntArray:
         """Return the free pages in the order in which they will be taken."""
-        return self._slice(self._head, self._size)
-
-    def _slice(self, start: int, n: int) -> IntArray:
-        stop = start + n
-        if stop <= len(self._ring):
-            return self._ring[start:stop].copy()
-        return np.concatenate([self._ring[start:], self._ring[: stop - len(self._ring)]])
+        return rules.peek(self.ring, int(self.ends[0]), FreeQueue.__len__(self))
 
 
 def ceil_div(a: IntArray, b: int) -> IntArray:
@@ -72,11 +61,14 @@ class PageTable:
         self.count = np.zeros(rows, dtype=np.int64)
         self.ref = np.zeros(num_pages, dtype=np.int64)
         self.free = FreeQueue(num_pages)
+        self.arrays = rules.Pages(
+            self.table, self.count, self.ref, self.free.ring, self.free.ends, page_tokens
+        )
 
     # -- growth ------------------------------------------------------------------------------
     def missing(self, rows: IntArray, lengths: IntArray, n: int) -> IntArray:
         """Return how many pages each row lacks to hold `n` more slots, [rows]."""
-        return np.maximum(ceil_div(lengths + n, self.page_tokens) - self.count[rows], 0)
+        return rules.lacking(self.count[rows], lengths, n, self.page_tokens)
 
     def to_copy(self, rows: IntArray, lengths: IntArray) -> IntArray:
         """Return the indices into `rows` that must copy their partly filled page before a write.
@@ -84,9 +76,11 @@ class PageTable:
         Of several writers that hold a page among themselves, the last one writes in place
         (PagedAttention, section 4.4).
         """
-        partial = lengths % self.page_tokens != 0
         pages = self.table[rows, self._last_column(lengths)]
-        at = np.flatnonzero(partial & (pages >= 0) & (self.ref[pages] > 1))
+        shared = self.ref[pages] > 1
+        if not shared.any():
+            return NO_PAGES
+        at = np.flatnonzero(shared & (lengths % self.page_tokens != 0) & (pages >= 0))
         if not len(at):
             return NO_PAGES
         shared, inverse, writers = np.unique(pages[at], return_inverse=True, return_counts=True)
@@ -116,31 +110,40 @@ class PageTable:
         return np.column_stack([old * t, new * t, lengths % t]), old
 
     def extend(self, rows: IntArray, missing: IntArray, lengths: IntArray) -> IntArray:
-        """Append `missing[i]` fresh pages to each row.
+        """Do as `spread`; return (row, column, page) for each page, in that order."""
+        row, column, pages = self.spread(rows, missing, lengths)
+        return np.column_stack([row, column, pages]) if len(pages) else NO_COPIES
+
+    def spread(
+        self, rows: IntArray, missing: IntArray, lengths: IntArray
+    ) -> tuple[IntArray, IntArray, IntArray]:
+        """Append `missing[i]` fresh pages to each row; return row, column and page of each.
 
         Pages are handed out in the order in which growth by one slot a step would ask for them, so
         that growing by n at once and n times by one end in the same state.
-        Returns (row, column, page) for each page, in that order.
         """
         at = np.flatnonzero(missing)
-        if not len(at):
-            return NO_COPIES
         grown, counts = rows[at], missing[at]
-        if len(at) == int(counts.sum()):
-            k = np.zeros(len(at), dtype=np.int64)
-            owner = np.arange(len(at))
-        else:
+        row, column, due = grown, self.count[grown], lengths[at]
+        if int(counts.max(initial=1)) > 1:
             owner = np.repeat(np.arange(len(at)), counts)
             k = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        column = self.count[grown][owner] + k
-        due = np.maximum(column * self.page_tokens - lengths[at][owner], 0)
-        order = np.argsort(due, kind="stable")
-        pages = self.free.take(len(owner))
-        row, column = grown[owner[order]], column[order]
+            row, column, due = grown[owner], column[owner] + k, due[owner]
+        due = np.maximum(column * self.page_tokens - due, 0)
+        if due.any():
+            order = np.argsort(due, kind="stable")
+            row, column = row[order], column[order]
+        pages = self.free.take(len(row))
         self.table[row, column] = pages
         self.ref[pages] = 1
         self.count[grown] += counts
-        return np.column_stack([row, column, pages])
+        return row, column, pages
+
+    def append(self, row: int, n: int) -> IntArray:
+        """Append `n` fresh pages to one row; return them."""
+        pages = self.free.take(n)
+        rules.put(self.arrays, row, pages)
+        return pages
 
     # -- sharing -----------------------------------------------------------------------------
     def share(self, parent: int, children: IntArray, pages: int) -> None:
@@ -176,13 +179,9 @@ class PageTable:
     # -- release -----------------------------------------------------------------------------
     def drop(self, row: int, keep: int = 0) -> IntArray:
         """Take from a row all pages after the first `keep`, deepest first; return them."""
-        count = int(self.count[row])
-        if count <= keep:
+        if self.count[row] <= keep:
             return NO_PAGES
-        pages = self.table[row, keep:count][::-1].copy()
-        self.table[row, keep:count] = -1
-        self.count[row] = keep
-        self.ref[pages] -= 1  # a page stands at most once in a row
+        pages = rules.leave(self.arrays, row, keep)
         self.free.give(pages[self.ref[pages] == 0])
         return pages
 
@@ -215,16 +214,14 @@ class PageTable:
         t = self.page_tokens
         pages = self.count[rows]
         if steps == 1:
-            room = pages * t - lengths
-            later = np.clip(finals - lengths, 0, np.maximum(room, 0))
+            room, later = rules.unwritten(pages, lengths, finals, t)
             spare, soon = int(room.sum()), int(later.sum())
             twice, twice_soon = self.shared_slack(rows, lengths, finals)
             return np.array([spare - twice]), np.array([soon - twice_soon]), np.zeros(1, np.int64)
         # Only rows that own their last page grow quietly, so nothing is shared here but full pages.
         past = lengths - np.arange(steps - 1, -1, -1)[:, None]
         held = ceil_div(past, t) if elastic else pages[None, :]
-        room = held * t - past
-        later = np.clip(finals - past, 0, np.maximum(room, 0))
+        room, later = rules.unwritten(held, past, finals, t)
         to_come = (pages - held).sum(axis=1) if elastic else np.zeros(steps, np.int64)
         return room.sum(axis=1), later.sum(axis=1), to_come
 

@@ -16,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 
 from allocators.base import (
-    BLOCK_TABLE_ENTRY_BYTES,
     EMPTY_GRANT,
+    NO_COPIES,
     BlockTable,
     Demand,
     Geometry,
@@ -34,6 +34,7 @@ from allocators.host import HostPages, HostTier
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
 from allocators.prefix.caching import PrefixCaching
+from allocators.rules import paged as rules
 
 
 class Paged(PrefixCaching):
@@ -93,18 +94,17 @@ class Paged(PrefixCaching):
             raise NeverFits(
                 f"{blocks} blocks of {t} tokens are needed, the pool has {self.pages.num_pages}"
             )
-        spare = self.watermark_blocks if self.active.any() else 0
         found = self.index.find(prompt)
         # Hit blocks that nobody holds are among the free ones, and will not be any more.
-        idle = np.count_nonzero(self.pages.ref[found] == 0)
-        if blocks - len(found) + idle > len(self.pages.free) - spare:
+        idle = np.count_nonzero(self.pages.ref[found] == 0) if len(found) else 0
+        room = rules.admissible(len(self.pages.free), self.watermark_blocks, self.active)
+        if blocks - len(found) + idle > room:
             return None
-        parent, first = rows[:1], int(rows[0])
+        first = int(rows[0])
         self.index.hold(first, found)
         fetched = self.index.behind(prompt, found)
         self.index.claim(prompt, found, fetched)
-        hit = np.array([len(found) * t])
-        self.pages.extend(parent, self.pages.missing(parent, hit, prompt.tokens - int(hit[0])), hit)
+        self.pages.append(first, -(-prompt.tokens // t) - len(found))
         self.index.admitted(first, prompt, found, alone=sequences == 1)
         if sequences > 1:
             self.pages.share(first, rows[1:], -(-prompt.tokens // t))
@@ -123,8 +123,10 @@ class Paged(PrefixCaching):
         copiers = self.pages.to_copy(rows, lengths)
         if int(missing.sum()) + len(copiers) > len(self.pages.free):
             return None
-        copies, _ = self.pages.copy_on_write(rows[copiers], lengths[copiers])
-        self.pages.extend(rows, missing, lengths)
+        copies = NO_COPIES
+        if len(copiers):
+            copies, _ = self.pages.copy_on_write(rows[copiers], lengths[copiers])
+        self.pages.spread(rows, missing, lengths)
         self.length[rows] = lengths + n
         self.index.grown(rows, lengths, lengths + n)
         return self.index.moved(Grant(copies=copies) if len(copies) else EMPTY_GRANT)
@@ -207,20 +209,24 @@ class Paged(PrefixCaching):
         # Sequences that a static batch still holds after their end keep blocks nobody will read.
         all_live = len(rows) == np.count_nonzero(self.active)
         live = held if all_live else self.pages.distinct_pages(rows, lengths) - to_come
-        token, reserved = (live * t - spare) * per_token, later * per_token
-        in_use = held * t * per_token
         cached = self.index.cached_before(to_come) * t * per_token
         logical = int(self.pages.count[self.active].sum()) - to_come
+        capacity_bytes = self.geometry.capacity_bytes
         return Usage(
-            token=token,
-            reserved=reserved,
-            internal=in_use - token - reserved,
-            round_up=np.zeros_like(held),
-            cached=cached,
-            free=self.geometry.capacity_bytes - in_use - cached,
-            pages=held,
-            logical_pages=logical,
-            metadata_bytes=logical * BLOCK_TABLE_ENTRY_BYTES,
+            *rules.account(held, live, spare, later, logical, cached, t, per_token, capacity_bytes)
+        )
+
+    def arrays(self) -> rules.PagedArrays | None:
+        if type(self) is not Paged or self.has_prefix_index:
+            return None
+        geometry, per_token = self.geometry, self.geometry.bytes_per_token
+        return rules.PagedArrays(
+            self.pages.arrays,
+            self.length,
+            self.active,
+            self.watermark_blocks,
+            per_token,
+            geometry.capacity_bytes,
         )
 
     # -- checks ------------------------------------------------------------------------------

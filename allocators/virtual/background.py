@@ -11,13 +11,9 @@ import abc
 import numpy as np
 
 from allocators.base import Grant, IntArray
-from allocators.page_table import ceil_div
+from allocators.rules import virtual as rules
+from allocators.rules.virtual import LOOK_AHEAD_TOKENS, MOST_AHEAD
 from allocators.virtual.ranges import Ranges
-
-#: of the code: how many tokens it looks ahead, and after how many page-groups it stops (vattention.
-#: cu, EAGER_NUM_STEPS and EAGER_NUM_KVBLOCKS)
-CODE_LOOK_AHEAD_TOKENS = 9
-CODE_MOST_AHEAD = 2
 
 
 class Background(abc.ABC):
@@ -44,15 +40,14 @@ class Background(abc.ABC):
     def short(self, tokens: int) -> IntArray:
         """Return the page-groups that live ranges lack to grow by so many tokens, [ranges]."""
         ranges, pages = self.ranges, self.ranges.pages
-        lack = ceil_div(ranges.length + tokens, pages.page_tokens) - pages.count
-        lack[(ranges.length == 0) | (pages.count == pages.table.shape[1])] = 0
-        return np.maximum(lack, 0)
+        width = pages.table.shape[1]
+        return rules.short(pages.count, ranges.length, tokens, pages.page_tokens, width)
 
 
 class CodeBackground(Background):
     """The rules of vAttention's code (do_kvcache_memory_management)."""
 
-    reach_tokens = CODE_LOOK_AHEAD_TOKENS
+    reach_tokens = LOOK_AHEAD_TOKENS
 
     def step(self) -> tuple[list[Grant], list[Grant]]:
         if self.threaded:
@@ -79,17 +74,17 @@ class CodeBackground(Background):
         range that has just lost what it had for its next token wants that again, in its turn.
         """
         ranges, steps, ahead = self.ranges, [], 0
-        if not self.short(CODE_LOOK_AHEAD_TOKENS).any():
+        if not self.short(LOOK_AHEAD_TOKENS).any():
             return []
-        for tokens in range(1, CODE_LOOK_AHEAD_TOKENS + 1):
+        for tokens in range(1, LOOK_AHEAD_TOKENS + 1):
             lack = self.short(tokens)
-            enough = tokens > 1 and ahead >= CODE_MOST_AHEAD
+            enough = tokens > 1 and ahead >= MOST_AHEAD
             for vrange in [0] if enough else np.flatnonzero(lack).tolist():
                 if 0 < lack[vrange] <= len(ranges.pages.free):
                     one = slice(vrange, vrange + 1)
                     steps.append(Grant(maps=ranges.extend(np.array([vrange]), lack[one])))
                 ahead += int(lack[vrange])
-                if tokens > 1 and ahead >= CODE_MOST_AHEAD:
+                if tokens > 1 and ahead >= MOST_AHEAD:
                     return steps
         return steps
 

@@ -28,6 +28,7 @@ from allocators.base import (
 from allocators.grants import join
 from allocators.growth import bisect_headroom, pages_when_forked
 from allocators.page_table import ceil_div
+from allocators.rules import virtual as rules
 from allocators.virtual.background import Background, CodeBackground, PaperBackground
 from allocators.virtual.shape import RangeShape
 from allocators.virtual.sharing import RangeHolder
@@ -259,6 +260,27 @@ class Virtual(RangeHolder):
             # vAttention's scheduler takes them to be as long as they were about to become.
             self._next -= int(self._more(self.length[rows], 1).sum())
         return self.release(rows)
+
+    # -- views -------------------------------------------------------------------------------
+    def arrays(self) -> rules.VirtualArrays | None:
+        own_rules = isinstance(self.thread, CodeBackground) and not self.keeps_room
+        if type(self) is not Virtual or self.has_prefix_index or not own_rules:
+            return None
+        return rules.VirtualArrays(
+            self.pages.arrays,
+            self.length,
+            self.active,
+            self.range_of,
+            self.ranges.length,
+            self.ranges.told,
+            self.thread.deferred,
+            self.thread.threaded,
+            self.shape.tail_tokens,
+            self.shape.page_group_bytes,
+            self.pages_per_group * self.geometry.ranks,
+            self.geometry.bytes_per_token,
+            self.geometry.capacity_bytes,
+        )
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:

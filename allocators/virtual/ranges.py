@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from allocators.base import EMPTY_GRANT, NO_MAPS, Grant, IntArray
-from allocators.page_table import NO_PAGES, PageTable, ceil_div
+from allocators.page_table import NO_PAGES, PageTable
+from allocators.rules import virtual as rules
 
 
 class Ranges:
@@ -33,7 +34,8 @@ class Ranges:
 
         As in vAttention, this is not cut at what a dense range can map.
         """
-        return ceil_div(self.length if lengths is None else lengths, self.pages.page_tokens)
+        lengths = self.length if lengths is None else lengths
+        return rules.needed(lengths, self.pages.page_tokens)
 
     @property
     def cached(self) -> int:

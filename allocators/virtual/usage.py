@@ -8,12 +8,10 @@ import numpy as np
 
 from allocators.base import IntArray, Usage
 from allocators.page_table import ceil_div
+from allocators.rules import virtual as rules
 
 if TYPE_CHECKING:
     from allocators.virtual.policy import Virtual
-
-#: bytes of one page-table entry of the driver
-PAGE_TABLE_ENTRY_BYTES = 8
 
 
 def account(virtual: Virtual, rows: IntArray, finals: IntArray, steps: int) -> Usage:
@@ -23,9 +21,7 @@ def account(virtual: Virtual, rows: IntArray, finals: IntArray, steps: int) -> U
     get, else internal.  What only idle ranges have mapped is cached.
     """
     pages, geometry = virtual.pages, virtual.geometry
-    t, per_token, group_bytes = (
-        geometry.page_tokens, geometry.bytes_per_token, virtual.shape.page_group_bytes,
-    )  # fmt: skip
+    t = geometry.page_tokens
     ranges, lengths = virtual.range_of[rows], virtual.length[rows]
     spare, later, _ = pages.slack(ranges, lengths, finals, steps, elastic=False)
     if virtual.shape.tail_tokens:
@@ -39,21 +35,21 @@ def account(virtual: Virtual, rows: IntArray, finals: IntArray, steps: int) -> U
         twice, _ = pages.shared_slack(ranges, lengths, finals)
         written = pages.distinct_pages(ranges, lengths) * t - inside.sum() + twice
         written = written - len(rows) * np.arange(steps - 1, -1, -1)
-    token, reserved = written * per_token, later * per_token
-    in_use, cached = held * group_bytes, idle * group_bytes
     flat = np.zeros(steps, dtype=np.int64)
-    tables_bytes = int(pages.count.sum()) * virtual.pages_per_group * geometry.ranks
-    return Usage(
-        token=token,
-        reserved=reserved,
-        internal=in_use - token - reserved,
-        round_up=flat,
-        cached=flat + cached,
-        free=flat + geometry.capacity_bytes - in_use - cached,
-        pages=flat + held,
-        logical_pages=flat + int(pages.count[virtual.range_of[virtual.active]].sum()),
-        metadata_bytes=flat + tables_bytes * PAGE_TABLE_ENTRY_BYTES,
+    entries = int(pages.count.sum()) * virtual.pages_per_group * geometry.ranks
+    logical = int(pages.count[virtual.range_of[virtual.active]].sum())
+    account = rules.account(
+        flat + held,
+        written,
+        later,
+        flat + idle,
+        flat + logical,
+        flat + entries,
+        virtual.shape.page_group_bytes,
+        geometry.bytes_per_token,
+        geometry.capacity_bytes,
     )
+    return Usage(*account._replace(round_up=flat))
 
 
 def _later_in_tails(
@@ -63,7 +59,6 @@ def _later_in_tails(
 
     They have memory from the moment a range has mapped all that it can.
     """
-    whole = virtual.range_pages * virtual.geometry.page_tokens
     past = lengths - np.arange(steps - 1, -1, -1)[:, None]
-    mapped = virtual.pages.count[ranges] == virtual.range_pages
-    return (np.maximum(finals - np.maximum(past, whole), 0) * mapped).sum(axis=1)
+    count, t = virtual.pages.count[ranges], virtual.geometry.page_tokens
+    return rules.written_in_tail(count, past, finals, virtual.range_pages, t).sum(axis=1)

@@ -139,13 +139,13 @@ class Software:
         """`ranks` are the server's GPUs.  Raise `CostError` for a constant that makes no sense."""
         check_software(spec)
         self.spec = spec
-        self._step_s = (spec.step_us + (spec.workers_us if ranks > 1 else 0.0)) * 1e-6
-        self._table_byte_s = spec.table_entry_ns * 1e-9 / BLOCK_TABLE_ENTRY_BYTES
+        self.step_s = (spec.step_us + (spec.workers_us if ranks > 1 else 0.0)) * 1e-6
+        self.written_byte_s = spec.table_entry_ns * 1e-9 / BLOCK_TABLE_ENTRY_BYTES
 
     @property
     def table_byte_s(self) -> float:
         """How long the GPU waits for the host to write a byte of the block tables."""
-        return 0.0 if self.spec.overlapped else self._table_byte_s
+        return 0.0 if self.spec.overlapped else self.written_byte_s
 
     def before_s(self, gpu_s: float, load: Load) -> float:
         """Return the GPU's time of a part of a step and, where it is not hidden, the CPU's."""
@@ -156,7 +156,7 @@ class Software:
         if not self.spec.overlapped:
             return gpu_s
         # One path for a number and an array, so that both have the same bits.
-        cpu_s = self._with_cpu_s(0.0, load) + table_bytes * self._table_byte_s
+        cpu_s = self._with_cpu_s(0.0, load) + table_bytes * self.written_byte_s
         longer = np.maximum(gpu_s, cpu_s)
         return longer if isinstance(gpu_s, np.ndarray) else float(longer)
 
@@ -166,7 +166,7 @@ class Software:
         return (
             seconds
             + load.sampled * (spec.sampling_us * 1e-6)
-            + self._step_s
+            + self.step_s
             + load.rows * (spec.sequence_us * 1e-6)
             + load.tokens * (spec.token_us * 1e-6)
             + load.pieces * (spec.prefill_us * 1e-6)

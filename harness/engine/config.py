@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 POLICIES = ("continuous", "static", "orca", "chunked")
 PREEMPTIONS = ("recompute", "swap")
+COMPILED = ("auto", "on", "off")
 SAMPLING_MODES = ("greedy", "parallel", "beam", "speculative")
 
 
@@ -19,7 +20,9 @@ class EngineSpec:
     alone is longer; a `static` batch is not filled up later, and Orca bounds a batch by requests
     alone, so for `static` and `orca` null sets no bound; with the policy `chunked` these are all
     tokens of a step, without exception (null: 2048, as vLLM).  `skip_ahead` lets the engine run
-    steps in which nothing but growth happens in one go; it changes no result.
+    steps in which nothing but growth happens in one go; it changes no result, and nor does
+    `compiled`: `auto` runs a compiled loop where that is possible and saves more time than it
+    costs, `on` always, `off` never.
 
     `preemption` says what happens to whoever must make room: `recompute` forgets its KV, `swap`
     moves it to host memory of `host_gib` (null: as much as the pool), and recomputes once that is
@@ -33,6 +36,7 @@ class EngineSpec:
     max_num_batched_tokens: int | None = None
     max_len: int | None = None
     skip_ahead: bool = True
+    compiled: str = "auto"
     preemption: str = "recompute"
     host_gib: float | None = None
     expected_output_tokens: int = 0

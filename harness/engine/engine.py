@@ -22,7 +22,7 @@ from harness.engine.running import NO_ROWS
 from harness.engine.schedulers import Setup, make_scheduler
 from harness.engine.totals import Totals
 from harness.results.runlog import RunLog
-from harness.results.stream import Intake, Kept, Sink
+from harness.results.stream import Sink, kept_log
 from workloads.requests import RequestTable
 
 #: the longest stretch run in one go; bounds the memory of its columns
@@ -35,6 +35,8 @@ class Engine:
     Deterministic: the same requests, allocator and seed give the same steps, to the bit, but for
     the host time measured in the allocator.
     """
+
+    loop = "steps"
 
     def __init__(
         self,
@@ -73,11 +75,9 @@ class Engine:
 
     def run(self, name: str, progress: Callable[[int], None] = lambda ended: None) -> RunLog:
         """Serve all requests, and keep the log of all steps; see `serve`."""
-        kept = Kept()
-        intake = Intake([kept], self._requests.name)
-        totals = self.serve(intake, progress)
-        intake.finish()
-        return kept.log(name, self._allocator.geometry.capacity_bytes, totals)
+        capacity_bytes = self._allocator.geometry.capacity_bytes
+        serve = partial(self.serve, progress=progress)
+        return kept_log(serve, name, capacity_bytes, self._requests.name)
 
     def serve(
         self, sink: Sink, progress: Callable[[int], None] = lambda ended: None

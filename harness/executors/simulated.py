@@ -15,9 +15,13 @@ from allocators.base import (
     Grant,
     IntArray,
 )
-from harness.cost import CostModel, Work
+from harness.cost import CostModel, Roofline, Work, flat
 from harness.cost.curves import FloatArray
+from harness.cost.flat import FlatPrices, flatten
+from harness.engine.compiled.clock import CLOCKS
 from harness.engine.plan import Plan
+
+CLOCKS[FlatPrices] = flat
 
 Tokens = TypeVar("Tokens", int, IntArray)
 
@@ -32,6 +36,12 @@ class SimulatedExecutor:
         self._allocator = allocator
         self._draft_cost = draft_cost
         self._block_tokens = allocator.geometry.page_tokens if allocator.block_tables else 0
+
+    def prices(self) -> FlatPrices | None:
+        """Return the clock's constants for a compiled loop; None where it has no such formula."""
+        if type(self) is not SimulatedExecutor or type(self._cost) is not Roofline:
+            return None
+        return flatten(self._cost, self._allocator)
 
     def step(self, plan: Plan, lengths: IntArray) -> float:
         """Return the seconds that one step of the plan takes.

@@ -21,7 +21,7 @@ from harness.report.panels import DETAILED_RUNS, Panels
 from harness.report.verdict import verdicts
 from harness.results.atomic import write_text
 from harness.results.metrics import CATEGORY_DEFINITIONS
-from harness.results.outputs import outputs_sentence
+from harness.results.outputs import loop_sentence, outputs_sentence
 
 if TYPE_CHECKING:
     import jinja2
@@ -168,6 +168,7 @@ def _setup(collection: Collection, run: Run) -> dict[str, Any]:
     facts = {
         "times": run.clock,
         "outputs": outputs_sentence(run.rows),
+        "loop": loop_sentence(run.rows),
         "seed": run.config.get("seed"),
         "commit": git.get("commit") and str(git["commit"]) + " (modified)" * bool(git.get("dirty")),
         "requests": run.config.get("num_requests"),

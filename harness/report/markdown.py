@@ -14,7 +14,7 @@ from harness.report.collection import Collection, Run
 from harness.report.numbers import Shown, percent
 from harness.report.sections import cost_columns, main_columns, result_lines
 from harness.report.verdict import verdicts
-from harness.results.outputs import outputs_sentence
+from harness.results.outputs import loop_sentence, outputs_sentence
 from harness.results.runlog import CATEGORIES
 
 _ALT = {
@@ -126,6 +126,7 @@ def _setup(collection: Collection, run: Run) -> list[str]:
     facts = {
         "times": run.clock,
         "outputs:": outputs_sentence(run.rows),
+        "loop:": loop_sentence(run.rows),
         "seed": run.config.get("seed"),
         "commit": git.get("commit") if isinstance(git, dict) else None,
         "python": run.environment.get("python"),

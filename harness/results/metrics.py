@@ -244,7 +244,7 @@ METRICS: tuple[Metric, ...] = (
         "us",
         "lower",
         False,
-        "host time inside the allocator, measured, divided by the steps",
+        "host time inside the allocator, measured step by step alone, divided by the steps",
     ),
     Metric(
         "resident_peak_bytes",

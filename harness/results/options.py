@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 #: options that change no result
-FREE_OPTIONS = ("engine.skip_ahead", "timeline", "workload.description", "workload.source")
+FREE_OPTIONS = (
+    "engine.compiled", "engine.skip_ahead", "timeline", "workload.description", "workload.source",
+)  # fmt: skip
 #: last parts of names that say too little to stand alone
 VAGUE = ("allocator", "name")
 

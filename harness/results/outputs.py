@@ -1,4 +1,4 @@
-"""Whether the allocators of a real run emitted the same tokens, in words."""
+"""In words: whether the allocators of a real run emitted the same tokens, and what served them."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ def outputs_sentence(rows: Sequence[ResultRow]) -> str | None:
         return f"the same tokens from all {len(names)} allocators ({digest[:SHORT]})"
     parts = [f"{', '.join(names)} ({digest[:SHORT]})" for digest, names in groups.items()]
     return f"the tokens differ: {'; '.join(parts)}"
+
+
+def loop_sentence(rows: Sequence[ResultRow]) -> str | None:
+    """Say which rows a compiled loop has served; None where none was."""
+    compiled = [row.allocator for row in rows if row.loop == "compiled"]
+    if not compiled:
+        return None
+    others = [row.allocator for row in rows if row.loop == "steps"]
+    stepped = f", {', '.join(others)} step by step" if others else ""
+    return f"{', '.join(compiled)} compiled{stepped}"

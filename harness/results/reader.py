@@ -59,7 +59,12 @@ def summary_rows(summary: dict[str, Any]) -> list[ResultRow]:
     """The rows of a loaded summary."""
     return [
         ResultRow(
-            row["allocator"], row["status"], row["reason"], row["metrics"], row["output_digest"]
+            row["allocator"],
+            row["status"],
+            row["reason"],
+            row["metrics"],
+            row["output_digest"],
+            row["loop"],
         )
         for row in summary["rows"]
     ]
@@ -192,6 +197,9 @@ def _row_problem(row: Any) -> str | None:
     # Absent from files that were written before any run emitted tokens.
     if not isinstance(row.setdefault("output_digest", None), str | None):
         return "output_digest is not text"
+    # Absent from files that were written before there was more than one loop.
+    if not isinstance(row.setdefault("loop", None), str | None):
+        return "loop is not text"
     if not isinstance(row.get("metrics"), dict):
         return "metrics is missing or not a dict"
     # Absent from files that were written before the memory between the steps was kept.

@@ -149,6 +149,7 @@ class ResultRow:
     """One line of the result table; `metrics` is empty unless the status is `ok`.
 
     output_digest: of a real run, a hash of every request's emitted tokens in request order.
+    loop: what served it, `steps` (the engine, step by step) or `compiled`; no result depends on it.
     """
 
     allocator: str
@@ -156,6 +157,7 @@ class ResultRow:
     reason: str | None = None
     metrics: dict[str, float | int | None] = field(default_factory=dict)
     output_digest: str | None = None
+    loop: str | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

@@ -114,6 +114,20 @@ class Kept:
         return RunLog(allocator, capacity_bytes, timeline, requests, totals)
 
 
+def kept_log(
+    serve: Callable[[Sink], dict[str, float]],
+    allocator: str,
+    capacity_bytes: int,
+    name_of: Callable[[int], str],
+) -> RunLog:
+    """Return the whole log of what `serve` gives a sink, and returns the totals of."""
+    kept = Kept()
+    intake = Intake([kept], name_of)
+    totals = serve(intake)
+    intake.finish()
+    return kept.log(allocator, capacity_bytes, totals)
+
+
 def blocks_of(columns: Columns, rows: int = BLOCK_ROWS) -> list[Columns]:
     """Whole columns as blocks of `rows` rows, of which the last may be shorter; views."""
     total = max(map(len, columns.values()), default=0)

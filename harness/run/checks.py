@@ -8,7 +8,7 @@ from dataclasses import fields
 from harness.command.ranges import OneOf, Positive, Range, Real, Whole, out_of_range
 from harness.cost.limits import check_hardware, check_memory, check_model
 from harness.cost.shapes import CostError
-from harness.engine.config import POLICIES, PREEMPTIONS, SAMPLING_MODES, SamplingSpec
+from harness.engine.config import COMPILED, POLICIES, PREEMPTIONS, SAMPLING_MODES, SamplingSpec
 from harness.errors import ConfigError
 from harness.executors.spec import EXECUTORS, ExecutorSpec
 from harness.observers.spec import check_recording
@@ -33,6 +33,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "engine": {
         "policy": OneOf(POLICIES),
         "preemption": OneOf(PREEMPTIONS),
+        "compiled": OneOf(COMPILED),
         "max_num_seqs": Whole(1, MOST_SEQS),
         "max_num_batched_tokens": Whole(1, 2**31),
         "max_len": Whole(1, MOST_LEN),

@@ -14,7 +14,7 @@ from allocators.base import AllocatorError, Unsupported
 from harness.cost import make_cost
 from harness.engine.answers import WrongAnswer
 from harness.engine.arrivals import FrontEnd
-from harness.engine.engine import Engine
+from harness.engine.choice import choose_engine
 from harness.engine.observer import Observer
 from harness.executors.simulated import SimulatedExecutor
 from harness.results import ResultRow, RunLog
@@ -127,7 +127,7 @@ def _serve(
         else:
             executor = held.enter_context(real.executor(allocator, requests, config.sampling))
             front_end = FrontEnd()
-        engine = Engine(
+        engine = choose_engine(
             allocator,
             requests,
             config.sampling,
@@ -142,5 +142,5 @@ def _serve(
             digest = executor.histories.digest()
             totals["resident_peak_bytes"] = float(executor.resident_peak_bytes)
     intake.finish()
-    row = ResultRow(name, metrics=summary.metrics(totals), output_digest=digest)
+    row = ResultRow(name, metrics=summary.metrics(totals), output_digest=digest, loop=engine.loop)
     return Served(row, totals, capacity_bytes)

@@ -54,7 +54,8 @@ def test_a_run_leaves_what_is_promised(runs):
     default = ["contiguous_max", "contiguous_pow2", "contiguous_oracle", "paged", "virtual"]
     assert [row["allocator"] for row in summary["rows"]] == default
     for row in summary["rows"]:
-        assert set(row) == {"allocator", "status", "reason", "metrics", "output_digest", "totals"}
+        fields = {"allocator", "status", "reason", "metrics", "output_digest", "loop", "totals"}
+        assert set(row) == fields
         assert row["output_digest"] is None
         if row["status"] == "ok":
             assert set(PROMISED) <= set(row["metrics"]) == {m.name for m in METRICS}

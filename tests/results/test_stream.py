@@ -130,7 +130,7 @@ class Counts:
 
 def count_groups():
     gc.collect()
-    return sum(isinstance(each, Group) for each in gc.get_objects())
+    return sum(type(each) is Group for each in gc.get_objects())
 
 
 def test_an_engine_keeps_nothing_of_what_has_ended(monkeypatch):

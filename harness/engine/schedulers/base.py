@@ -42,6 +42,14 @@ class Unservable(AllocatorError):
     """A request that this allocator can never serve from this pool; the text names both."""
 
 
+def unservable(name: str, prompt: int, output: int, sequences: int, reason: str) -> Unservable:
+    """Return the error of a request that can never be served."""
+    return Unservable(
+        f"request {name!r} (prompt {prompt}, output {output}, {sequences} sequences) can never "
+        f"fit: {reason}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What a policy is made from."""
@@ -177,10 +185,9 @@ class Scheduler(abc.ABC):
         return f"the empty pool of {self._allocator.geometry.capacity_tokens} tokens"
 
     def _unservable(self, group: Group, reason: str) -> Unservable:
-        return Unservable(
-            f"request {self._requests.name(group.index)!r} (prompt {group.prompt_tokens}, output "
-            f"{group.output_tokens}, {group.sequences} sequences) can never fit: {reason}"
-        )
+        name = self._requests.name(group.index)
+        tokens = group.prompt_tokens, group.output_tokens
+        return unservable(name, *tokens, group.sequences, reason)
 
     # -- growth ------------------------------------------------------------------------------
     def _granted(self, grant: Grant | None, grants: list[Grant]) -> bool:

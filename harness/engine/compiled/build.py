@@ -1,0 +1,122 @@
+"""Compiles a loop, and keeps it on disk: by Numba, for one family of allocators and one clock.
+
+The rules are plain functions.  Numba is told that it may compile each where another one calls it,
+and which module answers for a family or a clock.  What it makes is kept in a folder named by the
+text of all that was compiled, so that no change to a rule is ever overlooked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from allocators.rules import answers, extents, families, pages
+from harness.engine.compiled import chunked, clock, queue, state, step, whole_prompts
+
+#: modules of plain functions, in which whatever is called may be compiled
+PLAIN = (pages, extents, answers, state, queue, step, chunked, whole_prompts)
+LOOPS: dict[str, FunctionType] = {
+    "chunked": chunked.chunked,
+    "continuous": whole_prompts.whole_prompts,
+    "orca": whole_prompts.whole_prompts,
+}
+
+
+@cache
+def compiled(policy: str, family: ModuleType, prices: ModuleType) -> Callable[..., int]:
+    """Return the loop of a policy, compiled where it is first called, or as it was kept on disk."""
+    import numba
+
+    _teach(family, prices)
+    folder = cache_folder(policy, family, prices)
+    if folder is None:
+        return numba.njit(LOOPS[policy])
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+    try:
+        loop = numba.njit(cache=True)(LOOPS[policy])
+    finally:
+        numba.config.CACHE_DIR = before
+
+    def call(*args: Any) -> int:
+        try:
+            return loop(*args)
+        except OSError:  # the disk is full, but what was compiled is there all the same
+            return loop(*args)
+
+    return call
+
+
+def is_kept(policy: str, family: ModuleType, prices: ModuleType) -> bool:
+    """Say whether the loop is on disk, so that it takes no compiling."""
+    folder = cache_folder(policy, family, prices)
+    return folder is not None and any(folder.rglob("*.nbc"))
+
+
+@cache
+def cache_folder(policy: str, family: ModuleType, prices: ModuleType) -> Path | None:
+    """Return where this loop is kept; None if no folder of ours can be written."""
+    from importlib.metadata import version
+
+    texts = [inspect.getsource(module) for module in (*PLAIN, families, clock, family, prices)]
+    kept = "\n".join([*texts, version("numba"), version("numpy")])
+    name = hashlib.sha256(kept.encode()).hexdigest()[:16]
+    family_name = family.__name__.rsplit(".", 1)[-1]
+    try:
+        folder = _root() / name / f"{LOOPS[policy].__name__}-{family_name}"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a user without a home, a file system that is read-only
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _root() -> Path:
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(os.environ["NUMBA_CACHE_DIR"]) / "kv-harness"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "kv-harness" / "loops"
+
+
+@cache
+def _teach_plain() -> None:
+    from numba.extending import register_jitable
+
+    for module in PLAIN:
+        for function in _functions(module):
+            register_jitable(function)
+    for name in families.CALLS:
+        _by_type(getattr(families, name), families.FAMILIES)
+    for name in clock.CALLS:
+        _by_type(getattr(clock, name), clock.CLOCKS)
+
+
+@cache
+def _teach(*modules: ModuleType) -> None:
+    from numba.extending import register_jitable
+
+    _teach_plain()
+    for module in modules:
+        for function in _functions(module):
+            register_jitable(function)
+
+
+def _functions(module: ModuleType) -> list[FunctionType]:
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__
+    ]
+
+
+def _by_type(stub: FunctionType, modules: dict[type, ModuleType]) -> None:
+    """Let a call of `stub` be one of the function of its name in the first argument's module."""
+    from numba.extending import overload
+
+    @overload(stub, strict=False)
+    def choose(first: Any, *others: Any) -> FunctionType:
+        return getattr(modules[first.instance_class], stub.__name__)

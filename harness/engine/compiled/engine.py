@@ -1,0 +1,165 @@
+"""The engine over arrays: serves one table of requests in a compiled loop, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from allocators.base import Allocator, Demand, NeverFits, Prompt
+from allocators.rules.families import FAMILIES
+from harness.engine.arrivals import FrontEnd
+from harness.engine.compiled import state as at
+from harness.engine.compiled.build import compiled
+from harness.engine.compiled.clock import CLOCKS
+from harness.engine.compiled.state import Block, Options, State
+from harness.engine.config import EngineSpec, SamplingSpec
+from harness.engine.schedulers import SCHEDULERS, Setup
+from harness.engine.schedulers.base import unservable
+from harness.results.runlog import RunLog
+from harness.results.stream import Sink, kept_log
+from workloads.requests import RequestTable
+
+#: steps of a block: how often a loop returns to Python
+BLOCK_STEPS = 1 << 15
+
+
+class CompiledEngine:
+    """Runs every request to its end; the steps are those of `Engine`, to the bit."""
+
+    loop = "compiled"
+
+    def __init__(
+        self,
+        allocator: Allocator,
+        requests: RequestTable,
+        sampling: SamplingSpec,
+        engine: EngineSpec,
+        prices: Any,
+        seed: int,
+        front_end: FrontEnd | None = None,
+    ) -> None:
+        """`prices` are the constants of a clock (see `clock`); the rest is as of `Engine`.
+
+        Raises `Unsupported` for what the policy can never serve.  That a loop can serve it at all
+        is for `choice` to see.
+        """
+        setup = Setup(allocator, requests, sampling, engine, seed)
+        policy = SCHEDULERS[engine.policy]
+        policy.check(setup)
+        self._allocator, self._table, self._prices = allocator, requests, prices
+        self._arrays = allocator.arrays()
+        family: ModuleType = FAMILIES[type(self._arrays)]
+        self._serve = compiled(engine.policy, family, CLOCKS[type(prices)])
+        front_end = front_end or FrontEnd()
+        self._options = Options(
+            max_rows=setup.max_rows,
+            budget_tokens=policy.budget_tokens(setup),
+            expected_tokens=engine.expected_output_tokens,
+            pool_tokens=sum(allocator.balance()) * allocator.geometry.page_tokens,
+            bytes_per_token=allocator.geometry.bytes_per_token,
+            response_s=float(front_end.response_s),
+            plans_ahead=front_end.plans_ahead,
+            beside=engine.policy == "orca",
+        )
+        self._state = _state(requests, front_end.request_s, setup.max_rows)
+
+    def run(self, name: str, progress: Callable[[int], None] = lambda ended: None) -> RunLog:
+        """Serve all requests, and keep the log of all steps; see `serve`."""
+        capacity_bytes = self._allocator.geometry.capacity_bytes
+        serve = partial(self.serve, progress=progress)
+        return kept_log(serve, name, capacity_bytes, self._table.name)
+
+    def serve(
+        self, sink: Sink, progress: Callable[[int], None] = lambda ended: None
+    ) -> dict[str, float]:
+        """Serve all requests, and return the totals of the run (see `RunLog`).
+
+        Steps and ended requests go to `sink` in blocks; `progress` is told how many requests have
+        ended so far.  Raises `Unservable` for a request that can never fit.
+        """
+        now = self._state.now[0]
+        block = Block(
+            records(BLOCK_STEPS, at.STEP),
+            np.zeros(BLOCK_STEPS + self._options.max_rows, dtype=np.int64),
+        )
+        steps = 0
+        while True:
+            now["steps"] = now["ended"] = 0
+            stopped = self._serve(self._arrays, self._prices, self._options, self._state, block)
+            steps = self._give(sink, block, steps)
+            progress(int(now["served"]))
+            if stopped == at.DONE:
+                return self._totals()
+            if stopped != at.FULL:
+                raise self._unservable(stopped)
+
+    def _give(self, sink: Sink, block: Block, first_step: int) -> int:
+        """Hand over a block whose first step has this number; return that of the next one."""
+        now = self._state.now[0]
+        taken = block.steps[: now["steps"]]
+        steps = {name: taken[name] for name in at.STEP.names}
+        steps["step"] = first_step + np.arange(len(taken))
+        sink.steps(steps)
+        ended = self._state.requests[block.ended[: now["ended"]]]
+        if len(ended):
+            columns = {
+                name: ended[name]
+                for name in (
+                    "first_scheduled_s", "first_token_s", "finish_s", "preemptions",
+                    "prompt_tokens", "output_tokens",
+                )
+            }  # fmt: skip
+            columns["request"] = ended["index"]
+            columns["arrival_s"] = self._table.arrival_s[ended["index"]]
+            columns["sequences"] = np.ones(len(ended), dtype=np.int64)
+            sink.ended(columns)
+        return first_step + len(taken)
+
+    def _totals(self) -> dict[str, float]:
+        """Return the totals of a `RunLog`; the host's time in the allocator is not measured."""
+        now = self._state.now[0]
+        names = ["gap_s", "gap_cached_byte_s", "looked_up_tokens", "wasted_tokens"]
+        if self._allocator.pages_per_group:
+            names += ["maps", "unmaps", "map_s"]
+        totals = {name: float(now[name]) for name in names}
+        return totals | {"swapped_bytes": 0.0, "hit_bytes": 0.0}
+
+    def _unservable(self, stopped: int) -> Exception:
+        """Return the error of a request that can never be served, as the step engine words it."""
+        now = self._state.now[0]
+        request = self._state.requests[now["stuck"]]
+        prompt, output = int(request["prompt_tokens"]), int(request["output_tokens"])
+        pool = f"the empty pool of {self._allocator.geometry.capacity_tokens} tokens"
+        reason = f"{pool} refused it"
+        if stopped == at.NEVER:
+            tokens, whole = (int(now[f"stuck_{name}"]) for name in ("tokens", "whole_tokens"))
+            asked = Prompt(tokens, whole_tokens=whole), Demand(prompt, output)
+            try:
+                self._allocator.admit(np.array([0]), *asked)
+            except NeverFits as error:
+                reason = str(error)
+        return unservable(self._table.name(int(request["index"])), prompt, output, 1, reason)
+
+
+def _state(table: RequestTable, request_s: float, max_rows: int) -> State:
+    """Return where a run starts."""
+    order = np.argsort(table.arrival_s, kind="stable")
+    requests = records(len(order), at.REQUEST)
+    requests["index"] = order
+    requests["arrives_s"] = table.arrival_s[order] + request_s
+    requests["prompt_tokens"] = table.prompt_tokens[order]
+    requests["output_tokens"] = table.output_tokens[order]
+    for name in ("first_scheduled_s", "first_token_s", "finish_s"):
+        requests[name] = np.nan
+    rows, finals = np.zeros((2, max_rows), dtype=np.int64)
+    sequences, places = records(max_rows, at.SEQUENCE), records(max_rows, at.PLACE)
+    return State(requests, rows, finals, sequences, places, records(1, at.NOW))
+
+
+def records(n: int, kind: np.dtype) -> np.recarray:
+    """Return `n` records of zeros, whose fields are attributes to Python as well."""
+    return np.zeros(n, dtype=kind).view(np.recarray)

@@ -1,0 +1,110 @@
+"""What a compiled loop works on: a few arrays, most of them of records, and tuples of them.
+
+All arrays are made once and changed in place, so that a loop can stop anywhere between two steps,
+hand over what it has, and go on.  They are few because a compiled call counts references to each
+array that it is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from allocators.base import IntArray
+from harness.results.runlog import TIMELINE_COLUMNS
+
+#: why a loop stopped: a block is full, all have ended, or a request can never be served
+FULL, DONE, NEVER, REFUSED_ALONE = range(4)
+#: how asking the queue ends, if not with such a reason: nobody else can run, or memory refused one
+LET_IN, HELD_BACK = range(4, 6)
+
+#: a request, in order of arrival, and what has become of it so far; `arrives_s` is when the
+#: scheduler sees it, `lost_tokens` what its last preemption lost
+REQUEST = np.dtype(
+    [
+        ("index", np.int64),
+        ("arrives_s", np.float64),
+        ("prompt_tokens", np.int64),
+        ("output_tokens", np.int64),
+        ("generated", np.int64),
+        ("preemptions", np.int64),
+        ("lost_tokens", np.int64),
+        ("first_scheduled_s", np.float64),
+        ("first_token_s", np.float64),
+        ("finish_s", np.float64),
+    ]
+)
+#: a sequence that runs: its request, the tokens to come, and whether this step samples one
+SEQUENCE = np.dtype([("owner", np.int64), ("left", np.int64), ("samples", np.int64)])
+#: entry i says whether row i is in use, and who was preempted as the i-th of those who still wait
+PLACE = np.dtype([("taken", np.int64), ("preempted", np.int64)])
+#: where the run stands
+NOW = np.dtype(
+    [
+        ("now_s", np.float64),
+        ("planned_s", np.float64),  # what has arrived by then can be in the next step
+        ("gap_s", np.float64),
+        ("gap_cached_byte_s", np.float64),
+        ("map_s", np.float64),
+        ("copy_s", np.float64),  # of what has to be copied before the next step
+        ("copy_slots", np.int64),
+        ("preempted", np.int64),  # how many of the preempted wait
+        ("next", np.int64),  # the first request that was never let in
+        ("arrived", np.int64),  # how many have joined the queue
+        ("running", np.int64),
+        ("served", np.int64),
+        ("steps", np.int64),  # of this block, as are those that ended in it
+        ("ended", np.int64),
+        ("looked_up_tokens", np.int64),
+        ("wasted_tokens", np.int64),
+        ("maps", np.int64),
+        ("unmaps", np.int64),
+        ("stuck", np.int64),  # the request that can never be served, and what it asked for
+        ("stuck_tokens", np.int64),
+        ("stuck_whole_tokens", np.int64),
+    ]
+)
+#: a step of the timeline, but for its number
+STEP = np.dtype([item for item in TIMELINE_COLUMNS.items() if item[0] != "step"])
+
+
+class Options(NamedTuple):
+    """What does not change: limits, and what the front end adds."""
+
+    max_rows: int
+    budget_tokens: int
+    expected_tokens: int
+    pool_tokens: int
+    bytes_per_token: int
+    response_s: float
+    plans_ahead: bool
+    beside: bool  # prompts are computed beside decodes
+
+
+class State(NamedTuple):
+    """Everything that changes but memory: arrays of the records above.
+
+    Of `rows`, `finals` (slots at the end) and `sequences` the first `running` count, in order of
+    admission.  The preempted come before all others in the queue, whoever was preempted last first.
+    """
+
+    requests: Any
+    rows: IntArray
+    finals: IntArray
+    sequences: Any
+    places: Any
+    now: Any
+
+
+class Block(NamedTuple):
+    """What is handed over: steps, and the requests that ended in them, in that order."""
+
+    steps: Any
+    ended: IntArray
+
+
+def has_room(state: State, block: Block) -> bool:
+    """Say whether the block takes another step, whoever ends with it."""
+    now = state.now[0]
+    return now.steps < len(block.steps) and now.ended + len(state.rows) <= len(block.ended)

@@ -1,0 +1,138 @@
+"""The `continuous` and `orca` policies over arrays.
+
+Their rules are those of `harness.engine.schedulers.whole_prompts`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allocators.rules.answers import Ask
+from harness.engine.compiled.clock import NO_WORK, StepWork
+from harness.engine.compiled.queue import (
+    admit_head,
+    arrive,
+    free_row,
+    grow,
+    head,
+    preempt_latest,
+    waiting,
+)
+from harness.engine.compiled.state import (
+    DONE,
+    FULL,
+    HELD_BACK,
+    LET_IN,
+    Block,
+    Options,
+    State,
+    has_room,
+)
+from harness.engine.compiled.step import run_step, wait
+
+
+def whole_prompts(arrays: Any, prices: Any, options: Options, state: State, block: Block) -> int:
+    """Run until all are served or the block is full; return why it stopped."""
+    now = state.now[0]
+    while now.served < len(state.requests):
+        if not has_room(state, block):
+            return FULL
+        arrive(state)
+        dropped = 0  # preemptions of plans that came to nothing
+        while True:
+            preempted, answer, work = _plan(arrays, prices, options, state)
+            if answer not in (LET_IN, HELD_BACK):
+                return answer
+            if now.running or not preempted:
+                break
+            dropped += preempted
+        if now.running:
+            saturated = preempted > 0 or answer == HELD_BACK
+            run_step(arrays, prices, options, state, block, work, preempted + dropped, saturated)
+        else:
+            wait(arrays, state)
+    return DONE
+
+
+def _plan(arrays: Any, prices: Any, options: Options, state: State) -> tuple[int, int, StepWork]:
+    """Plan a step: prompts, or a token of all that run, or with `beside` both.
+
+    Returns how many were preempted, how asking the queue ended, and what the step computes.
+    """
+    now = state.now[0]
+    for i in range(now.running):
+        state.sequences[i].samples = 0
+    preempted, answer, work = 0, LET_IN, NO_WORK
+    if options.beside:
+        preempted = _make_room(arrays, prices, state)
+        work = _decode(state)
+        if not preempted:
+            answer, work = _admit(arrays, options, state, work)
+    else:
+        answer, work = _admit(arrays, options, state, work)
+        if not work.pieces and answer in (LET_IN, HELD_BACK):
+            preempted = _make_room(arrays, prices, state)
+            work = _decode(state)
+    return preempted, answer, work
+
+
+def _admit(arrays: Any, options: Options, state: State, work: StepWork) -> tuple[int, StepWork]:
+    """Take requests from the queue, in order, while rows, budget and memory last."""
+    now = state.now[0]
+    pieces, own, squares, longest = 0, 0, 0, work.longest
+    answer = LET_IN
+    while waiting(state):
+        row = free_row(state, options)
+        if row < 0:
+            break
+        request = state.requests[head(state)]
+        tokens, whole = request.prompt_tokens + request.generated, 0
+        if pieces and own + tokens > options.budget_tokens:
+            break
+        if options.expected_tokens and now.running:
+            expected = request.prompt_tokens + max(options.expected_tokens, request.generated)
+            whole = min(expected, options.pool_tokens)
+        ask = Ask(tokens, whole, request.prompt_tokens, request.output_tokens)
+        answer = admit_head(arrays, state, row, ask)
+        if answer != LET_IN:
+            break
+        state.sequences[now.running - 1].samples = 1
+        pieces += 1
+        own += tokens
+        squares += tokens * tokens
+        longest = max(longest, tokens)
+        now.looked_up_tokens += tokens
+        if request.generated:
+            now.wasted_tokens += tokens - 1  # the token sampled last had not been fed
+    return answer, StepWork(
+        work.decodes,
+        work.context,
+        pieces,
+        own,
+        own,
+        0,
+        squares,
+        work.decodes + pieces,
+        work.decodes + pieces,
+        longest,
+    )
+
+
+def _make_room(arrays: Any, prices: Any, state: State) -> int:
+    """Let all that run grow by a token; whoever came last makes room.  Return how many did."""
+    preempted, now = 0, state.now[0]
+    while now.running and not grow(arrays, prices, state, 0, now.running, 1):
+        preempt_latest(arrays, state)
+        preempted += 1
+    return preempted
+
+
+def _decode(state: State) -> StepWork:
+    """Return the work of a token of each that runs."""
+    context, longest, running = 0, 0, state.now[0].running
+    for i in range(running):
+        state.sequences[i].samples = 1
+        length = state.finals[i] - state.sequences[i].left + 1
+        context += length
+        longest = max(longest, length)
+    return StepWork(running, context, 0, 0, 0, 0, 0, running, running, longest)

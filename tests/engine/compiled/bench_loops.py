@@ -1,0 +1,55 @@
+"""Speed of the two loops on requests of the Azure conversation lengths.
+
+python -m pytest -o addopts= --benchmark-only tests/engine/compiled/bench_loops.py
+
+CodeLlama-34b on two A100s of 80 GB, Poisson arrivals at 2 requests/s, `engine=chunked` with 512
+tokens a step and 128 sequences, lengths cut to 4,096 tokens.  A compiled loop is compiled or loaded
+first, outside what is timed.
+"""
+
+import pytest
+
+from harness.cost import make_cost
+from harness.engine.choice import choose_engine
+from harness.engine.compiled.engine import CompiledEngine
+from harness.executors.simulated import SimulatedExecutor
+from harness.run import compose, prepare
+
+TRACE = "azure/AzureLLMInferenceTrace_conv.csv"
+OPTIONS = (
+    "+workload=trace", "workload.arrivals=poisson", "workload.rate=2", "workload.too_long=truncate",
+    "model=codellama-34b", "hardware=a100-80gb", "hardware.count=2", "engine=chunked",
+    "engine.max_len=4096", "engine.max_num_batched_tokens=512", "engine.max_num_seqs=128",
+    "allocator=[paged,virtual,contiguous_oracle]",
+)  # fmt: skip
+RUNS = {
+    "steps of 2,000": ("off", 2_000),
+    "compiled 2,000": ("on", 2_000),
+    "compiled 19,000": ("on", 19_000),
+}
+
+
+@pytest.mark.parametrize("name", ["paged", "virtual", "contiguous_oracle"])
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_of_azure_lengths(run, name, shared_file, benchmark):
+    compiled, requests = RUNS[run]
+    path = f"workload.path={shared_file(TRACE)}"
+    count = f"workload.num_requests={requests}"
+    prepared = prepare(compose(*OPTIONS, path, count, f"engine.compiled={compiled}"))
+    config = prepared.config
+
+    def engine():
+        allocator = prepared.allocator(name)
+        cost = make_cost(config.model, config.hardware, config.cost_model, config.software)
+        executor = SimulatedExecutor(cost, allocator)
+        made = choose_engine(
+            allocator, prepared.requests, config.sampling, config.engine, executor, config.seed
+        )
+        assert isinstance(made, CompiledEngine) == (compiled == "on")
+        return (made,), {}
+
+    if compiled == "on":
+        engine()[0][0].run("first")
+    rounds = 1 if compiled == "off" else 3
+    log = benchmark.pedantic(lambda made: made.run("x"), setup=engine, rounds=rounds)
+    benchmark.extra_info["steps"] = log.steps

@@ -1,0 +1,143 @@
+"""Which loop serves a run, why not the compiled one, and where that is kept."""
+
+import errno
+
+import numpy as np
+import pytest
+from numba.core import caching
+
+from allocators.base import Unsupported
+from allocators.contiguous import Contiguous
+from allocators.paged import Paged
+from allocators.rules import paged
+from allocators.virtual import Virtual
+from harness.cost import flat
+from harness.engine import choice
+from harness.engine.choice import choose_engine
+from harness.engine.compiled import build
+from harness.engine.config import EngineSpec, SamplingSpec
+from harness.run import compose, prepare
+from harness.run.variant import run_variant
+from tests.engine.cases import MODES, POOL, Metronome, drawn, roofline, table
+
+GREEDY = SamplingSpec("greedy")
+
+
+class Own(Paged):
+    """A third party's, whose rules nobody else knows."""
+
+
+def chosen(allocator=None, requests=None, sampling=GREEDY, executor=None, observers=(), **options):
+    allocator = allocator or Paged(POOL)
+    requests = requests or drawn(10)
+    spec = EngineSpec(**{"max_num_seqs": 32} | options)
+    executor = executor or roofline(allocator)
+    return choose_engine(allocator, requests, sampling, spec, executor, 0, observers).loop
+
+
+REFUSED = {
+    "engine=static": {"policy": "static"},
+    "sampling.mode=parallel": {"sampling": MODES["parallel"]},
+    "sampling.mode=beam": {"sampling": MODES["beam"]},
+    "engine.preemption=swap": {"preemption": "swap"},
+    "wait for the end of others": {"requests": drawn(10, "closed")},
+    "recorded of each step": {"observers": [object()]},
+    "prefix index": {"allocator": Paged(POOL, prefix_index="hash")},
+    "this allocator": {"allocator": Own(POOL)},
+    "decides in Python": {"allocator": Virtual(POOL, page_size="64KiB", rules="paper")},
+    "decides in": {"allocator": Virtual(POOL, page_size="64KiB", admission="vattention")},
+    "compiled clock": {"executor": Metronome()},
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_is_not_compiled_is_refused_with_on_and_runs_with_auto(reason, monkeypatch):
+    monkeypatch.setattr(choice, "_pays", lambda *args: True)
+    assert chosen(**REFUSED[reason]) == "steps"
+    with pytest.raises(Unsupported, match=rf"^engine\.compiled=on: .*{reason}.*; engine"):
+        chosen(compiled="on", **REFUSED[reason])
+
+
+@pytest.mark.parametrize("policy", ["chunked", "continuous", "orca"])
+def test_each_family_is_compiled(policy):
+    for allocator in (Paged(POOL), Contiguous(POOL), Virtual(POOL, page_size="64KiB")):
+        assert chosen(allocator, compiled="on", policy=policy) == "compiled"
+
+
+def test_auto_compiles_only_where_that_pays(monkeypatch):
+    few, some, many = (table(*np.ones((2, n), dtype=int)) for n in (100, 4_000, 40_000))
+    for kept, expected in ((False, "steps"), (True, "compiled")):
+        monkeypatch.setattr(choice, "is_kept", lambda *args, kept=kept: kept)
+        assert chosen(requests=few) == "steps"
+        assert chosen(requests=some) == expected
+        assert chosen(requests=many) == "compiled"
+        assert chosen(requests=many, compiled="off") == "steps"
+
+
+def test_a_row_says_which_loop_served_it_or_why_none_did():
+    options = ["+workload=uniform", "workload.num_requests=3", "allocator=[paged]", "report=none"]
+    row, _ = run_variant(prepare(compose(*options)), "paged")
+    assert (row.status, row.loop) == ("ok", "steps")
+    row, _ = run_variant(prepare(compose(*options, "engine=static", "engine.compiled=on")), "paged")
+    assert row.status == "unsupported"
+    assert row.reason.startswith("engine.compiled=on: engine=static has no compiled loop")
+
+
+# -- where it is kept --------------------------------------------------------------------------
+def tiny(arrays, prices, options, state, block):
+    """Stands for a loop, and takes a moment to compile."""
+    return arrays + 1
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """A folder for what is compiled, and a loop that was never compiled."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(build.LOOPS, "tiny", tiny)
+    for function in (build.compiled, build.cache_folder):
+        function.cache_clear()
+    yield tmp_path / "cache"
+    for function in (build.compiled, build.cache_folder):
+        function.cache_clear()
+
+
+def run_tiny():
+    return build.compiled("tiny", paged, flat)(1, 2, 3, 4, 5)
+
+
+def test_what_is_compiled_is_kept_on_disk(cache):
+    assert not build.is_kept("tiny", paged, flat)
+    assert run_tiny() == 2
+    assert build.is_kept("tiny", paged, flat)
+    assert list(cache.rglob("*.nbc"))
+
+
+def test_a_change_of_a_rule_is_not_overlooked(cache, monkeypatch):
+    before = build.cache_folder("tiny", paged, flat)
+    build.cache_folder.cache_clear()
+    source = build.inspect.getsource
+    monkeypatch.setattr(build.inspect, "getsource", lambda module: source(module) + "\n")
+    assert build.cache_folder("tiny", paged, flat) != before
+
+
+def test_a_cache_that_cannot_be_made_is_done_without(cache):
+    cache.write_text("a file where the folder should be")
+    assert build.cache_folder("tiny", paged, flat) is None
+    assert not build.is_kept("tiny", paged, flat)
+    assert run_tiny() == 2
+
+
+def test_a_read_only_cache_is_done_without(cache, monkeypatch):
+    monkeypatch.setattr(build.os, "access", lambda path, mode: False)
+    assert build.cache_folder("tiny", paged, flat) is None
+    assert run_tiny() == 2
+    assert not list(cache.rglob("*.nb?"))
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_run(cache, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
+    assert run_tiny() == 2
