@@ -12,6 +12,7 @@ from harness.engine.config import POLICIES, PREEMPTIONS, SAMPLING_MODES, Samplin
 from harness.errors import ConfigError
 from harness.executors.spec import EXECUTORS, ExecutorSpec
 from harness.observers.spec import check_recording
+from harness.results.goal import check_goal
 from harness.run.config import Config
 
 #: GiB beyond any pool, and far from where numbers overflow
@@ -65,6 +66,7 @@ def check(config: Config) -> None:
     _check_sampling(config.sampling)
     _check_pool(config)
     check_recording(config.harness, config.report)
+    check_goal(config.sweep)
     if not config.is_real:
         for option in fields(ExecutorSpec):
             if option.name != "name" and getattr(config.executor, option.name) != option.default:

@@ -19,12 +19,16 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.errors import ConfigError
 from harness.executors.spec import ExecutorSpec
 from harness.observers.spec import HarnessSpec
+from harness.results.goal import SweepSpec
 from workloads.spec import WorkloadSpec
 
 
 @dataclass
 class Config:
-    """Everything a run depends on; `allocators` maps a variant's name to its class and knobs."""
+    """Everything a run depends on; `allocators` maps a variant's name to its class and knobs.
+
+    `sweep` is the one section that no run depends on, and is not kept with its results.
+    """
 
     allocators: dict[str, Any] = field(default_factory=dict)
     workload: WorkloadSpec = field(default_factory=WorkloadSpec)
@@ -41,6 +45,7 @@ class Config:
     seed: int = 0
     report: str = "html"
     harness: HarnessSpec = field(default_factory=HarnessSpec)
+    sweep: SweepSpec = field(default_factory=SweepSpec)
 
     @property
     def is_real(self) -> bool:
@@ -74,6 +79,13 @@ def compose(*overrides: str, with_hydra: bool = False) -> DictConfig:
 def plain_options(composed: DictConfig, resolve: bool = True) -> dict[str, Any]:
     """Return a composed configuration as plain data, without Hydra's own settings."""
     return OmegaConf.to_container(OmegaConf.masked_copy(composed, list(OPTIONS)), resolve=resolve)
+
+
+def run_options(composed: DictConfig) -> dict[str, Any]:
+    """Return what a run depends on, resolved, as it is kept with the results."""
+    options = plain_options(composed)
+    options.pop("sweep", None)
+    return options
 
 
 def to_config(composed: DictConfig) -> Config:

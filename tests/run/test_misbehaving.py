@@ -8,7 +8,8 @@ import pytest
 import harness.results.writer as writer_module
 from allocators.base import EMPTY_GRANT
 from allocators.paged import Paged
-from harness.cli.job import Notes, compare_and_show
+from harness.cli.job import compare_and_show
+from harness.cli.notes import Notes
 from harness.run import compose, prepare, run_comparison
 
 SMALL = ["+workload=uniform", "workload.num_requests=5", "kv_tokens=4000", "report=none"]
