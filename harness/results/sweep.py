@@ -25,6 +25,8 @@ from harness.results.runlog import ResultRow
 from harness.results.writer import SCHEMA_VERSION, SUMMARY, plain
 
 SWEEP_JSON, SWEEP_CSV = "sweep.json", "sweep.csv"
+#: of a job whose process was killed, or a job that goes on
+CUT_SHORT = "it has not ended: interrupted, killed, or running still"
 #: levels of folders that a sweep has at most, and folders in it that are no jobs
 MOST_DEPTH, MOST_OTHER_FOLDERS = 6, 500
 
@@ -58,6 +60,8 @@ def read_sweep(sweep_dir: Path) -> list[SweepRow]:
         except ResultsError as error:
             outcome = read_outcome(job)
             told = outcome.error if outcome is not None else None
+            if outcome is None and not (job / SUMMARY).exists():
+                told = CUT_SHORT
             reason = (told or str(error)).replace(f"{sweep_dir}/", "")
             rows.append(SweepRow(name, overrides or {}, ResultRow("-", "error", reason)))
             continue
@@ -76,9 +80,8 @@ def _killed(summary: dict[str, Any]) -> list[ResultRow]:
     """Return a row for each allocator that a summary's run did not come to."""
     ended = {row["allocator"] for row in summary["rows"]}
     planned = summary["config"].get("allocators")
-    reason = "its process was killed before it ended"
     return [
-        ResultRow(name, "error", reason)
+        ResultRow(name, "error", CUT_SHORT)
         for name in (planned if isinstance(planned, dict) else {})
         if name not in ended
     ]
@@ -165,6 +168,8 @@ def _recorded_overrides(job: Path) -> dict[str, Any] | None:
         return None
     overrides: dict[str, Any] = {}
     for override in parsed:
+        if override.key_or_group.startswith("sweep."):
+            continue  # of the sweep as a whole
         value = "(removed)" if override.is_delete() else override.value()
         text = not isinstance(value, int | float) or isinstance(value, bool)
         if text and not override.is_delete():

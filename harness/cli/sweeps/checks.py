@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from harness.run.config import compose, to_config
 BASIC_SWEEPER, BASIC_LAUNCHER = "BasicSweeper", "BasicLauncher"
 #: launchers whose jobs all run on this machine
 LOCAL = ("joblib", "submitit_local")
+#: how long a cluster's head may take to answer
+CONNECT_S = 5.0
 
 
 def checked_sweep(lines: Sequence[str], overrides: Sequence[Override], points: Points) -> Sweep:
@@ -37,6 +40,7 @@ def checked_sweep(lines: Sequence[str], overrides: Sequence[Override], points: P
     sweep.swept = sorted({o.key_or_group for o in overrides if o.is_sweep_override()})
     if searched:
         sweep.lines += _direction(composed, spec)
+    sweep.lines += _of_ray(composed)
     sweep.beside = _class(composed.hydra.launcher) != BASIC_LAUNCHER
     real = False
     for number, point in enumerate((edges if searched else grid)(overrides)):
@@ -62,6 +66,36 @@ def _direction(composed: DictConfig, spec: SweepSpec) -> list[str]:
             "sweep.maximize=output_tokens_per_s"
         )
     return ["hydra.sweeper.direction=maximize"] if "direction" in composed.hydra.sweeper else []
+
+
+def _of_ray(composed: DictConfig) -> list[str]:
+    """Return the override without which Hydra's Ray launcher joins no cluster.
+
+    It asks for an object store of its own size, which Ray refuses to a cluster that is there.
+    Raises `ConfigError` where nothing answers at the cluster's address.
+    """
+    settings = composed.hydra.launcher.get("ray")
+    if settings is None:
+        return []
+    init = settings.get("init") or {}
+    check_cluster(init.get("address"))
+    if "object_store_memory" in init:
+        return []
+    return ["+hydra.launcher.ray.init.object_store_memory=null"]
+
+
+def check_cluster(address: str | None) -> None:
+    """Raise `ConfigError` where nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    host, colon, port = str(address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # Ray is to find it, or to start one
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"hydra.launcher.ray.init.address={address}: no Ray cluster answers there "
+            f"({error.strerror or error}); without an address one is started on this machine"
+        ) from error
 
 
 def _check_clock(composed: DictConfig, sweep: Sweep) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import sys
 import time
@@ -29,6 +30,7 @@ from harness.command.frame import FAILED, INTERRUPTED
 from harness.command.output import say
 from harness.results import Claim, ResultsError
 from harness.results.outcome import Outcome, write_outcome
+from harness.results.sweep import job_dirs
 
 #: a job whose worker was killed while it ran, twice
 KILLED = "its worker was killed while it ran, twice; sweep.resume=true tries again"
@@ -56,7 +58,7 @@ def run_sweep(sweep: Sweep, points: Points) -> int:
         print(f"error: {error}", file=sys.stderr)
         status = FAILED
     left = len(sweep.missing)
-    if status != INTERRUPTED or any(map(sweep.has_ended, sweep.places)) or not sweep.places:
+    if job_dirs(sweep.folder):
         ended = end_sweep(sweep.folder, report=sweep.report and not status, spec=sweep.spec)
         status = max(status, ended)
     if left or (status == INTERRUPTED and not sweep.places):
@@ -169,6 +171,7 @@ def _wait(sweep: Sweep) -> None:
 
 
 def _one_line(sweep: Sweep, error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    name = type(error).__name__
-    return f"hydra/launcher={sweep.launcher}: {name}: {text}" if text else name
+    """Return what a launcher or a sweeper raised, as far as its first sentence."""
+    text = re.split(r"(?<=[a-z])\.\s", " ".join(str(error).split()))[0]
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"hydra/launcher={sweep.launcher}: {what}"

@@ -71,7 +71,8 @@ def place_of(composed: DictConfig, number: int, overrides: Sequence[str]) -> Pla
     with open_dict(composed):
         composed.hydra.job.num = number
         composed.hydra.job.id = str(number)
-    options = tuple(line for line in overrides if not line.startswith(("hydra.", "hydra/")))
+    of_all = ("hydra.", "hydra/", "+hydra", "sweep.", "+sweep.")
+    options = tuple(line for line in overrides if not line.startswith(of_all))
     return Place(options, str(composed.hydra.sweep.subdir), job_key(composed))
 
 

@@ -7,7 +7,9 @@ process that began the sweep says it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -64,8 +66,8 @@ def task(composed: DictConfig) -> float:
     folder = Path(settings.runtime.output_dir)
     overrides = list(settings.overrides.task)
     at_home = _here.ended is not None and _here.process == os.getpid()
-    if not at_home and os.path.isdir(settings.runtime.cwd):
-        os.chdir(settings.runtime.cwd)  # options name files relative to where the sweep began
+    if not at_home:
+        _settle(settings.runtime.cwd)
     try:
         with Claim(folder, used=True):
             _work(composed, overrides, folder, Path(settings.sweep.dir), at_home)
@@ -78,6 +80,14 @@ def task(composed: DictConfig) -> float:
     if at_home and _here.ended is not None:
         _here.ended()
     return _score(composed, folder)
+
+
+def _settle(folder: str) -> None:
+    """Make a worker of this process: its jobs end when the sweep says so, and not at Ctrl-C."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.path.isdir(folder):
+        os.chdir(folder)  # options name files relative to where the sweep began
 
 
 def _work(

@@ -81,6 +81,6 @@ class Watch:
             except ResultsError as error:
                 print(f"error: {error}", file=sys.stderr)
         else:
-            print(f"error: {outcome.error}", file=sys.stderr)
+            print(f"error: job {name}: {outcome.error}", file=sys.stderr)
         overrides = place.overrides if place is not None else recorded_lines(folder)
         print(self._lines.line(overrides, rows), flush=True)
