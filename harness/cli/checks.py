@@ -57,8 +57,9 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
             return None, []
         point = single_point(overrides)
         composed = compose(*point, with_hydra=True)
-        prepared = points.check(composed, point)
-        if prepared.config.sweep.resume or prepared.config.sweep.maximize is not None:
+        points.only = points.check(composed, point)
+        spec = points.only.config.sweep
+        if spec.resume or spec.maximize is not None:
             raise ConfigError("sweep.resume and sweep.maximize are options of -m")
         chosen = composed.hydra.run.dir
         points.claim = Claim(chosen)

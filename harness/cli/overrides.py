@@ -31,6 +31,12 @@ def with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], b
     return overrides, multirun or hydra.mode == RunMode.MULTIRUN
 
 
+def lists_several(lines: Sequence[str]) -> bool:
+    """Whether overrides ask for a sweep: one of them lists values, or brings a sweep of its own."""
+    overrides, multirun = with_experiment(list(lines), False)
+    return multirun or any(override.is_sweep_override() for override in overrides)
+
+
 def single_point(overrides: Sequence[Override]) -> list[str]:
     """Return the overrides of a single run; raises `ConfigError` where one lists several values."""
     for override in overrides:

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def read_sweep(sweep_dir: Path) -> list[SweepRow]:
     A job without a readable summary is a row of status `error` with its reason. A job whose options
     Hydra did not record has those in which the configurations differ.
     """
-    jobs = sorted(job_dirs(sweep_dir), key=lambda job: _job_order(sweep_dir, job))
+    jobs = in_order(sweep_dir, job_dirs(sweep_dir))
     rows, configs = [], {}
     for job in jobs:
         name = job.relative_to(sweep_dir).as_posix()
@@ -112,6 +112,11 @@ def job_dirs(sweep_dir: Path) -> set[Path]:
                 "below it are no runs"
             )
     return jobs
+
+
+def in_order(sweep_dir: Path, jobs: Iterable[Path]) -> list[Path]:
+    """Return the folders of jobs as Hydra numbered them."""
+    return sorted(jobs, key=lambda job: _job_order(sweep_dir, job))
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from harness.cli.config_dir import quoted
 from harness.cli.overrides import edges, grid
 from harness.cli.points import Points, wants_report
+from harness.cli.sweeps.composer import Composer
 from harness.cli.sweeps.plan import Sweep, check_places, check_resumable, place_of
 from harness.errors import ConfigError
 from harness.results import Claim
@@ -32,21 +33,21 @@ def checked_sweep(lines: Sequence[str], overrides: Sequence[Override], points: P
     Raises what composing raises, `ConfigError` and `ResultsError`.
     """
     composed = compose(*next(edges(overrides)), with_hydra=True)
-    searched = _class(composed.hydra.sweeper) != BASIC_SWEEPER
     launcher = str(composed.hydra.runtime.choices.get("hydra/launcher"))
     folder, spec = Path(composed.hydra.sweep.dir).absolute(), to_config(composed).sweep
     pinned = [f"hydra.sweep.dir={quoted(str(folder))}"]
     sweep = Sweep(folder, [*lines, *pinned], spec, wants_report(composed), launcher=launcher)
     sweep.swept = sorted({o.key_or_group for o in overrides if o.is_sweep_override()})
-    if searched:
+    sweep.searched = _class(composed.hydra.sweeper) != BASIC_SWEEPER
+    if sweep.searched:
         sweep.lines += _direction(composed, spec)
     sweep.lines += _of_ray(composed)
     sweep.beside = _class(composed.hydra.launcher) != BASIC_LAUNCHER
-    real = False
-    for number, point in enumerate((edges if searched else grid)(overrides)):
-        composed = compose(*point, with_hydra=True)
+    real, composer = False, Composer(overrides)
+    for number, point in enumerate((edges if sweep.searched else grid)(overrides)):
+        composed = composer.compose(point)
         real |= points.check(composed, point).config.is_real
-        if not searched:
+        if not sweep.searched:
             sweep.places.append(place_of(composed, number, point))
     check_places(sweep.places)
     if real:

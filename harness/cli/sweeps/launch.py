@@ -13,7 +13,6 @@ from typing import Any
 
 from hydra import initialize_config_module
 from hydra._internal.callbacks import Callbacks
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
@@ -29,7 +28,7 @@ from harness.cli.sweeps.watch import Watch
 from harness.command.frame import FAILED, INTERRUPTED
 from harness.command.output import say
 from harness.results import Claim, ResultsError
-from harness.results.outcome import Outcome, write_outcome
+from harness.results.outcome import Outcome, read_outcome, write_outcome
 from harness.results.sweep import job_dirs
 
 #: a job whose worker was killed while it ran, twice
@@ -97,10 +96,10 @@ def _run(sweep: Sweep, points: Points, notes: Notes) -> int:
         if not sweep.beside:
             stay_here(points, watch.look)
         with watch.looking() if sweep.beside else nullcontext():
-            if isinstance(sweeper, BasicSweeper):
-                _launch(sweep, sweeper, missing)
-            else:
+            if sweep.searched:
                 _search(sweep, sweeper, config)
+            else:
+                _launch(sweep, sweeper, missing)
         callbacks.on_multirun_end(config=config, config_name="config")
     if sweep.beside:
         notes.tell(["jobs ran beside each other: allocator_us_per_step is of a busy machine"])
@@ -117,7 +116,7 @@ def _search(sweep: Sweep, sweeper: Any, config: DictConfig) -> None:
         raise LauncherError(_one_line(sweep, error)) from error
 
 
-def _launch(sweep: Sweep, sweeper: BasicSweeper, missing: list[Place]) -> None:
+def _launch(sweep: Sweep, sweeper: Any, missing: list[Place]) -> None:
     """Run the points; those whose worker was killed again, each alone, when the others have ended.
 
     A launcher whose worker dies may give up the whole batch, whatever has not ended of it.
@@ -129,6 +128,7 @@ def _launch(sweep: Sweep, sweeper: BasicSweeper, missing: list[Place]) -> None:
         left = [place for place in missing if not sweep.has_ended(place)]
         if not left:
             break
+        _check_code(sweep, left)
         begun = [place for place in left if (sweep.folder / place.folder).exists()]
         if len(left) == len(missing) and not begun:
             raise LauncherError(failure or f"hydra/launcher={sweep.launcher} ran no job")
@@ -149,11 +149,20 @@ def _launch(sweep: Sweep, sweeper: BasicSweeper, missing: list[Place]) -> None:
                 raise LauncherError(str(error)) from error
 
 
-def _try(sweep: Sweep, sweeper: BasicSweeper, places: Sequence[Place]) -> str | None:
+def _check_code(sweep: Sweep, left: Sequence[Place]) -> None:
+    """Raise `LauncherError` where a worker ran a job under another key than it has here."""
+    for place in left:
+        if read_outcome(sweep.folder / place.folder) is not None:
+            raise LauncherError(
+                f"job {place.folder} was run by a worker whose code, or whose input files, are not "
+                "those of this process: every machine of a sweep needs the same"
+            )
+
+
+def _try(sweep: Sweep, sweeper: Any, places: Sequence[Place]) -> str | None:
     """Launch jobs; return why the launcher gave up, if it did."""
     jobs = [[*place.overrides, f"hydra.sweep.subdir={quoted(place.folder)}"] for place in places]
     launcher = sweeper.launcher
-    assert launcher is not None
     try:
         number = 0
         for batch in sweeper.split_overrides_to_chunks(jobs, sweeper.max_batch_size):

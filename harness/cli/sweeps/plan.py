@@ -41,8 +41,9 @@ class Sweep:
 
     folder: of the whole sweep, absolute.
     lines: the overrides for Hydra, as given.
-    places: every point, in order; none where the sweeper chooses them as it goes.
+    places: every point, in order.
     swept: the names of the options that vary.
+    searched: whether the sweeper chooses the points as it goes; then `places` is empty.
     launcher: Hydra's name of what runs the jobs; beside: whether it runs several at once.
     """
 
@@ -52,6 +53,7 @@ class Sweep:
     report: bool
     places: list[Place] = field(default_factory=list)
     swept: list[str] = field(default_factory=list)
+    searched: bool = False
     launcher: str = "basic"
     beside: bool = False
 

@@ -140,10 +140,9 @@ def _clock(prepared: Prepared, at_home: bool) -> AbstractContextManager[None]:
 
 
 def _score(composed: DictConfig, folder: Path) -> float:
-    spec = to_config(composed).sweep
-    if spec.maximize is None:
+    if composed.sweep.maximize is None:
         return NOTHING
     try:
-        return best_score(summary_rows(load_summary(folder)), spec)
+        return best_score(summary_rows(load_summary(folder)), to_config(composed).sweep)
     except ResultsError:
         return NOTHING
