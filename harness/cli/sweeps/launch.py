@@ -133,6 +133,8 @@ def _launch(sweep: Sweep, sweeper: Any, missing: list[Place]) -> None:
         if len(left) == len(missing) and not begun:
             raise LauncherError(failure or f"hydra/launcher={sweep.launcher} ran no job")
         if not sweep.beside:
+            if failure is not None:
+                raise LauncherError(failure)
             return  # nobody was killed: its outcome could not be written, which has been said
         suspects += begun
         missing = [place for place in left if place not in begun]
