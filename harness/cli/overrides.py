@@ -49,19 +49,21 @@ def single_point(overrides: Sequence[Override]) -> list[str]:
 def grid(overrides: Sequence[Override]) -> Iterator[list[str]]:
     """Yield the overrides of every point of a sweep, in Hydra's order: the last varies fastest.
 
-    Of an option that is given twice the last counts, as in Hydra's own sweeper.
+    Of an option that is given twice the last counts, as in Hydra's own sweeper; what is added twice
+    is left for Hydra to refuse.
     """
     choices: dict[str, list[str]] = {}
-    for override in overrides:
+    for number, override in enumerate(overrides):
         key = override.get_key_element()
+        name = f"{key} {number}" if override.is_add() else key
         if override.is_sweep_override():
             if not override.is_discrete_sweep():
                 raise ConfigError(
                     f"{override.input_line} is no list of values: hydra/sweeper=optuna searches it"
                 )
-            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            choices[name] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
-            choices[key] = [override.input_line or ""]
+            choices[name] = [override.input_line or ""]
     yield from (list(point) for point in itertools.product(*choices.values()))
 
 

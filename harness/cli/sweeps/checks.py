@@ -39,6 +39,8 @@ def checked_sweep(lines: Sequence[str], overrides: Sequence[Override], points: P
     sweep = Sweep(folder, [*lines, *pinned], spec, wants_report(composed), launcher=launcher)
     sweep.swept = sorted({o.key_or_group for o in overrides if o.is_sweep_override()})
     sweep.searched = _class(composed.hydra.sweeper) != BASIC_SWEEPER
+    if spec.resume and not any(o.key_or_group == "hydra.sweep.dir" for o in overrides):
+        raise ConfigError("sweep.resume=true needs the folder to go on in: hydra.sweep.dir=DIR")
     if sweep.searched:
         sweep.lines += _direction(composed, spec)
     sweep.lines += _of_ray(composed)

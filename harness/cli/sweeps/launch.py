@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 import sys
@@ -58,8 +59,8 @@ def run_sweep(sweep: Sweep, points: Points) -> int:
         status = FAILED
     left = len(sweep.missing)
     if job_dirs(sweep.folder):
-        ended = end_sweep(sweep.folder, report=sweep.report and not status, spec=sweep.spec)
-        status = max(status, ended)
+        report = sweep.report and status != INTERRUPTED
+        status = max(status, end_sweep(sweep.folder, report=report, spec=sweep.spec))
     if left or (status == INTERRUPTED and not sweep.places):
         many = f"{left} of {len(sweep.places)} jobs are missing" if left else "it was interrupted"
         again = shlex.join(["sweep.resume=true", f"hydra.sweep.dir={sweep.folder}"])
@@ -113,6 +114,8 @@ def _search(sweep: Sweep, sweeper: Any, config: DictConfig) -> None:
     try:
         sweeper.sweep(arguments=list(config.hydra.overrides.task))
     except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
         raise LauncherError(_one_line(sweep, error)) from error
 
 
@@ -171,6 +174,8 @@ def _try(sweep: Sweep, sweeper: Any, places: Sequence[Place]) -> str | None:
             launcher.launch(batch, initial_job_idx=number)
             number += len(batch)
     except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
         return _one_line(sweep, error)
     return None
 
