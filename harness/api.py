@@ -101,7 +101,7 @@ def run(overrides: Sequence[str], out: str | Path | None = None) -> Results:
 
 def _run_one(points: Points) -> Path:
     from harness.cli.reporting import try_figures, try_report
-    from harness.run import run_comparison
+    from harness.comparison import run_comparison
 
     assert points.only is not None
     assert points.claim is not None

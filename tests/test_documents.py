@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.run import compose
+from harness.comparison import compose
 from tests.places import ROOT
 
 #: the log is not among them: it names things as they were on its day

@@ -18,9 +18,9 @@ from harness.cli.help import choose_workload, options
 from harness.cli.overrides import single_point, with_experiment
 from harness.cli.points import Points
 from harness.cli.sweeps.checks import checked_sweep
+from harness.comparison.config import compose
 from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
-from harness.run.config import compose
 
 #: flags of Hydra that run a job, or one for each point of a sweep; all others only show something
 RUN_FLAGS, SWEEP_FLAGS = {"-r", "--run"}, {"-m", "--multirun"}

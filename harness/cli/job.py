@@ -18,10 +18,10 @@ from harness.cli.sweeps.table import end_sweep
 from harness.cli.sweeps.task import task
 from harness.cli.table import print_location, print_table
 from harness.command.frame import FAILED, INTERRUPTED, OK, WRONG
+from harness.comparison import Prepared, run_comparison
 from harness.errors import ConfigError
 from harness.results import ResultsError
 from harness.results.outcome import read_outcome
-from harness.run import Prepared, run_comparison
 
 
 def run_hydra(points: Points) -> int:

@@ -11,8 +11,8 @@ from hydra.types import RunMode
 
 from harness.cli.help import groups, options
 from harness.cli.installed import SEARCH_PATH
+from harness.comparison.config import OPTIONS, compose
 from harness.errors import ConfigError
-from harness.run.config import OPTIONS, compose
 
 
 def with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], bool]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from harness.cli.ignored import ignored
+from harness.comparison import Prepared, prepare
+from harness.comparison.config import plain_options
+from harness.comparison.prepared import RequestTables
 from harness.results import Claim
-from harness.run import Prepared, prepare
-from harness.run.config import plain_options
-from harness.run.prepared import RequestTables
 
 if TYPE_CHECKING:
     from harness.cli.sweeps.plan import Sweep

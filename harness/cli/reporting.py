@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.run import Comparison
+from harness.comparison import Comparison
 
 
 def try_figures(comparison: Comparison) -> list[str]:

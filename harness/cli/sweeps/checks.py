@@ -14,10 +14,10 @@ from harness.cli.overrides import edges, grid
 from harness.cli.points import Points, wants_report
 from harness.cli.sweeps.composer import Composer
 from harness.cli.sweeps.plan import Sweep, check_places, check_resumable, place_of
+from harness.comparison.config import compose, to_config
 from harness.errors import ConfigError
 from harness.results import Claim
 from harness.results.goal import SweepSpec
-from harness.run.config import compose, to_config
 
 BASIC_SWEEPER, BASIC_LAUNCHER = "BasicSweeper", "BasicLauncher"
 #: launchers whose jobs all run on this machine

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.cli.help import groups
-from harness.run.config import compose
+from harness.comparison.config import compose
 
 
 class Composer:

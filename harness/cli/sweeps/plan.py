@@ -11,12 +11,12 @@ from pathlib import Path
 from omegaconf import DictConfig, open_dict
 
 from harness.command.output import say
+from harness.comparison.key import job_key
 from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
 from harness.results.goal import SweepSpec
 from harness.results.outcome import JOB, read_outcome
 from harness.results.sweep import job_dirs
-from harness.run.key import job_key
 
 #: finished jobs for which the present points have no use, by key; hidden, so in no table
 KEPT = ".kept"

@@ -26,14 +26,14 @@ from harness.cli.reporting import try_figures, try_report
 from harness.cli.sweeps.clock import on_this_machine
 from harness.cli.sweeps.plan import adopt, clear
 from harness.command.frame import FAILED, OK, WRONG
+from harness.comparison import Prepared, run_comparison
+from harness.comparison.config import to_config
+from harness.comparison.key import job_key
 from harness.errors import ConfigError
 from harness.results import Claim, ResultsError, load_summary, summary_rows
 from harness.results.claim import Busy
 from harness.results.goal import NOTHING, best_score
 from harness.results.outcome import Outcome, read_outcome, write_outcome
-from harness.run import Prepared, run_comparison
-from harness.run.config import to_config
-from harness.run.key import job_key
 
 
 @dataclass

@@ -7,14 +7,14 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-import harness.run.key as key_module
+import harness.comparison.key as key_module
 from harness.cli.overrides import grid
 from harness.cli.sweeps.composer import Composer
+from harness.comparison import compose
+from harness.comparison.config import plain_options
+from harness.comparison.key import job_key
 from harness.results import Claim
 from harness.results.outcome import read_outcome
-from harness.run import compose
-from harness.run.config import plain_options
-from harness.run.key import job_key
 from tests.cli.sweeps.killed import VARIANTS, kill_half_way
 from tests.cli.sweeps.small import SMALL, ended, problem, rows, sweep, table
 

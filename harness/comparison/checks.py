@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from harness.command.ranges import OneOf, Positive, Range, Real, Whole, out_of_range
+from harness.comparison.config import Config
 from harness.cost.limits import check_hardware, check_memory, check_model
 from harness.cost.shapes import CostError
 from harness.engine.config import POLICIES, PREEMPTIONS, SAMPLING_MODES, SamplingSpec
@@ -13,7 +14,6 @@ from harness.errors import ConfigError
 from harness.executors.spec import EXECUTORS, ExecutorSpec
 from harness.observers.spec import check_recording
 from harness.results.goal import check_goal
-from harness.run.config import Config
 
 #: GiB beyond any pool, and far from where numbers overflow
 MOST_GIB = 1e9

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.command.interrupts import Interrupts
+from harness.comparison.prepared import Prepared
+from harness.comparison.variant import fault, run_variant
 from harness.observers.recorders import Recorders
 from harness.observers.vllm_bench import Sent
 from harness.results import ResultRow, ResultsError, RunLog, RunWriter, describe_environment
-from harness.run.prepared import Prepared
-from harness.run.variant import fault, run_variant
 
 if TYPE_CHECKING:
     from harness.executors.model.real_run import RealRun

@@ -15,8 +15,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from harness.comparison.config import run_options
 from harness.results.options import flat
-from harness.run.config import run_options
 
 #: the packages whose code decides what a job's results are
 OWN = ("allocators", "harness", "kernels", "workloads")

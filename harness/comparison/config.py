@@ -91,7 +91,7 @@ def run_options(composed: DictConfig) -> dict[str, Any]:
 def to_config(composed: DictConfig) -> Config:
     """Return the typed configuration; raises `ConfigError` for an option that there is not.
 
-    Whether the values make sense is not looked at here (`harness.run.checks`).
+    Whether the values make sense is not looked at here (`harness.comparison.checks`).
     """
     unknown = [str(key) for key in composed if key not in (*OPTIONS, "hydra")]
     if unknown:
