@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -88,6 +89,12 @@ def run_options(composed: DictConfig) -> dict[str, Any]:
     return options
 
 
+@cache
+def _schema() -> DictConfig:
+    """Return the schema, which is never changed; making it takes longer than using it."""
+    return OmegaConf.structured(Config)
+
+
 def to_config(composed: DictConfig) -> Config:
     """Return the typed configuration; raises `ConfigError` for an option that there is not.
 
@@ -99,7 +106,7 @@ def to_config(composed: DictConfig) -> Config:
     # Plain data, so that a key which the schema does not have is refused and not carried along.
     given = plain_options(composed)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), given))
+        config = OmegaConf.to_object(OmegaConf.merge(_schema(), given))
     except ConfigKeyError as error:
         raise ConfigError(f"unknown option {error.full_key}") from error
     assert isinstance(config, Config)

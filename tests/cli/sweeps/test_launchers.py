@@ -102,14 +102,14 @@ def test_optuna_finds_the_best_within_a_limit(tmp_path, capsys):
     """And finds its way again when it is resumed: the points are the same, none runs twice."""
     needs("hydra_optuna_sweeper", "optuna")
     search = (
-        "hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=1",
+        "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1",
         "hydra.sweeper.sampler.seed=1", "workload.num_requests=16",
         "allocators.paged.block_size=choice(4,16,64)", "engine.max_num_seqs=choice(1,8)",
         "sweep.maximize=output_tokens_per_s",
     )  # fmt: skip
     assert sweep(tmp_path / "s", *search) == 0
     found = rows(tmp_path / "s")
-    assert len(found) == 6
+    assert len(found) == 4
     latencies = sorted(row["metrics"]["e2e_p99_s"] for row in found)
     limit = (latencies[0] + latencies[-1]) / 2
     assert latencies[0] < limit < latencies[-1]
