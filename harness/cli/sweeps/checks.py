@@ -13,13 +13,13 @@ from harness.cli.config_dir import quoted
 from harness.cli.overrides import edges, grid
 from harness.cli.points import Points, wants_report
 from harness.cli.sweeps.composer import Composer
-from harness.cli.sweeps.plan import Sweep, check_places, check_resumable, place_of
+from harness.cli.sweeps.plan import BASIC_SWEEPER, Sweep, check_places, check_resumable, place_of
 from harness.comparison.config import compose, to_config
 from harness.errors import ConfigError
 from harness.results import Claim
 from harness.results.goal import SweepSpec
 
-BASIC_SWEEPER, BASIC_LAUNCHER = "BasicSweeper", "BasicLauncher"
+BASIC_LAUNCHER = "BasicLauncher"
 #: launchers whose jobs all run on this machine
 LOCAL = ("joblib", "submitit_local")
 #: how long a cluster's head may take to answer

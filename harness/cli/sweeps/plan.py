@@ -22,6 +22,8 @@ from harness.results.sweep import job_dirs
 KEPT = ".kept"
 #: Hydra's configuration of the sweep: what tells its folder from any other
 MARK = "multirun.yaml"
+#: Hydra's own sweeper, which runs every combination; any other chooses as it goes
+BASIC_SWEEPER = "BasicSweeper"
 #: seconds between two looks at a job that an earlier start left running
 LOOK_S = 0.2
 
@@ -126,18 +128,27 @@ def arrange(sweep: Sweep) -> None:
             (kept / place.key).rename(target)
 
 
-def adopt(folder: Path, sweep_folder: Path, key: str) -> bool:
-    """Give a job's folder what a finished job of its key left, if one is kept; say whether."""
-    source = sweep_folder / KEPT / key
-    outcome = read_outcome(source)
-    if outcome is None or outcome.key != key:
-        return False
-    # The outcome last: before it is there, the job has not ended.
-    for path in sorted(source.iterdir(), key=lambda path: path.name == JOB):
-        if path.name not in (".hydra", ".lock"):
-            path.rename(folder / path.name)
-    shutil.rmtree(source)
-    return True
+def adopt(folder: Path, sweep_folder: Path, key: str, *, searched: bool) -> bool:
+    """Give a job's folder what a finished job of its key left, if there is one; say whether.
+
+    There may be one of an earlier start, and in a sweep that is `searched` one of this start too: a
+    sweeper asks for a good point more than once.
+    """
+    sources = [sweep_folder / KEPT / key]
+    if searched:
+        sources += sorted(path.parent for path in sweep_folder.glob(f"*/{JOB}"))
+    for source in sources:
+        outcome = read_outcome(source)
+        if outcome is None or outcome.key != key or not outcome.finished:
+            continue
+        # The outcome last: before it is there, the job has not ended.
+        for path in sorted(source.iterdir(), key=lambda path: path.name == JOB):
+            if path.is_dir() and path.name != ".hydra":
+                shutil.copytree(path, folder / path.name)
+            elif path.is_file() and path.name != ".lock":
+                shutil.copy2(path, folder / path.name)
+        return True
+    return False
 
 
 def clear(folder: Path) -> None:

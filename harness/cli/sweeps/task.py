@@ -24,7 +24,7 @@ from harness.cli.points import Points
 from harness.cli.progress import bar
 from harness.cli.reporting import try_figures, try_report
 from harness.cli.sweeps.clock import on_this_machine
-from harness.cli.sweeps.plan import adopt, clear
+from harness.cli.sweeps.plan import BASIC_SWEEPER, adopt, clear
 from harness.command.frame import FAILED, OK, WRONG
 from harness.comparison import Prepared, run_comparison
 from harness.comparison.config import to_config
@@ -70,7 +70,8 @@ def task(composed: DictConfig) -> float:
         _settle(settings.runtime.cwd)
     try:
         with Claim(folder, used=True):
-            _work(composed, overrides, folder, Path(settings.sweep.dir), at_home)
+            if not _found(composed, folder):
+                _work(composed, overrides, folder, at_home)
     except Busy:
         return NOTHING  # the process that has the folder will tell
     except ResultsError as error:
@@ -90,20 +91,27 @@ def _settle(folder: str) -> None:
         os.chdir(folder)  # options name files relative to where the sweep began
 
 
-def _work(
-    composed: DictConfig, overrides: list[str], folder: Path, sweep_folder: Path, at_home: bool
-) -> None:
-    """See to it that a folder holds the results of its job; raises `ResultsError`."""
+def _found(composed: DictConfig, folder: Path) -> bool:
+    """Whether a folder holds the results of its job, or now does; else it is cleared for it.
+
+    Raises `ResultsError` where it cannot be written.
+    """
     key = job_key(composed)
     known = read_outcome(folder)
     if known is not None and known.key == key:
-        return
+        return True
+    settings = HydraConfig.get()
+    searched = not str(settings.sweeper.get("_target_")).endswith(BASIC_SWEEPER)
     try:
-        if adopt(folder, sweep_folder, key):
-            return
         clear(folder)
+        return adopt(folder, Path(settings.sweep.dir), key, searched=searched)
     except OSError as error:
         raise ResultsError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def _work(composed: DictConfig, overrides: list[str], folder: Path, at_home: bool) -> None:
+    """Run a job and write what became of it, last; raises `ResultsError`."""
+    key = job_key(composed)
     start_s = time.monotonic()
     try:
         outcome = _run(composed, overrides, folder, key, at_home)
