@@ -14,14 +14,16 @@ from harness.cli.notes import Notes
 from harness.cli.points import Points, wants_report
 from harness.cli.progress import bar
 from harness.cli.reporting import try_figures, try_report
+from harness.cli.sweeps.plan import Sweep
 from harness.cli.sweeps.table import end_sweep
-from harness.cli.sweeps.task import task
+from harness.cli.sweeps.task import stay_here, task
+from harness.cli.sweeps.watch import Watch
 from harness.cli.table import print_location, print_table
 from harness.command.frame import FAILED, INTERRUPTED, OK, WRONG
 from harness.comparison import Prepared, run_comparison
 from harness.errors import ConfigError
 from harness.results import ResultsError
-from harness.results.outcome import read_outcome
+from harness.results.goal import SweepSpec
 
 
 def run_hydra(points: Points) -> int:
@@ -31,19 +33,18 @@ def run_hydra(points: Points) -> int:
     its primary configuration is the user's own, which nothing has looked at before.
     """
     statuses: list[int] = []
-    sweeps: dict[Path, bool] = {}
+    sweeps: dict[Path, Sweep] = {}
     notes = Notes()
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
     def job(composed: DictConfig) -> None:
         settings = HydraConfig.get()
         if settings.mode == RunMode.MULTIRUN:
-            sweeps[Path(settings.sweep.dir)] = wants_report(composed)
+            folder = Path(settings.sweep.dir)
+            if folder not in sweeps:
+                sweeps[folder] = Sweep(folder, [], SweepSpec(), wants_report(composed))
+                stay_here(points, Watch(sweeps[folder], None, notes, statuses).look)
             task(composed)
-            outcome = read_outcome(Path(settings.runtime.output_dir))
-            if outcome is not None:
-                statuses.append(outcome.status)
-                notes.tell([*outcome.notes, *([outcome.error] if outcome.error else [])])
             return
         try:
             prepared = points.take(composed, list(settings.overrides.task))
@@ -59,7 +60,9 @@ def run_hydra(points: Points) -> int:
         job()
     except KeyboardInterrupt:
         interrupted = True
-    statuses += [end_sweep(sweep_dir, report=report) for sweep_dir, report in sweeps.items()]
+    for sweep in sweeps.values():
+        report = sweep.report and not interrupted
+        statuses.append(end_sweep(sweep.folder, report=report, spec=sweep.spec))
     return INTERRUPTED if interrupted else max(statuses, default=OK)
 
 

@@ -48,7 +48,7 @@ class JobLines:
     def _label(self, overrides: Sequence[str]) -> str:
         given = (line.lstrip("+").partition("=") for line in overrides)
         swept = (f"{self._names[name]}={value}" for name, _, value in given if name in self._names)
-        return " ".join(swept) or "the only point"
+        return " ".join(swept) or ("the only point" if self._jobs == 1 else " ".join(overrides))
 
 
 def _outcome(rows: Sequence[ResultRow]) -> str:

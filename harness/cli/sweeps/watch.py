@@ -25,8 +25,10 @@ class Watch:
     statuses: of the jobs that have been told.
     """
 
-    def __init__(self, sweep: Sweep, total: int | None, notes: Notes) -> None:
-        self.statuses: list[int] = []
+    def __init__(
+        self, sweep: Sweep, total: int | None, notes: Notes, statuses: list[int] | None = None
+    ) -> None:
+        self.statuses = [] if statuses is None else statuses
         self._sweep, self._notes = sweep, notes
         self._pending = {place.folder: place for place in sweep.missing}
         self._told: set[str] = set()

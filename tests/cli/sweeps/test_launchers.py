@@ -49,7 +49,7 @@ def test_slurm_runs_jobs(tmp_path, expected):
         ["sinfo", "-h"], capture_output=True, text=True
     )
     if not asked or "idle" not in asked.stdout:
-        pytest.skip("needs a SLURM cluster with an idle node (docs/sweeps.md starts one)")
+        pytest.skip("needs SLURM with an idle node (docs/sweeps.md starts one)")
     limits = ("hydra.launcher.timeout_min=5", "hydra.launcher.mem_gb=1")
     assert sweep(tmp_path, SIZES, "hydra/launcher=submitit_slurm", *limits) == 0
     assert table(tmp_path) == expected
