@@ -72,7 +72,7 @@ def test_a_point_that_takes_over_what_points_share_is_what_hydra_composes():
     composer = Composer(overrides)
     for point in list(grid(overrides))[::5]:
         assert plain_options(composer.compose(point)) == plain_options(compose(*point)), point
-    for wrong in ("seed=1,text", "engine={max_len: 5},{max_len: 6}"):
+    for wrong in ("seed=1,text", "sampling={width: 2},{width: 3}"):
         overrides = parser.parse_overrides(["+workload=beam", "engine.max_num_seqs=4", wrong])
         composer, points = Composer(overrides), list(grid(overrides))
         composer.compose(points[0])
