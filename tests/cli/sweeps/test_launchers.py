@@ -79,7 +79,7 @@ def cluster():
     process.communicate("\n", timeout=60)
 
 
-def test_a_ray_cluster_runs_jobs_on_both_of_its_nodes(tmp_path, expected, cluster):
+def test_a_ray_cluster_of_two_nodes_runs_jobs(tmp_path, expected, cluster):
     given = ("hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster}")
     done = subprocess.run(
         command(tmp_path / "s", SIZES, *given), capture_output=True, text=True, check=False
