@@ -1,6 +1,12 @@
-"""The program: command line, serving engine, executors, metrics, results and reports."""
+"""The program: command line, serving engine, executors, metrics, results and reports.
+
+From Python, `harness.run` runs a comparison or a sweep and `harness.load` reads results back.
+"""
+
+from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from harness.siblings import put_first
 
@@ -10,3 +16,17 @@ from harness.siblings import put_first
 # itself keeps its own value.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 put_first()
+
+if TYPE_CHECKING:
+    from harness.api import Results, load, run
+
+__all__ = ["Results", "load", "run"]
+
+
+def __getattr__(name: str) -> object:
+    # Not with the package: a command that prints its help needs none of it.
+    if name in __all__:
+        from harness import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -45,9 +45,13 @@ def _run(arguments: list[str]) -> int:
         print(f"error: {problem}" if "\n" not in problem else problem, file=sys.stderr)
         return WRONG
     sys.argv[1:] = for_hydra
-    from harness.cli.job import run_hydra
-
     try:
+        if points.sweep is not None:
+            from harness.cli.sweeps.launch import run_sweep
+
+            return run_sweep(points.sweep, points)
+        from harness.cli.job import run_hydra
+
         return run_hydra(points)
     finally:
         points.release()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.run import compose
+from harness.comparison import compose
 from tests.places import ROOT
 
 #: the log is not among them: it names things as they were on its day
@@ -120,7 +120,9 @@ def comparisons():
             command = re.match(r"(?:[$] )?(?:python -m harness|H) (.*)", piece)
             if command and "+workload=" in command[1] and "mine" not in command[1]:
                 arguments = shlex.split(command[1].split(" # ")[0])
-                kept = [a for a in arguments if a != "-m" and not a.startswith("hydra.")]
+                kept = [
+                    a for a in arguments if a != "-m" and not a.startswith(("hydra.", "hydra/"))
+                ]
                 found.append(pytest.param(kept, id=f"{document.stem}-{len(found)}"))
     return found
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from harness.cli.config_dir import no_text_in, with_search_path, without_config_dir
-from harness.cli.help import choose_workload, groups, options
-from harness.cli.installed import SEARCH_PATH
-from harness.cli.points import Points, wants_report
+from harness.cli.help import choose_workload, options
+from harness.cli.overrides import single_point, with_experiment
+from harness.cli.points import Points
+from harness.cli.sweeps.checks import checked_sweep
+from harness.comparison.config import compose
 from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
-from harness.run.config import OPTIONS, compose
 
 #: flags of Hydra that run a job, or one for each point of a sweep; all others only show something
 RUN_FLAGS, SWEEP_FLAGS = {"-r", "--run"}, {"-m", "--multirun"}
@@ -35,10 +33,10 @@ WRONG_INPUT = (
 def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
     """Return what is wrong with the arguments, if anything, and the arguments for Hydra.
 
-    Every point that would be run is prepared and handed to `points`. The run directory exists and
-    is claimed afterwards; Hydra's arguments name it, since the default holds the time to the
-    microsecond and would become another one when Hydra reads it again.  Flags come first there:
-    Hydra understands no overrides on both sides of `--config-dir`.
+    Every point that would be run is prepared and handed to `points`, which hold the sweep, if it is
+    one. The run directory exists and is claimed afterwards; Hydra's arguments name it, since the
+    default holds the time to the microsecond and would become another one when Hydra reads it
+    again.  Flags come first there: Hydra understands no overrides on both sides of `--config-dir`.
     """
     folder, overrides, lines = None, [], []
     try:
@@ -51,23 +49,34 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         if folder is not None:
             flags.add(f"--config-dir={folder}")
             checked = with_search_path(lines, folder)
-        overrides, multirun = _with_experiment(checked, bool(flags & SWEEP_FLAGS))
+        overrides, multirun = with_experiment(checked, bool(flags & SWEEP_FLAGS))
         if not any(o.key_or_group == "workload" for o in overrides):
             return choose_workload(), []
-        points.swept = sorted({o.key_or_group for o in overrides if o.is_sweep_override()})
-        for point in _points(overrides, multirun):
-            composed = compose(*point, with_hydra=True)
-            points.check(composed, point)
-        hydra = composed.hydra
-        key, chosen = ("sweep", hydra.sweep.dir) if multirun else ("run", hydra.run.dir)
-        points.claim = Claim(chosen)
         if multirun:
-            points.sweeps[points.claim.path] = wants_report(composed)
+            points.sweep = checked_sweep(checked, overrides, points)
+            return None, []
+        point = single_point(overrides)
+        composed = compose(*point, with_hydra=True)
+        points.only = points.check(composed, point)
+        spec = points.only.config.sweep
+        if spec.resume or spec.maximize is not None:
+            raise ConfigError("sweep.resume and sweep.maximize are options of -m")
+        chosen = composed.hydra.run.dir
+        points.claim = Claim(chosen)
     except WRONG_INPUT as error:
         return explained(error, lines, overrides, folder), []
-    given = any(o.key_or_group == f"hydra.{key}.dir" for o in overrides)
-    pinned = [] if given else [f"hydra.{key}.dir={chosen}"]
+    given = any(o.key_or_group == "hydra.run.dir" for o in overrides)
+    pinned = [] if given else [f"hydra.run.dir={chosen}"]
     return None, [*sorted(flags), *lines, *pinned]
+
+
+#: Hydra's plugins that docs/sweeps.md names, and the extra that installs each
+PLUGINS = {
+    "hydra/launcher": {
+        "joblib": "joblib", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm",
+    },
+    "hydra/sweeper": {"optuna": "optuna"},
+}  # fmt: skip
 
 
 def explained(
@@ -91,63 +100,13 @@ def explained(
     return _explain(error, lines)
 
 
-def _check_groups(overrides: list[Override]) -> None:
-    """Refuse to leave a group out: every run needs one of each."""
-    known = groups()
-    for override in overrides:
-        group = override.key_or_group
-        if group not in known:
-            if group in OPTIONS and override.is_delete():
-                raise ConfigError(f"{override.input_line} leaves {group} out; every run needs it")
-            continue
-        choices = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
-        if override.is_delete() or not all(map(_is_choice, choices)):
-            raise ConfigError(
-                f"{override.input_line} leaves {group} out; choose one of "
-                f"{', '.join(options(group))}"
-            )
-
-
-def _is_choice(value: object) -> bool:
-    """Say whether a group's value names an option of it, or several."""
-    if isinstance(value, list):
-        return bool(value) and all(map(_is_choice, value))
-    return isinstance(value, str | QuotedString)
-
-
-def _with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], bool]:
-    """Parse the overrides, behind those that `+experiment=NAME` sweeps over, as Hydra does."""
-    parser = OverridesParser.create()
-    overrides = parser.parse_overrides(lines)
-    _check_groups(overrides)
-    chosen = [o.input_line or "" for o in overrides if o.key_or_group == "experiment"]
-    if not chosen:
-        return overrides, multirun
-    places = [o.input_line or "" for o in overrides if o.key_or_group == SEARCH_PATH]
-    hydra = compose(*chosen, *places, with_hydra=True).hydra
-    swept = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
-    overrides = parser.parse_overrides(swept) + overrides
-    _check_groups(overrides)
-    return overrides, multirun or hydra.mode == RunMode.MULTIRUN
-
-
-def _points(overrides: list[Override], multirun: bool) -> Iterator[list[str]]:
-    """Yield the overrides of each run: one, or every point of a sweep."""
-    choices = []
-    for override in overrides:
-        line = override.input_line or ""
-        if not override.is_sweep_override():
-            choices.append([line])
-        elif multirun:
-            key = line.partition("=")[0]
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            raise ConfigError(f"{line} lists several values: add -m to run each of them")
-    yield from (list(point) for point in itertools.product(*choices))
-
-
 def _unknown_option(error: MissingConfigException, overrides: Sequence[Override]) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if group in PLUGINS:
+        known = sorted(error.options or [])
+        extra = PLUGINS[group].get(name)
+        needs = f" is not installed: pip install 'kv-harness[{extra}]'" if extra else ""
+        return f"{group}={name}{needs or ': no such option'}; there are {', '.join(known)}"
     known = list(error.options or []) or options(group)
     if group == "allocator" and any(o.key_or_group == f"allocators.{name}" for o in overrides):
         return (

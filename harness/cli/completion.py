@@ -115,8 +115,8 @@ def _options(before: list[str]) -> list[str]:
     from omegaconf.errors import OmegaConfBaseException
 
     from harness.cli.installed import search_path_override
+    from harness.comparison.config import compose, plain_options
     from harness.results.options import flat
-    from harness.run.config import compose, plain_options
 
     overrides = [argument for argument in before if "=" in argument]
     for choice in (overrides, []):  # what cannot be composed yet is left out

@@ -43,7 +43,7 @@ def with_search_path(lines: list[str], folder: Path) -> list[str]:
             places += map(str, parser.parse_override(line).value())
         else:
             others.append(line)
-    return [*others, f"{SEARCH_PATH}=[{','.join(map(_quoted, places))}]"]
+    return [*others, f"{SEARCH_PATH}=[{','.join(map(quoted, places))}]"]
 
 
 def no_text_in(folder: Path | None) -> str:
@@ -56,6 +56,7 @@ def no_text_in(folder: Path | None) -> str:
     return "a configuration file"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return a text as a value of Hydra's overrides, whatever it holds."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -41,6 +41,10 @@ Options
   harness.memory_map=A:B    shows who holds which memory in steps A to B; harness.trace=chrome
   harness.export=vllm       writes the fields of vllm bench serve, which its scripts plot
   harness.variant_timeout_s=X   ends an allocator that takes longer, in a row that says so
+  hydra/launcher=joblib     a sweep on all cores; or ray, submitit_slurm (docs/sweeps.md)
+  sweep.resume=true         runs what is missing or failed in hydra.sweep.dir=DIR
+  sweep.maximize=METRIC     names the best row; hydra/sweeper=optuna searches for it
+  sweep.at_most={{METRIC: VALUE}}   limits that the best row keeps
   +experiment=ci            a fixed suite of comparisons, instead of a workload (docs/ci.md)
   +experiment=FIGURE        published beside ours: {figures}, or all (docs/validation.md)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.run.config import Config
+from harness.comparison.config import Config
 
 #: sections of which a real run reads nothing, and what stands for them there
 UNREAD = {

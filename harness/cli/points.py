@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from harness.cli.ignored import ignored
+from harness.comparison import Prepared, prepare
+from harness.comparison.config import plain_options
+from harness.comparison.prepared import RequestTables
 from harness.results import Claim
-from harness.run import Prepared, prepare
-from harness.run.config import plain_options
-from harness.run.prepared import RequestTables
+
+if TYPE_CHECKING:
+    from harness.cli.sweeps.plan import Sweep
 
 #: points of a sweep whose requests and allocators are kept; those of others are made again
 KEPT_POINTS = 16
 
 
 class Points:
-    """The points of a command line: one, or those of a sweep.
+    """What is prepared of the points of a command line: of the one, or of the first of a sweep.
 
     claim: the directory of the run or the sweep, which no other run may use meanwhile.
-    sweeps: the folder of the sweep, if it is one, and whether it wants a report.
-    swept: the names of the options that a sweep varies; count: how many points there are.
+    sweep: the sweep, if it is one.
+    only: otherwise the one point, prepared.
     """
 
     def __init__(self) -> None:
         self.claim: Claim | None = None
-        self.sweeps: dict[Path, bool] = {}
-        self.swept: list[str] = []
-        self.count = 0
+        self.sweep: Sweep | None = None
+        self.only: Prepared | None = None
         self._kept: dict[str, Prepared] = {}
         self._tables = RequestTables()
 
-    def check(self, composed: DictConfig, overrides: Sequence[str] = ()) -> None:
+    def check(self, composed: DictConfig, overrides: Sequence[str] = ()) -> Prepared:
         """Prepare the point of these overrides; raises `ConfigError` if it cannot be run."""
-        self.count += 1
         prepared = self._prepared(composed, overrides)
         if len(self._kept) < KEPT_POINTS:
             self._kept[_identity(composed)] = prepared
+        return prepared
 
     def take(self, composed: DictConfig, overrides: Sequence[str] = ()) -> Prepared:
         """Return a point's prepared value, once; raises `ConfigError`."""

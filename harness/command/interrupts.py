@@ -29,7 +29,10 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 
 
 class Interrupts:
-    """Notes either signal in `happened`; raises `KeyboardInterrupt` only while `armed`."""
+    """Notes either signal in `happened`; raises `KeyboardInterrupt` only while `armed`.
+
+    A signal that is ignored stays so.
+    """
 
     def __init__(self) -> None:
         self.armed = False
@@ -38,7 +41,8 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if self._main:
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -65,7 +65,7 @@ def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _defaults() -> dict[str, Any]:
-    from harness.run.config import Config  # not with the module: it brings all of Hydra
+    from harness.comparison.config import Config  # not with the module: it brings all of Hydra
 
     return _leaves(asdict(Config()))
 

@@ -80,7 +80,11 @@ def _runs(path: Path) -> list[tuple[str, dict[str, Any]]]:
         return [(_workload(summary), summary)]
     below = [found.parent for found in (*path.glob(f"*/{SUMMARY}"), *path.glob(f"*/*/{SUMMARY}"))]
     started = [found.parents[1] for found in path.glob("*/.hydra/overrides.yaml")]
-    folders = sorted({*below, *started})
+    folders = sorted(
+        folder
+        for folder in {*below, *started}
+        if not any(part.startswith(".") for part in folder.relative_to(path).parts)
+    )
     if folders:
         return [(folder.relative_to(path).as_posix(), _load(folder)) for folder in folders]
     files = sorted(path.glob("*.json"))

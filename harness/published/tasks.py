@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from harness.cli.checks import WRONG_INPUT, explained
+from harness.comparison import Prepared, compose, prepare
+from harness.comparison.variant import run_variant, stream_variant
 from harness.errors import ConfigError
 from harness.results import RunLog
-from harness.run import Prepared, compose, prepare
-from harness.run.variant import run_variant, stream_variant
 
 #: what a task found: by allocator, by name
 Found = dict[str, dict[str, Any]]

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from omegaconf import DictConfig
 
+from harness.comparison import Prepared
 from harness.cost.software import SoftwareSpec
 from harness.replay.compared import Side, part_of, request_errors, sides
 from harness.replay.errors import ReplayError
 from harness.replay.measured import MeasuredRun
 from harness.replay.simulate import prepare_replay, simulate
-from harness.run import Prepared
 from workloads.requests import FloatArray, IntArray
 
 

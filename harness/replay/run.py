@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.comparison import Prepared
 from harness.replay.compared import compare, part_of, request_errors, sides
 from harness.replay.fit import Fit, with_software
 from harness.replay.measured import MeasuredRun
@@ -11,7 +12,6 @@ from harness.replay.output import Replay
 from harness.replay.parts import error_parts
 from harness.replay.server_metrics import ServerMetrics, beside
 from harness.replay.simulate import simulate
-from harness.run import Prepared
 
 
 def replayed(

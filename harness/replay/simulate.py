@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, open_dict
 
+from harness.comparison import Config, Prepared, compose, prepare
+from harness.comparison.prepared import RequestTables
+from harness.comparison.variant import run_variant
 from harness.errors import ConfigError
 from harness.observers.token_times import TokenTimes
 from harness.replay.errors import ReplayError
 from harness.replay.measured import MeasuredRun
 from harness.results import RunLog
-from harness.run import Config, Prepared, compose, prepare
-from harness.run.prepared import RequestTables
-from harness.run.variant import run_variant
 from workloads.requests import FloatArray, IntArray, RequestTable
 
 #: what a replay simulates unless told otherwise: vLLM's rules, on the family that it uses

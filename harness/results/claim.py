@@ -20,14 +20,18 @@ LOCK = ".lock"
 LEAST_BYTES = 32 * 1024
 
 
+class Busy(ResultsError):
+    """Another run writes to the directory."""
+
+
 class Claim:
     """Holds a directory until it is released; a process that dies holds nothing."""
 
-    def __init__(self, run_dir: str | Path) -> None:
-        """Create the directory if need be, and lock it.
+    def __init__(self, run_dir: str | Path, *, used: bool = False) -> None:
+        """Create the directory if need be, and lock it; `used` allows what it holds already.
 
-        Raises `ResultsError` when another run writes there, when it holds anything, is not a
-        directory, or cannot be written.
+        Raises `Busy` when another run writes there, `ResultsError` when it holds anything, is not
+        a directory, or cannot be written.
         """
         self.path = Path(run_dir)
         try:
@@ -43,12 +47,12 @@ class Claim:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
-            raise ResultsError(
+            raise Busy(
                 f"{self.path}: another run is writing there; choose another directory"
             ) from error
         self._check_room()
         held = [name for name in held if name != LOCK]
-        if held:
+        if held and not used:
             self.release()
             raise ResultsError(
                 f"{self.path}: the run directory exists and is not empty (it holds {held[0]}); "
@@ -64,6 +68,22 @@ class Claim:
         except OSError as error:
             self.release()
             raise ResultsError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    @staticmethod
+    def is_held(run_dir: Path) -> bool:
+        """Whether a living process holds a directory."""
+        try:
+            lock = os.open(run_dir / LOCK, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(lock)
+        return False
 
     def release(self) -> None:
         """Give the directory up; what was written there stays."""

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ from harness.results.atomic import write_text
 from harness.results.errors import ResultsError
 from harness.results.metrics import METRICS
 from harness.results.options import flat, varied
+from harness.results.outcome import read_outcome
 from harness.results.reader import load_summary, summary_rows
 from harness.results.runlog import ResultRow
 from harness.results.writer import SCHEMA_VERSION, SUMMARY, plain
 
 SWEEP_JSON, SWEEP_CSV = "sweep.json", "sweep.csv"
+#: of a job whose process was killed, or a job that goes on
+CUT_SHORT = "it has not ended: interrupted, killed, or running still"
 #: levels of folders that a sweep has at most, and folders in it that are no jobs
 MOST_DEPTH, MOST_OTHER_FOLDERS = 6, 500
 
@@ -47,7 +50,7 @@ def read_sweep(sweep_dir: Path) -> list[SweepRow]:
     A job without a readable summary is a row of status `error` with its reason. A job whose options
     Hydra did not record has those in which the configurations differ.
     """
-    jobs = sorted(_job_dirs(sweep_dir), key=lambda job: _job_order(sweep_dir, job))
+    jobs = in_order(sweep_dir, job_dirs(sweep_dir))
     rows, configs = [], {}
     for job in jobs:
         name = job.relative_to(sweep_dir).as_posix()
@@ -55,17 +58,33 @@ def read_sweep(sweep_dir: Path) -> list[SweepRow]:
         try:
             summary = load_summary(job)
         except ResultsError as error:
-            reason = str(error).replace(f"{sweep_dir}/", "")
+            outcome = read_outcome(job)
+            told = outcome.error if outcome is not None else None
+            if outcome is None and not (job / SUMMARY).exists():
+                told = CUT_SHORT
+            reason = (told or str(error)).replace(f"{sweep_dir}/", "")
             rows.append(SweepRow(name, overrides or {}, ResultRow("-", "error", reason)))
             continue
         if overrides is None:
             configs[name] = flat(summary["config"])
-        rows += [SweepRow(name, overrides or {}, row) for row in summary_rows(summary)]
+        found = summary_rows(summary) + _killed(summary)
+        rows += [SweepRow(name, overrides or {}, row) for row in found]
     differing = varied(configs.values())
     for row in rows:
         config = configs.get(row.job, {})
         row.overrides.update({name: config[name] for name in differing if name in config})
     return rows
+
+
+def _killed(summary: dict[str, Any]) -> list[ResultRow]:
+    """Return a row for each allocator that a summary's run did not come to."""
+    ended = {row["allocator"] for row in summary["rows"]}
+    planned = summary["config"].get("allocators")
+    return [
+        ResultRow(name, "error", CUT_SHORT)
+        for name in (planned if isinstance(planned, dict) else {})
+        if name not in ended
+    ]
 
 
 def write_sweep(sweep_dir: Path, rows: Sequence[SweepRow]) -> None:
@@ -77,7 +96,7 @@ def write_sweep(sweep_dir: Path, rows: Sequence[SweepRow]) -> None:
         raise ResultsError(f"{sweep_dir}: cannot write the sweep: {error}") from error
 
 
-def _job_dirs(sweep_dir: Path) -> set[Path]:
+def job_dirs(sweep_dir: Path) -> set[Path]:
     """The folders below that a job wrote; raises `ResultsError` where this can be no sweep."""
     jobs: set[Path] = set()
     others = 0
@@ -93,6 +112,11 @@ def _job_dirs(sweep_dir: Path) -> set[Path]:
                 "below it are no runs"
             )
     return jobs
+
+
+def in_order(sweep_dir: Path, jobs: Iterable[Path]) -> list[Path]:
+    """Return the folders of jobs as Hydra numbered them."""
+    return sorted(jobs, key=lambda job: _job_order(sweep_dir, job))
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -120,6 +144,9 @@ def _job_order(sweep_dir: Path, job: Path) -> tuple[Any, ...]:
     name = job.relative_to(sweep_dir).as_posix()
     natural = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
     # Split alternates text and digits, so that like is compared with like.
+    if name.isdigit():
+        return (0, int(name), natural)
+    # What Hydra numbered; where a sweep was resumed, from the job at which it went on.
     number = _read_yaml(job / ".hydra" / "hydra.yaml")
     try:
         return (0, int(number["hydra"]["job"]["num"]), natural)
@@ -127,20 +154,27 @@ def _job_order(sweep_dir: Path, job: Path) -> tuple[Any, ...]:
         return (1, 0, natural)
 
 
+def recorded_lines(job: Path) -> list[str]:
+    """Return the overrides that Hydra recorded for a job, as they were given."""
+    lines = _read_yaml(job / ".hydra" / "overrides.yaml")
+    return [str(line) for line in lines] if isinstance(lines, list) else []
+
+
 def _recorded_overrides(job: Path) -> dict[str, Any] | None:
     """Return the options that Hydra recorded for a job, numbers as such; None if it did not."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    lines = _read_yaml(job / ".hydra" / "overrides.yaml")
-    if not isinstance(lines, list):
+    if not (job / ".hydra" / "overrides.yaml").is_file():
         return None
     try:
-        parsed = OverridesParser.create().parse_overrides([str(line) for line in lines])
+        parsed = OverridesParser.create().parse_overrides(recorded_lines(job))
     except HydraException:
         return None
     overrides: dict[str, Any] = {}
     for override in parsed:
+        if override.key_or_group.startswith("sweep."):
+            continue  # of the sweep as a whole
         value = "(removed)" if override.is_delete() else override.value()
         text = not isinstance(value, int | float) or isinstance(value, bool)
         if text and not override.is_delete():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.completion import SCRIPT, candidates, choices
-from harness.run.config import compose, plain_options
+from harness.comparison.config import compose, plain_options
 
 
 @pytest.mark.parametrize(

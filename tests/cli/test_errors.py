@@ -70,6 +70,8 @@ CASES = [
     (["sampling.mode=beam", "engine.max_num_seqs=2"], "engine.max_num_seqs=2"),
     (["seed=-1"], "seed must be at least 0"),
     (["seed=x"], "seed=x"),
+    (["sweep.resume=true"], "sweep.resume and sweep.maximize are options of -m"),
+    (["sweep.maximise=x"], "did you mean sweep.maximize"),
     (["+nonsense=1"], "unknown option nonsense"),
     (["+workload.nonsense=1"], "unknown option workload.nonsense"),
     (["+engine.nonsense=1"], "unknown option engine.nonsense"),

@@ -1,8 +1,8 @@
 """No option is passed over in silence: what a real run does not read is said in a note."""
 
 from harness.cli.ignored import ignored
+from harness.comparison.config import Config
 from harness.executors.spec import ExecutorSpec
-from harness.run.config import Config
 
 GIVEN = ["+workload=beam", "model=opt-13b", "cost_model=calibrated", "hardware.memory_gb=80"]
 
@@ -32,7 +32,7 @@ def test_beside_a_checkpoint_the_model_is_not_read():
 def test_the_notes_are_printed_and_kept_with_the_results(tmp_path):
     from harness.cli.checks import check
     from harness.cli.points import Points
-    from harness.run.config import compose
+    from harness.comparison.config import compose
 
     overrides = [
         "+workload=uniform", "executor=model", "model=llama-tiny", "executor.device=cpu",

@@ -52,7 +52,7 @@ def test_best_means_within_a_run_unless_every_run_has_one_row():
 
 
 def test_the_screen_and_the_report_mark_the_same_rows(tmp_path):
-    from harness.cli.sweep import combine
+    from harness.cli.sweeps.table import combine
     from harness.report.load import load_collection
     from harness.report.sections import main_columns, result_lines
     from tests.report.runs import sweep

@@ -4,9 +4,9 @@ import pytest
 
 from harness.compare import compare_cases, load_cases
 from harness.compare.__main__ import main
+from harness.comparison import compose, prepare
+from harness.comparison.variant import run_variant
 from harness.results import describe_environment
-from harness.run import compose, prepare
-from harness.run.variant import run_variant
 from tests.results.directories import write_run
 
 NAMES = {"contiguous_oracle", "paged", "virtual"}

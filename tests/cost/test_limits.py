@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 import pytest
 
 from harness.command.ranges import Whole
+from harness.comparison import compose, prepare
 from harness.cost import (
     CostError,
     CostSpec,
@@ -20,7 +21,6 @@ from harness.cost.limits import MODEL as MODEL_RANGES
 from harness.cost.limits import check_cost, check_hardware, check_memory, check_model
 from harness.cost.software import check_software
 from harness.errors import ConfigError
-from harness.run import compose, prepare
 from tests.places import CONF, shipped
 
 NAN, INF = float("nan"), float("inf")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from harness.comparison import compose, prepare, run_comparison
 from harness.cost import CostError, CostSpec, HardwareSpec, ModelShape, Roofline, SoftwareSpec
 from harness.cost.software import STEP_CONSTANTS, check_beside_calibration, check_software, ideal
 from harness.errors import ConfigError
-from harness.run import compose, prepare, run_comparison
 from tests.cost.steps import decode, prefill, step_by_step_s
 from tests.places import CONF, shipped
 

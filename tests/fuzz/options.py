@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import get_args, get_type_hints
 
-from harness.run.config import Config
+from harness.comparison.config import Config
 
 #: a run of some milliseconds
 TINY = (

@@ -12,8 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.cli.checks import check
 from harness.cli.help import groups
 from harness.cli.points import Points
+from harness.comparison import compose, prepare, run_comparison
 from harness.errors import ConfigError
-from harness.run import compose, prepare, run_comparison
 from tests.fuzz.options import KNOBS, TINY, context, numeric_options
 from workloads.formats import FORMATS
 

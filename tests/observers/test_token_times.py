@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from harness.comparison import compose, prepare
+from harness.comparison.variant import run_variant
 from harness.observers.token_times import TokenTimes
-from harness.run import compose, prepare
-from harness.run.variant import run_variant
 
 BASE = ("+workload=sharegpt", "workload.num_requests=40", "workload.rate=20", "allocator=[paged]")
 POLICIES = {

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.comparison import compose, prepare, run_comparison
 from harness.errors import ConfigError
 from harness.replay.run import replayed
 from harness.replay.simulate import compose_replay, prepare_replay
-from harness.run import compose, prepare, run_comparison
 from tests.replay.files import FILES, measured
 
 SERVER = ("model=yi-6b", "hardware=a100-80gb", "engine=chunked", "allocator=[paged]")

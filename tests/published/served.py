@@ -9,10 +9,10 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
+from harness.comparison import compose, prepare
+from harness.comparison.variant import run_variant
 from harness.cost import SoftwareSpec
 from harness.results import RunLog
-from harness.run import compose, prepare
-from harness.run.variant import run_variant
 from tests.places import ROOT
 from workloads.requests import RequestTable
 

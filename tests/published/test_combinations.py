@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.run import compose, prepare
-from harness.run.variant import run_variant
+from harness.comparison import compose, prepare
+from harness.comparison.variant import run_variant
 
 ENGINES = ("continuous", "static", "orca", "chunked")
 MODES = ("greedy", "parallel", "beam", "speculative")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from harness.run import compose, prepare
+from harness.comparison import compose, prepare
 from tests.places import CONF, ROOT
 
 TABLES = ROOT / "results" / "published"

@@ -46,8 +46,8 @@ def fitting_requests(job: Job, model: str, kv_gib: int, workload: str) -> dict[s
 
 def simulated_steps(model: str, kv_gib: int, workload: str) -> dict[str, int]:
     """Return the steps that each default allocator takes for the first requests."""
-    from harness.run import compose, prepare
-    from harness.run.variant import stream_variant
+    from harness.comparison import compose, prepare
+    from harness.comparison.variant import stream_variant
 
     prepared = prepare(
         compose(f"+workload={workload}", f"model={model}", f"kv_memory_gib={kv_gib}")

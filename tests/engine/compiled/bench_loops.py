@@ -9,11 +9,11 @@ first, outside what is timed.
 
 import pytest
 
+from harness.comparison import compose, prepare
 from harness.cost import make_cost
 from harness.engine.choice import choose_engine
 from harness.engine.compiled.engine import CompiledEngine
 from harness.executors.simulated import SimulatedExecutor
-from harness.run import compose, prepare
 
 TRACE = "azure/AzureLLMInferenceTrace_conv.csv"
 OPTIONS = (

@@ -11,13 +11,13 @@ from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.rules import paged
 from allocators.virtual import Virtual
+from harness.comparison import compose, prepare
+from harness.comparison.variant import run_variant
 from harness.cost import flat
 from harness.engine import choice
 from harness.engine.choice import choose_engine
 from harness.engine.compiled import build
 from harness.engine.config import EngineSpec, SamplingSpec
-from harness.run import compose, prepare
-from harness.run.variant import run_variant
 from tests.engine.cases import MODES, POOL, Metronome, drawn, roofline, table
 
 GREEDY = SamplingSpec("greedy")

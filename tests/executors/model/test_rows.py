@@ -4,15 +4,15 @@ import dataclasses
 
 import pytest
 
+from harness.comparison.config import Config
+from harness.comparison.pool import make_geometry
+from harness.comparison.prepared import Prepared
+from harness.comparison.variant import run_variant
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.executors.model import real_run
 from harness.executors.model.real_run import RealRun
 from harness.executors.model.settings import settle
 from harness.executors.spec import ExecutorSpec
-from harness.run.config import Config
-from harness.run.pool import make_geometry
-from harness.run.prepared import Prepared
-from harness.run.variant import run_variant
 from kernels.memory import BackingError, OutOfMemory, backing_for
 from tests.executors.model.serving_cases import LLAMA
 from workloads.requests import RequestTable

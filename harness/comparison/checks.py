@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from harness.command.ranges import OneOf, Positive, Range, Real, Whole, out_of_range
+from harness.comparison.config import Config
 from harness.cost.limits import check_hardware, check_memory, check_model
 from harness.cost.shapes import CostError
 from harness.engine.config import COMPILED, POLICIES, PREEMPTIONS, SAMPLING_MODES, SamplingSpec
 from harness.errors import ConfigError
 from harness.executors.spec import EXECUTORS, ExecutorSpec
 from harness.observers.spec import check_recording
-from harness.run.config import Config
+from harness.results.goal import check_goal
 
 #: GiB beyond any pool, and far from where numbers overflow
 MOST_GIB = 1e9
@@ -66,6 +67,7 @@ def check(config: Config) -> None:
     _check_sampling(config.sampling)
     _check_pool(config)
     check_recording(config.harness, config.report, config.timeline)
+    check_goal(config.sweep)
     if not config.is_real:
         for option in fields(ExecutorSpec):
             if option.name != "name" and getattr(config.executor, option.name) != option.default:

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-import harness.run.prepared as prepared_module
+import harness.comparison.prepared as prepared_module
 from allocators.paged import Paged
 from harness.__main__ import main
 from harness.cli.points import KEPT_POINTS, Points
-from harness.run import compose, prepare
-from harness.run.prepared import RequestTables
+from harness.comparison import compose, prepare
+from harness.comparison.prepared import RequestTables
 
 SMALL = ["+workload=uniform", "workload.num_requests=5", "allocator=[paged]", "report=none"]
 

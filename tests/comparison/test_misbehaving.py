@@ -8,15 +8,16 @@ import pytest
 import harness.results.writer as writer_module
 from allocators.base import EMPTY_GRANT
 from allocators.paged import Paged
-from harness.cli.job import Notes, compare_and_show
-from harness.run import compose, prepare, run_comparison
+from harness.cli.job import compare_and_show
+from harness.cli.notes import Notes
+from harness.comparison import compose, prepare, run_comparison
 
 SMALL = ["+workload=uniform", "workload.num_requests=5", "kv_tokens=4000", "report=none"]
 
 
 def compared(target, tmp_path, *more):
     """A comparison of a broken allocator, which comes first, and a good one."""
-    knobs = f"+allocators.broken={{_target_: tests.run.broken.{target}}}"
+    knobs = f"+allocators.broken={{_target_: tests.comparison.broken.{target}}}"
     good = "+allocators.good={_target_: allocators.paged.Paged}"
     composed = compose(*SMALL, "allocator=[]", knobs, good, *more)
     return run_comparison(prepare(composed), tmp_path / "run")

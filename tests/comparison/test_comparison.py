@@ -2,7 +2,7 @@
 
 import json
 
-from harness.run import compose, prepare, run_comparison
+from harness.comparison import compose, prepare, run_comparison
 
 SMALL = ["+workload=uniform", "workload.num_requests=5", "kv_tokens=4000", "report=none"]
 
@@ -21,7 +21,7 @@ def test_every_allocator_is_a_row_and_nothing_is_printed(tmp_path, capsys):
 
 
 def test_an_allocator_whose_memory_does_not_add_up_is_a_row_that_says_so(tmp_path):
-    wrong = "+allocators.off={_target_: tests.run.broken.OneByteOff}"
+    wrong = "+allocators.off={_target_: tests.comparison.broken.OneByteOff}"
     composed = compose(*SMALL, wrong, "allocator=[contiguous_max,paged]")
     comparison = run_comparison(prepare(composed), tmp_path / "run")
     rows = {row.allocator: row for row in comparison.rows}

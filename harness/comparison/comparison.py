@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.command.interrupts import Interrupts
+from harness.comparison.prepared import Prepared
+from harness.comparison.variant import Served, fault, stream_variant
 from harness.observers.recorders import Recorders
 from harness.observers.vllm_bench import Sent
 from harness.results import ResultRow, ResultsError, RunLog, RunWriter, describe_environment
 from harness.results.reader import read_whole_logs
 from harness.results.stream import Consumer
-from harness.run.prepared import Prepared
-from harness.run.variant import Served, fault, stream_variant
 
 if TYPE_CHECKING:
     from harness.executors.model.real_run import RealRun

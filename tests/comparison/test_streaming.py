@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import harness.comparison.variant as variant
 import harness.engine.meter as meter
-import harness.run.variant as variant
 from allocators.paged import Paged
+from harness.comparison import compose, prepare, run_comparison
+from harness.comparison.variant import run_variant
 from harness.errors import ConfigError
 from harness.results.columns import ColumnFile
 from harness.results.stream import Intake
-from harness.run import compose, prepare, run_comparison
-from harness.run.variant import run_variant
 
 MANY = [
     "+workload=uniform", "workload.num_requests=45", "workload.prompt.high=60",

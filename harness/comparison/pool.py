@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from allocators.base import Geometry
+from harness.comparison.config import Config
 from harness.cost.memory import kv_pool_bytes
 from harness.cost.shapes import CostError, kv_bytes_per_token, kv_geometry
 from harness.engine.schedulers import SCHEDULERS
 from harness.errors import ConfigError
-from harness.run.config import Config
 
 MIB, GIB = 2**20, 2**30
 

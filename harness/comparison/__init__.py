@@ -1,6 +1,6 @@
 """One comparison, from options to results: the same requests through each allocator.
 
-    from harness.run import compose, prepare, run_comparison
+    from harness.comparison import compose, prepare, run_comparison
 
     prepared = prepare(compose("+workload=beam", "allocator=[paged,virtual]"))
     comparison = run_comparison(prepared, "results/mine")
@@ -11,8 +11,8 @@ before a run, and `run_comparison` runs the allocators and writes the run direct
 prints.
 """
 
-from harness.run.comparison import Comparison, run_comparison
-from harness.run.config import Config, compose
-from harness.run.prepared import Prepared, prepare
+from harness.comparison.comparison import Comparison, run_comparison
+from harness.comparison.config import Config, compose
+from harness.comparison.prepared import Prepared, prepare
 
 __all__ = ["Comparison", "Config", "Prepared", "compose", "prepare", "run_comparison"]

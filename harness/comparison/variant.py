@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allocators.base import AllocatorError, Unsupported
+from harness.comparison.prepared import Prepared
+from harness.comparison.time_limit import TookTooLong, time_limit
 from harness.cost import make_cost
 from harness.engine.answers import WrongAnswer
 from harness.engine.arrivals import FrontEnd
@@ -20,8 +22,6 @@ from harness.executors.simulated import SimulatedExecutor
 from harness.results import ResultRow, RunLog
 from harness.results.stream import Consumer, Intake, Kept
 from harness.results.summary import Summary
-from harness.run.prepared import Prepared
-from harness.run.time_limit import TookTooLong, time_limit
 
 if TYPE_CHECKING:
     from harness.executors.model.real_run import RealRun

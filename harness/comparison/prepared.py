@@ -11,12 +11,12 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from allocators.base import Allocator, Geometry
+from harness.comparison.checks import check, check_real
+from harness.comparison.config import Config, run_options, to_config
+from harness.comparison.pool import doubts, make_geometry, pool_option
+from harness.comparison.time_limit import time_limit
 from harness.cost import CostError, make_cost
 from harness.errors import ConfigError
-from harness.run.checks import check, check_real
-from harness.run.config import Config, plain_options, to_config
-from harness.run.pool import doubts, make_geometry, pool_option
-from harness.run.time_limit import time_limit
 from workloads.build import build
 from workloads.errors import WorkloadError
 from workloads.requests import RequestTable
@@ -76,7 +76,7 @@ def prepare(composed: DictConfig, tables: RequestTables | None = None) -> Prepar
     """
     config = to_config(composed)
     check(config)
-    saved = plain_options(composed)
+    saved = run_options(composed)
     if config.is_real:
         # Not imported by a simulated run, which needs no torch.
         from harness.executors.model.settings import described, settle

@@ -1,6 +1,6 @@
 """A sweep says one line a job, with the time that is left."""
 
-from harness.cli.joblines import JobLines
+from harness.cli.sweeps.joblines import JobLines
 from harness.results import ResultRow
 
 

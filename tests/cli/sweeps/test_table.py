@@ -7,7 +7,7 @@ import json
 import pytest
 
 import harness.results.sweep as sweep_module
-from harness.cli.sweep import combine, end_sweep
+from harness.cli.sweeps.table import combine, end_sweep
 from harness.results import ResultRow, ResultsError
 from tests.results.directories import write_run
 

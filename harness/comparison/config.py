@@ -20,12 +20,16 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.errors import ConfigError
 from harness.executors.spec import ExecutorSpec
 from harness.observers.spec import HarnessSpec
+from harness.results.goal import SweepSpec
 from workloads.spec import WorkloadSpec
 
 
 @dataclass
 class Config:
-    """Everything a run depends on; `allocators` maps a variant's name to its class and knobs."""
+    """Everything a run depends on; `allocators` maps a variant's name to its class and knobs.
+
+    `sweep` is the one section that no run depends on, and is not kept with its results.
+    """
 
     allocators: dict[str, Any] = field(default_factory=dict)
     workload: WorkloadSpec = field(default_factory=WorkloadSpec)
@@ -43,6 +47,7 @@ class Config:
     report: str = "html"
     timeline: str = "auto"
     harness: HarnessSpec = field(default_factory=HarnessSpec)
+    sweep: SweepSpec = field(default_factory=SweepSpec)
 
     @property
     def is_real(self) -> bool:
@@ -80,10 +85,23 @@ def plain_options(composed: DictConfig, resolve: bool = True) -> dict[str, Any]:
     return OmegaConf.to_container(composed, resolve=resolve)
 
 
+def run_options(composed: DictConfig) -> dict[str, Any]:
+    """Return what a run depends on, resolved, as it is kept with the results."""
+    options = plain_options(composed)
+    options.pop("sweep", None)
+    return options
+
+
+@cache
+def _schema() -> DictConfig:
+    """Return the schema, which is never changed; making it takes longer than using it."""
+    return OmegaConf.structured(Config)
+
+
 def to_config(composed: DictConfig) -> Config:
     """Return the typed configuration; raises `ConfigError` for an option that there is not.
 
-    Whether the values make sense is not looked at here (`harness.run.checks`).
+    Whether the values make sense is not looked at here (`harness.comparison.checks`).
     """
     unknown = [str(key) for key in composed if key not in (*OPTIONS, "hydra")]
     if unknown:
