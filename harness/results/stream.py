@@ -7,7 +7,7 @@ consumers: the metrics' sums, the files, or columns that are kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -62,34 +62,36 @@ class Intake:
     ) -> None:
         """`name_of` gives a request's name from its index."""
         self._consumers, self._name_of = consumers, name_of
-        self._steps = _Gathered(TIMELINE_COLUMNS, block_rows, self._give_steps)
-        self._requests = _Gathered(ENDED_COLUMNS, block_rows, self._give_requests)
-        self._early = _InOrder(self._requests.add)
+        self._steps = _Gathered(TIMELINE_COLUMNS, block_rows)
+        self._requests = _Gathered(ENDED_COLUMNS, block_rows)
+        self._early = _InOrder()
 
     def steps(self, block: Columns) -> None:
         """See `Sink`."""
-        self._steps.add(block)
+        self._give_steps(self._steps.add(block))
 
     def ended(self, block: Columns) -> None:
         """See `Sink`."""
-        self._early.add(block)
+        self._give_requests(self._requests.add(self._early.add(block)))
 
     def finish(self) -> None:
         """Hand on what is left, when the run has ended."""
-        self._early.finish()
-        self._steps.finish()
-        self._requests.finish()
+        self._give_steps(self._steps.rest())
+        self._give_requests(self._requests.add(self._early.rest()))
+        self._give_requests(self._requests.rest())
 
-    def _give_steps(self, block: Columns) -> None:
-        for consumer in self._consumers:
-            consumer.steps(block)
+    def _give_steps(self, blocks: Iterable[Columns]) -> None:
+        for block in blocks:
+            for consumer in self._consumers:
+                consumer.steps(block)
 
-    def _give_requests(self, block: Columns) -> None:
-        names = [self._name_of(index) for index in block["request"].tolist()]
-        block["id"] = np.array(names, dtype=object)
-        block["status"] = np.full(len(names), "finished", dtype=object)
-        for consumer in self._consumers:
-            consumer.requests(block)
+    def _give_requests(self, blocks: Iterable[Columns]) -> None:
+        for block in blocks:
+            names = [self._name_of(index) for index in block["request"].tolist()]
+            block["id"] = np.array(names, dtype=object)
+            block["status"] = np.full(len(names), "finished", dtype=object)
+            for consumer in self._consumers:
+                consumer.requests(block)
 
 
 class Kept:
@@ -138,13 +140,15 @@ def blocks_of(columns: Columns, rows: int = BLOCK_ROWS) -> list[Columns]:
 
 
 class _Gathered:
-    """Copies rows into blocks of `rows` rows, and gives each of them away."""
+    """Copies rows into blocks of `rows` rows."""
 
-    def __init__(self, kinds: dict[str, type], rows: int, give: Callable[[Columns], None]) -> None:
-        self._kinds, self._rows, self._give = kinds, rows, give
+    def __init__(self, kinds: dict[str, type], rows: int) -> None:
+        self._kinds, self._rows = kinds, rows
         self._empty()
 
-    def add(self, block: Columns) -> None:
+    def add(self, block: Columns) -> list[Columns]:
+        """Take rows; return the blocks that are now full."""
+        full: list[Columns] = []
         n, at = len(next(iter(block.values()))), 0
         while at < n:
             stop = min(n, at + self._rows - self._size)
@@ -152,14 +156,16 @@ class _Gathered:
                 column[self._size : self._size + stop - at] = block[name][at:stop]
             self._size, at = self._size + stop - at, stop
             if self._size == self._rows:
-                self.finish()
+                full += self.rest()
+        return full
 
-    def finish(self) -> None:
-        """Give away what there is."""
+    def rest(self) -> list[Columns]:
+        """Give up what there is, if anything, as a block."""
         size, columns = self._size, self._columns
-        if size:
-            self._empty()
-            self._give({name: column[:size] for name, column in columns.items()})
+        if not size:
+            return []
+        self._empty()
+        return [{name: column[:size] for name, column in columns.items()}]
 
     def _empty(self) -> None:
         # Memory that nothing is written to is not taken, so that a short run takes little.
@@ -168,15 +174,15 @@ class _Gathered:
 
 
 class _InOrder:
-    """Holds requests back until all with a lower index have ended, and passes them on by index."""
+    """Holds requests back until all with a lower index have ended, and gives them up by index."""
 
-    def __init__(self, give: Callable[[Columns], None]) -> None:
-        self._give = give
+    def __init__(self) -> None:
         self._first = 0  # the index that stands at place 0
         self._there = np.zeros(0, dtype=bool)
         self._columns: Columns = {name: np.empty(0, kind) for name, kind in ENDED_COLUMNS.items()}
 
-    def add(self, block: Columns) -> None:
+    def add(self, block: Columns) -> Columns:
+        """Take requests that have ended; return those, maybe none, that nobody holds back now."""
         places = block["request"] - self._first
         self._reserve(int(places.max()) + 1)
         for name, column in self._columns.items():
@@ -184,16 +190,15 @@ class _InOrder:
         self._there[places] = True
         absent = np.flatnonzero(~self._there)
         ready = int(absent[0]) if len(absent) else len(self._there)
-        if ready:
-            self._give({name: column[:ready] for name, column in self._columns.items()})
-            self._columns = {name: column[ready:] for name, column in self._columns.items()}
-            self._there = self._there[ready:]
-            self._first += ready
+        given = {name: column[:ready] for name, column in self._columns.items()}
+        self._columns = {name: column[ready:] for name, column in self._columns.items()}
+        self._there = self._there[ready:]
+        self._first += ready
+        return given
 
-    def finish(self) -> None:
-        """Pass on all that have ended."""
-        if self._there.any():
-            self._give({name: column[self._there] for name, column in self._columns.items()})
+    def rest(self) -> Columns:
+        """All that are held back."""
+        return {name: column[self._there] for name, column in self._columns.items()}
 
     def _reserve(self, places: int) -> None:
         have = len(self._there)
