@@ -2,7 +2,7 @@
 
 Both take the same steps.  Step by step everything runs: any allocator, sampling, executor, and
 whoever looks on.  The compiled loop serves single sequences from our own allocators on a simulated
-clock, some forty times as fast; docs/performance.md has the figures.
+clock, some forty times as fast (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from workloads.requests import RequestTable
 
 #: what step by step a request takes, and a compiled loop before its first step: where it is on
 #: disk, and where it has to be compiled (one core of a server, docs/performance.md)
-REQUEST_S, LOAD_S, COMPILE_S = 0.8e-3, 1.6, 24.0
+REQUEST_S, LOAD_S, COMPILE_S = 0.6e-3, 1.2, 20.0
 
 
 def choose_engine(

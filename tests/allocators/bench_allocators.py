@@ -1,4 +1,7 @@
-"""Host time of the allocators' hot calls: `make bench`. Measures; asserts nothing about time."""
+"""Host time of the allocators' hot calls: `make bench`. Measures; asserts nothing about time.
+
+python -m pytest -o addopts= --benchmark-only tests/allocators/bench_allocators.py
+"""
 
 import numpy as np
 import pytest
@@ -9,18 +12,20 @@ from allocators.paged import Paged
 from allocators.virtual import Virtual
 
 GEOMETRY = Geometry(
-    capacity_tokens=400_000, max_seqs=256, max_len=2048, layers=40, kv_heads=40, head_dim=128
+    capacity_tokens=400_000, max_seqs=264, max_len=2048, layers=40, kv_heads=40, head_dim=128
 )
 KINDS = {"contiguous": Contiguous, "paged": Paged, "virtual": Virtual}
 PROMPT, OUTPUT = 200, 300
+#: 64 blocks of 16
+LONG = 1024
 
 
 @pytest.fixture(params=KINDS)
 def filled(request):
-    """An allocator with a batch of 128 sequences, and their numbers."""
+    """An allocator with a batch of 256 sequences, and their numbers."""
     knobs = {"reservation": "oracle"} if request.param == "contiguous" else {}
     allocator = KINDS[request.param](GEOMETRY, **knobs)
-    rows = np.arange(128)
+    rows = np.arange(256)
     for row in rows:
         granted = allocator.admit(np.array([row]), Prompt(PROMPT), Demand(PROMPT, OUTPUT))
         assert granted is not None
@@ -29,10 +34,11 @@ def filled(request):
 
 def test_admit_and_release(benchmark, filled):
     allocator, _ = filled
-    row = np.array([200])
+    row = np.array([260])
+    prompt, demand = Prompt(LONG), Demand(LONG, OUTPUT)
 
     def once():
-        allocator.admit(row, Prompt(PROMPT), Demand(PROMPT, OUTPUT))
+        allocator.admit(row, prompt, demand)
         allocator.release(row)
 
     benchmark(once)
@@ -52,7 +58,7 @@ def test_usage(benchmark, filled):
 
 def test_fork_and_release(benchmark, filled):
     allocator, _ = filled
-    children = np.arange(200, 203)
+    children = np.arange(258, 261)
 
     def once():
         allocator.fork(0, children, Demand(PROMPT, OUTPUT))

@@ -33,21 +33,27 @@ def compiled(policy: str, family: ModuleType, prices: ModuleType) -> Callable[..
     """Return the loop of a policy, compiled where it is first called, or as it was kept on disk."""
     import numba
 
-    _teach(family, prices)
-    folder = cache_folder(policy, family, prices)
+    _teach_rules()
+    for module in (family, prices):
+        _teach(module)
+    loop, folder = LOOPS[policy], cache_folder(policy, family, prices)
     if folder is None:
-        return numba.njit(LOOPS[policy])
+        return numba.njit(loop)
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
     try:
-        loop = numba.njit(cache=True)(LOOPS[policy])
+        kept = numba.njit(cache=True)(loop)
+    except RuntimeError:  # Numba found no place for it
+        return numba.njit(loop)
     finally:
         numba.config.CACHE_DIR = before
+    if not kept.stats.cache_path.startswith(str(folder)):
+        return numba.njit(loop)  # where Numba would put it instead, it would not see a rule change
 
     def call(*args: Any) -> int:
         try:
-            return loop(*args)
+            return kept(*args)
         except OSError:  # the disk is full, but what was compiled is there all the same
-            return loop(*args)
+            return kept(*args)
 
     return call
 
@@ -63,14 +69,15 @@ def cache_folder(policy: str, family: ModuleType, prices: ModuleType) -> Path | 
     """Return where this loop is kept; None if no folder of ours can be written."""
     from importlib.metadata import version
 
-    texts = [inspect.getsource(module) for module in (*PLAIN, families, clock, family, prices)]
-    kept = "\n".join([*texts, version("numba"), version("numpy")])
-    name = hashlib.sha256(kept.encode()).hexdigest()[:16]
+    modules = (*PLAIN, families, clock, family, prices)
     family_name = family.__name__.rsplit(".", 1)[-1]
     try:
+        texts = [inspect.getsource(module) for module in modules]
+        texts += [version("numba"), version("numpy")]
+        name = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
         folder = _root() / name / f"{LOOPS[policy].__name__}-{family_name}"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # a user without a home, a file system that is read-only
+    except (OSError, RuntimeError):  # no source, a user without a home, a read-only file system
         return None
     return folder if os.access(folder, os.W_OK) else None
 
@@ -83,12 +90,10 @@ def _root() -> Path:
 
 
 @cache
-def _teach_plain() -> None:
-    from numba.extending import register_jitable
-
+def _teach_rules() -> None:
+    """Tell Numba of the plain functions that all loops share, and of those chosen by type."""
     for module in PLAIN:
-        for function in _functions(module):
-            register_jitable(function)
+        _teach(module)
     for name in families.CALLS:
         _by_type(getattr(families, name), families.FAMILIES)
     for name in clock.CALLS:
@@ -96,13 +101,12 @@ def _teach_plain() -> None:
 
 
 @cache
-def _teach(*modules: ModuleType) -> None:
+def _teach(module: ModuleType) -> None:
+    """Tell Numba that it may compile a module's functions where they are called."""
     from numba.extending import register_jitable
 
-    _teach_plain()
-    for module in modules:
-        for function in _functions(module):
-            register_jitable(function)
+    for function in _functions(module):
+        register_jitable(function)
 
 
 def _functions(module: ModuleType) -> list[FunctionType]:

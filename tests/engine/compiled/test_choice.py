@@ -141,3 +141,14 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(cache, monkeypatch):
 
     monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
     assert run_tiny() == 2
+
+
+def test_a_folder_that_numba_refuses_is_done_without(cache, monkeypatch):
+    """Numba then looks for a place of its own, where it would overlook a change of a rule."""
+
+    def refuse(locator):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(caching.UserProvidedCacheLocator, "ensure_cache_path", refuse)
+    assert run_tiny() == 2
+    assert not list(cache.rglob("*.nb?"))

@@ -144,8 +144,8 @@ ALIKE = {
 @pytest.mark.parametrize("name", ALIKE)
 def test_steps_of_sequences_that_are_all_alike_are_equal(name, policy):
     """All need their next block at once: several are preempted in one step, or mapped ahead."""
-    requests = table([4] * 9 + [5] * 5, [30] * 14)
-    for tokens in (64, 112, 800):
-        pool = Geometry(tokens, 9, MAX_LEN, layers=2, kv_heads=8, head_dim=512)
+    requests = table([3] + [4] * 25, [30] * 26)  # the first needs one after the others
+    for tokens in (64, 112, 2000):
+        pool = Geometry(tokens, 26, MAX_LEN, layers=2, kv_heads=8, head_dim=512)
         log = compare(lambda pool=pool: ALIKE[name](pool), requests, policy=policy)
         assert (log.timeline["preemptions"] > 1).any() or tokens > 64
