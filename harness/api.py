@@ -110,7 +110,7 @@ def _run_one(points: Points) -> Path:
         raise ResultsError(comparison.unsaved)
     if comparison.interrupted:
         raise KeyboardInterrupt
-    if comparison.logs and points.only.config.report != "none":
+    if comparison.served and points.only.config.report != "none":
         Notes().tell([*try_figures(comparison), *try_report(comparison.run_dir)])
     return comparison.run_dir
 

@@ -135,10 +135,10 @@ def _run(
         return Outcome(key, FAILED, 0.0, finished=False, notes=notes, error=comparison.unsaved)
     if comparison.interrupted:
         raise KeyboardInterrupt
-    if comparison.logs and prepared.config.report != "none":
+    if comparison.served and prepared.config.report != "none":
         notes += [*try_figures(comparison), *try_report(folder)]
     faults = any(row.status == "error" for row in comparison.rows)
-    status = OK if comparison.logs and not comparison.crashed else FAILED
+    status = OK if comparison.served and not comparison.crashed else FAILED
     return Outcome(key, status, 0.0, finished=not faults, notes=notes)
 
 
