@@ -25,13 +25,15 @@ from harness.results.options import FREE_OPTIONS
 from harness.results.writer import SCHEMA_VERSION
 
 DIGITS = 12
+#: changes no result, and stands in the baselines all the same since before that was a rule
+KEPT_OPTION = "engine.skip_ahead"
 
 
 def baseline_text(case: Case) -> str:
     """The content of a case's baseline file."""
     summary = {
         "schema_version": SCHEMA_VERSION,
-        "config": _without_prose(case.config),
+        "config": _without_free(case.config),
         "environment": _versions(case.environments[0]),
         "rows": [
             {
@@ -66,14 +68,14 @@ def rewrite(suite_dir: Path, baselines_dir: Path) -> str:
     return text + f"{len(names)} baselines in {baselines_dir}\n"
 
 
-def _without_prose(config: dict[str, Any]) -> dict[str, Any]:
-    """Texts that describe a workload may be reworded without a new baseline."""
-    prose = {name.partition(".")[2] for name in FREE_OPTIONS if name.startswith("workload.")}
-    workload = config.get("workload")
-    if not isinstance(workload, dict):
-        return config
-    kept = {name: value for name, value in workload.items() if name not in prose}
-    return {**config, "workload": kept}
+def _without_free(config: dict[str, Any]) -> dict[str, Any]:
+    """Texts may be reworded, and loops chosen otherwise, without a new baseline."""
+    kept = dict(config)
+    for option in FREE_OPTIONS:
+        group, _, name = option.partition(".")
+        if option != KEPT_OPTION and isinstance(kept.get(group), dict):
+            kept[group] = {key: value for key, value in kept[group].items() if key != name}
+    return kept
 
 
 def _versions(environment: dict[str, Any]) -> dict[str, Any]:

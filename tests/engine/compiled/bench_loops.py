@@ -29,13 +29,11 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", ["paged", "virtual", "contiguous_oracle"])
-@pytest.mark.parametrize("run", RUNS)
-def test_a_run_of_azure_lengths(run, name, shared_file, benchmark):
-    compiled, requests = RUNS[run]
-    path = f"workload.path={shared_file(TRACE)}"
-    count = f"workload.num_requests={requests}"
-    prepared = prepare(compose(*OPTIONS, path, count, f"engine.compiled={compiled}"))
+NAMES = ("paged", "virtual", "contiguous_oracle")
+
+
+def engines(prepared, name):
+    """Return a maker of engines, as `benchmark.pedantic` takes it."""
     config = prepared.config
 
     def engine():
@@ -45,11 +43,37 @@ def test_a_run_of_azure_lengths(run, name, shared_file, benchmark):
         made = choose_engine(
             allocator, prepared.requests, config.sampling, config.engine, executor, config.seed
         )
-        assert isinstance(made, CompiledEngine) == (compiled == "on")
+        assert isinstance(made, CompiledEngine) == (config.engine.compiled == "on")
         return (made,), {}
 
+    return engine
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_of_azure_lengths(run, name, shared_file, benchmark):
+    compiled, requests = RUNS[run]
+    path = f"workload.path={shared_file(TRACE)}"
+    count = f"workload.num_requests={requests}"
+    engine = engines(prepare(compose(*OPTIONS, path, count, f"engine.compiled={compiled}")), name)
     if compiled == "on":
         engine()[0][0].run("first")
     rounds = 1 if compiled == "off" else 3
     log = benchmark.pedantic(lambda made: made.run("x"), setup=engine, rounds=rounds)
+    benchmark.extra_info["steps"] = log.steps
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("requests", [10_000, 100_000, 300_000])
+def test_many_requests_of_drawn_azure_lengths(requests, name, shared_file, benchmark):
+    """Prompts and outputs drawn apart from each other, since the trace is not that long."""
+    drawn = [
+        f"workload.{part}.{key}={value}"
+        for part, column in (("prompt", "ContextTokens"), ("output", "GeneratedTokens"))
+        for key, value in (("kind", "empirical"), ("path", shared_file(TRACE)), ("column", column))
+    ]
+    count = f"workload.num_requests={requests}"
+    options = (*OPTIONS, "workload.kind=generated", *drawn, count, "engine.compiled=on")
+    engine = engines(prepare(compose(*options)), name)
+    log = benchmark.pedantic(lambda made: made.run("x"), setup=engine, rounds=1, warmup_rounds=1)
     benchmark.extra_info["steps"] = log.steps

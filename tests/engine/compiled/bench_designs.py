@@ -1,16 +1,15 @@
-"""Prices the designs that were weighed: a batch grows by one slot, written and run in four ways.
+"""The designs that were weighed: a batch grows by one slot, written and run in several ways.
 
-    python -m tests.engine.compiled.designs
+python -m pytest -o addopts= --benchmark-only tests/engine/compiled/bench_designs.py
 
 Growth by one slot is the rule that a simulated run asks most often.  `elementwise` goes row by row,
-`columns` takes the batch as NumPy columns; each runs as Python and compiled.  The last figure is
-that of the compiled ones called from compiled code, without the way through Python.
+`columns` takes the batch as NumPy columns; each runs as Python, compiled, and compiled within
+compiled code, without the way through Python (300 calls in one).
 """
-
-from time import process_time
 
 import numba
 import numpy as np
+import pytest
 
 BLOCK, ROUNDS = 16, 300
 
@@ -59,39 +58,26 @@ def pool(batch):
     return length, table, count, ref, np.arange(60_000), np.array([0, 60_000]), np.arange(batch)
 
 
-def microseconds(call, *arguments):
-    """Return what a call costs, of ROUNDS behind one that compiles."""
+@pytest.mark.parametrize("batch", [20, 128, 256])
+@pytest.mark.parametrize("way", ["python", "compiled", "within"])
+@pytest.mark.parametrize("rule", [elementwise, columns], ids=lambda rule: rule.__name__)
+def test_growth_by_one_slot(rule, way, batch, benchmark):
+    compiled = numba.njit(rule)
+
+    @numba.njit
+    def many(arguments):
+        for _ in range(ROUNDS):
+            compiled(*arguments)
+
+    calls = {
+        "python": lambda: (rule, pool(batch)),
+        "compiled": lambda: (compiled, pool(batch)),
+        "within": lambda: (many, (pool(batch),)),
+    }
+    call, arguments = calls[way]()
     call(*arguments)
-    start = process_time()
-    for _ in range(ROUNDS):
-        call(*arguments)
-    return (process_time() - start) / ROUNDS * 1e6
-
-
-def main():
-    print("rows  rule         Python  compiled  within compiled code   us; compiling, s")
-    for rule in (elementwise, columns):
-        for batch in (20, 128, 256):
-            compiled = numba.njit(rule)
-            start = process_time()
-            compiled(*pool(batch))
-            compile_s = process_time() - start
-
-            @numba.njit
-            def many(rounds, arguments, compiled=compiled):
-                for _ in range(rounds):
-                    compiled(*arguments)
-
-            many(1, pool(batch))
-            arguments, start = pool(batch), process_time()
-            many(ROUNDS, arguments)
-            within = (process_time() - start) / ROUNDS * 1e6
-            python, called = (microseconds(call, *pool(batch)) for call in (rule, compiled))
-            print(
-                f"{batch:4}  {rule.__name__:11}  {python:6.1f}  {called:8.1f}  {within:20.2f}"
-                f"   {compile_s:.2f}"
-            )
-
-
-if __name__ == "__main__":
-    main()
+    if way == "within":
+        benchmark.pedantic(call, setup=lambda: (calls[way]()[1], {}), rounds=10)
+        return
+    call, arguments = calls[way]()
+    benchmark.pedantic(call, args=arguments, rounds=ROUNDS)
