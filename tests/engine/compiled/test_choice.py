@@ -18,6 +18,8 @@ from harness.engine import choice
 from harness.engine.choice import choose_engine
 from harness.engine.compiled import build
 from harness.engine.config import EngineSpec, SamplingSpec
+from harness.results import ResultRow
+from harness.results.outputs import loop_sentence
 from tests.engine.cases import MODES, POOL, Metronome, drawn, roofline, table
 
 GREEDY = SamplingSpec("greedy")
@@ -152,3 +154,10 @@ def test_a_folder_that_numba_refuses_is_done_without(cache, monkeypatch):
     monkeypatch.setattr(caching.UserProvidedCacheLocator, "ensure_cache_path", refuse)
     assert run_tiny() == 2
     assert not list(cache.rglob("*.nb?"))
+
+
+def test_a_report_says_what_was_compiled():
+    rows = [ResultRow("a", loop="compiled"), ResultRow("b", loop="steps"), ResultRow("c", "oom")]
+    assert loop_sentence(rows) == "a compiled, b step by step"
+    assert loop_sentence(rows[:1]) == "a compiled"
+    assert loop_sentence(rows[1:]) is None
