@@ -50,7 +50,8 @@ def arrival_times(where: str, records: Records, spec: ArrivalSpec) -> ArrivalTim
     if kind == "drawn":
         return _drawn(where, records, spec)
     if kind == "all_at_once":
-        return ArrivalTimes(kind, np.zeros(len(records)), None, ["all requests arrive at once"])
+        notes = ["all requests arrive at once", *_ends_elsewhere(np.zeros(len(records)), records)]
+        return ArrivalTimes(kind, np.zeros(len(records)), None, notes)
     concurrency = records.concurrency if spec.concurrency is None else spec.concurrency
     if concurrency is None:
         raise ReplayError(
@@ -111,20 +112,27 @@ def _drawn(where: str, records: Records, spec: ArrivalSpec) -> ArrivalTimes:
         raise ReplayError(f"arrivals_seed must be from 0 to 2**32 - 1, got {spec.seed}")
     n = len(records)
     if math.isinf(rate):
-        return ArrivalTimes("drawn", np.zeros(n), None, ["rate inf: all requests arrive at once"])
+        notes = ["rate inf: all requests arrive at once", *_ends_elsewhere(np.zeros(n), records)]
+        return ArrivalTimes("drawn", np.zeros(n), None, notes)
     # The old generator: the client's draws are its, number for number.
     draws = np.random.RandomState(spec.seed)
     gaps = draws.gamma(burstiness, 1 / (rate * burstiness), n - 1)
     arrival_s = np.concatenate([[0.0], np.cumsum(gaps)])
     notes = [f"arrivals are drawn: rate {rate:g}/s, burstiness {burstiness:g}, seed {spec.seed}"]
-    if records.duration_s is not None:
-        end_s = float((arrival_s + records.e2e_s)[~records.failed].max())
-        if abs(end_s / records.duration_s - 1) > DRAWN_TOLERANCE:
-            notes.append(
-                f"with them the last request ends at {end_s:.1f} s, but the client's run took "
-                f"{records.duration_s:.1f} s: another seed, or another client's draw"
-            )
-    return ArrivalTimes("drawn", arrival_s, None, notes)
+    return ArrivalTimes("drawn", arrival_s, None, [*notes, *_ends_elsewhere(arrival_s, records)])
+
+
+def _ends_elsewhere(arrival_s: FloatArray, records: Records) -> list[str]:
+    """Return a note if the last request would not end when the client's run did."""
+    if records.duration_s is None:
+        return []
+    end_s = float((arrival_s + records.e2e_s)[~records.failed].max())
+    if abs(end_s / records.duration_s - 1) <= DRAWN_TOLERANCE:
+        return []
+    return [
+        f"with them the last request ends at {end_s:.1f} s, but the client's run took "
+        f"{records.duration_s:.1f} s: other arrivals, another seed or another client's draw"
+    ]
 
 
 def _allowed(records: Records) -> str:

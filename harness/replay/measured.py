@@ -16,6 +16,10 @@ from workloads.requests import FloatArray, IntArray
 TOLERANCE_S = 2e-6
 
 
+#: beyond any server that answers
+SLOWEST_TOKEN_S = 5.0
+
+
 @dataclass(frozen=True)
 class MeasuredRun:
     """The answered requests in order of arrival: columns of length n.
@@ -84,7 +88,7 @@ def measured_run(
     prompts, notes = _prompts(where, records, prompt_tokens)
     _check(where, records, prompts, answered)
     times = arrival_times(where, records, spec)
-    notes = [*records.notes, *notes, *times.notes]
+    notes = [*records.notes, *notes, *times.notes, *_in_milliseconds(records, answered)]
     failed = len(records) - len(answered)
     if failed:
         notes.append(f"{failed} of {len(records)} requests failed and are left out of both sides")
@@ -116,6 +120,15 @@ def measured_run(
         duration_s=records.duration_s,
         notes=notes,
     )
+
+
+def _in_milliseconds(records: Records, answered: IntArray) -> list[str]:
+    """Return a note if no server would take so many seconds a token."""
+    a_token_s = records.e2e_s[answered] / np.maximum(records.output_tokens[answered], 1)
+    middle_s = float(np.median(a_token_s))
+    if middle_s <= SLOWEST_TOKEN_S:
+        return []
+    return [f"half of the requests take over {middle_s:.3g} s a token: are times in milliseconds?"]
 
 
 def _prompts(where: str, records: Records, stated: str | None) -> tuple[IntArray, list[str]]:

@@ -55,10 +55,11 @@ class Replay:
 
     @property
     def simulated_name(self) -> str:
-        """What was simulated: the model and its hardware."""
+        """What was simulated: the model, its hardware and its software."""
         hardware = self.config["hardware"]
         gpus = "" if hardware["count"] == 1 else f"{hardware['count']} x "
-        return f"{self.config['model']['name']} on {gpus}{hardware['name']}"
+        software = self.config["software"]["name"]
+        return f"{self.config['model']['name']} on {gpus}{hardware['name']}, software={software}"
 
     @property
     def headline(self) -> str:

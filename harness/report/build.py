@@ -52,13 +52,17 @@ def write_report(
 
 
 def default_title(collection: Collection) -> str:
-    """What was served, by which model on which hardware, as far as all runs agree."""
+    """What was served, by which model on which hardware and software, as far as all runs agree."""
     workload, model = _common(collection, "workload", "name"), _common(collection, "model", "name")
     machines = {run.machine for run in collection.runs if run.known}
     where = " on ".join(
         part for part in (model, machines.pop() if len(machines) == 1 else None) if part
     )
-    return ", ".join(part for part in (workload, where) if part) or "KV-cache allocators"
+    software = _common(collection, "software", "name")
+    # A real run has its own software, and the default is a name for having chosen none.
+    simulated = all(run.clock == "simulated" for run in collection.runs)
+    stack = f"software {software}" if simulated and software not in (None, "nominal") else None
+    return ", ".join(part for part in (workload, where, stack) if part) or "KV-cache allocators"
 
 
 def _common(collection: Collection, section: str, name: str) -> str | None:

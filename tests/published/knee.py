@@ -159,7 +159,11 @@ def main(arguments: list[str]) -> int:
         if unknown:
             print(f"{min(unknown)} is unknown; there are {', '.join(known)}", file=sys.stderr)
             return 2
-    overrides = {name: float(options[name]) for name in constants & set(options)}
+    try:
+        overrides = {name: float(options[name]) for name in constants & set(options)}
+    except ValueError as error:
+        print(f"a constant must be a number: {error}", file=sys.stderr)
+        return 2
     with ProcessPoolExecutor() as pool:
         for host in HOST_FITS if options.get("fit") == "true" else ():
             overrides |= fit(host, pool, overrides)

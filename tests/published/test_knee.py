@@ -135,7 +135,7 @@ def test_a_constant_replaces_that_of_vllm_v1_alone():
 
 
 def test_what_is_unknown_is_one_line_and_status_2(capsys):
-    for argument in ("4090", "steps_us=3"):
+    for argument in ("4090", "steps_us=3", "step_us=abc"):
         assert main([argument]) == 2
         said = capsys.readouterr()
         assert not said.out
