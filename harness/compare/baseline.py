@@ -70,7 +70,7 @@ def rewrite(suite_dir: Path, baselines_dir: Path) -> str:
 
 def _without_free(config: dict[str, Any]) -> dict[str, Any]:
     """Texts may be reworded, and loops chosen otherwise, without a new baseline."""
-    kept = dict(config)
+    kept = {name: value for name, value in config.items() if name not in FREE_OPTIONS}
     for option in FREE_OPTIONS:
         group, _, name = option.partition(".")
         if option != KEPT_OPTION and isinstance(kept.get(group), dict):
