@@ -134,7 +134,7 @@ def count_groups():
 
 
 def test_an_engine_keeps_nothing_of_what_has_ended(monkeypatch):
-    monkeypatch.setattr(meter, "ENDED_ROWS", 20)
+    monkeypatch.setattr(meter, "ENDED_ROWS", 75)
     requests = drawn(300, "poisson", mean_gap_s=20.0)
     log = make(Paged(POOL), requests, MODES["greedy"]).run("x")
     live = max((log.timeline["batch"] + log.timeline["waiting"]).tolist())
