@@ -12,7 +12,7 @@ CASES = matrix.cases()
 @pytest.mark.parametrize("case", CASES)
 class TestOurs(AllocatorConformance):
     #: as many examples as find the bugs of `test_teeth`; the seeded schedule finds most of them
-    settings = settings(AllocatorConformance.settings, max_examples=5)
+    settings = settings(AllocatorConformance.settings, max_examples=4)
 
     @pytest.fixture(autouse=True)
     def _choose(self, case):
