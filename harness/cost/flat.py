@@ -7,7 +7,7 @@ twice.  `tests/cost/test_flat.py` holds both to the same bits.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator
 from harness.cost.roofline import Roofline, block_slowdown
@@ -118,28 +118,8 @@ def flatten(cost: Roofline, allocator: Allocator) -> FlatPrices:
     )
 
 
-class FlatWork(Protocol):
-    """What one step computes, in whole numbers; see `Work`.
-
-    Of `pieces` of prompts `own` tokens are computed and `read` ones attended to, themselves
-    included; `crossed` is the sum of own x past over the pieces, and `squares` of own x own.
-    `rows` have a block table, each as wide as the longest, of `longest` tokens.
-    """
-
-    decodes: int
-    context: int
-    pieces: int
-    own: int
-    read: int
-    crossed: int
-    squares: int
-    sampled: int
-    rows: int
-    longest: int
-
-
-def step_s(prices: FlatPrices, work: FlatWork) -> float:
-    """Return the seconds one step takes."""
+def step_s(prices: FlatPrices, work: Any) -> float:
+    """Return the seconds one step takes; `work` is the loop's own `StepWork`, in whole numbers."""
     tokens = work.own + work.decodes
     rows = work.decodes + work.pieces
     steady = (

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from harness.comparison import Prepared
 from harness.cost.software import SoftwareSpec
+from harness.cost.spec import CostSpec
 from harness.replay.compared import Side, part_of, request_errors, sides
 from harness.replay.errors import ReplayError
 from harness.replay.measured import MeasuredRun
@@ -41,8 +42,8 @@ CONSTANTS = (
     Constant("token_us", 2.0, 0.0, 1e3),
     Constant("prefill_us", 2000.0, 0.0, 1e5),
     Constant("request_us", 5000.0, 0.0, 1e6),
-    # The roofline reads weights at 0.70 of the memory's peak, which nothing exceeds.
-    Constant("weight_read_slowdown", 0.2, 0.7, 5.0),
+    # The roofline reads weights at a share of the memory's peak, which nothing exceeds.
+    Constant("weight_read_slowdown", 0.2, CostSpec().weight_bandwidth_efficiency, 5.0),
 )
 #: requests in a half, below which the constants are a guess
 FEWEST = 20

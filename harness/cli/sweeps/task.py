@@ -70,8 +70,9 @@ def task(composed: DictConfig) -> float:
         _settle(settings.runtime.cwd)
     try:
         with Claim(folder, used=True):
-            if not _found(composed, folder):
-                _work(composed, overrides, folder, at_home)
+            key = job_key(composed)
+            if not _found(folder, key):
+                _work(composed, overrides, folder, key, at_home)
     except Busy:
         return NOTHING  # the process that has the folder will tell
     except ResultsError as error:
@@ -91,12 +92,11 @@ def _settle(folder: str) -> None:
         os.chdir(folder)  # options name files relative to where the sweep began
 
 
-def _found(composed: DictConfig, folder: Path) -> bool:
+def _found(folder: Path, key: str) -> bool:
     """Whether a folder holds the results of its job, or now does; else it is cleared for it.
 
     Raises `ResultsError` where it cannot be written.
     """
-    key = job_key(composed)
     known = read_outcome(folder)
     if known is not None and known.key == key:
         return True
@@ -109,9 +109,10 @@ def _found(composed: DictConfig, folder: Path) -> bool:
         raise ResultsError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
-def _work(composed: DictConfig, overrides: list[str], folder: Path, at_home: bool) -> None:
+def _work(
+    composed: DictConfig, overrides: list[str], folder: Path, key: str, at_home: bool
+) -> None:
     """Run a job and write what became of it, last; raises `ResultsError`."""
-    key = job_key(composed)
     start_s = time.monotonic()
     try:
         outcome = _run(composed, overrides, folder, key, at_home)

@@ -14,10 +14,7 @@ KEYS = {"completed", "dataset_name", "request_rate", "total_input_tokens"}
 
 def runs(source: Source) -> list[Any] | None:
     """The lines of a file of SGLang's client; None for any other file."""
-    documents = source.documents
-    if documents and all(isinstance(d, dict) and d.keys() >= KEYS for d in documents):
-        return documents
-    return None
+    return source.objects_with(KEYS)
 
 
 def read(where: str, run: Any) -> Records:

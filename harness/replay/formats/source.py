@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ class Source:
     @property
     def lines(self) -> list[str]:
         return self.text.splitlines()
+
+    def objects_with(self, keys: Set[str]) -> list[Any] | None:
+        """The documents, if there are any and all are objects that have these keys."""
+        documents = self.documents
+        if documents and all(isinstance(d, dict) and d.keys() >= keys for d in documents):
+            return documents
+        return None
 
 
 def read_text(path: Path) -> str:

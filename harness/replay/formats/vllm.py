@@ -19,10 +19,7 @@ KEYS = {"completed", "num_prompts", "request_rate", "total_input_tokens"}
 
 def runs(source: Source) -> list[Any] | None:
     """The documents of a file of vLLM's client; None for any other file."""
-    documents = source.documents
-    if documents and all(isinstance(d, dict) and d.keys() >= KEYS for d in documents):
-        return documents
-    return None
+    return source.objects_with(KEYS)
 
 
 def read(where: str, run: Any) -> Records:
