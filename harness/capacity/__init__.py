@@ -5,7 +5,7 @@ python -m harness.capacity +workload=sharegpt model=llama-3-8b slo.ttft_p99_s=1 
 The way of a question:
 
     options.parse -> slo.Limits, and the options of a run
-      -> question.variants -> Variant: the options of a run with one allocator, checked, and its label
+      -> question.variants_of -> Variant: the options of a run with one allocator, checked
          -> search.find -> asks for Probes (variant, rate, seed, requests), is sent Observations
               ^  runner.Runner: probes in processes beside each other; kept.Kept: each by its hash
               |    -> probe.observe: one run; watch.Watch looks on, and stops what diverges;

@@ -3,7 +3,10 @@
 Warm-up: MSER-5, the marginal standard error rule on means of five observations (White, "An
 effective truncation heuristic for bias reduction in simulation output", Simulation 69(6), 1997;
 with batches of five: White, Cobb and Spratt, "A comparison of five steady-state truncation
-heuristics for simulation", Winter Simulation Conference 2000).
+heuristics for simulation", Winter Simulation Conference 2000).  By itself the rule also leaves out
+a start that is busier than the rest by chance, and so finds queues shorter than they are: 8 % at a
+load of 0.9 (M/D/1, 3,000 requests).  A run starts empty, so that only what lies below the rest is
+taken for its warm-up here, which costs nothing where there is one.
 
 Growth: the Mann-Kendall trend test (Mann, Econometrica 13, 1945; Kendall, "Rank correlation
 methods", 1948) on means over equal stretches of time, with Sen's slope (Journal of the American
@@ -53,7 +56,8 @@ class Trend:
 def warm_up(values: FloatArray) -> int:
     """Return how many of the first observations [n] are left out by MSER-5: at most half of them.
 
-    What is kept has the smallest standard error of its mean, as if it were independent.
+    What is kept has the smallest standard error of its mean, as if it were independent, of all that
+    has no lower mean than the whole.
     """
     means = values[: len(values) // BATCH * BATCH].reshape(-1, BATCH).mean(axis=1)
     m = len(means)
@@ -64,7 +68,8 @@ def warm_up(values: FloatArray) -> int:
     kept = np.arange(m, m - m // 2 - 1, -1)
     tails = np.cumsum(centred[::-1])[kept - 1], np.cumsum(centred[::-1] ** 2)[kept - 1]
     squares = tails[1] - tails[0] ** 2 / kept
-    return BATCH * int(np.argmin(squares / kept.astype(np.float64) ** 2))
+    error = np.where(tails[0] >= tails[0][0], squares / kept.astype(np.float64) ** 2, np.inf)
+    return BATCH * int(np.argmin(error))
 
 
 def trend(starts_s: FloatArray, ends_s: FloatArray, values: FloatArray, of: slice) -> Trend:

@@ -1,0 +1,80 @@
+"""What is a warm-up, and what is a queue that grows."""
+
+import numpy as np
+import pytest
+
+from harness.capacity.probe import Probe, observe
+from harness.capacity.stationary import ENDED, GOING_ON, STRETCHES, trend, warm_up
+from tests.capacity.single import ONE, variant
+
+
+def test_a_ramp_is_left_out():
+    rng = np.random.default_rng(1)
+    for ramp in (50, 200):
+        values = rng.gamma(4.0, 1.0, 2000)
+        values[:ramp] *= np.linspace(0.0, 1.0, ramp)
+        assert 0.3 * ramp < warm_up(values) < 2 * ramp + 50
+
+
+def test_a_busy_start_is_no_warm_up():
+    values = np.random.default_rng(2).gamma(4.0, 1.0, 2000)
+    values[:300] *= 3
+    assert warm_up(values) == 0
+
+
+def test_warm_up_is_the_rule_as_it_is_written():
+    """MSER: the cut d with the least sum of squares around the mean of the rest over (m - d)^2."""
+    values = np.random.default_rng(3).normal(size=400).cumsum() + np.linspace(0, 30, 400)
+    means = values.reshape(-1, 5).mean(axis=1)
+    rest = [means[d:] for d in range(len(means) // 2 + 1)]
+    errors = [((r - r.mean()) ** 2).sum() / len(r) ** 2 for r in rest if r.mean() >= means.mean()]
+    places = [d for d, r in enumerate(rest) if r.mean() >= means.mean()]
+    assert warm_up(values) == 5 * places[int(np.argmin(errors))]
+    assert warm_up(values[:7]) == 0
+
+
+def queue(load, seed, n=3000):
+    """Return the times and lengths of a queue of one server (M/D/1), a step a change."""
+    rng = np.random.default_rng(seed)
+    arrivals = np.cumsum(rng.exponential(1 / load, n))
+    ends = np.arange(1, n + 1) + np.maximum.accumulate(arrivals - np.arange(n))
+    times = np.sort(np.concatenate([arrivals, ends]))
+    there = np.searchsorted(arrivals, times[:-1], "right") - np.searchsorted(
+        ends, times[:-1], "right"
+    )
+    return times[:-1], times[1:], np.maximum(there - 1, 0).astype(float), arrivals[-1]
+
+
+@pytest.mark.parametrize(("load", "grows"), [(0.5, 0), (0.8, 0), (1.1, 20), (1.5, 20)])
+def test_a_queue_grows_where_more_comes_than_is_served(load, grows):
+    found = 0
+    for seed in range(20):
+        starts, ends, waiting, last = queue(load, seed)
+        found += trend(starts, ends, waiting, slice(last / 2, last)).exceeds(ENDED, load)
+    assert found == grows
+
+
+def test_a_trend_is_that_of_means_over_time():
+    """A value that counts for longer weighs more, and gaps count as nothing."""
+    starts, ends = np.array([0.0, 10.0, 30.0]), np.array([10.0, 20.0, 40.0])
+    found = trend(starts, ends, np.array([1.0, 3.0, 8.0]), slice(0.0, 40.0))
+    level = trend(starts[:1], ends[:1], np.array([5.0]), slice(0.0, 10.0))
+    assert (level.chance, level.per_s) == (1.0, 0.0)
+    means = np.repeat([1.0, 3.0, 0.0, 8.0], STRETCHES // 4)
+    slopes = [
+        (means[j] - means[i]) / (2 * (j - i))
+        for i in range(STRETCHES)
+        for j in range(i + 1, STRETCHES)
+    ]
+    assert found.per_s == pytest.approx(np.median(slopes))
+    assert not found.exceeds(GOING_ON, rate=10.0)
+
+
+def test_a_run_whose_queue_grows_is_stopped():
+    slow = variant(*ONE[:-2], "workload.output={kind: fixed, value: 60}")
+    stay_s = observe(Probe(slow, None, 0, 1)).metrics["e2e_mean_s"]
+    held, beyond = (observe(Probe(slow, f / stay_s, 0, 600)) for f in (0.7, 2.0))
+    assert (held.diverges, held.stopped) == (False, False)
+    assert (beyond.diverges, beyond.stopped) == (True, True)
+    # Half the requests would end while all arrive; it is seen before that.
+    assert held.counted > 400 > beyond.counted
