@@ -104,16 +104,14 @@ def column_table(allocator: str, values: Columns, columns: dict[str, type]) -> p
 
     schema = column_schema(columns)
     rows = len(next(iter(values.values())))
-    same = pa.DictionaryArray.from_arrays(_numbers(np.zeros(rows, np.int32)), _texts([allocator]))
-    arrays = [same]
+    arrays = [_codes([allocator] * rows)]
     for name, kind in columns.items():
         column = values[name]
         if kind is not np.object_:
             arrays.append(_numbers(column.astype(kind, casting="same_kind", copy=False)))
             continue
         texts = [None if item is None else str(item) for item in column]
-        array = _texts(texts)
-        arrays.append(array.dictionary_encode() if name == "status" else array)
+        arrays.append(_codes(texts) if name == "status" else _texts(texts))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
@@ -129,7 +127,8 @@ def column_values(column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_string(whole.type):
         return np.array(whole.to_pylist(), dtype=object)
     if pa.types.is_boolean(whole.type):
-        return np.from_dlpack(whole.cast(pa.uint8())).astype(bool)
+        bits = np.frombuffer(whole.buffers()[1], np.uint8)
+        return np.unpackbits(bits, bitorder="little")[whole.offset :][: len(whole)].astype(bool)
     return np.from_dlpack(whole)
 
 
@@ -160,6 +159,15 @@ def _texts(values: Sequence[str | None]) -> pa.Array:
         raise ValueError(f"texts of {ends[-1]} bytes are too many for one block")
     buffers = [valid, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def _codes(values: Sequence[str | None]) -> pa.Array:
+    """An Arrow array of texts [n] of which there are few, each kept once."""
+    import pyarrow as pa
+
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    codes = np.fromiter(map(places.__getitem__, values), np.int32, len(values))
+    return pa.DictionaryArray.from_arrays(_numbers(codes), _texts(list(places)))
 
 
 def _bits(values: np.ndarray) -> pa.Buffer:
