@@ -114,9 +114,3 @@ def to_config(composed: DictConfig) -> Config:
         raise ConfigError(f"unknown option {error.full_key}") from error
     assert isinstance(config, Config)
     return config
-
-
-@cache
-def _schema() -> DictConfig:
-    """Return the schema, of which `merge` makes a copy; to build it takes longer."""
-    return OmegaConf.structured(Config)
