@@ -212,6 +212,12 @@ def normalized_latency_s(requests: Columns) -> np.ndarray:
     return latency_s / tokens[chosen]
 
 
+def longest_gap_s(requests: Columns) -> np.ndarray:
+    """[finished in several steps] longest gap between two tokens; none where no file has it."""
+    longest_s = requests.get("itl_max_s", np.empty(0))
+    return longest_s[~np.isnan(longest_s)]
+
+
 LATENCIES: dict[str, Callable[[Columns], np.ndarray]] = {
     "ttft": ttft_s,
     "tpot": tpot_s,
