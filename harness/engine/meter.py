@@ -128,7 +128,8 @@ class GapMeter:
     def __init__(self, sink: Sink, sequences: int) -> None:
         self._sink, self._sequences = sink, sequences
         self._first: list[np.ndarray] = []
-        self._windows: list[tuple[np.ndarray, int]] = []
+        self._windows: list[np.ndarray] = []
+        self._widths: list[int] = []  # of these windows, how many sequences each has
         self._size = 0
 
     def record(self, gaps_s: np.ndarray, ends_s: np.ndarray) -> None:
@@ -139,7 +140,8 @@ class GapMeter:
         """
         self._first.append(gaps_s)
         if len(ends_s) > 1:
-            self._windows.append((ends_s, len(gaps_s)))
+            self._windows.append(ends_s)
+            self._widths.append(len(gaps_s))
         self._size += len(gaps_s) + len(ends_s)
         if self._size >= GAP_ROWS:
             self.finish()
@@ -151,11 +153,15 @@ class GapMeter:
         # Those of a step are equal but for whoever was kept from sampling.
         starts = np.flatnonzero(np.concatenate(([True], gaps_s[1:] != gaps_s[:-1])))
         starts = starts[: len(gaps_s)]
-        seconds = [gaps_s[starts], *(np.diff(ends_s) for ends_s, _ in self._windows)]
-        counts = [np.diff(np.append(starts, len(gaps_s)))]
-        counts += [np.full(len(ends_s) - 1, n) for ends_s, n in self._windows]
-        self._sink.token_gaps(np.concatenate(seconds), np.concatenate(counts) // self._sequences)
-        self._first, self._windows, self._size = [], [], 0
+        ends_s = np.concatenate([np.empty(0), *self._windows])
+        lengths = np.array([len(window) for window in self._windows], dtype=np.int64)
+        within = np.ones(len(ends_s), dtype=bool)
+        within[np.cumsum(lengths) - lengths] = False  # a window's first step is among the others
+        seconds = [gaps_s[starts], np.diff(ends_s, prepend=0.0)[within]]
+        counts = [np.diff(np.append(starts, len(gaps_s))), np.repeat(self._widths, lengths)[within]]
+        counts = np.concatenate(counts).astype(np.int64) // self._sequences
+        self._sink.token_gaps(np.concatenate(seconds), counts)
+        self._first, self._windows, self._widths, self._size = [], [], [], 0
 
 
 def category_bytes(usage: Usage, saturated: bool) -> dict[str, IntArray]:

@@ -12,18 +12,20 @@ class Running:
     """Groups that hold memory and decode.
 
     Columns, [sequences]: `rows`, `finals` (lengths in slots at their end), `outputs` and `left`
-    (tokens to sample, and those still to come) and `owner` (index of the group); `tokens_s` (when
-    its last token was sampled) and `longest_s` (its longest gap between two), NaN before.  A group
-    that is not forked yet has one entry, which is marked in `unforked`.
-    `gaps_s` are, of those that the last step gave a token, the seconds since the one before, NaN
-    for a first.  `parents[row, t]` is the row that row continues at beam step t.
+    (tokens to sample, and those still to come) and `owner` (index of the group).  A group that is
+    not forked yet has one entry, which is marked in `unforked`.
+    `gaps_s` are, of the sequences that the last step gave a token, the seconds since the one before,
+    NaN for a first.  `parents[row, t]` is the row that row continues at beam step t.
     """
 
     def __init__(self, max_rows: int, max_len: int, beams: bool) -> None:
         self.groups: dict[int, Group] = {}
         self.rows = self.finals = self.outputs = self.left = self.owner = NO_ROWS
         self.unforked = np.empty(0, dtype=bool)
-        self.tokens_s = self.longest_s = self.gaps_s = np.empty(0)
+        # When the last token of a sequence was sampled, and its longest gap between two; NaN before.
+        # Columns as well, in one array with room for all that is moved in place.
+        self._times_s = np.empty((2, max_rows))
+        self.gaps_s = np.empty(0)
         self.parents = np.zeros((max_rows, max_len) if beams else (0, 0), dtype=np.int32)
 
     def __len__(self) -> int:
@@ -31,7 +33,7 @@ class Running:
 
     def add(self, group: Group) -> None:
         rows = group.held_rows
-        n = len(rows)
+        n, there = len(rows), len(self.rows)
         self.groups[group.index] = group
         self.rows = np.concatenate([self.rows, rows])
         self.finals = np.concatenate([self.finals, np.full(n, group.final_slots)])
@@ -40,8 +42,8 @@ class Running:
         self.left = np.concatenate([self.left, np.full(n, left)])
         self.owner = np.concatenate([self.owner, np.full(n, group.index)])
         self.unforked = np.concatenate([self.unforked, np.full(n, not group.forked)])
-        self.tokens_s = np.concatenate([self.tokens_s, np.full(n, group.token_s)])
-        self.longest_s = np.concatenate([self.longest_s, np.full(n, group.itl_max_s)])
+        self._times_s[0, there : there + n] = group.token_s
+        self._times_s[1, there : there + n] = group.itl_max_s
         if group.lineage is not None:
             self.parents[group.rows, : len(group.lineage)] = group.rows[group.lineage].T
             if group.reassigned_step == group.generated - 1 >= 0:
@@ -50,13 +52,13 @@ class Running:
 
     def fork(self, group: Group, at: int) -> None:
         """Let the sequence at place `at` become all those of its group, in its place."""
+        self._move_times(at + 1, at + group.sequences)
+        self._times_s[:, at : at + group.sequences] = self._times_s[:, at : at + 1]
         counts = np.ones(len(self.rows), dtype=np.int64)
         counts[at] = group.sequences
         self.rows, self.finals = np.repeat(self.rows, counts), np.repeat(self.finals, counts)
         self.outputs, self.left = np.repeat(self.outputs, counts), np.repeat(self.left, counts)
         self.owner, self.unforked = np.repeat(self.owner, counts), np.repeat(self.unforked, counts)
-        self.tokens_s = np.repeat(self.tokens_s, counts)
-        self.longest_s = np.repeat(self.longest_s, counts)
         self.rows[at : at + group.sequences] = group.rows
         self.unforked[at : at + group.sequences] = False
         group.forked = True
@@ -67,8 +69,8 @@ class Running:
         keep = self.owner != group.index
         first = int(keep.argmin())
         group.generated = group.output_tokens - int(self.left[first])
-        group.token_s, group.itl_max_s = float(self.tokens_s[first]), float(self.longest_s[first])
-        self.tokens_s, self.longest_s = self.tokens_s[keep], self.longest_s[keep]
+        group.token_s, group.itl_max_s = self._times_s[:, first].tolist()
+        self._move_times(first + len(group.held_rows), first)
         self.rows, self.finals = self.rows[keep], self.finals[keep]
         self.outputs, self.left = self.outputs[keep], self.left[keep]
         self.owner, self.unforked = self.owner[keep], self.unforked[keep]
@@ -88,17 +90,24 @@ class Running:
 
         ends_s: [steps] when the steps end, in each of which these sequences sample.
         """
-        self.gaps_s = ends_s[0] - self.tokens_s[at]
-        longest_s = self.gaps_s
+        if isinstance(at, slice) or len(at) == len(self.rows):
+            at = slice(len(self.rows))  # all in order, so that nothing has to be gathered
+        tokens_s, longest_s = self._times_s
+        self.gaps_s = gaps_s = ends_s[0] - tokens_s[at]
         if len(ends_s) > 1:
-            longest_s = np.fmax(longest_s, (ends_s[1:] - ends_s[:-1]).max())
-        self.longest_s[at] = np.fmax(self.longest_s[at], longest_s)
-        self.tokens_s[at] = ends_s[-1]
+            gaps_s = np.fmax(gaps_s, np.maximum.reduce(ends_s[1:] - ends_s[:-1]))
+        longest_s[at] = np.fmax(longest_s[at], gaps_s)
+        tokens_s[at] = ends_s[-1]
         self.left = self.left.copy()
         self.left[at] -= tokens
         if self.left.all():
             return []
         return [self.groups[i] for i in dict.fromkeys(self.owner[self.left == 0].tolist())]
+
+    def _move_times(self, start: int, to: int) -> None:
+        """Move the times from place `start` on to where place `to` is or will be."""
+        stop = len(self.rows)
+        self._times_s[:, to : to + stop - start] = self._times_s[:, start:stop].copy()
 
     def note_parents(self, group: Group, step: int) -> None:
         """Take over what `group.lineage` now says of one beam step."""
