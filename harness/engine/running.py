@@ -24,7 +24,8 @@ class Running:
         self.unforked = np.empty(0, dtype=bool)
         # When the last token of a sequence was sampled, and its longest gap between two; NaN before.
         # Columns as well, in one array with room for all that is moved in place.
-        self._times_s = np.empty((2, max_rows))
+        self._times_s = np.full((2, max_rows), np.nan)
+        self._tokens_s, self._longest_s = self._times_s
         self.gaps_s = np.empty(0)
         self.parents = np.zeros((max_rows, max_len) if beams else (0, 0), dtype=np.int32)
 
@@ -90,17 +91,25 @@ class Running:
 
         ends_s: [steps] when the steps end, in each of which these sequences sample.
         """
-        if isinstance(at, slice) or len(at) == len(self.rows):
-            at = slice(len(self.rows))  # all in order, so that nothing has to be gathered
-        tokens_s, longest_s = self._times_s
-        self.gaps_s = gaps_s = ends_s[0] - tokens_s[at]
+        n, first_s, last_s = len(self.rows), ends_s[0], ends_s[-1]
+        if isinstance(at, slice) or len(at) == n:
+            at = slice(n)  # all in order, so that nothing has to be gathered
+            self.left = self.left - tokens
+            tokens_s, longest_s = self._tokens_s[:n], self._longest_s[:n]
+            self.gaps_s = first_s - tokens_s
+            np.fmax(longest_s, self.gaps_s, out=longest_s)
+            tokens_s.fill(last_s)
+        else:
+            self.left = self.left.copy()
+            self.left[at] -= tokens
+            self.gaps_s = first_s - self._tokens_s[at]
+            self._longest_s[at] = np.fmax(self._longest_s[at], self.gaps_s)
+            self._tokens_s[at] = last_s
         if len(ends_s) > 1:
-            gaps_s = np.fmax(gaps_s, np.maximum.reduce(ends_s[1:] - ends_s[:-1]))
-        longest_s[at] = np.fmax(longest_s[at], gaps_s)
-        tokens_s[at] = ends_s[-1]
-        self.left = self.left.copy()
-        self.left[at] -= tokens
-        if self.left.all():
+            self._longest_s[at] = np.fmax(
+                self._longest_s[at], np.maximum.reduce(ends_s[1:] - ends_s[:-1])
+            )
+        if np.count_nonzero(self.left) == n:
             return []
         return [self.groups[i] for i in dict.fromkeys(self.owner[self.left == 0].tolist())]
 
