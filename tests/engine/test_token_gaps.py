@@ -12,6 +12,7 @@ from allocators.paged import Paged
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.schedulers.base import Unservable
+from harness.engine.setup import Setup
 from harness.results.summary import summarize
 from tests.engine.cases import roofline, table
 
@@ -98,15 +99,15 @@ def test_gaps_are_those_of_the_list(policy, mode, preemption):
         )  # fmt: skip
         requests = table(*zip(*lengths, strict=True), np.cumsum(waits) * wait_s)
         allocator = Paged(pool, block_size=block)
-        plain = Engine(allocator, requests, sampling, spec, roofline(allocator), 0)
+        plain = Engine(Setup(allocator, requests, sampling, spec, roofline(allocator), 0))
         try:
             log = plain.run("x")
         except (Unservable, Unsupported):
             seen["refused"] += 1
             return
         watched, listing = Paged(pool, block_size=block), Listing()
-        engine = Engine(watched, requests, sampling, spec, roofline(watched), 0, [listing])
-        engine.run("x")
+        others = requests, sampling, spec, roofline(watched), 0, [listing]
+        Engine(Setup(watched, *others)).run("x")
         listing.look({})
         every = []
         for request, (_, outputs) in enumerate(lengths):
