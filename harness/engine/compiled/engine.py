@@ -73,10 +73,11 @@ class CompiledEngine:
         block = Block(
             records(BLOCK_STEPS, at.STEP),
             np.zeros(BLOCK_STEPS + self._options.max_rows, dtype=np.int64),
+            records(2 * BLOCK_STEPS + self._options.max_rows, at.GAP),
         )
         steps = 0
         while True:
-            now["steps"] = now["ended"] = 0
+            now["steps"] = now["ended"] = now["gaps"] = 0
             stopped = self._serve(self._arrays, self._prices, self._options, self._state, block)
             steps = self._give(sink, block, steps)
             progress(int(now["served"]))
@@ -92,13 +93,15 @@ class CompiledEngine:
         steps = {name: taken[name] for name in at.STEP.names}
         steps["step"] = first_step + np.arange(len(taken))
         sink.steps(steps)
+        gaps = block.gaps[: now["gaps"]]
+        sink.token_gaps(gaps["seconds"], gaps["count"])
         ended = self._state.requests[block.ended[: now["ended"]]]
         if len(ended):
             columns = {
                 name: ended[name]
                 for name in (
                     "first_scheduled_s", "first_token_s", "finish_s", "preemptions",
-                    "prompt_tokens", "output_tokens",
+                    "prompt_tokens", "output_tokens", "itl_max_s",
                 )
             }  # fmt: skip
             columns["request"] = ended["index"]
@@ -141,7 +144,7 @@ def _state(table: RequestTable, request_s: float, max_rows: int) -> State:
     requests["arrives_s"] = table.arrival_s[order] + request_s
     requests["prompt_tokens"] = table.prompt_tokens[order]
     requests["output_tokens"] = table.output_tokens[order]
-    for name in ("first_scheduled_s", "first_token_s", "finish_s"):
+    for name in ("first_scheduled_s", "first_token_s", "finish_s", "itl_max_s"):
         requests[name] = np.nan
     rows, finals = np.zeros((2, max_rows), dtype=np.int64)
     sequences, places = records(max_rows, at.SEQUENCE), records(max_rows, at.PLACE)

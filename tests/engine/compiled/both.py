@@ -38,6 +38,8 @@ def assert_same(log, expected):
         for name, column in theirs.items():
             assert ours[name].dtype == column.dtype, name
             np.testing.assert_array_equal(ours[name], column, err_msg=name)
+    for ours, theirs in zip(log.token_gaps.values(), expected.token_gaps.values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg="token gaps")
     assert log.capacity_bytes == expected.capacity_bytes
     totals = {k: v for k, v in expected.totals.items() if k != "allocator_host_s"}
     assert log.totals == totals
