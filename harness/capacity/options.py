@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from harness.capacity.slo import PREFIX, Limits, parse_limits
+from harness.capacity.slo import PREFIX, Limits, parse_limits, request_limits
 from harness.command.arguments import parse_options
 from harness.command.ranges import Positive, Real, Whole, out_of_range
 from harness.errors import ConfigError
@@ -19,6 +19,8 @@ the highest rate at which the queue does not grow. docs/capacity.md says how it 
 
   slo.METRIC=VALUE     the most that a latency may be: slo.ttft_p99_s=1 slo.tpot_p99_s=0.05, any
                        latency of docs/metrics.md in its unit
+  slo.ttft_s=X slo.itl_s=X slo.tpot_s=X slo.e2e_s=X   limits on each request, which
+  slo.good_share=0.99  at least this share of them keeps
   also='OPTION=VALUE ...'  more rows, with these options on top: also=hardware=h200; repeatable
   price_per_gpu_hour=X what a GPU costs, for the price of a million tokens
   requests=N           requests of a run; by default 30 for each that is served at once, at least
@@ -80,6 +82,8 @@ def parse(arguments: Sequence[str]) -> Asked:
             also.append(value)
         elif name.startswith(PREFIX):
             limits.append(argument)
+            if name.removeprefix(PREFIX) in request_limits():
+                run.append(argument)
         else:
             (own if name in names else run).append(argument)
     options = parse_options(own, CapacityOptions)

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.capacity.answer import Interval, Row
 from harness.capacity.options import Asked
+from harness.capacity.slo import GOOD_SHARE
 from harness.command.tables import text_table
 from harness.report.numbers import number
 from harness.results import describe_environment
@@ -43,7 +44,7 @@ def columns(rows: Sequence[Row], asked: Asked) -> list[Column]:
         ("total_tokens_per_s", "tok/s"),
     ):
         found.append(Column(title, "a GPU", [_text(row.per_gpu(metric)) for row in rows]))
-    for metric in asked.limits.at_most or SHOWN:
+    for metric in asked.limits.metrics or SHOWN:
         title, scale, unit = _metric_head(metric)
         texts = [_text(row.metrics.get(metric), scale) for row in rows]
         found.append(Column(title, unit, texts))
@@ -146,6 +147,8 @@ def _row(row: Row, price: float | None) -> dict[str, Any]:
 
 def _metric_head(metric: str) -> tuple[str, float, str]:
     """Return a latency's title, the factor to the unit that it is shown in, and that unit."""
+    if metric == GOOD_SHARE:
+        return "good", 100.0, "%"
     unit, words = BY_NAME[metric].unit, metric.removesuffix("_s").split("_")
     name = words[0].upper() if words[0] in ("ttft", "tpot", "itl") else words[0]
     title = " ".join([name, *words[1:]]).replace("normalized latency mean", "norm. latency")

@@ -15,10 +15,11 @@ from omegaconf import DictConfig
 from harness.capacity.question import Variant, composed_of
 from harness.capacity.watch import Diverged, Watch, counted
 from harness.comparison.key import job_key
-from harness.comparison.prepared import RequestTables, prepare
+from harness.comparison.prepared import Prepared, RequestTables, prepare
 from harness.comparison.variant import Served, stream_variant
 from harness.results import ResultRow
 from harness.results.runlog import Columns
+from harness.results.slo import SloSpec, good
 from harness.results.summary import Summary
 
 #: runs of one allocator that a question takes at least, and requests beyond which they are worth
@@ -29,7 +30,7 @@ BLOCK_ROWS = 4096
 #: what changes when an observation means something else: kept ones are then not read
 VERSION = 1
 #: metrics of a run that are taken of the requests that count alone
-OF_REQUESTS = ("ttft", "tpot", "itl", "e2e", "normalized_latency")
+OF_REQUESTS = ("ttft_", "tpot_", "e2e_", "normalized_latency_", "good_share")
 _ON = "engine.compiled=on:"
 
 
@@ -71,9 +72,9 @@ class Observation:
     status, reason: as of a `ResultRow`; nothing else counts unless the status is `ok`.
     diverges: the queue grew as long as requests arrived; stopped: so the run was ended early.
     requests: how many the run had; first, counted: those that `metrics` are of, from the first on.
-    metrics: those of docs/metrics.md. Latencies are of the requests that count, rates of the time
-        from the first of them to the last arrival, the others of the whole run; of one that was
-        stopped, of what had ended.
+    metrics: those of docs/metrics.md. Latencies and `good_share` are of the requests that count,
+        rates of the time from the first of them to the last arrival, all others, gaps between
+        tokens too, of the whole run; of one that was stopped, of what had ended.
     """
 
     rate: float | None
@@ -125,18 +126,18 @@ def observe(probe: Probe) -> Observation:
         prepared.config.engine.compiled = "off"
         watch = Watch(prepared.requests, math.inf if probe.rate is None else probe.rate)
         served = _served(prepared, probe.variant.allocator, watch)
-    return _observation(probe, served, watch, len(prepared.requests))
+    return _observation(probe, served, watch, prepared)
 
 
-def _served(prepared: Any, allocator: str, watch: Watch) -> Served:
+def _served(prepared: Prepared, allocator: str, watch: Watch) -> Served:
     try:
         return stream_variant(prepared, allocator, [watch], block_rows=BLOCK_ROWS)
     except Diverged:  # with HYDRA_FULL_ERROR nothing is turned into a row
         return Served(ResultRow(allocator, "error"))
 
 
-def _observation(probe: Probe, served: Served, watch: Watch, requests: int) -> Observation:
-    row = served.row
+def _observation(probe: Probe, served: Served, watch: Watch, prepared: Prepared) -> Observation:
+    row, requests, slo = served.row, len(prepared.requests), prepared.config.slo
     if not row.ok and not watch.stopped:
         return Observation(probe.rate, probe.seed, row.status, row.reason, requests=requests)
     columns = watch.ended()
@@ -150,18 +151,18 @@ def _observation(probe: Probe, served: Served, watch: Watch, requests: int) -> O
         requests=requests,
         first=window.start,
         counted=window.stop - window.start,
-        metrics={**row.metrics, **_latencies(columns, window), **_rates(columns, window)},
+        metrics={**row.metrics, **_latencies(columns, window, slo), **_rates(columns, window, slo)},
     )
 
 
-def _latencies(columns: Columns, window: slice) -> dict[str, float | int | None]:
-    summary = Summary("window", 0)
+def _latencies(columns: Columns, window: slice, slo: SloSpec) -> dict[str, float | int | None]:
+    summary = Summary("window", 0, slo)
     summary.requests({name: column[window] for name, column in columns.items()})
     found = summary.metrics({})
     return {name: value for name, value in found.items() if name.startswith(OF_REQUESTS)}
 
 
-def _rates(columns: Columns, window: slice) -> dict[str, float | None]:
+def _rates(columns: Columns, window: slice, slo: SloSpec) -> dict[str, float | None]:
     """Return requests and tokens a second of what ended while arrivals that count came."""
     arrivals, ends = columns["arrival_s"], columns["finish_s"]
     if window.stop - window.start < 2:
@@ -175,8 +176,10 @@ def _rates(columns: Columns, window: slice) -> dict[str, float | None]:
     length_s = stop_s - start_s
     if length_s <= 0:
         return {}
+    good_per_s = float((good(columns, slo) & within).sum() / length_s) if slo.limits else None
     return {
         "requests_per_s": float(within.sum() / length_s),
+        "goodput_requests_per_s": good_per_s,
         "output_tokens_per_s": float(outputs / length_s),
         "total_tokens_per_s": float((prompts + outputs) / length_s),
     }

@@ -248,10 +248,7 @@ def _too_strict(seen: Observation, limits: Limits) -> str:
     value, unit = seen.metrics.get(name), BY_NAME[name].unit
     if value is None:
         return f"{PREFIX}{name}: this workload has no such latency"
-    return (
-        f"no rate meets {PREFIX}{name}={limits.at_most[name]:g}: even at {seen.rate:g} requests/s "
-        f"it is {value:.4g} {unit}"
-    )
+    return f"no rate meets {limits.text(name)}: even at {seen.rate:g} a second it is {value:.4g} {unit}"
 
 
 def _too_loose(seen: Observation) -> str:

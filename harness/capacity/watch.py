@@ -51,6 +51,9 @@ class Watch:
         """See `Consumer`."""
         self._requests.append(block)
 
+    def token_gaps(self, seconds: np.ndarray, counts: np.ndarray) -> None:
+        """See `Consumer`."""
+
     def ended(self) -> Columns:
         """Return the columns of all requests that have ended, by index."""
         return {

@@ -70,7 +70,10 @@ def test_ctrl_c_keeps_what_was_run(tmp_path, capsys, monkeypatch):
     [
         (("slo.ttft_p95_s=1",), "slo.ttft_p95_s: no such limit"),
         (("slo.ttft_p99_s=1e-6", *SMALL[1:]), "no rate meets slo.ttft_p99_s=1e-06: even at "),
-        (("engine.max_num_seqs=100", *SMALL[1:]), "no rate is too high: 100 requests hold every limit"),
+        (
+            ("engine.max_num_seqs=100", *SMALL[1:]),
+            "no rate is too high: 100 requests hold every limit",
+        ),
         (("workload.rate=2",), "workload.rate=2: the rate is what is searched for"),
         (("workload.concurrency=2",), "a closed loop has no rate"),
         (("workload.arrivals=all_at_once",), "has no rate"),

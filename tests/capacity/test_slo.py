@@ -16,11 +16,13 @@ def test_every_latency_of_a_run_can_be_limited():
     ("arguments", "says"),
     [
         (["slo.ttft_p95_s=1"], "did you mean slo.ttft_p99_s"),
-        (["slo.speed=1"], "there are ttft_mean_s, "),
+        (["slo.speed=1"], "there are ttft_s, "),
         (["slo.ttft_p99_s=0"], "slo.ttft_p99_s must be a positive number (s), got '0'"),
         (["slo.ttft_p99_s=fast"], "got 'fast'"),
         (["slo.ttft_p99_s=inf"], "must be a positive number"),
         (["slo.ttft_p99_s=1", "slo.ttft_p99_s=2"], "contradict each other"),
+        (["slo.good_share=0.9"], "give slo.ttft_s, slo.itl_s, slo.tpot_s, slo.e2e_s"),
+        (["slo.ttft_s=1", "slo.good_share=99"], "slo.good_share must be at most 1, got 99"),
         (["slo.ttft_p99_s=1", "slo.ttft_p50_s=2"], "slo.ttft_p50_s=2 contradicts slo.ttft_p99_s=1"),
     ],
 )
@@ -39,5 +41,9 @@ def test_the_limit_that_is_missed_most_comes_first():
         "ttft_p99_s",
         "ttft_p50_s",
     ]
+    requests = parse_limits(["slo.ttft_s=1", "slo.ttft_p50_s=1"])
+    assert requests.texts() == ["slo.ttft_p50_s=1", "slo.good_share=0.99"]
+    assert requests.broken({"good_share": 0.98, "ttft_p50_s": 1.5}) == ["good_share", "ttft_p50_s"]
+    assert requests.broken({"good_share": 0.99, "ttft_p50_s": 1.0}) == []
     # Nothing shows that a latency without a value is within its limit.
     assert limits.broken({"ttft_p50_s": 1.0, "ttft_p99_s": 2.0}) == ["e2e_mean_s"]

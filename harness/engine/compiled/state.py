@@ -33,6 +33,8 @@ REQUEST = np.dtype(
         ("first_scheduled_s", np.float64),
         ("first_token_s", np.float64),
         ("finish_s", np.float64),
+        ("token_s", np.float64),  # when its last token was sampled
+        ("itl_max_s", np.float64),
     ]
 )
 #: a sequence that runs: its request, the tokens to come, and whether this step samples one
@@ -54,8 +56,9 @@ NOW = np.dtype(
         ("arrived", np.int64),  # how many have joined the queue
         ("running", np.int64),
         ("served", np.int64),
-        ("steps", np.int64),  # of this block, as are those that ended in it
+        ("steps", np.int64),  # of this block, as are those that ended in it, and gaps
         ("ended", np.int64),
+        ("gaps", np.int64),
         ("looked_up_tokens", np.int64),
         ("wasted_tokens", np.int64),
         ("maps", np.int64),
@@ -67,6 +70,8 @@ NOW = np.dtype(
 )
 #: a step of the timeline, but for its number
 STEP = np.dtype([item for item in TIMELINE_COLUMNS.items() if item[0] != "step"])
+#: a gap between two tokens of a request, and how many had it in one step
+GAP = np.dtype([("seconds", np.float64), ("count", np.int64)])
 
 
 class Options(NamedTuple):
@@ -98,13 +103,16 @@ class State(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What is handed over: steps, and the requests that ended in them, in that order."""
+    """What is handed over: steps, who ended in them, in that order, and gaps between tokens."""
 
     steps: Any
     ended: IntArray
+    gaps: Any
 
 
 def has_room(state: State, block: Block) -> bool:
     """Say whether the block takes another step, whoever ends with it."""
     now = state.now[0]
-    return now.steps < len(block.steps) and now.ended + len(state.rows) <= len(block.ended)
+    rows = len(state.rows)
+    ended, gaps = now.ended + rows <= len(block.ended), now.gaps + rows <= len(block.gaps)
+    return now.steps < len(block.steps) and ended and gaps
