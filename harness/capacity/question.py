@@ -48,7 +48,7 @@ class Variant:
 def variants_of(lines: Sequence[str], also: Sequence[str] = ()) -> list[Variant]:
     """Return the variants that the options `lines` of a run stand for, one for each allocator.
 
-    also: further options in one text each, on top of `lines`, for more variants.
+    also: further options in one text each, on top of `lines` or in place of theirs, for more rows.
     Raises `ConfigError`, one line, for what `python -m harness` would refuse, and for options that
     leave no rate to be found.
     """
@@ -57,12 +57,18 @@ def variants_of(lines: Sequence[str], also: Sequence[str] = ()) -> list[Variant]
         more = tuple(shlex.split(text))
         if not more:
             raise ConfigError("also= has no options")
-        found += _variants((*lines, *more), " ".join(more))
+        names = {_name(line) for line in more}
+        kept = (line for line in lines if _name(line) not in names)
+        found += _variants((*kept, *more), " ".join(more))
     labels = [variant.label for variant in found]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
         raise ConfigError(f"{twice} is asked for twice: each also= must change an option")
     return found
+
+
+def _name(line: str) -> str:
+    return line.lstrip("+~").partition("=")[0]
 
 
 @lru_cache(maxsize=64)

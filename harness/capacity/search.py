@@ -248,7 +248,8 @@ def _too_strict(seen: Observation, limits: Limits) -> str:
     value, unit = seen.metrics.get(name), BY_NAME[name].unit
     if value is None:
         return f"{PREFIX}{name}: this workload has no such latency"
-    return f"no rate meets {limits.text(name)}: even at {seen.rate:g} a second it is {value:.4g} {unit}"
+    what = f"at {seen.rate:g} a second it is {value:.4g} {unit}"
+    return f"no rate meets {limits.text(name)}: even {what}"
 
 
 def _too_loose(seen: Observation) -> str:
