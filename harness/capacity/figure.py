@@ -75,6 +75,11 @@ def _panel(axes: Axes, held: Sequence[Row], metric: str, limits: Limits) -> None
         if value is not None:
             at_capacity.append(scale * value)
             axes.plot(row.rate.mean, scale * value, "o", markersize=6, color=colour)
+            if row.rate.low is not None:
+                ends = [row.rate.low, row.rate.high]
+                axes.plot(
+                    ends, [scale * value] * 2, color=colour, linewidth=1, solid_capstyle="butt"
+                )
     _scale(axes, held, at_capacity, scale * limits.at_most.get(metric, 0.0))
     name = metric.removesuffix("_s").replace("_", " ")
     for word in ("ttft", "tpot", "itl"):

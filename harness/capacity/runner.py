@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +15,7 @@ from typing import Self
 from harness.capacity.kept import Kept
 from harness.capacity.probe import Observation, Probe, observe
 from harness.capacity.search import Capacity, Searching
+from harness.errors import InputError
 
 #: where observations are kept unless told otherwise
 KEPT = "results/runs/capacity-kept"
@@ -46,10 +49,10 @@ class Runner:
         at: TracebackType | None,
     ) -> None:
         pool, self._pool = self._pool, None
-        if isinstance(pool, ProcessPoolExecutor):
+        if pool is not None:
             if kind is not None:
-                for process in list(pool._processes.values()):
-                    process.terminate()
+                for worker in active_children():
+                    worker.terminate()
             pool.shutdown(cancel_futures=True)
 
     def observe(self, probes: Sequence[Probe]) -> list[Observation]:
@@ -64,7 +67,7 @@ class Runner:
     ) -> list[Capacity]:
         """Drive searches to their end, beside each other; `found` is told of each that ends.
 
-        Raises `ConfigError` for what cannot be run at all.
+        Raises `ConfigError` for what cannot be run at all, `InputError` where a process is killed.
         """
         return self._drive(searches, found)
 
@@ -126,7 +129,13 @@ class Runner:
     ) -> None:
         for future in ended:
             probe = running.pop(future)
-            self._seen[probe] = future.result()
+            try:
+                self._seen[probe] = future.result()
+            except BrokenProcessPool as error:
+                raise InputError(
+                    f"a process that ran {probe.variant.label} was killed, perhaps for its memory; "
+                    "jobs=1 runs one at a time, and what was run is kept"
+                ) from error
             self.runs += 1
             if self._kept is not None and self._seen[probe].status != "error":
                 self._kept.put(self._key(probe), self._seen[probe])

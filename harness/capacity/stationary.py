@@ -4,7 +4,7 @@ Warm-up: MSER-5, the marginal standard error rule on means of five observations 
 effective truncation heuristic for bias reduction in simulation output", Simulation 69(6), 1997;
 with batches of five: White, Cobb and Spratt, "A comparison of five steady-state truncation
 heuristics for simulation", Winter Simulation Conference 2000).  By itself the rule also leaves out
-a start that is busier than the rest by chance, and so finds queues shorter than they are: 8 % at a
+a start that is busier than the rest by chance, and so finds queues shorter than they are: 6 % at a
 load of 0.9 (M/D/1, 3,000 requests).  A run starts empty, so that only what lies below the rest is
 taken for its warm-up here, which costs nothing where there is one.
 

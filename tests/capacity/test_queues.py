@@ -11,7 +11,7 @@ from harness.comparison.prepared import prepare
 from harness.comparison.variant import run_variant
 from tests.capacity.single import ONE, drive, variant
 
-REQUESTS, SEEDS = 2000, 4
+REQUESTS, SEEDS = 1500, 4
 
 
 def services(one, seeds):
@@ -60,7 +60,7 @@ def test_a_pool_of_k_sequences_carries_what_littles_law_says():
     assert together.metrics["peak_batch"] == k
     stay_s = together.metrics["e2e_mean_s"]
     found = drive(
-        find(pool, Limits(), Settings(seeds=3, requests=300, tolerance=0.03, curve=False))
+        find(pool, Limits(), Settings(seeds=2, requests=300, tolerance=0.03, curve=False))
     )
     assert found.held_back_by == "the queue grows"
     assert max(each.metrics.get("peak_batch", 0) for each in found.seen) == k

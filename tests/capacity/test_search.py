@@ -1,11 +1,13 @@
 """Bracketing and halving, on runs that are made up and on real ones."""
 
+import numpy as np
 import pytest
 
 from harness.capacity.answer import rate, ratio, rows_of
-from harness.capacity.probe import Observation, observe
+from harness.capacity.probe import Observation, Probe, observe
 from harness.capacity.search import Settings, failures, find, requests_by_rule
 from harness.capacity.slo import Limits
+from harness.comparison.prepared import prepare
 from tests.capacity.single import ONE, drive, variant
 
 LIMITS = Limits({"ttft_p99_s": 1.0})
@@ -95,8 +97,36 @@ def test_halving_finds_what_a_dense_sweep_finds(one):
     (held,) = found.held
     power = settings.power(held.below.rate)
     sweep = [settings.rate(p) for p in range(power - 9, power + 10)]
-    template = next(iter(seen))
-    held_at = [
-        not failures(remember(type(template)(one, r, template.seed, 300)), limits) for r in sweep
-    ]
+    held_at = [not failures(remember(Probe(one, r, 0, 300)), limits) for r in sweep]
     assert held_at == [True] * 10 + [False] * 9
+
+
+def test_a_trace_is_one_sample_that_is_stretched(tmp_path):
+    """Its own gaps, burst and lull, at every rate; no seed, and so no interval."""
+    gaps = [0.0, *[0.1] * 9, 5.0] * 20
+    lines = [f"{t:.3f},100,1" for t in np.cumsum(gaps[:200])]
+    trace = tmp_path / "trace.csv"
+    trace.write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *lines]) + "\n")
+    one = variant("+workload=trace", f"workload.path={trace}", *ONE[1:4])
+    assert one.own_times
+    assert one.requests == 200
+    probe = Probe(one, 4.0, 0, 100)
+    times = prepare(probe.composed()).requests.arrival_s
+    recorded = np.cumsum(gaps[:100])
+    assert times == pytest.approx((recorded - recorded[0]) * 99 / (4.0 * recorded[-1]))
+    found = drive(find(one, Limits({"ttft_p99_s": 0.2}), Settings(tolerance=0.05)))
+    assert [held.seed for held in found.held] == [0]
+    assert (rate(found).low, rate(found).high) == (None, None)
+    assert found.requests == 200
+
+
+def test_a_duration_gives_each_rate_its_own_number_of_requests(one):
+    wanted = []
+
+    def see(probe):
+        wanted.append(probe)
+        return knee(5.0)(probe)
+
+    found = drive(find(one, LIMITS, Settings(duration_s=60.0, seeds=2)), see)
+    assert found.requests is None
+    assert all(p.requests == round(60 * p.rate) for p in wanted if p.rate is not None)
