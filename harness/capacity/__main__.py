@@ -91,9 +91,9 @@ def _show(asked: Asked, found: Sequence[Capacity], out: Path, arguments: Sequenc
         config = composed_of(found[0].variant.options)
         title = f"Capacity: {config.model.name} on {config.hardware.name}, {config.workload.name}"
         with themed():
-            chart = draw(rows, asked.limits, title, how)
-            save(chart.figure, out / "capacity.png")
-            write_text(out / "capacity.html", page(rows, asked, chart, arguments, []))
+            save(draw(rows, asked.limits, title, how).figure, out / "capacity.png")
+            chart = draw(rows, asked.limits)
+            write_text(out / "capacity.html", page(title, rows, asked, chart, arguments))
     print(f"Results in {out}")
 
 

@@ -29,7 +29,7 @@ LOG_RATIO = 40.0
 HEADROOM = 2.5
 
 
-def draw(rows: Sequence[Row], limits: Limits, title: str, words: str) -> Chart:
+def draw(rows: Sequence[Row], limits: Limits, title: str = "", words: str = "") -> Chart:
     """Return the figure: normalized latency first, then the metrics that are limited."""
     held = [row for row in rows if row.rate is not None]
     metrics = [NORMALIZED, *(name for name in limits.at_most if name != NORMALIZED)][:PANELS]
@@ -41,7 +41,9 @@ def draw(rows: Sequence[Row], limits: Limits, title: str, words: str) -> Chart:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=min(3 * len(metrics), 6))
     said = "; ".join(f"{row.label}: {row.rate.mean:.3g} a second" for row in held)
-    return Chart(figure, title, f"Latency over the rate of requests. Capacities: {said}.")
+    return Chart(
+        figure, "Latency over rate", f"Latency over the rate of requests. Capacities: {said}."
+    )
 
 
 def _panel(axes: Axes, held: Sequence[Row], metric: str, limits: Limits) -> None:

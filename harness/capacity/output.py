@@ -80,23 +80,26 @@ def headline(rows: Sequence[Row], asked: Asked) -> str:
 
 
 def best_sentence(rows: Sequence[Row]) -> str:
-    """Say which variant sustains most, and how sure that is."""
+    """Say which variant sustains most, over which others, and how sure that is."""
     held = sorted((r for r in rows if r.rate is not None), key=lambda row: -row.rate.mean)
     if not held:
         return "No allocator holds the limits at any rate."
     first, *others = held
-    text = f"{first.label} sustains {number(first.rate.mean)} requests/s"
-    if first.rate.low is not None:
-        text += f" (95 %: {_ends(first.rate)})"
-    if not others:
-        return f"{text}."
-    second = others[0].of_best
-    times = f"{1 / second.mean:.2f} times {others[0].label}"
-    if second.low is None:
-        return f"{text}, {times}; one sample says nothing of how sure that is."
-    if second.high >= 1.0:
-        return f"{text}; {others[0].label} is no worse within the interval ({_ratio(second)})."
-    return f"{text}, {times} ({1 / second.high:.2f} to {1 / second.low:.2f})."
+    text = (
+        f"{first.label} sustains {number(first.rate.mean)} {first.capacity.variant.what} a second"
+    )
+    if first.rate.low is None:
+        times = [f"{1 / row.of_best.mean:.2f} times {row.label}" for row in others[:1]]
+        return f"{', '.join([text, *times])}; one sample does not say how sure that is."
+    text += f" (95 %: {_ends(first.rate)})"
+    level = [row.label for row in others if row.of_best.high >= 1.0]
+    worse = next((row for row in others if row.of_best.high < 1.0), None)
+    if worse is not None:
+        of = worse.of_best
+        text += f", {1 / of.mean:.2f} times {worse.label} ({1 / of.high:.2f} to {1 / of.low:.2f})"
+    if level:
+        text += f"; no worse within the interval: {', '.join(level)}"
+    return f"{text}."
 
 
 def record(rows: Sequence[Row], asked: Asked) -> str:

@@ -16,7 +16,7 @@ from harness.report.charts.svg import inline_svg
 
 
 def page(
-    rows: Sequence[Row], asked: Asked, chart: Chart, arguments: Sequence[str], notes: Sequence[str]
+    title: str, rows: Sequence[Row], asked: Asked, chart: Chart, arguments: Sequence[str]
 ) -> str:
     """Return the text of `capacity.html`; made within `themed()`, as the chart is."""
     import jinja2
@@ -29,11 +29,10 @@ def page(
     css = (files("harness.report") / "page" / "page.css").read_text(encoding="utf-8")
     held = [row for row in rows if row.rate is not None]
     return environment.from_string(template).render(
-        title=chart.title,
+        title=title,
         css=css,
         verdict=output.best_sentence(rows),
         how=output.headline(rows, asked),
-        notes=notes,
         columns=output.columns(held, asked),
         held=held,
         refused=[row for row in rows if row.rate is None],

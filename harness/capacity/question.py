@@ -28,7 +28,7 @@ class Variant:
     options: as typed, without a rate; label: how it is called in tables.
     own_times: the requests are a trace's, and arrive in its pattern, stretched to a rate.
     requests: how many there are, of a trace or as typed; None: as many as it takes.
-    gpus: that serve together.  seed: the first of the seeds.
+    gpus: that serve together.  seed: the first of the seeds.  what: arrives at the rate.
     """
 
     options: tuple[str, ...]
@@ -38,6 +38,7 @@ class Variant:
     requests: int | None = None
     gpus: int = 1
     seed: int = 0
+    what: str = "requests"
 
     @property
     def seeds_differ(self) -> bool:
@@ -93,6 +94,7 @@ def _variants(lines: tuple[str, ...], added: str) -> list[Variant]:
             requests=len(requests) if is_trace or is_typed else None,
             gpus=config.hardware.count,
             seed=config.seed,
+            what="requests" if requests.after is None else "conversations",
         )
         for name in config.allocators
     ]

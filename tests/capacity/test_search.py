@@ -1,9 +1,13 @@
 """Bracketing and halving, on runs that are made up and on real ones."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from harness.capacity.answer import rate, ratio, rows_of
+from harness.capacity.output import best_sentence
 from harness.capacity.probe import Observation, Probe, observe
 from harness.capacity.search import Settings, failures, find, requests_by_rule
 from harness.capacity.slo import Limits
@@ -55,6 +59,22 @@ def test_seeds_that_differ_give_an_interval_and_a_ratio_that_is_narrower(one):
     assert of.high - of.low < 0.03
     assert [row.of_best.mean for row in rows_of([slow, fast])] == pytest.approx(
         [0.5, 1.0], rel=0.02
+    )
+
+
+def test_a_sentence_claims_no_difference_within_the_interval(one):
+    even, odd = [1.0, 1.2, 0.9, 1.0, 1.1], [1.2, 0.9, 1.0, 1.1, 1.0]
+    settings = Settings(curve=False)
+    found = [
+        drive(find(replace(one, label=label), LIMITS, settings), knee(at, of.__getitem__))
+        for label, at, of in (("a", 5.0, even), ("b", 10.0, even), ("c", 9.9, odd))
+    ]
+    said = best_sentence(rows_of(found))
+    assert re.match(r"b sustains 10\.\d requests a second \(95 %: .*\), 2\.0\d times a \(", said)
+    assert said.endswith("; no worse within the interval: c.")
+    alone = [replace(capacity, held=capacity.held[:1]) for capacity in found[:2]]
+    assert best_sentence(rows_of(alone)).endswith(
+        "times a; one sample does not say how sure that is."
     )
 
 
