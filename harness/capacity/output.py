@@ -38,11 +38,11 @@ def columns(rows: Sequence[Row], asked: Asked) -> list[Column]:
         Column("95 %", "/s", [_ends(row.rate) for row in rows]),
         Column("of best", "", [_ratio(row.of_best) for row in rows]),
     ]
-    for metric, title in (
-        ("requests_per_s", "req/s"),
-        ("output_tokens_per_s", "out tok/s"),
-        ("total_tokens_per_s", "tok/s"),
-    ):
+    shown = [("output_tokens_per_s", "out tok/s"), ("total_tokens_per_s", "tok/s")]
+    variants = [row.capacity.variant for row in rows]
+    if any(each.gpus > 1 or each.what != "requests" for each in variants):
+        shown.insert(0, ("requests_per_s", "req/s"))
+    for metric, title in shown:
         found.append(Column(title, "a GPU", [_text(row.per_gpu(metric)) for row in rows]))
     for metric in asked.limits.metrics or SHOWN:
         title, scale, unit = _metric_head(metric)
