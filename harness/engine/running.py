@@ -14,16 +14,16 @@ class Running:
     Columns, [sequences]: `rows`, `finals` (lengths in slots at their end), `outputs` and `left`
     (tokens to sample, and those still to come) and `owner` (index of the group).  A group that is
     not forked yet has one entry, which is marked in `unforked`.
-    `gaps_s` are, of the sequences that the last step gave a token, the seconds since the one before,
-    NaN for a first.  `parents[row, t]` is the row that row continues at beam step t.
+    `gaps_s` are, of the sequences that the last step gave a token, the seconds since the token
+    before, NaN for a first.  `parents[row, t]` is the row that row continues at beam step t.
     """
 
     def __init__(self, max_rows: int, max_len: int, beams: bool) -> None:
         self.groups: dict[int, Group] = {}
         self.rows = self.finals = self.outputs = self.left = self.owner = NO_ROWS
         self.unforked = np.empty(0, dtype=bool)
-        # When the last token of a sequence was sampled, and its longest gap between two; NaN before.
-        # Columns as well, in one array with room for all that is moved in place.
+        # When a sequence's last token was sampled, and its longest gap between two; NaN before.
+        # Columns as well, but in one array with room for all, which is cheaper to change.
         self._times_s = np.full((2, max_rows), np.nan)
         self._tokens_s, self._longest_s = self._times_s
         self.gaps_s = np.empty(0)
