@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness.comparison import compose, prepare, run_comparison
 from harness.compare.judge import compare_cases
 from harness.compare.load import load_cases
+from harness.comparison import compose, prepare, run_comparison
 from harness.report import write_report
 from harness.results.frame import load
 from harness.results.metrics import METRICS
