@@ -67,10 +67,45 @@ def compare(make, requests, front_end=None, interpreted=True, executor=roofline,
         assert ours == log
         return None
     assert_same(ours, log)
+    if allocator.has_prefix_index:
+        assert free_and_named(engine._arrays) == free_and_named_of(other)
+        return log
     allocator.check()
     for ours, theirs in zip(state_of(allocator), state_of(other), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     return log
+
+
+def free_and_named(arrays):
+    """Return a loop's free blocks in order, and those of each key, oldest first."""
+    pool, free, named = arrays.pool, [], {}
+    blocks, end = pool.blocks, len(pool.blocks) - 1
+    at = blocks[end].behind
+    while at != end:
+        assert blocks[blocks[at].behind].before == at
+        free.append(int(at))
+        at = blocks[at].behind
+    for block in pool.buckets.tolist():
+        while block >= 0:
+            entry = blocks[block]
+            key = (int(entry.first) % 2**64, int(entry.second) % 2**64)
+            named.setdefault(key, []).append(block)
+            block = int(entry.chain)
+    counts = pool.counts[0]
+    assert counts.free == len(free)
+    assert counts.cached == blocks.keyed[free].sum()
+    assert blocks.keyed.sum() == sum(map(len, named.values()))
+    return free, named, int(counts.evictions)
+
+
+def free_and_named_of(allocator):
+    """Return the same of an allocator."""
+    allocator.check()
+    index, named = allocator.index, {}
+    for key, page in index._page_of.items():
+        for each in (page, *index._more.get(key, [])):
+            named.setdefault((key, int(index._second[each])), []).append(each)
+    return allocator.pages.free.pages().tolist(), named, allocator.evictions
 
 
 FRONT_ENDS = [FrontEnd(), FrontEnd(0.003, 0.002), FrontEnd(0.002, 0.0, plans_ahead=True)]
