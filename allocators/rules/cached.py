@@ -6,8 +6,8 @@ several times as fast compiled (docs/performance.md).  `tests/engine/compiled/te
 both to the same blocks in the same order.
 
 Free blocks are a ring of links through an entry that is no block, the last one of `blocks`: behind
-it is the block that is used next, before it the one that is used last.  Those with equal keys, or
-keys of one bucket, are a chain, oldest first.
+it is the block that is used next, before it the one that is used last.  Keys are in an open table,
+probed from the place that a key's upper half names; of equal ones the oldest stands first.
 """
 
 from __future__ import annotations
@@ -18,30 +18,31 @@ import numpy as np
 
 from allocators.base import IntArray
 
-#: a block: its key's two sums, the next of its chain, and its neighbours among the free ones
+#: a block: its key's two sums, its neighbours among the free ones, and whether it has a key
 BLOCK = np.dtype(
     [
         ("first", np.int64),
         ("second", np.int64),
-        ("chain", np.int64),
-        ("before", np.int64),
-        ("behind", np.int64),
+        ("before", np.int32),
+        ("behind", np.int32),
         ("keyed", np.int64),
     ]
 )
 COUNTS = np.dtype([("free", np.int64), ("cached", np.int64), ("evictions", np.int64)])
 NONE = -1
+#: an entry of the table is the upper half of a key's first sum, and a block
+HALF, LOW = 32, (1 << 32) - 1
 
 
 class Cached(NamedTuple):
-    """`blocks` [pages + 1] and `counts` [1] of the records above; `buckets` [power of two].
+    """`blocks` [pages + 1] and `counts` [1] of the records above; `slots` [power of two].
 
     `free` counts all that nobody holds, `cached` those of them that have a key.  `by_age`: blocks
     without a key are used by age too, and not before all others.
     """
 
     blocks: Any
-    buckets: IntArray
+    slots: IntArray
     counts: Any
     by_age: bool
 
@@ -50,11 +51,11 @@ def cached_blocks(free: IntArray, num_pages: int, by_age: bool) -> Cached:
     """Return the state of a pool whose blocks have no keys, of which these are free, in order."""
     blocks = np.zeros(num_pages + 1, dtype=BLOCK).view(np.recarray)
     counts = np.zeros(1, dtype=COUNTS).view(np.recarray)
-    buckets = np.full(1 << num_pages.bit_length(), NONE, dtype=np.int64)
+    slots = np.full(2 << num_pages.bit_length(), NONE, dtype=np.int64)
     ring = np.append(free, num_pages)
     blocks.behind[ring], blocks.before[ring] = np.roll(ring, -1), np.roll(ring, 1)
     counts.free[0] = len(free)
-    return Cached(blocks, buckets, counts, by_age)
+    return Cached(blocks, slots, counts, by_age)
 
 
 # -- free blocks -------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ def give(memory: Cached, block: int, place: int) -> int:
     if blocks[block].keyed or memory.by_age:
         _link(memory, block, blocks[end].before)
         return place
-    _link(memory, block, place)
+    _link(memory, block, len(blocks) - 1)
     return block
 
 
@@ -113,34 +114,38 @@ def _unlink(memory: Cached, block: int) -> None:
 # -- keys --------------------------------------------------------------------------------------
 def named(memory: Cached, first: int) -> int:
     """Return the block that a key's first sum names, the oldest that has it; NONE if none has."""
-    block = memory.buckets[first & (len(memory.buckets) - 1)]
-    while block != NONE and memory.blocks[block].first != first:
-        block = memory.blocks[block].chain
-    return block
+    slots, most = memory.slots, len(memory.slots) - 1
+    at = (first >> HALF) & most
+    while slots[at] != NONE:
+        block = slots[at] & LOW
+        if slots[at] >> HALF == first >> HALF and memory.blocks[block].first == first:
+            return block
+        at = (at + 1) & most
+    return NONE
 
 
 def name(memory: Cached, block: int, first: int, second: int) -> None:
     """Give a held block a key."""
-    blocks, bucket = memory.blocks, first & (len(memory.buckets) - 1)
-    blocks[block].first, blocks[block].second = first, second
-    blocks[block].chain, blocks[block].keyed = NONE, 1
-    last = memory.buckets[bucket]
-    if last == NONE:
-        memory.buckets[bucket] = block
-        return
-    while blocks[last].chain != NONE:
-        last = blocks[last].chain
-    blocks[last].chain = block
+    slots, entry, most = memory.slots, memory.blocks[block], len(memory.slots) - 1
+    entry.first, entry.second, entry.keyed = first, second, 1
+    at = (first >> HALF) & most
+    while slots[at] != NONE:
+        at = (at + 1) & most
+    slots[at] = (first >> HALF << HALF) | block
 
 
 def _forget(memory: Cached, block: int) -> None:
-    """Take a block out of its chain."""
-    blocks, bucket = memory.blocks, memory.blocks[block].first & (len(memory.buckets) - 1)
-    blocks[block].keyed = 0
-    at = memory.buckets[bucket]
-    if at == block:
-        memory.buckets[bucket] = blocks[block].chain
-        return
-    while blocks[at].chain != block:
-        at = blocks[at].chain
-    blocks[at].chain = blocks[block].chain
+    """Take a block's key; what stands behind it moves up, so that the oldest stays the first."""
+    slots, entry, most = memory.slots, memory.blocks[block], len(memory.slots) - 1
+    entry.keyed = 0
+    hole = (entry.first >> HALF) & most
+    while slots[hole] & LOW != block:
+        hole = (hole + 1) & most
+    at = (hole + 1) & most
+    while slots[at] != NONE:
+        home = (slots[at] >> HALF) & most
+        if (at - home) & most >= (at - hole) & most:
+            slots[hole] = slots[at]
+            hole = at
+        at = (at + 1) & most
+    slots[hole] = NONE

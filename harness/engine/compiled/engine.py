@@ -111,7 +111,8 @@ class CompiledEngine:
         taken = block.steps[: now["steps"]]
         steps = {name: taken[name] for name in at.STEP.names}
         steps["step"] = first_step + np.arange(len(taken))
-        sink.steps(steps)
+        if len(taken):
+            sink.steps(steps)
         ended = self._state.requests[block.ended[: now["ended"]]]
         if len(ended):
             columns = {

@@ -85,12 +85,13 @@ def free_and_named(arrays):
         assert blocks[blocks[at].behind].before == at
         free.append(int(at))
         at = blocks[at].behind
-    for block in pool.buckets.tolist():
-        while block >= 0:
-            entry = blocks[block]
-            key = (int(entry.first) % 2**64, int(entry.second) % 2**64)
+    slots = pool.slots.tolist()
+    start = slots.index(-1)  # whoever runs over the end is behind who stands at the start
+    for entry in slots[start:] + slots[:start]:
+        if entry >= 0 or entry < -1:
+            block = entry & (2**32 - 1)
+            key = (int(blocks[block].first) % 2**64, int(blocks[block].second) % 2**64)
             named.setdefault(key, []).append(block)
-            block = int(entry.chain)
     counts = pool.counts[0]
     assert counts.free == len(free)
     assert counts.cached == blocks.keyed[free].sum()
