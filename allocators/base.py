@@ -382,8 +382,9 @@ class Allocator(abc.ABC):
     def arrays(self) -> Any:
         """Return the arrays that `allocators.rules` work on, for a compiled loop.
 
-        Asked of one that holds nothing.  What a loop does is seen in the policy too, but for what
-        is free and has a key in a prefix index.  None: its rules are its methods alone, which the engine then calls step by step.
+        Asked of one that holds nothing.  The policy shares them, but for what a prefix index knows
+        and which pages it evicts next.  None: its rules are its methods alone, which the engine
+        then calls step by step.
         """
         return None
 

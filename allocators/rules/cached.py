@@ -92,7 +92,7 @@ def give(memory: Cached, block: int, place: int) -> int:
     if blocks[block].keyed or memory.by_age:
         _link(memory, block, blocks[end].before)
         return place
-    _link(memory, block, len(blocks) - 1)
+    _link(memory, block, place)
     return block
 
 

@@ -55,9 +55,7 @@ class KeyFeed:
         tokens = table.prompt_tokens[order] + table.output_tokens[order]
         self._blocks = tokens // block_tokens
         self._ends = np.cumsum(self._blocks)
-        self._keys = Keys(
-            np.zeros(len(order), dtype=np.int64), *np.zeros((2, 0), dtype=np.int64)
-        )
+        self._keys = Keys(np.zeros(len(order), dtype=np.int64), *np.zeros((2, 0), dtype=np.int64))
 
     def feed(self, arrays: Any, state: State) -> Any:
         """Return the arrays with the keys of those who are live, and of the next to come."""
@@ -82,7 +80,10 @@ class KeyFeed:
             to = slice(end - n, end)
             if who < now.keyed:
                 start = int(keys.starts[who])
-                first[to], second[to] = keys.first[start : start + n], keys.second[start : start + n]
+                first[to], second[to] = (
+                    keys.first[start : start + n],
+                    keys.second[start : start + n],
+                )
             else:
                 self._make(who, first[to], second[to])
         keys.starts[whose] = ends - blocks[whose]

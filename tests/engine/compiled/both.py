@@ -8,23 +8,20 @@ from harness.engine.compiled.engine import CompiledEngine
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.schedulers.base import Unservable
+from harness.engine.setup import Setup
 from tests.engine.cases import roofline
+from tests.engine.compiled.free_blocks import free_and_named, free_and_named_of
 
 GREEDY = SamplingSpec("greedy")
+FRONT_ENDS = [FrontEnd(), FrontEnd(0.003, 0.002), FrontEnd(0.002, 0.0, plans_ahead=True)]
 
 
-def over_arrays(allocator, requests, spec, front_end=None, executor=roofline, interpreted=True):
+def over_arrays(setup, interpreted=True):
     """Return the engine over arrays; `interpreted`: its loop runs as Python, not compiled."""
-    prices = executor(allocator).prices()
-    engine = CompiledEngine(allocator, requests, GREEDY, spec, prices, 0, front_end)
+    engine = CompiledEngine(setup)
     if interpreted:
-        engine._serve = LOOPS[spec.policy]
+        engine._serve = LOOPS[setup.options.policy]
     return engine
-
-
-def step_by_step(allocator, requests, spec, front_end=None, executor=roofline):
-    """Return the step engine."""
-    return Engine(allocator, requests, GREEDY, spec, executor(allocator), 0, front_end=front_end)
 
 
 def state_of(allocator):
@@ -55,13 +52,18 @@ def outcome(engine):
         return str(error)
 
 
-def compare(make, requests, front_end=None, interpreted=True, executor=roofline, **options):
+def compare(
+    make, requests, front_end=FRONT_ENDS[0], interpreted=True, executor=roofline, **options
+):
     """Run both on allocators of `make`; return the log, or None if nobody can serve a request."""
     allocator, other = make(), make()
     options.setdefault("max_num_seqs", allocator.geometry.max_seqs)
     spec = EngineSpec(**options)
-    expected = step_by_step(other, requests, spec, front_end, executor)
-    engine = over_arrays(allocator, requests, spec, front_end, executor, interpreted)
+
+    def setup(of):
+        return Setup(of, requests, GREEDY, spec, executor(of), 0, front_end=front_end)
+
+    expected, engine = Engine(setup(other)), over_arrays(setup(allocator), interpreted)
     log, ours = (outcome(run) for run in (expected, engine))
     if isinstance(log, str):
         assert ours == log
@@ -74,39 +76,3 @@ def compare(make, requests, front_end=None, interpreted=True, executor=roofline,
     for ours, theirs in zip(state_of(allocator), state_of(other), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     return log
-
-
-def free_and_named(arrays):
-    """Return a loop's free blocks in order, and those of each key, oldest first."""
-    pool, free, named = arrays.pool, [], {}
-    blocks, end = pool.blocks, len(pool.blocks) - 1
-    at = blocks[end].behind
-    while at != end:
-        assert blocks[blocks[at].behind].before == at
-        free.append(int(at))
-        at = blocks[at].behind
-    slots = pool.slots.tolist()
-    start = slots.index(-1)  # whoever runs over the end is behind who stands at the start
-    for entry in slots[start:] + slots[:start]:
-        if entry >= 0 or entry < -1:
-            block = entry & (2**32 - 1)
-            key = (int(blocks[block].first) % 2**64, int(blocks[block].second) % 2**64)
-            named.setdefault(key, []).append(block)
-    counts = pool.counts[0]
-    assert counts.free == len(free)
-    assert counts.cached == blocks.keyed[free].sum()
-    assert blocks.keyed.sum() == sum(map(len, named.values()))
-    return free, named, int(counts.evictions)
-
-
-def free_and_named_of(allocator):
-    """Return the same of an allocator."""
-    allocator.check()
-    index, named = allocator.index, {}
-    for key, page in index._page_of.items():
-        for each in (page, *index._more.get(key, [])):
-            named.setdefault((key, int(index._second[each])), []).append(each)
-    return allocator.pages.free.pages().tolist(), named, allocator.evictions
-
-
-FRONT_ENDS = [FrontEnd(), FrontEnd(0.003, 0.002), FrontEnd(0.002, 0.0, plans_ahead=True)]
