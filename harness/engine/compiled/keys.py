@@ -76,14 +76,11 @@ class KeyFeed:
         ends = np.cumsum(blocks[whose])
         first, second = np.empty((2, int(ends[-1])), dtype=np.int64)
         for who, end in zip(whose.tolist(), ends.tolist(), strict=True):
-            n = int(blocks[who])
+            n, start = int(blocks[who]), int(keys.starts[who])
             to = slice(end - n, end)
             if who < now.keyed:
-                start = int(keys.starts[who])
-                first[to], second[to] = (
-                    keys.first[start : start + n],
-                    keys.second[start : start + n],
-                )
+                first[to] = keys.first[start : start + n]
+                second[to] = keys.second[start : start + n]
             else:
                 self._make(who, first[to], second[to])
         keys.starts[whose] = ends - blocks[whose]
