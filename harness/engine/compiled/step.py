@@ -45,7 +45,7 @@ def run_step(
     step.batched_tokens = work.own + work.decodes
     step.blocks_in_use = usage.pages
     step.preemptions = preempted
-    step.hit_tokens = 0
+    step.hit_tokens = now.hit_tokens
     step.token_bytes = usage.token
     step.reserved_bytes = usage.reserved
     step.internal_bytes = usage.internal
@@ -56,6 +56,8 @@ def run_step(
     step.logical_blocks = usage.logical_pages
     step.metadata_bytes = usage.metadata_bytes
     step.saturated = saturated
+    now.all_hit_tokens += now.hit_tokens
+    now.hit_tokens = 0
     now.steps += 1
 
 
