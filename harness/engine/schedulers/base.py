@@ -11,14 +11,12 @@ from __future__ import annotations
 import abc
 import heapq
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
-    Allocator,
     AllocatorError,
     Demand,
     Grant,
@@ -27,12 +25,11 @@ from allocators.base import (
     Prompt,
     Unsupported,
 )
-from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.group import Group
 from harness.engine.plan import Plan
 from harness.engine.running import NO_ROWS, Running
+from harness.engine.setup import Setup
 from harness.engine.streams import Streams
-from workloads.requests import RequestTable
 
 #: the token budget of a step where none is given, as vLLM's server has it
 DEFAULT_BUDGET_TOKENS = 2048
@@ -48,22 +45,6 @@ def unservable(name: str, prompt: int, output: int, sequences: int, reason: str)
         f"request {name!r} (prompt {prompt}, output {output}, {sequences} sequences) can never "
         f"fit: {reason}"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a policy is made from."""
-
-    allocator: Allocator
-    requests: RequestTable
-    sampling: SamplingSpec
-    options: EngineSpec
-    seed: int
-
-    @property
-    def max_rows(self) -> int:
-        """How many sequences may run at once."""
-        return min(self.options.max_num_seqs, self.allocator.geometry.max_seqs)
 
 
 class Horizon(Protocol):
@@ -136,12 +117,17 @@ class Scheduler(abc.ABC):
         return self.running.lengths + 1
 
     @abc.abstractmethod
-    def sampled(self, plan: Plan) -> list[Group]:
-        """Count the tokens that the plan's sequences sampled; return the groups that have ended."""
+    def sampled(self, plan: Plan, ends_s: np.ndarray) -> list[Group]:
+        """Count the tokens that the plan's sequences sampled; return the groups that have ended.
 
-    def _count(self, places: slice | IntArray, tokens: int | IntArray) -> list[Group]:
+        ends_s: [steps] when each of the plan's steps ended, in seconds.
+        """
+
+    def _count(
+        self, places: slice | IntArray, tokens: int | IntArray, ends_s: np.ndarray
+    ) -> list[Group]:
         """Count tokens for the sequences at these places of the running; end who is done."""
-        done = self.running.sampled(places, tokens)
+        done = self.running.sampled(places, tokens, ends_s)
         for group in done:
             self._end(group)
         return done

@@ -25,7 +25,8 @@ from allocators.base import IntArray, NeverFits, Prompt, Unsupported
 from harness.engine.group import Group
 from harness.engine.plan import Chunk, Plan
 from harness.engine.running import NO_ROWS
-from harness.engine.schedulers.base import DEFAULT_BUDGET_TOKENS, Horizon, Scheduler, Setup
+from harness.engine.schedulers.base import DEFAULT_BUDGET_TOKENS, Horizon, Scheduler
+from harness.engine.setup import Setup
 
 
 class ChunkedScheduler(Scheduler):
@@ -81,8 +82,8 @@ class ChunkedScheduler(Scheduler):
     def decoding_lengths(self, plan: Plan) -> IntArray:
         return self.grown_lengths()[self._decoding]
 
-    def sampled(self, plan: Plan) -> list[Group]:
-        return self._count(self._sampling, plan.steps)
+    def sampled(self, plan: Plan, ends_s: np.ndarray) -> list[Group]:
+        return self._count(self._sampling, plan.steps, ends_s)
 
     # -- running -----------------------------------------------------------------------------
     def _schedule_running(self, plan: Plan) -> int:

@@ -13,8 +13,8 @@ from allocators.base import Grant, IntArray
 from harness.engine.group import Group
 from harness.engine.plan import Plan
 from harness.engine.running import NO_ROWS
-from harness.engine.schedulers.base import Setup
 from harness.engine.schedulers.whole_prompts import WholePromptScheduler
+from harness.engine.setup import Setup
 
 
 class StaticScheduler(WholePromptScheduler):
@@ -37,9 +37,9 @@ class StaticScheduler(WholePromptScheduler):
         lengths = super().grown_lengths()
         return np.concatenate([lengths, self._padding]) if len(self._padding) else lengths
 
-    def sampled(self, plan: Plan) -> list[Group]:
+    def sampled(self, plan: Plan, ends_s: np.ndarray) -> list[Group]:
         self._padding = self._padding + plan.steps
-        return super().sampled(plan)
+        return super().sampled(plan, ends_s)
 
     def _preempt(self, group: Group, plan: Plan) -> None:
         super()._preempt(group, plan)

@@ -17,7 +17,8 @@ from allocators.base import Grant, IntArray, Prompt
 from harness.engine.group import Group
 from harness.engine.plan import Plan, Prefill
 from harness.engine.running import NO_ROWS
-from harness.engine.schedulers.base import Horizon, Scheduler, Setup
+from harness.engine.schedulers.base import Horizon, Scheduler
+from harness.engine.setup import Setup
 
 
 class WholePromptScheduler(Scheduler):
@@ -47,10 +48,10 @@ class WholePromptScheduler(Scheduler):
     def decoding_lengths(self, plan: Plan) -> IntArray:
         return NO_ROWS if plan.prefills else self.grown_lengths()
 
-    def sampled(self, plan: Plan) -> list[Group]:
+    def sampled(self, plan: Plan, ends_s: np.ndarray) -> list[Group]:
         computed = [prefill.group.index for prefill in plan.prefills]
         at = np.flatnonzero(np.isin(self.running.owner, computed)) if computed else slice(None)
-        return self._count(at, plan.steps)
+        return self._count(at, plan.steps, ends_s)
 
     # -- admission ---------------------------------------------------------------------------
     def _admit(self, *, fetches: bool = True) -> list[Prefill]:

@@ -7,6 +7,7 @@ import pytest
 
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from tests.allocators.virtual.replay import virtual
 from tests.allocators.virtual.slow_manager import Shape, SlowManager
 from tests.allocators.virtual.slow_scheduler import CarefulScheduler, Request
@@ -56,9 +57,9 @@ def written(allocator, requests, slots, skip_ahead):
     """Return what the engine writes in its diary."""
     diary = Diary()
     spec = EngineSpec(max_num_seqs=slots, max_num_batched_tokens=sys.maxsize, skip_ahead=skip_ahead)
-    Engine(
-        allocator, requests, SamplingSpec("greedy"), spec, Metronome(), seed=0, observers=[diary]
-    ).run("test").check()
+    sampling = SamplingSpec("greedy")
+    run = Setup(allocator, requests, sampling, spec, Metronome(), seed=0, observers=[diary])
+    Engine(run).run("test").check()
     return diary.lines
 
 

@@ -8,23 +8,20 @@ from harness.engine.compiled.engine import CompiledEngine
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.schedulers.base import Unservable
+from harness.engine.setup import Setup
 from tests.engine.cases import roofline
+from tests.engine.compiled.free_blocks import free_and_named, free_and_named_of
 
 GREEDY = SamplingSpec("greedy")
+FRONT_ENDS = [FrontEnd(), FrontEnd(0.003, 0.002), FrontEnd(0.002, 0.0, plans_ahead=True)]
 
 
-def over_arrays(allocator, requests, spec, front_end=None, executor=roofline, interpreted=True):
+def over_arrays(setup, interpreted=True):
     """Return the engine over arrays; `interpreted`: its loop runs as Python, not compiled."""
-    prices = executor(allocator).prices()
-    engine = CompiledEngine(allocator, requests, GREEDY, spec, prices, 0, front_end)
+    engine = CompiledEngine(setup)
     if interpreted:
-        engine._serve = LOOPS[spec.policy]
+        engine._serve = LOOPS[setup.options.policy]
     return engine
-
-
-def step_by_step(allocator, requests, spec, front_end=None, executor=roofline):
-    """Return the step engine."""
-    return Engine(allocator, requests, GREEDY, spec, executor(allocator), 0, front_end=front_end)
 
 
 def state_of(allocator):
@@ -42,6 +39,8 @@ def assert_same(log, expected):
         for name, column in theirs.items():
             assert ours[name].dtype == column.dtype, name
             np.testing.assert_array_equal(ours[name], column, err_msg=name)
+    for ours, theirs in zip(log.token_gaps.values(), expected.token_gaps.values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg="token gaps")
     assert log.capacity_bytes == expected.capacity_bytes
     totals = {k: v for k, v in expected.totals.items() if k != "allocator_host_s"}
     assert log.totals == totals
@@ -55,22 +54,27 @@ def outcome(engine):
         return str(error)
 
 
-def compare(make, requests, front_end=None, interpreted=True, executor=roofline, **options):
+def compare(
+    make, requests, front_end=FRONT_ENDS[0], interpreted=True, executor=roofline, **options
+):
     """Run both on allocators of `make`; return the log, or None if nobody can serve a request."""
     allocator, other = make(), make()
     options.setdefault("max_num_seqs", allocator.geometry.max_seqs)
     spec = EngineSpec(**options)
-    expected = step_by_step(other, requests, spec, front_end, executor)
-    engine = over_arrays(allocator, requests, spec, front_end, executor, interpreted)
+
+    def setup(of):
+        return Setup(of, requests, GREEDY, spec, executor(of), 0, front_end=front_end)
+
+    expected, engine = Engine(setup(other)), over_arrays(setup(allocator), interpreted)
     log, ours = (outcome(run) for run in (expected, engine))
     if isinstance(log, str):
         assert ours == log
         return None
     assert_same(ours, log)
+    if allocator.has_prefix_index:
+        assert free_and_named(engine._arrays) == free_and_named_of(other)
+        return log
     allocator.check()
     for ours, theirs in zip(state_of(allocator), state_of(other), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     return log
-
-
-FRONT_ENDS = [FrontEnd(), FrontEnd(0.003, 0.002), FrontEnd(0.002, 0.0, plans_ahead=True)]

@@ -9,6 +9,7 @@ from numba.core import caching
 from allocators.base import Unsupported
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
+from allocators.prefix import FREE_ORDERS
 from allocators.rules import paged
 from allocators.virtual import Virtual
 from harness.comparison import compose, prepare
@@ -18,6 +19,7 @@ from harness.engine import choice
 from harness.engine.choice import choose_engine
 from harness.engine.compiled import build
 from harness.engine.config import EngineSpec, SamplingSpec
+from harness.engine.setup import Setup
 from harness.results import ResultRow
 from harness.results.outputs import loop_sentence
 from tests.engine.cases import MODES, POOL, Metronome, drawn, roofline, table
@@ -34,7 +36,7 @@ def chosen(allocator=None, requests=None, sampling=GREEDY, executor=None, observ
     requests = requests or drawn(10)
     spec = EngineSpec(**{"max_num_seqs": 32} | options)
     executor = executor or roofline(allocator)
-    return choose_engine(allocator, requests, sampling, spec, executor, 0, observers).loop
+    return choose_engine(Setup(allocator, requests, sampling, spec, executor, 0, observers)).loop
 
 
 REFUSED = {
@@ -44,7 +46,8 @@ REFUSED = {
     "engine.preemption=swap": {"preemption": "swap"},
     "wait for the end of others": {"requests": drawn(10, "closed")},
     "recorded of each step": {"observers": [object()]},
-    "prefix index": {"allocator": Paged(POOL, prefix_index="hash")},
+    "prefix index": {"allocator": Paged(POOL, prefix_index="radix")},
+    "index, decides": {"allocator": Paged(POOL, prefix_index="hash", eviction="lfu")},
     "this allocator": {"allocator": Own(POOL)},
     "decides in Python": {"allocator": Virtual(POOL, page_size="64KiB", rules="paper")},
     "decides in": {"allocator": Virtual(POOL, page_size="64KiB", admission="vattention")},
@@ -62,7 +65,8 @@ def test_what_is_not_compiled_is_refused_with_on_and_runs_with_auto(reason, monk
 
 @pytest.mark.parametrize("policy", ["chunked", "continuous", "orca"])
 def test_each_family_is_compiled(policy):
-    for allocator in (Paged(POOL), Contiguous(POOL), Virtual(POOL, page_size="64KiB")):
+    hashed = [Paged(POOL, prefix_index="hash", free_order=x) for x in FREE_ORDERS]
+    for allocator in (Paged(POOL), *hashed, Contiguous(POOL), Virtual(POOL, page_size="64KiB")):
         assert chosen(allocator, compiled="on", policy=policy) == "compiled"
 
 
