@@ -146,10 +146,11 @@ class Virtual(RangeHolder):
         steps = []
         if len(copiers):
             steps.append(self._copy_on_write(ranges[copiers], lengths[copiers]))
-        self._grow(rows, ranges, n)
+        after = lengths + n
+        self.length[rows] = self.ranges.length[ranges] = after
         if self.has_prefix_index:
             steps += self.ranges.settle(ranges)
-            self.index.grown(ranges, lengths, lengths + n)
+            self.index.grown(ranges, lengths, after)
         return join(steps)
 
     def _may_grow(self, rows: IntArray, lengths: IntArray, n: int, copies: int) -> bool:
@@ -159,8 +160,8 @@ class Virtual(RangeHolder):
         it has promised for the *next* tokens of those before (can_append_slot, append_slot).  A
         request that is alone is asked for no more than it needs, or it would be preempted for ever.
         """
-        available = self.available
-        if int(self._more(lengths, n).sum()) + copies > available:
+        more = int(self._more(lengths, n).sum()) + copies
+        if more and more > self.available:
             return False
         if not self.keeps_room:
             return True
@@ -168,19 +169,15 @@ class Virtual(RangeHolder):
         if (live == live[0]).all():
             return True
         before = int(self._more(lengths + 1, n)[:-1].sum())
-        return available + self._grown - self._next - before > 0
+        return self.available + self._grown - self._next - before > 0
 
     def _left_to_grow(self) -> int:
         return self.available + min(0, self._grown - self._next)
 
     def _more(self, lengths: IntArray, n: int) -> IntArray:
         """Return how many page-groups more than for these lengths `n` more slots need, [rows]."""
-        t = self.geometry.page_tokens
-        return ceil_div(lengths + n, t) - ceil_div(lengths, t)
-
-    def _grow(self, rows: IntArray, ranges: IntArray, n: int) -> None:
-        self.length[rows] += n
-        self.ranges.length[ranges] += n
+        t, last = self.geometry.page_tokens, lengths - 1
+        return (last + n) // t - last // t
 
     def headroom(self, rows: IntArray) -> int:
         lengths = self.length[rows]

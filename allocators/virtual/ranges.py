@@ -45,9 +45,7 @@ class Ranges:
     @property
     def available(self) -> int:
         """Page-groups that may be promised: free ones and all excess, but what is promised."""
-        live = self.length > 0
-        excess = (self.pages.count - self.needed())[live]
-        return len(self.pages.free) + self.cached + int(excess.sum())
+        return len(self.pages.free) + int((self.pages.count - self.needed()).sum())
 
     def lacking(self) -> IntArray:
         """Return how many page-groups each range needs and has not mapped, [ranges]."""
@@ -96,8 +94,7 @@ class Ranges:
     def extend(self, ranges: IntArray, page_groups: IntArray) -> IntArray:
         """Map page-groups behind what the ranges have, but none behind a range's end."""
         room = self.pages.table.shape[1] - self.pages.count[ranges]
-        have = self.pages.count[ranges] * self.pages.page_tokens
-        return self.pages.extend(ranges, np.minimum(page_groups, room), have)
+        return self.pages.extend(ranges, np.minimum(page_groups, room))
 
     def settle(self, ranges: IntArray) -> list[Grant]:
         """Map what is promised to these ranges, one after the other; excess makes room."""

@@ -80,7 +80,7 @@ class RangeHolder(PrefixCaching):
         even for a moment: one grant cannot map a page-group and then another in its place.
         """
         lengths, ranges = self.length[rows], self.range_of[rows]
-        self._grow(rows, ranges, n)
+        self.length[rows] = self.ranges.length[ranges] = lengths + n
         steps = self.ranges.settle(ranges)
         column, tail = divmod(int(lengths[0]), self.geometry.page_tokens)
         if self.alias and tail:
