@@ -48,7 +48,7 @@ class FreeQueue:
 
 
 def ceil_div(a: IntArray, b: int) -> IntArray:
-    return -(-a // b)
+    return (a + (b - 1)) // b
 
 
 class PageTable:
@@ -201,8 +201,8 @@ class PageTable:
         """Take from a row all pages after the first `keep`, deepest first; return them."""
         if self.count[row] <= keep:
             return NO_PAGES
-        pages = rules.leave(self.arrays, row, keep)
-        self.free.give(pages[self.ref[pages] == 0])
+        pages, unheld = rules.leave(self.arrays, row, keep)
+        self.free.give(unheld)
         return pages
 
     # -- views -------------------------------------------------------------------------------

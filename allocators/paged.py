@@ -107,8 +107,8 @@ class Paged(PrefixCaching):
         self.index.admitted(first, prompt, found, alone=sequences == 1)
         if sequences > 1:
             self.pages.share(first, rows[1:], -(-prompt.tokens // t))
-        self.length[rows] = prompt.tokens
-        self.active[rows] = True
+        for row in rows.tolist():
+            self.length[row], self.active[row] = prompt.tokens, True
         # The parent goes last and so keeps its partly filled block: there the prompt's KV will be
         # written, and from there the others copy.
         grant = self.grow(np.roll(rows, -1), private) if private else self.index.moved(EMPTY_GRANT)
@@ -172,9 +172,8 @@ class Paged(PrefixCaching):
     def release(self, rows: IntArray) -> Grant:
         for row in rows.tolist():
             self.pages.drop(row)
+            self.length[row], self.active[row] = 0, False
         self.index.released(rows)
-        self.length[rows] = 0
-        self.active[rows] = False
         return EMPTY_GRANT
 
     def suspend(self, rows: IntArray, ticket: int) -> Grant | None:

@@ -45,7 +45,7 @@ class VirtualArrays(NamedTuple):
 # -- one range ---------------------------------------------------------------------------------
 def needed(length: Number, page_tokens: int) -> Number:
     """Return the page-groups that a range of this length needs."""
-    return -(-length // page_tokens)
+    return (length + (page_tokens - 1)) // page_tokens
 
 
 def short(count: Number, length: Number, tokens: int, page_tokens: int, width: int) -> Number:

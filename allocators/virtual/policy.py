@@ -13,7 +13,6 @@ import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
-    NO_MAPS,
     NO_STEP_GRANTS,
     Demand,
     Geometry,
@@ -117,12 +116,12 @@ class Virtual(RangeHolder):
                 f"{self.pages.num_pages}"
             )
         found = self.index.find(prompt)
-        # Those of the hit that are cached will not be available any more.
-        needed -= len(found) - self.ranges.cached_of(found)
+        if len(found):  # those of them that are cached will not be available any more
+            needed -= len(found) - self.ranges.cached_of(found)
         kept_free = 0
         if self.keeps_room and self.active.any():
             kept_free = max(0, self.watermark + self._next - self._grown)
-        if needed > self.available - kept_free:
+        if not self.ranges.has(needed + kept_free):
             return None
         self._admitted(rows)
         steps = [self._open(rows[:1], prompt.tokens, found)]
@@ -161,7 +160,7 @@ class Virtual(RangeHolder):
         request that is alone is asked for no more than it needs, or it would be preempted for ever.
         """
         more = int(self._more(lengths, n).sum()) + copies
-        if more and more > self.available:
+        if more and not self.ranges.has(more):
             return False
         if not self.keeps_room:
             return True
@@ -244,13 +243,14 @@ class Virtual(RangeHolder):
 
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:
-        unmaps = [self.ranges.retire(vrange) for vrange in self.range_of[rows].tolist()]
-        self.index.released(self.range_of[rows])
-        self.range_of[rows] = -1
-        self.length[rows] = 0
-        self.active[rows] = False
-        unmapped = np.concatenate([NO_MAPS, *unmaps])
-        return Grant(unmaps=unmapped) if len(unmapped) else EMPTY_GRANT
+        unmaps, ranges = [], self.range_of[rows]
+        for row, vrange in zip(rows.tolist(), ranges.tolist(), strict=True):
+            unmapped = self.ranges.retire(vrange)
+            if len(unmapped):
+                unmaps.append(unmapped)
+            self.range_of[row], self.length[row], self.active[row] = -1, 0, False
+        self.index.released(ranges)
+        return Grant(unmaps=np.concatenate(unmaps)) if unmaps else EMPTY_GRANT
 
     def preempt(self, rows: IntArray) -> Grant:
         if self.keeps_room:

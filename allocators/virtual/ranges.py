@@ -47,6 +47,16 @@ class Ranges:
         """Page-groups that may be promised: free ones and all excess, but what is promised."""
         return len(self.pages.free) + int((self.pages.count - self.needed()).sum())
 
+    def has(self, page_groups: int) -> bool:
+        """Say whether so many may be promised.
+
+        A range needs less than one beyond its tokens' worth; where all of that is there it is not
+        counted range by range.
+        """
+        t = self.pages.page_tokens
+        left_tokens = (self.pages.num_pages - len(self.length)) * t - int(self.length.sum())
+        return page_groups * t <= left_tokens or page_groups <= self.available
+
     def lacking(self) -> IntArray:
         """Return how many page-groups each range needs and has not mapped, [ranges]."""
         return np.maximum(self.needed() - self.pages.count, 0)
@@ -58,13 +68,15 @@ class Ranges:
         It is the first, or if that suffices the one with the fewest page-groups that do
         (alloc_new_batch_idx: a first one that does not suffice is never replaced).
         """
-        idle = np.flatnonzero(self.length == 0)
+        idle = (self.length == 0).nonzero()[0]
         kept, need = self.pages.count[idle], -(-tokens // self.pages.page_tokens)
         best = 0
-        if kept[0] >= need:
-            best = int(np.argmin(np.where(kept >= need, kept, np.iinfo(np.int64).max)))
-        self._let(int(idle[best]), tokens)
-        return int(idle[best])
+        if kept[0] > need:
+            kept[kept < need] = kept[0]
+            best = kept.argmin()
+        vrange = int(idle[best])
+        self._let(vrange, tokens)
+        return vrange
 
     def acquire_empty(self, tokens: int) -> tuple[int, IntArray]:
         """Take the idle range that has the fewest mapped, and unmap those; return both."""
@@ -139,8 +151,9 @@ class Ranges:
     def retire(self, vrange: int) -> IntArray:
         """Make a range idle; it keeps what it has mapped, up to a page-group that others share."""
         self._let(vrange, 0)
-        shared = self.pages.ref[self.pages.table[vrange, : int(self.pages.count[vrange])]] > 1
-        return self.drop(vrange, int(np.argmax(shared))) if shared.any() else NO_MAPS
+        pages = self.pages
+        shared = pages.ref[pages.table[vrange, : pages.count[vrange]]] > 1
+        return self.drop(vrange, int(shared.argmax())) if np.count_nonzero(shared) else NO_MAPS
 
     def reclaim(self, wanted: int, lengths: IntArray | None = None) -> IntArray:
         """Unmap excess until `wanted` are free or none is left: whole excess, last range first.

@@ -66,9 +66,8 @@ class RangeHolder(PrefixCaching):
         steps = []
         for row in rows.tolist():
             self.range_of[row], opened = self.ranges.open(tokens, found)
+            self.length[row], self.active[row] = tokens, True
             steps.append(opened)
-        self.length[rows] = tokens
-        self.active[rows] = True
         if self.has_prefix_index:  # it names page-groups
             steps += self.ranges.settle(self.range_of[rows])
         return join(steps)

@@ -22,12 +22,13 @@ LONG = 1024
 
 @pytest.fixture(params=KINDS)
 def filled(request):
-    """An allocator with a batch of 256 sequences, and their numbers."""
+    """An allocator with a batch of 256 sequences of different lengths, and their numbers."""
     knobs = {"reservation": "oracle"} if request.param == "contiguous" else {}
     allocator = KINDS[request.param](GEOMETRY, **knobs)
     rows = np.arange(256)
-    for row in rows:
-        granted = allocator.admit(np.array([row]), Prompt(PROMPT), Demand(PROMPT, OUTPUT))
+    for row in rows.tolist():
+        prompt = PROMPT + row % 64
+        granted = allocator.admit(np.array([row]), Prompt(prompt), Demand(prompt, OUTPUT))
         assert granted is not None
     return allocator, rows
 
