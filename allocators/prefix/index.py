@@ -11,7 +11,6 @@ admitted later in the same step may hit it.
 from __future__ import annotations
 
 import abc
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,9 +153,12 @@ class KeyedIndex(PrefixIndex):
     def find(self, prompt: Prompt) -> IntArray:
         keys = self._prompt_keys(prompt)
         found: list[int] = []
-        with suppress(KeyError):  # the first block that is not there ends the run
-            for key in keys.first[: (prompt.tokens - 1) // self._pages.page_tokens]:
-                found.append(self._page_of[key])
+        page_of = self._page_of
+        for key in keys.first[: (prompt.tokens - 1) // self._pages.page_tokens]:
+            page = page_of.get(key)
+            if page is None:
+                break
+            found.append(page)
         pages = np.array(found, dtype=np.int64)
         differs = np.flatnonzero(self._second[pages] != keys.second[: len(pages)])
         return pages[: differs[0]] if len(differs) else pages

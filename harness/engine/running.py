@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from allocators.base import IntArray
-from harness.engine.group import NO_ROWS, Group
+from harness.engine.group import Group
 
 
 class Running:
@@ -19,24 +19,36 @@ class Running:
 
     def __init__(self, max_rows: int, max_len: int, beams: bool) -> None:
         self.groups: dict[int, Group] = {}
-        self.rows = self.finals = self.outputs = self.left = self.owner = NO_ROWS
-        self.unforked = np.empty(0, dtype=bool)
+        self._table = np.zeros((6, max_rows), dtype=np.int64)
+        self._let(0)
         self.parents = np.zeros((max_rows, max_len) if beams else (0, 0), dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.groups)
 
+    def _let(self, sequences: int) -> None:
+        """Let the columns be the first entries of the table's rows."""
+        columns = self._table[:, :sequences]
+        self.rows, self.finals, self.outputs, self.left, self.owner, unforked = columns
+        self.unforked = unforked != 0
+
+    def _replace(self, columns: IntArray) -> None:
+        """Let these be the columns; who still has the old ones keeps them as they were."""
+        self._table = np.zeros_like(self._table)
+        self._table[:, : columns.shape[1]] = columns
+        self._let(columns.shape[1])
+
     def add(self, group: Group) -> None:
-        rows = group.held_rows
-        n = len(rows)
+        rows, n = group.held_rows, len(self.rows)
+        stop = n + len(rows)
         self.groups[group.index] = group
-        self.rows = np.concatenate([self.rows, rows])
-        self.finals = np.concatenate([self.finals, np.full(n, group.final_slots)])
-        self.outputs = np.concatenate([self.outputs, np.full(n, group.output_tokens)])
-        left = group.output_tokens - group.generated
-        self.left = np.concatenate([self.left, np.full(n, left)])
-        self.owner = np.concatenate([self.owner, np.full(n, group.index)])
-        self.unforked = np.concatenate([self.unforked, np.full(n, not group.forked)])
+        self._table[0, n:stop] = rows
+        self._table[1, n:stop] = group.final_slots
+        self._table[2, n:stop] = group.output_tokens
+        self._table[3, n:stop] = group.output_tokens - group.generated
+        self._table[4, n:stop] = group.index
+        self._table[5, n:stop] = not group.forked
+        self._let(stop)
         if group.lineage is not None:
             self.parents[group.rows, : len(group.lineage)] = group.rows[group.lineage].T
             if group.reassigned_step == group.generated - 1 >= 0:
@@ -45,23 +57,24 @@ class Running:
 
     def fork(self, group: Group, at: int) -> None:
         """Let the sequence at place `at` become all those of its group, in its place."""
-        counts = np.ones(len(self.rows), dtype=np.int64)
+        n = len(self.rows)
+        counts = np.ones(n, dtype=np.int64)
         counts[at] = group.sequences
-        self.rows, self.finals = np.repeat(self.rows, counts), np.repeat(self.finals, counts)
-        self.outputs, self.left = np.repeat(self.outputs, counts), np.repeat(self.left, counts)
-        self.owner, self.unforked = np.repeat(self.owner, counts), np.repeat(self.unforked, counts)
-        self.rows[at : at + group.sequences] = group.rows
-        self.unforked[at : at + group.sequences] = False
+        columns = np.repeat(self._table[:, :n], counts, axis=1)
+        columns[0, at : at + group.sequences] = group.rows
+        columns[5, at : at + group.sequences] = False
+        self._replace(columns)
         group.forked = True
 
-    def remove(self, group: Group) -> None:
-        """Take a group out; its `generated` is brought up to date."""
-        del self.groups[group.index]
-        keep = self.owner != group.index
-        group.generated = group.output_tokens - int(self.left[~keep][0])
-        self.rows, self.finals = self.rows[keep], self.finals[keep]
-        self.outputs, self.left = self.outputs[keep], self.left[keep]
-        self.owner, self.unforked = self.owner[keep], self.unforked[keep]
+    def remove(self, groups: list[Group]) -> None:
+        """Take groups out; their `generated` is brought up to date."""
+        indices = [group.index for group in groups]
+        gone = self.owner == indices[0] if len(indices) == 1 else np.isin(self.owner, indices)
+        left = dict(zip(self.owner[gone].tolist(), self.left[gone].tolist(), strict=True))
+        for group in groups:
+            group.generated = group.output_tokens - left[group.index]
+            del self.groups[group.index]
+        self._replace(self._table[:, : len(gone)][:, ~gone])
 
     @property
     def lengths(self) -> IntArray:
@@ -73,7 +86,6 @@ class Running:
 
     def sampled(self, at: slice | IntArray, steps: int | IntArray) -> list[Group]:
         """Count `steps` tokens for the sequences at these places; return the groups now done."""
-        self.left = self.left.copy()
         self.left[at] -= steps
         if self.left.all():
             return []
