@@ -48,14 +48,10 @@ class Ranges:
         return len(self.pages.free) + int((self.pages.count - self.needed()).sum())
 
     def has(self, page_groups: int) -> bool:
-        """Say whether so many may be promised.
-
-        A range needs less than one beyond its tokens' worth; where all of that is there it is not
-        counted range by range.
-        """
-        t = self.pages.page_tokens
-        left_tokens = (self.pages.num_pages - len(self.length)) * t - int(self.length.sum())
-        return page_groups * t <= left_tokens or page_groups <= self.available
+        """Say whether so many may be promised."""
+        pages = self.pages
+        least = rules.surely_left(pages.num_pages, self.length, pages.page_tokens)
+        return page_groups <= least or page_groups <= self.available
 
     def lacking(self) -> IntArray:
         """Return how many page-groups each range needs and has not mapped, [ranges]."""
@@ -205,6 +201,8 @@ class Ranges:
         expected[live] = lengths
         assert (self.length == expected).all(), "a range is not as long as its sequence"
         assert self.available >= 0, "more page-groups are promised than there are"
+        least = rules.surely_left(self.pages.num_pages, self.length, self.pages.page_tokens)
+        assert least <= self.available, "fewer page-groups are left than there are at least"
         self._check_kept()
 
     def _check_kept(self) -> None:

@@ -53,6 +53,7 @@ NOW = np.dtype(
         ("next", np.int64),  # the first request that was never let in
         ("arrived", np.int64),  # how many have joined the queue
         ("running", np.int64),
+        ("lowest", np.int64),  # no row below this one is free
         ("served", np.int64),
         ("steps", np.int64),  # of this block, as are those that ended in it
         ("ended", np.int64),
