@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from allocators.base import IntArray
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_SECOND = np.uint64(0xD1342543DE82EF95)
+STEP = np.uint64(0x9E3779B97F4A7C15)
+SECOND = np.uint64(0xD1342543DE82EF95)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +43,16 @@ def block_keys(token_ids: IntArray, block_tokens: int) -> BlockKeys:
     if not blocks:
         return NO_KEYS
     tokens = blocks * block_tokens
-    mixed = np.arange(tokens, dtype=np.uint64)
-    mixed *= _STEP
-    mixed += np.ascontiguousarray(token_ids[:tokens]).view(np.uint64)
-    _mix(mixed)
+    position = np.arange(tokens, dtype=np.uint64)
+    mixed = mix(np.ascontiguousarray(token_ids[:tokens]).view(np.uint64) + position * STEP)
     ends = slice(block_tokens - 1, None, block_tokens)
-    first = np.cumsum(mixed)[ends].tolist()
-    mixed ^= _SECOND
-    _mix(mixed)
-    return BlockKeys(first, np.cumsum(mixed)[ends].copy())
+    first = np.cumsum(mixed)[ends]
+    second = np.cumsum(mix(mixed ^ SECOND))[ends].copy()  # a view would keep all of the sums
+    return BlockKeys(first.tolist(), second)
 
 
-def _mix(x: NDArray[np.uint64]) -> None:
-    """Mix in place; a new array at each step would take longer than the mixing."""
-    x ^= x >> np.uint64(30)
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the mix of each; in compiled code of one number."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
