@@ -219,7 +219,7 @@ class Roofline:
             return np.zeros(steps)
         prices = self.of_blocks(block_tokens)
         context = (context_tokens + seqs * np.arange(steps, dtype=np.int64)).astype(np.float64)
-        sent = np.broadcast_to(np.asarray(table_bytes), steps).astype(np.float64)
+        sent = np.asarray(table_bytes, dtype=np.float64)
         tables = np.where(sent > 0, flat.tables_s(prices, sent), 0.0)
         steady = flat.steady_s(prices, seqs, seqs, 0, seqs)
         seconds = steady + flat.decode_s(prices, seqs, context) + tables
