@@ -116,11 +116,19 @@ def requests_by_rule(at_once: float) -> int:
     return int(math.ceil(wanted / digit) * digit)
 
 
-def find(variant: Variant, limits: Limits, settings: Settings | None = None) -> Searching:
-    """Search for the capacity of a variant: yield probes, be sent observations, return it."""
+def find(
+    variant: Variant,
+    limits: Limits,
+    settings: Settings | None = None,
+    near: float | None = None,
+) -> Searching:
+    """Search for the capacity of a variant: yield probes, be sent observations, return it.
+
+    near: a rate near which it is known to be, from which all seeds look at once.
+    """
     capacity = Capacity(variant, limits, settings or Settings())
     try:
-        yield from _find(capacity)
+        yield from _find(capacity) if near is None else _find_near(capacity, near)
     except NoRate as reason:
         capacity.reason, capacity.held = str(reason), []
     return capacity
@@ -147,6 +155,17 @@ def _find(capacity: Capacity) -> Generator[list[Probe], list[Observation], None]
         known = {o.rate for o in capacity.curve}
         missing = [p for p in powers if settings.rate(p) not in known]
         yield from _seen(capacity, [_probe(capacity, first, p, size) for p in missing])
+
+
+def _find_near(capacity: Capacity, near: float) -> Generator[list[Probe], list[Observation], None]:
+    variant, settings = capacity.variant, capacity.settings
+    size = settings.requests or variant.requests or FIRST_REQUESTS
+    capacity.requests = size
+    seeds = range(variant.seed, variant.seed + (settings.seeds if variant.seeds_differ else 1))
+    around = settings.power(near)
+    capacity.held = yield from _together(
+        capacity, [_nearby(capacity, seed, around, size) for seed in seeds]
+    )
 
 
 def _probe(capacity: Capacity, seed: int, power: int, requests: int) -> Probe:

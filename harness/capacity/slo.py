@@ -61,6 +61,11 @@ class Limits:
 
         A metric without a value breaks its limit: nothing shows that it was kept.
         """
+        excess = self.excess(metrics)
+        return sorted((name for name, by in excess.items() if by > 0), key=lambda n: -excess[n])
+
+    def excess(self, metrics: Mapping[str, float | int | None]) -> dict[str, float]:
+        """Return by how much each limited metric is above its limit, as a share of it."""
         excess = {name: _excess(metrics.get(name), limit) for name, limit in self.at_most.items()}
         if self.good_share is not None:
             share = metrics.get(GOOD_SHARE)
@@ -68,7 +73,7 @@ class Limits:
             # Of shares that are worked out in binary 0.99 may be a bit below 0.99.
             missed = None if share is None else max(0.0, 1.0 - share - 1e-12)
             excess[GOOD_SHARE] = _excess(missed, allowed)
-        return sorted((name for name, by in excess.items() if by > 0), key=lambda n: -excess[n])
+        return excess
 
     def text(self, name: str) -> str:
         """Return the limit on a metric as one types it."""

@@ -1,0 +1,108 @@
+"""An answer as it comes about: asked for in full, and of use wherever it was cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.advise import evidence, fleet, sensitivity
+from harness.advise.evidence import Around, Weighed
+from harness.advise.fleet import Fleet
+from harness.advise.options import Asked
+from harness.advise.race import Clock, Known, Race, Ring
+from harness.advise.space import Setting, Space, space_of
+from harness.capacity.runner import Runner
+
+#: shares of the budget after which the search ends, and after which nothing is tried around it
+SEARCH, AROUND = 0.5, 0.8
+#: settings that came near, which are asked again under other workloads
+RIVALS = 3
+
+
+@dataclass
+class Advice:
+    """What is known.  Parts that were not come to are None or empty.
+
+    history: incumbents of the search, in order.  searched: it ended by itself.
+    weighed: over fresh seeds; that is what is advised.  around: its other values.
+    answers, not_asked: under other workloads.  fleet: for a given rate.
+    """
+
+    asked: Asked
+    space: Space
+    history: list[Known] = field(default_factory=list)
+    searched: bool = False
+    refused: dict[Setting, str] = field(default_factory=dict)
+    weighed: Weighed | None = None
+    around: list[Around] = field(default_factory=list)
+    fleet: Fleet | None = None
+    answers: list[sensitivity.Answer] = field(default_factory=list)
+    not_asked: list[str] = field(default_factory=list)
+    requests: int = 0
+    runs: int = 0
+    kept_runs: int = 0
+    interrupted: bool = False
+
+    @property
+    def setting(self) -> Setting:
+        """What is advised: nothing but defaults until it has been weighed."""
+        if self.fleet is not None:
+            return self.fleet.setting
+        if self.weighed is not None and self.weighed.complete:
+            return self.weighed.setting
+        return self.space.default
+
+
+def advise(asked: Asked, told: Callable[[str], None], runner: Runner, advice: Advice) -> None:
+    """Fill an `Advice`; Ctrl-C goes through, and leaves what was found.
+
+    Raises `ConfigError`, one line, where nothing can be advised.
+    """
+    options, clock = asked.options, Clock(asked.options.budget_s)
+    ring = Ring(
+        advice.space,
+        asked.limits,
+        runner,
+        options.at_least,
+        options.requests or 0,
+        options.requests,
+        advice.refused,
+    )
+    race = Race(ring, clock, told, advice.history)
+    try:
+        best = race.run(SEARCH)
+        advice.searched = race.ended
+        told(f"{clock.spent_s:.0f} s: weighed over {options.seeds} other seeds")
+        advice.weighed = Weighed(best.setting)
+        evidence.weigh(ring, advice.weighed, best.per_gpu, options.seeds, told)
+        _beyond(advice, ring, clock, race, told)
+    finally:
+        advice.requests = ring.requests
+        advice.runs, advice.kept_runs = runner.runs, runner.kept_runs
+
+
+def _beyond(
+    advice: Advice, ring: Ring, clock: Clock, race: Race, told: Callable[[str], None]
+) -> None:
+    weighed, options = advice.weighed, advice.asked.options
+    assert weighed is not None
+    if not weighed.capacity.held:
+        return
+    near = evidence.per_gpu(weighed.capacity).mean
+    if options.rate is not None:
+        told(f"{clock.spent_s:.0f} s: servers for {options.rate:g} a second")
+        advice.fleet = fleet.choose(
+            ring, weighed, options.rate, options.headroom, options.seeds, near
+        )
+    told(f"{clock.spent_s:.0f} s: every other value of each knob")
+    advice.around = evidence.around(ring, weighed, near, clock, AROUND)
+    told(f"{clock.spent_s:.0f} s: other workloads, other clocks")
+    rivals = [other for other in race.near if other != weighed.setting][:RIVALS]
+    advice.not_asked = sensitivity.ask(
+        ring, weighed, rivals, near, options.seeds, clock, advice.answers.append
+    )
+
+
+def new_advice(asked: Asked) -> Advice:
+    """Return the beginning of an answer.  Raises `ConfigError` for options that make no sense."""
+    return Advice(asked, space_of(asked.run, asked.options.search))

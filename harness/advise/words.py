@@ -1,0 +1,194 @@
+"""The answer in sentences: a paragraph for a design document, and a line for each of its parts."""
+
+from __future__ import annotations
+
+from harness.advise import flags
+from harness.advise.advice import Advice
+from harness.advise.evidence import Around, Worth, per_gpu
+from harness.advise.sensitivity import Answer
+from harness.advise.space import ALLOCATOR, BY_NAME
+from harness.capacity.answer import Interval
+from harness.report.numbers import number
+
+
+def percent(gain: Interval) -> str:
+    """Return a ratio as a gain or loss in percent, with its interval."""
+    text = f"{100 * (gain.mean - 1):+.1f} %"
+    if gain.low is None or gain.high is None:
+        return f"{text} (one sample)"
+    return f"{text} ({100 * (gain.low - 1):+.1f} to {100 * (gain.high - 1):+.1f})"
+
+
+def times(gain: Interval) -> str:
+    """Return a ratio with its interval."""
+    if gain.low is None or gain.high is None:
+        return f"{gain.mean:.2f} times"
+    return f"{gain.mean:.2f} times (95 %: {gain.low:.2f} to {gain.high:.2f})"
+
+
+def worth(each: Worth) -> str:
+    """Return what a knob is worth."""
+    return f"no rate without it: {each.reason}" if each.ratio is None else percent(each.ratio)
+
+
+def values(advice: Advice) -> dict[str, str]:
+    """Return the value of every knob that does anything in what is advised, fixed ones too."""
+    space, setting = advice.space, advice.setting
+    found = {name: space.value(setting, knob) for name, knob in BY_NAME.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def idle(advice: Advice) -> frozenset[str]:
+    """Return the knobs at their default of which another value does as well."""
+    changed = {name for name, _ in advice.setting.changed}
+    found = {each.name for each in advice.around if each.level and each.name not in changed}
+    return frozenset(found - {"gpus", ALLOCATOR})
+
+
+def title(advice: Advice) -> str:
+    """Return what was asked, in a heading."""
+    config = advice.space.config(advice.setting)
+    return f"{config.model.name} on {config.hardware.name}, {config.workload.name}"
+
+
+def paragraph(advice: Advice) -> str:
+    """Return the answer, to be pasted into a design document."""
+    if advice.weighed is None or not advice.weighed.complete:
+        return _unweighed(advice)
+    parts = [_recommended(advice), _sustains(advice)]
+    if advice.fleet is not None:
+        parts.append(_fleet(advice))
+    parts += [_worths(advice), _left(advice), _changes(advice), _clock(advice)]
+    return " ".join(part for part in parts if part)
+
+
+def _unweighed(advice: Advice) -> str:
+    if not advice.history:
+        return "Nothing was found before it was stopped."
+    best = advice.history[-1]
+    return (
+        f"Nothing is recommended yet: on one seed {best.setting.label} sustains "
+        f"{number(best.per_gpu)} {_what(advice)} a second and GPU, which was not weighed over "
+        "others before it was stopped."
+    )
+
+
+def _recommended(advice: Advice) -> str:
+    config = advice.space.config(advice.setting)
+    limits = ", ".join(advice.asked.limits.texts()) or "no limit but a queue that does not grow"
+    options = advice.setting.changed
+    named = ", ".join(f"{name}={value}" for name, value in options)
+    for_what = f"For {config.workload.name} with {config.model.name} on {config.hardware.name}"
+    allocator = advice.space.allocator(advice.setting)
+    with_all = f"{allocator} with {named}" if named and options[0][0] != ALLOCATOR else named
+    what = f"{with_all or allocator + ' with its defaults'} is recommended"
+    return f"{for_what}, within {limits}, {what}."
+
+
+def _sustains(advice: Advice) -> str:
+    assert advice.weighed is not None
+    capacity = advice.weighed.capacity
+    if not capacity.held:
+        return f"Over other seeds it has no rate: {capacity.reason}."
+    found = per_gpu(capacity)
+    text = f"It sustains {number(found.mean)} {_what(advice)} a second and GPU"
+    if found.low is not None and found.high is not None:
+        text += f" (95 %: {number(found.low)} to {number(found.high)})"
+    text += f", held back by {capacity.held_back_by}"
+    if advice.weighed.over_default is not None and advice.weighed.setting.changed:
+        text += f"; {times(advice.weighed.over_default)} what the defaults do"
+    elif advice.weighed.setting.changed:
+        default = advice.weighed.capacities.get(advice.space.default)
+        text += f"; the defaults have no rate: {default.reason if default else 'refused'}"
+    price = advice.asked.options.price_per_gpu_hour
+    tokens = capacity.held[0].below.metrics.get("output_tokens_per_s")
+    if price is not None and tokens:
+        cost = price / 3600 / (float(tokens) / capacity.variant.gpus) * 1e6
+        text += f"; a million output tokens cost {number(cost)}"
+    return f"{text}."
+
+
+def _fleet(advice: Advice) -> str:
+    fleet = advice.fleet
+    assert fleet is not None
+    each = "GPU" if fleet.a_server == 1 else f"server of {fleet.a_server} GPUs"
+    gpus = "1 GPU carries" if fleet.gpus == 1 else f"{fleet.gpus} GPUs carry"
+    servers = "" if fleet.a_server == 1 else f" ({fleet.servers} servers of {fleet.a_server})"
+    return (
+        f"{gpus}{servers} {fleet.rate:g} a second and {100 * fleet.margin:.0f} % more: a {each} is "
+        f"sure of {number(fleet.sure)}; at its share of {number(fleet.rate / fleet.servers)} every "
+        f"limit is kept in {fleet.held} of {len(fleet.checked)} runs."
+    )
+
+
+def _worths(advice: Advice) -> str:
+    assert advice.weighed is not None
+    found = [f"{each.name}={each.value} {worth(each)}" for each in advice.weighed.worth]
+    return f"Each by itself: {'; '.join(found)}." if found else ""
+
+
+def _left(advice: Advice) -> str:
+    """Say what is within noise and was left at its default, and what was not looked at."""
+    assert advice.weighed is not None
+    changed = {name for name, _ in advice.setting.changed}
+    texts = {each.name: level(each) for each in advice.around if each.level}
+    for each in advice.weighed.dropped:
+        gain = "no gain" if each.ratio is None else percent(each.ratio)
+        texts[each.name] = f"{each.value} {gain}"
+    found = [f"{name} ({text})" for name, text in texts.items() if name not in changed]
+    if not found:
+        return ""
+    bar = f"{100 * advice.asked.options.at_least:g} %"
+    return f"Within noise or {bar}, and left at their defaults: {', '.join(found)}."
+
+
+def level(each: Around) -> str:
+    """Return which values of a knob do as well as the one that is advised."""
+    return f"{' '.join(each.level)} no worse than {each.value}"
+
+
+def _changes(advice: Advice) -> str:
+    flips = [answer for answer in advice.answers if answer.flips or answer.idle]
+    if not advice.answers:
+        return ""
+    asked = f"{len(advice.answers)} other workloads and clocks"
+    if not flips:
+        return f"None of {asked} changes the choice."
+    return f"Of {asked} it is changed by: {'; '.join(flip(answer) for answer in flips)}."
+
+
+def flip(answer: Answer) -> str:
+    """Return what becomes of the choice under a perturbation."""
+    found = [f"{other.label} then {percent(gain)}" for other, gain in answer.flips]
+    found += [f"{name} then within noise, {percent(gain)}" for name, gain in answer.idle]
+    return f"{answer.perturbation.name} ({', '.join(found)})"
+
+
+def _clock(advice: Advice) -> str:
+    config = advice.space.config(advice.setting)
+    return (
+        f"All of it is simulated ({config.cost_model.name} clock, software {config.software.name}, "
+        f"engine {config.engine.policy}); the interval is that of the sampling alone."
+    )
+
+
+def _what(advice: Advice) -> str:
+    variant = advice.space.variant(advice.setting)
+    return "requests" if variant is None else variant.what
+
+
+def server_lines(advice: Advice) -> list[str]:
+    """Return the flags of each server, a line each, and what has none."""
+    found = values(advice)
+    family = found.get(ALLOCATOR, advice.space.allocator(advice.setting))
+    if not family.startswith(flags.FAMILY):
+        return [f"{family} has no counterpart in {' or '.join(flags.SERVERS)}."]
+    found.pop(ALLOCATOR, None)
+    lines = []
+    for server in flags.SERVERS:
+        texts = flags.flags(server, found, idle(advice))
+        line = f"{server}, {flags.VERSIONS[server]}: {' '.join(texts) or 'its defaults'}"
+        changed = dict(advice.setting.changed)
+        none = [each for each in flags.missing(server, found) if each.split("=")[0] in changed]
+        lines.append(line + (f"; no flag for {', '.join(none)}" if none else ""))
+    return lines
