@@ -15,7 +15,7 @@ The way of a question:
       -> words (the paragraph), output (tables, advice.json), page (advice.html), flags
 
 Runs are those of `harness.capacity`, made by its `Runner`: in processes beside each other, each
-once and kept by its hash.  A *setting* is a value for some knobs, all others are at their default; its
-*capacity* is the highest rate within the limits, and what is compared is requests a second and GPU.
-The seeds on which settings are chosen are not those on which they are weighed.
+once and kept by its hash.  A *setting* is a value for some knobs, all others are at their default;
+its *capacity* is the highest rate within the limits, and what is compared is requests a second and
+GPU.  The seeds on which settings are chosen are not those on which they are weighed.
 """
