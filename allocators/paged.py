@@ -17,7 +17,6 @@ import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
-    NO_COPIES,
     BlockTable,
     Demand,
     Geometry,
@@ -35,6 +34,7 @@ from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
 from allocators.prefix.caching import PrefixCaching
 from allocators.rules import paged as rules
+from allocators.rules.hashed import HashedArrays, hashed_arrays
 
 
 class Paged(PrefixCaching):
@@ -82,6 +82,8 @@ class Paged(PrefixCaching):
             raise Unsupported("offload needs host memory for one block: raise engine.host_gib")
         self.host = HostPages(host_pages, tier)
         self.has_prefix_index = prefix_index != "none"
+        one_queue = (prefix_index, eviction, offload) == ("hash", "lru", False)
+        self._queue = free_order if one_queue else None
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -108,8 +110,8 @@ class Paged(PrefixCaching):
         self.index.admitted(first, prompt, found, alone=sequences == 1)
         if sequences > 1:
             self.pages.share(first, rows[1:], -(-prompt.tokens // t))
-        self.length[rows] = prompt.tokens
-        self.active[rows] = True
+        for row in rows.tolist():
+            self.length[row], self.active[row] = prompt.tokens, True
         # The parent goes last and so keeps its partly filled block: there the prompt's KV will be
         # written, and from there the others copy.
         grant = self.grow(np.roll(rows, -1), private) if private else self.index.moved(EMPTY_GRANT)
@@ -118,18 +120,20 @@ class Paged(PrefixCaching):
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
-        lengths = self.length[rows]
-        missing = self.pages.missing(rows, lengths, n)
-        copiers = self.pages.to_copy(rows, lengths)
-        if int(missing.sum()) + len(copiers) > len(self.pages.free):
+        pages, lengths = self.pages, self.length[rows]
+        at, missing, room = pages.lacking(rows, lengths, n)
+        copiers = pages.to_copy(rows, lengths)
+        if int(missing.sum()) + len(copiers) > len(pages.free):
             return None
-        copies = NO_COPIES
+        grant = EMPTY_GRANT
         if len(copiers):
-            copies, _ = self.pages.copy_on_write(rows[copiers], lengths[copiers])
-        self.pages.spread(rows, missing, lengths)
-        self.length[rows] = lengths + n
-        self.index.grown(rows, lengths, lengths + n)
-        return self.index.moved(Grant(copies=copies) if len(copies) else EMPTY_GRANT)
+            grant = Grant(copies=pages.copy_on_write(rows[copiers], lengths[copiers])[0])
+        if len(at):
+            pages.spread(rows[at], missing, room)
+        after = lengths + n
+        self.length[rows] = after
+        self.index.grown(rows, lengths, after)
+        return self.index.moved(grant)
 
     def headroom(self, rows: IntArray) -> int:
         lengths = self.length[rows]
@@ -171,9 +175,8 @@ class Paged(PrefixCaching):
     def release(self, rows: IntArray) -> Grant:
         for row in rows.tolist():
             self.pages.drop(row)
+            self.length[row], self.active[row] = 0, False
         self.index.released(rows)
-        self.length[rows] = 0
-        self.active[rows] = False
         return EMPTY_GRANT
 
     def suspend(self, rows: IntArray, ticket: int) -> Grant | None:
@@ -216,11 +219,11 @@ class Paged(PrefixCaching):
             *rules.account(held, live, spare, later, logical, cached, t, per_token, capacity_bytes)
         )
 
-    def arrays(self) -> rules.PagedArrays | None:
-        if type(self) is not Paged or self.has_prefix_index:
+    def arrays(self) -> rules.PagedArrays | HashedArrays | None:
+        if type(self) is not Paged:
             return None
         geometry, per_token = self.geometry, self.geometry.bytes_per_token
-        return rules.PagedArrays(
+        arrays = rules.PagedArrays(
             self.pages.arrays,
             self.length,
             self.active,
@@ -228,6 +231,11 @@ class Paged(PrefixCaching):
             per_token,
             geometry.capacity_bytes,
         )
+        if not self.has_prefix_index:
+            return arrays
+        if not self._queue:
+            return None
+        return hashed_arrays(arrays, self.pages.free.pages(), self._queue == "by_age")
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:

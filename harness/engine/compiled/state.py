@@ -14,10 +14,11 @@ import numpy as np
 from allocators.base import IntArray
 from harness.results.runlog import TIMELINE_COLUMNS
 
-#: why a loop stopped: a block is full, all have ended, or a request can never be served
-FULL, DONE, NEVER, REFUSED_ALONE = range(4)
+#: why a loop stopped: a block is full, the keys of requests are wanted, all have ended, or a
+#: request can never be served
+FULL, KEYLESS, DONE, NEVER, REFUSED_ALONE = range(5)
 #: how asking the queue ends, if not with such a reason: nobody else can run, or memory refused one
-LET_IN, HELD_BACK = range(4, 6)
+LET_IN, HELD_BACK = range(5, 7)
 
 #: a request, in order of arrival, and what has become of it so far; `arrives_s` is when the
 #: scheduler sees it, `lost_tokens` what its last preemption lost
@@ -54,13 +55,17 @@ NOW = np.dtype(
         ("preempted", np.int64),  # how many of the preempted wait
         ("next", np.int64),  # the first request that was never let in
         ("arrived", np.int64),  # how many have joined the queue
+        ("keyed", np.int64),  # how many have their keys at hand, if keys are wanted
         ("running", np.int64),
+        ("lowest", np.int64),  # no row below this one is free
         ("served", np.int64),
         ("steps", np.int64),  # of this block, as are those that ended in it, and gaps
         ("ended", np.int64),
         ("gaps", np.int64),
         ("looked_up_tokens", np.int64),
         ("wasted_tokens", np.int64),
+        ("hit_tokens", np.int64),  # of the step that is planned, and of all
+        ("all_hit_tokens", np.int64),
         ("maps", np.int64),
         ("unmaps", np.int64),
         ("stuck", np.int64),  # the request that can never be served, and what it asked for
@@ -116,3 +121,9 @@ def has_room(state: State, block: Block) -> bool:
     rows = len(state.rows)
     ended, gaps = now.ended + rows <= len(block.ended), now.gaps + rows <= len(block.gaps)
     return now.steps < len(block.steps) and ended and gaps
+
+
+def has_keys(state: State) -> bool:
+    """Say whether all that the coming step may let in for the first time have their keys."""
+    now = state.now[0]
+    return now.keyed >= min(now.arrived, now.next + len(state.rows))

@@ -9,6 +9,7 @@ from numba.core import caching
 from allocators.base import Unsupported
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
+from allocators.prefix import FREE_ORDERS
 from allocators.rules import paged
 from allocators.virtual import Virtual
 from harness.comparison import compose, prepare
@@ -45,7 +46,8 @@ REFUSED = {
     "engine.preemption=swap": {"preemption": "swap"},
     "wait for the end of others": {"requests": drawn(10, "closed")},
     "recorded of each step": {"observers": [object()]},
-    "prefix index": {"allocator": Paged(POOL, prefix_index="hash")},
+    "prefix index": {"allocator": Paged(POOL, prefix_index="radix")},
+    "index, decides": {"allocator": Paged(POOL, prefix_index="hash", eviction="lfu")},
     "this allocator": {"allocator": Own(POOL)},
     "decides in Python": {"allocator": Virtual(POOL, page_size="64KiB", rules="paper")},
     "decides in": {"allocator": Virtual(POOL, page_size="64KiB", admission="vattention")},
@@ -63,7 +65,8 @@ def test_what_is_not_compiled_is_refused_with_on_and_runs_with_auto(reason, monk
 
 @pytest.mark.parametrize("policy", ["chunked", "continuous", "orca"])
 def test_each_family_is_compiled(policy):
-    for allocator in (Paged(POOL), Contiguous(POOL), Virtual(POOL, page_size="64KiB")):
+    hashed = [Paged(POOL, prefix_index="hash", free_order=x) for x in FREE_ORDERS]
+    for allocator in (Paged(POOL), *hashed, Contiguous(POOL), Virtual(POOL, page_size="64KiB")):
         assert chosen(allocator, compiled="on", policy=policy) == "compiled"
 
 
@@ -75,6 +78,13 @@ def test_auto_compiles_only_where_that_pays(monkeypatch):
         assert chosen(requests=some) == expected
         assert chosen(requests=many) == "compiled"
         assert chosen(requests=many, compiled="off") == "steps"
+
+
+def test_auto_weighs_the_blocks_of_long_prompts_that_are_looked_up(monkeypatch):
+    monkeypatch.setattr(choice, "is_kept", lambda *args: False)
+    long = table(np.full(4_000, 50_000), np.ones(4_000, dtype=int))
+    assert chosen(requests=long) == "steps"
+    assert chosen(Paged(POOL, prefix_index="hash"), requests=long) == "compiled"
 
 
 def test_a_row_says_which_loop_served_it_or_why_none_did():
@@ -114,6 +124,13 @@ def test_what_is_compiled_is_kept_on_disk(cache):
     assert run_tiny() == 2
     assert build.is_kept("tiny", paged, flat)
     assert list(cache.rglob("*.nbc"))
+
+
+def test_what_another_checkout_compiled_is_not_taken_for_kept(cache, monkeypatch):
+    run_tiny()
+    build.cache_folder.cache_clear()
+    monkeypatch.setattr(build, "__file__", "/another/checkout/build.py")
+    assert not build.is_kept("tiny", paged, flat)
 
 
 def test_a_change_of_a_rule_is_not_overlooked(cache, monkeypatch):
