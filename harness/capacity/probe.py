@@ -28,7 +28,7 @@ RUNS, COMPILED_REQUESTS = 25, 33_000
 #: rows of a block: how often the queue is looked at
 BLOCK_ROWS = 4096
 #: what changes when an observation means something else: kept ones are then not read
-VERSION = 1
+VERSION = 2
 #: metrics of a run that are taken of the requests that count alone
 OF_REQUESTS = ("ttft_", "tpot_", "e2e_", "normalized_latency_", "good_share")
 _ON = "engine.compiled=on:"
@@ -73,7 +73,7 @@ class Observation:
     diverges: the queue grew as long as requests arrived; stopped: so the run was ended early.
     requests: how many the run had; first, counted: those that `metrics` are of, from the first on.
     metrics: those of docs/metrics.md. Latencies and `good_share` are of the requests that count,
-        rates of the time from the first of them to the last arrival, all others, gaps between
+        rates of what ended while they came (see `_rates`), all others, gaps between
         tokens too, of the whole run; of one that was stopped, of what had ended.
     """
 
@@ -163,12 +163,18 @@ def _latencies(columns: Columns, window: slice, slo: SloSpec) -> dict[str, float
 
 
 def _rates(columns: Columns, window: slice, slo: SloSpec) -> dict[str, float | None]:
-    """Return requests and tokens a second of what ended while arrivals that count came."""
+    """Return requests and tokens a second of what ended while arrivals that count came.
+
+    From as long after the first of them as one stays on average: before, those end that came
+    before it, or in a run that has no warm-up none.
+    """
     arrivals, ends = columns["arrival_s"], columns["finish_s"]
     if window.stop - window.start < 2:
         return {}
-    start_s, stop_s = float(arrivals[window.start]), float(arrivals.max())
-    if stop_s <= start_s:  # all at once: of those in the middle, while others still wait
+    first_s, stop_s = float(arrivals[window].min()), float(arrivals.max())
+    stay_s = float((ends - arrivals)[window].mean())
+    start_s = min(first_s + stay_s, (first_s + stop_s) / 2)
+    if stop_s <= first_s:  # all at once: of those in the middle, while others still wait
         start_s, stop_s = (float(value) for value in np.quantile(ends, (0.2, 0.8)))
     within = (ends > start_s) & (ends <= stop_s)
     outputs = (columns["output_tokens"] * columns["sequences"])[within].sum()
