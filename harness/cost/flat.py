@@ -1,6 +1,6 @@
 """The roofline's formula for a compiled loop: constants as one tuple, prices as plain functions.
 
-This repeats `Roofline.step_s`, `GrantPrices.grant_s` and `Software` in the part of Python that
+This repeats `Roofline.step`, `GrantPrices.grant_s` and `Software` in the part of Python that
 Numba compiles, for steps of single sequences without swaps: the one place where prices are written
 twice.  `tests/cost/test_flat.py` holds both to the same bits.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator
+from harness.cost.priced import Priced
 from harness.cost.roofline import Roofline, block_slowdown
 
 
@@ -118,38 +119,37 @@ def flatten(cost: Roofline, allocator: Allocator) -> FlatPrices:
     )
 
 
-def step_s(prices: FlatPrices, work: Any) -> float:
-    """Return the seconds one step takes; `work` is the loop's own `StepWork`, in whole numbers."""
+def step(prices: FlatPrices, work: Any) -> Priced:
+    """Return what a step takes, and on what; `work` is the loop's `StepWork`, in whole numbers."""
     tokens = work.own + work.decodes
     rows = work.decodes + work.pieces
-    steady = (
-        _linear_s(prices, tokens, work.sampled)
-        + max(prices.elementwise_floor_s, tokens * prices.elementwise_s)
-        + (prices.reduce_floor_s + tokens * prices.reduce_token_s)
-    )
+    linear = _linear_s(prices, tokens, work.sampled)
+    linear += max(prices.elementwise_floor_s, tokens * prices.elementwise_s)
+    reduce = prices.reduce_floor_s + tokens * prices.reduce_token_s
+    gpu_s, attention = linear + reduce, 0.0
     if not prices.overlapped:
-        steady = _with_cpu_s(prices, steady, rows, tokens, work.pieces, work.sampled)
+        gpu_s = _with_cpu_s(prices, gpu_s, rows, tokens, work.pieces, work.sampled)
     if work.own:
         # Whole numbers and halves, so that this is exact, in whatever order it is summed.
         half = (float(work.squares) + prices.prefill_tile_tokens * work.own) / 2
         compute = (work.crossed + half) * prices.prefill_pair_s
         memory = float(work.read) * prices.prefill_kv_s + float(work.own) * prices.prefill_query_s
-        steady += prices.prefill_floor_s + prices.prefill_slowdown * max(compute, memory)
-    tables, sent = 0.0, 0
-    if prices.block_tokens:
-        wide = -(-work.longest // prices.block_tokens)
-        sent = work.rows * wide * prices.entry_bytes
-        tables = prices.table_floor_s + float(sent) * prices.table_byte_s
+        attention = prices.prefill_floor_s + prices.prefill_slowdown * max(compute, memory)
+        gpu_s += attention
     if work.decodes:
         read = float(work.context) * prices.decode_context_s
         fixed = prices.decode_floor_s + work.decodes * prices.decode_seq_s
-        gpu_s = steady + (fixed + read) + tables
-    else:
-        gpu_s = steady + tables
-    if not prices.overlapped:
-        return gpu_s
-    cpu_s = _with_cpu_s(prices, 0.0, rows, tokens, work.pieces, work.sampled)
-    return max(gpu_s, cpu_s + sent * prices.written_byte_s)
+        gpu_s += fixed + read
+        attention += fixed + read
+    sent = 0
+    if prices.block_tokens:
+        wide = -(-work.longest // prices.block_tokens)
+        sent = work.rows * wide * prices.entry_bytes
+        gpu_s += prices.table_floor_s + float(sent) * prices.table_byte_s
+    if prices.overlapped:
+        cpu_s = _with_cpu_s(prices, 0.0, rows, tokens, work.pieces, work.sampled)
+        gpu_s = max(gpu_s, cpu_s + sent * prices.written_byte_s)
+    return Priced(gpu_s, linear, attention, reduce)
 
 
 def copies_s(prices: FlatPrices, slots: int) -> float:

@@ -10,8 +10,8 @@ A step runs every layer once over all its tokens.  Its time is the sum of parts 
     tables      block tables written by the host and sent to the device
     software    scheduling, launching, sampling: `harness.cost.software`
 
-Only `decode` and `tables` change while a batch just decodes, both through `_vary_s`, which takes a
-number or an array: skipping ahead over n steps gives the very bits of n single steps.
+Only `decode` and `tables` change while a batch just decodes, both by functions that take a number
+or an array: skipping ahead over n steps gives the very bits of n single steps.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from harness.cost import shapes
 from harness.cost.curves import FloatArray
 from harness.cost.grants import GrantPrices
 from harness.cost.limits import check_cost, check_hardware
+from harness.cost.priced import NOTHING, Priced, PricedGrant
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.software import Load, Number, Software, SoftwareSpec
 from harness.cost.spec import MEASURED_BLOCK_TOKENS, CostSpec
@@ -140,22 +141,30 @@ class Roofline:
     # -- a step --------------------------------------------------------------------------------
     def step_s(self, work: Work) -> float:
         """Return the seconds one step takes; 0 for a step without any token."""
+        return cast(float, self.step(work).seconds)
+
+    def step(self, work: Work) -> Priced:
+        """Return what one step takes, and on what; nothing for a step without any token."""
         new, past = work.prefill_new, work.prefill_past
         prefill_tokens = int(new.sum()) if len(new) else 0
         tokens = prefill_tokens + work.decode_seqs
         if tokens == 0:
-            return 0.0
+            return NOTHING
         pieces = int(np.count_nonzero(new)) if prefill_tokens else 0
         load = Load(work.decode_seqs + pieces, tokens, pieces, work.sampled)
-        steady = self._steady_s(load)
+        linear, reduce = self._layers_s(load)
+        gpu_s, attention = self.software.before_s(linear + reduce, load), 0.0
         if prefill_tokens:
-            steady += self._prefill_s(new, past, work.block_tokens)
-        tables = self._table_s(work.table_bytes)
-        if not work.decode_seqs:
-            return self.software.beside_s(steady + tables, load, work.table_bytes)
-        context = float(work.decode_context_tokens)
-        gpu_s = self._vary_s(steady, work.decode_seqs, context, tables, work.block_tokens)
-        return self.software.beside_s(gpu_s, load, work.table_bytes)
+            attention = self._prefill_s(new, past, work.block_tokens)
+            gpu_s += attention
+        if work.decode_seqs:
+            context = float(work.decode_context_tokens)
+            decode = self._decode_s(work.decode_seqs, context, work.block_tokens)
+            gpu_s += decode
+            attention += decode
+        gpu_s += self._table_s(work.table_bytes)
+        seconds = self.software.beside_s(gpu_s, load, work.table_bytes)
+        return Priced(seconds, linear, attention, reduce)
 
     def decode_window_s(
         self,
@@ -170,8 +179,20 @@ class Roofline:
         Step j reads context_tokens + j * seqs tokens of KV and sends table_bytes[j] (or the same
         number each step).  Bitwise equal to `step_s` of each step.
         """
+        priced = self.decode_window(seqs, context_tokens, steps, table_bytes, block_tokens)
+        return cast(FloatArray, priced.seconds)
+
+    def decode_window(
+        self,
+        seqs: int,
+        context_tokens: int,
+        steps: int,
+        table_bytes: IntArray | int,
+        block_tokens: int,
+    ) -> Priced:
+        """Return what these steps take, and on what; see `decode_window_s`."""
         if seqs == 0:
-            return np.zeros(steps)
+            return NOTHING._replace(seconds=np.zeros(steps))
         context = (context_tokens + seqs * np.arange(steps, dtype=np.int64)).astype(np.float64)
         if isinstance(table_bytes, np.ndarray):
             sent = table_bytes.astype(np.float64)
@@ -179,13 +200,19 @@ class Roofline:
         else:
             tables = np.full(steps, self._table_s(table_bytes))
         load = Load(seqs, seqs, 0, seqs)
-        gpu_s = self._vary_s(self._steady_s(load), seqs, context, tables, block_tokens)
-        return self.software.beside_s(gpu_s, load, table_bytes)
+        linear, reduce = self._layers_s(load)
+        decode = self._decode_s(seqs, context, block_tokens)
+        gpu_s = self.software.before_s(linear + reduce, load) + decode + tables
+        return Priced(self.software.beside_s(gpu_s, load, table_bytes), linear, decode, reduce)
 
     # -- a grant -------------------------------------------------------------------------------
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:
         """Return the seconds of what a grant asks for before the step computes."""
-        return self._grants.grant_s(grant, allocator)
+        return self.grant(grant, allocator).seconds
+
+    def grant(self, grant: Grant, allocator: Allocator) -> PricedGrant:
+        """Return what a grant takes before the step computes, and on what."""
+        return self._grants.grant(grant, allocator)
 
     def overlapped_s(
         self, compute_s: float, grants: Sequence[Grant], allocator: Allocator
@@ -194,25 +221,20 @@ class Roofline:
         return self._grants.overlapped_s(compute_s, grants, allocator)
 
     # -- parts of a step -----------------------------------------------------------------------
-    def _steady_s(self, load: Load) -> float:
-        """Return what does not depend on the lengths of the sequences."""
+    def _layers_s(self, load: Load) -> tuple[float, float]:
+        """Return what the layers take without attention: linear and elementwise; all-reduce."""
         tokens = load.tokens
-        gpu_s = (
-            self._linear_s(tokens, load.sampled)
-            + max(self._elementwise_floor_s, tokens * self._elementwise_s)
-            + (self._reduce_floor_s + tokens * self._reduce_token_s)
-        )
-        return self.software.before_s(gpu_s, load)
+        linear = self._linear_s(tokens, load.sampled)
+        linear += max(self._elementwise_floor_s, tokens * self._elementwise_s)
+        return linear, self._reduce_floor_s + tokens * self._reduce_token_s
 
-    def _vary_s(
-        self, steady: float, seqs: int, context: Number, tables: Number, block_tokens: int
-    ) -> Number:
-        """Return steady + decode attention + tables; a number and an array take the same path."""
+    def _decode_s(self, seqs: int, context: Number, block_tokens: int) -> Number:
+        """Return the attention of decodes; a number and an array take the same path."""
         slow = self.software.spec.paged_decode_slowdown if block_tokens else 1.0
         blocks = block_slowdown(self.cost.block_decode_tokens, block_tokens)
         read = context * (self._decode_context_s * slow * blocks)
         fixed = self._decode_floor_s + seqs * (self._decode_seq_s * slow)
-        return cast(Number, steady + (fixed + read) + tables)
+        return cast(Number, fixed + read)
 
     def _linear_s(self, tokens: int, sampled: int) -> float:
         model = self.model

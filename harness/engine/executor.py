@@ -33,6 +33,15 @@ class Executor(Protocol):
 
 
 @runtime_checkable
+class Explains(Protocol):
+    """An executor that knows what the time of a step is made of."""
+
+    #: of what `step` or `window` was last asked for: the seconds of each of `PARTS`, a number for
+    #: all of its steps or [steps] of them
+    parts: tuple[float | np.ndarray, ...]
+
+
+@runtime_checkable
 class Samples(Protocol):
     """An executor that really samples, so that it, and not a draw, chooses how beams go on."""
 

@@ -40,13 +40,13 @@ class Meter:
         saturated: bool,
         waiting: IntArray | int,
         first: dict[str, int],
-        every: dict[str, int],
+        every: dict[str, int | float | np.ndarray],
         last: dict[str, int],
     ) -> None:
         """Append len(ends_s) steps that follow each other without a gap from `start_s` on.
 
-        `every` holds for each of them; `first` counts happen in the first, and `last` overrides
-        what differs at the end of the last.
+        `every` holds for each of them, or has [steps] values; `first` counts happen in the first,
+        and `last` overrides what differs at the end of the last.
         """
         n = len(ends_s)
         self._reserve(n)

@@ -12,6 +12,8 @@ from harness.results.bins import BIN_COLUMNS, BINNED_COLUMNS
 from harness.results.errors import ResultsError
 from harness.results.runlog import (
     BYTES,
+    LIMITED_BY,
+    PART_SECONDS,
     REQUEST_COLUMNS,
     STATUSES,
     TIMELINE_COLUMNS,
@@ -100,7 +102,10 @@ def read_whole_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> list[
 
     A timeline that was too long for full resolution is in bins.  Raises ResultsError.
     """
-    steps = _read_columns(run_dir / TIMELINE, tuple(TIMELINE_COLUMNS), tuple(BIN_COLUMNS))
+    # Absent from files that were written before any step said what limited it.
+    later = (*LIMITED_BY, *PART_SECONDS)
+    names = tuple(name for name in TIMELINE_COLUMNS if name not in later)
+    steps = _read_columns(run_dir / TIMELINE, names, (*later, *BIN_COLUMNS))
     requests = _read_columns(run_dir / REQUESTS, tuple(REQUEST_COLUMNS))
     nothing = {name: np.empty(0, kind) for name, kind in TIMELINE_COLUMNS.items()}
     return [_log(name, steps.get(name, nothing), requests[name], totals[name]) for name in totals]
@@ -152,7 +157,8 @@ def _values(table: pa.Table, name: str) -> np.ndarray:
     import pyarrow as pa
 
     column = table[name]
-    if column.null_count:
+    # Nobody can tell the parts of a step that really ran.
+    if column.null_count and name not in PART_SECONDS:
         raise ValueError(f"{name} has values that are missing")
     if pa.types.is_dictionary(column.type):
         # A few texts, each many times: one object a text and not one a row.
