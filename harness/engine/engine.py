@@ -193,9 +193,9 @@ class Engine:
                 "batched_tokens": plan.batched_tokens,
                 "hit_tokens": plan.hit_tokens,
                 f"limited_by_{limit}": True,
-                **dict(zip(PART_SECONDS, parts, strict=True)),
             },
             last={"running": batch - len(done)},
+            parts=parts,
         )
         return done
 

@@ -36,9 +36,12 @@ class Executor(Protocol):
 class Explains(Protocol):
     """An executor that knows what the time of a step is made of."""
 
-    #: of what `step` or `window` was last asked for: the seconds of each of `PARTS`, a number for
-    #: all of its steps or [steps] of them
-    parts: tuple[float | np.ndarray, ...]
+    @property
+    def parts(self) -> tuple[float | np.ndarray, ...]:
+        """The seconds of each of `PARTS` of what `step` or `window` was last asked for.
+
+        A number for all of its steps, or [steps] of them.
+        """
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ import numpy as np
 
 from allocators.base import (
     BLOCK_TABLE_ENTRY_BYTES,
+    EMPTY_GRANT,
     NO_COPIES,
     NO_SWAPS,
     Allocator,
@@ -18,7 +19,7 @@ from allocators.base import (
 from harness.cost import CostModel, Roofline, Work, flat
 from harness.cost.curves import FloatArray
 from harness.cost.flat import FlatPrices, flatten
-from harness.cost.priced import Priced, PricedGrant
+from harness.cost.priced import NOTHING, Priced, PricedGrant
 from harness.engine.compiled.clock import CLOCKS
 from harness.engine.plan import Plan
 
@@ -38,7 +39,9 @@ class SimulatedExecutor:
         self._allocator = allocator
         self._draft_cost = draft_cost
         self._block_tokens = allocator.geometry.page_tokens if allocator.block_tables else 0
-        self.parts: tuple[float | FloatArray, ...] = ()
+        # what was priced last: computing, the grants before it, and the seconds with swaps beside
+        # it and with maps beside it
+        self._last = NOTHING, _NO_GRANTS, 0.0, 0.0
 
     def prices(self) -> FlatPrices | None:
         """Return the clock's constants for a compiled loop; None where it has no such formula."""
@@ -52,19 +55,16 @@ class SimulatedExecutor:
         `lengths` are the slots that the decoding (and padding) rows fill, the new token included.
         """
         before = self._before(plan.blocking_grants)
-        beside_s = self._cost.grant_s(plan.beside, self._allocator)
+        beside_s = 0.0
+        if plan.beside is not EMPTY_GRANT:
+            beside_s = self._cost.grant_s(plan.beside, self._allocator)
         work = self._work(plan, lengths)
         priced = self._cost.step(work)
         if plan.draft_steps:
             priced = _joined(priced, plan.draft_steps * self._draft_cost, self._draft_step(work))
         busy_s = self._cost.overlapped_s(priced.seconds, plan.all_grants, self._allocator)
         whole_s = max(busy_s, beside_s)
-        self.parts = (
-            *_computed(priced),
-            before.copies_s,
-            before.swaps_s + (busy_s - priced.seconds),
-            before.maps_s + (whole_s - busy_s),
-        )
+        self._last = priced, before, busy_s, whole_s
         return before.seconds + whole_s
 
     def window(self, grants: list[Grant], lengths: IntArray, steps: int) -> FloatArray:
@@ -76,15 +76,33 @@ class SimulatedExecutor:
         priced = self._cost.decode_window(
             len(lengths), int(lengths.sum()), steps, tables_bytes, self._block_tokens
         )
-        before, seconds = self._before(grants), priced.seconds.copy()
-        alone_s = float(seconds[0])
-        first_s = self._cost.overlapped_s(alone_s, grants, self._allocator)
-        seconds[0] = before.seconds + first_s
-        copies, swaps, maps = np.zeros((3, steps))
-        copies[0], maps[0] = before.copies_s, before.maps_s
-        swaps[0] = before.swaps_s + (first_s - alone_s)
-        self.parts = (*_computed(priced), copies, swaps, maps)
+        if not grants:
+            self._last = priced, _NO_GRANTS, priced.seconds, priced.seconds
+            return priced.seconds
+        before, busy_s = self._before(grants), priced.seconds.copy()
+        busy_s[0] = self._cost.overlapped_s(float(busy_s[0]), grants, self._allocator)
+        self._last = priced, before, busy_s, busy_s
+        seconds = busy_s.copy()
+        seconds[0] = before.seconds + seconds[0]
         return seconds
+
+    @property
+    def parts(self) -> tuple[float | FloatArray, ...]:
+        """The seconds of each of `PARTS`, of what was priced last; see `Explains`."""
+        (seconds, linear_s, attention_s, all_reduce_s), before, busy_s, whole_s = self._last
+        software_s = seconds - linear_s - attention_s - all_reduce_s
+        swaps_s, maps_s = busy_s - seconds, whole_s - busy_s
+        if not isinstance(seconds, np.ndarray):
+            # The last bit of a difference may be below nothing.
+            software_s, copies_s = max(software_s, 0.0), before.copies_s
+            swaps_s += before.swaps_s
+            maps_s += before.maps_s
+        else:
+            software_s, copies_s = np.maximum(software_s, 0.0), np.zeros(len(seconds))
+            copies_s[0] = before.copies_s
+            swaps_s[0] += before.swaps_s
+            maps_s[0] += before.maps_s
+        return linear_s, attention_s, all_reduce_s, software_s, copies_s, swaps_s, maps_s
 
     def map_s(self, grant: Grant) -> float:
         """Return the seconds that the grant's maps and unmaps take, hidden ones included."""
@@ -152,15 +170,3 @@ class SimulatedExecutor:
 def _joined(step: Priced, times: float, draft: Priced) -> Priced:
     """Return what a step takes with that of a draft, so many times, before it."""
     return Priced(*(a + times * b for a, b in zip(step, draft, strict=True)))
-
-
-def _computed(priced: Priced) -> tuple[float | FloatArray, ...]:
-    """Return the parts in which the step computes, the first of `PARTS`."""
-    seconds, linear_s, attention_s, all_reduce_s = priced
-    software_s = seconds - linear_s - attention_s - all_reduce_s
-    # The last bit may be below nothing.
-    if isinstance(software_s, float):
-        software_s = max(software_s, 0.0)
-    else:
-        software_s = np.maximum(software_s, 0.0)
-    return linear_s, attention_s, all_reduce_s, software_s

@@ -136,6 +136,10 @@ class LogCheck:
                 f"{', '.join(LIMITS)}"
             )
         start_s, time_s = block["start_s"], block["time_s"]
+        waits_s = start_s - np.concatenate(([self._end_s], time_s[:-1]))
+        self._end_s = float(time_s[-1])
+        if (time_s < start_s).any() or (waits_s < -self._tolerance_s).any():
+            raise ValueError(f"{self._allocator}: the clock runs backwards in the timeline")
         step_s = time_s - start_s
         apart_s = np.abs(sum(block[name] for name in PART_SECONDS) - step_s)
         # The clock is as exact as its last bit, which is worth more the longer the run.
@@ -145,10 +149,6 @@ class LogCheck:
                 f"{self._allocator}: the parts of step {block['step'][wrong[0]]} do not sum to its "
                 f"{step_s[wrong[0]]} s"
             )
-        waits_s = start_s - np.concatenate(([self._end_s], time_s[:-1]))
-        self._end_s = float(time_s[-1])
-        if (time_s < start_s).any() or (waits_s < -self._tolerance_s).any():
-            raise ValueError(f"{self._allocator}: the clock runs backwards in the timeline")
         self._waited_s += float(waits_s.sum())
 
     def requests(self, block: Columns) -> None:
