@@ -13,7 +13,7 @@ from allocators.base import Grant, IntArray
 from harness.engine.group import Group
 from harness.engine.plan import Plan
 from harness.engine.running import NO_ROWS
-from harness.engine.schedulers.base import Setup
+from harness.engine.schedulers.base import Horizon, Setup, one_step
 from harness.engine.schedulers.whole_prompts import WholePromptScheduler
 
 
@@ -31,6 +31,11 @@ class StaticScheduler(WholePromptScheduler):
 
     def _admits(self) -> bool:
         return not len(self.running)
+
+    def _decode(self, horizon: Horizon) -> Plan | None:
+        # A batch of swapped groups decodes at once: it is limited by what ended it, in one step.
+        formed = self.limit not in ("policy", "nobody")
+        return super()._decode(one_step if formed else horizon)
 
     def grown_lengths(self) -> IntArray:
         # Sequences that have ended are still computed; they come last.
