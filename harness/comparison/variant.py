@@ -18,6 +18,7 @@ from harness.engine.answers import WrongAnswer
 from harness.engine.arrivals import FrontEnd
 from harness.engine.choice import choose_engine
 from harness.engine.observer import Observer
+from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
 from harness.results import ResultRow, RunLog
 from harness.results.stream import Consumer, Intake, Kept
@@ -128,14 +129,16 @@ def _serve(
             executor = held.enter_context(real.executor(allocator, requests, config.sampling))
             front_end = FrontEnd()
         engine = choose_engine(
-            allocator,
-            requests,
-            config.sampling,
-            config.engine,
-            executor,
-            config.seed,
-            observers,
-            front_end=front_end,
+            Setup(
+                allocator,
+                requests,
+                config.sampling,
+                config.engine,
+                executor,
+                config.seed,
+                observers,
+                front_end=front_end,
+            )
         )
         totals = engine.serve(intake, progress)
         if real is not None:

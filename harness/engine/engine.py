@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from allocators.base import Allocator, Grant, IntArray, Usage
+from allocators.base import Grant, IntArray, Usage
 from harness.engine.answers import check_answer
-from harness.engine.arrivals import NO_MORE, Arrivals, FrontEnd
+from harness.engine.arrivals import NO_MORE, Arrivals
 from harness.engine.beams import drawn_lineage, open_lineage
-from harness.engine.config import EngineSpec, SamplingSpec
-from harness.engine.executor import Executor, Explains, Samples
+from harness.engine.executor import Explains, Samples
 from harness.engine.group import Group
 from harness.engine.host_time import HostTime
 from harness.engine.meter import Ended, Meter, category_bytes
-from harness.engine.observer import Observer, StepView
+from harness.engine.observer import StepView
 from harness.engine.plan import Plan
 from harness.engine.running import NO_ROWS
-from harness.engine.schedulers import Setup, make_scheduler
+from harness.engine.schedulers import make_scheduler
+from harness.engine.setup import Setup
 from harness.engine.totals import Totals
 from harness.results.runlog import PART_SECONDS, RunLog
 from harness.results.stream import Sink, kept_log
-from workloads.requests import RequestTable
 
 #: the longest stretch run in one go; bounds the memory of its columns
 MOST_STEPS = 4096
@@ -40,38 +40,24 @@ class Engine:
 
     loop = "steps"
 
-    def __init__(
-        self,
-        allocator: Allocator,
-        requests: RequestTable,
-        sampling: SamplingSpec,
-        engine: EngineSpec,
-        executor: Executor,
-        seed: int,
-        observers: Sequence[Observer] = (),
-        lineage: Callable[[int, int], IntArray] | None = None,
-        front_end: FrontEnd | None = None,
-    ) -> None:
-        """`lineage` (request, beam steps) replaces the drawn beams of a simulated run.
-
-        `front_end` lies between clients and the scheduler; None takes no time.
-
-        Raises `Unsupported` for what the policy can never serve.
-        """
+    def __init__(self, setup: Setup) -> None:
+        """Raises `Unsupported` for what the policy can never serve."""
         self._host_time = HostTime()
+        allocator, executor, sampling = setup.allocator, setup.executor, setup.sampling
         self._allocator, self._timed = allocator, self._host_time.watch(allocator)
-        self._scheduler = make_scheduler(Setup(self._timed, requests, sampling, engine, seed))
-        self._requests, self._sampling = requests, sampling
-        self._executor, self._observers = executor, observers
-        width, switch = sampling.width, sampling.beam_switch
-        self._lineage = lineage or partial(drawn_lineage, seed, width=width, switch=switch)
+        self._scheduler = make_scheduler(replace(setup, allocator=self._timed))
+        self._requests, self._sampling = setup.requests, sampling
+        self._executor, self._observers = executor, setup.observers
+        self._lineage = setup.lineage or partial(
+            drawn_lineage, setup.seed, width=sampling.width, switch=sampling.beam_switch
+        )
         if isinstance(executor, Samples):
             executor.begin(self._scheduler.running)
-            self._lineage = lambda request, steps: open_lineage(steps, width)
+            self._lineage = lambda request, steps: open_lineage(steps, sampling.width)
         self._explains = isinstance(executor, Explains)
-        self._skips = engine.skip_ahead and executor.skips
-        self._front_end = front_end or FrontEnd()
-        self._arrivals = Arrivals(requests, self._front_end.request_s)
+        self._skips = setup.options.skip_ahead and executor.skips
+        self._front_end = setup.front_end
+        self._arrivals = Arrivals(setup.requests, self._front_end.request_s)
         self._totals = Totals(allocator, executor)
         self._now_s = 0.0
         self._planned_s = 0.0  # what has reached the scheduler by then can be in the next step

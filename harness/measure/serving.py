@@ -13,6 +13,7 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.plan import Plan
 from harness.engine.running import Running
+from harness.engine.setup import Setup
 from harness.executors.model.executor import ModelExecutor
 from harness.executors.model.real_run import RealRun
 from harness.executors.simulated import SimulatedExecutor
@@ -74,7 +75,7 @@ def serve(run: ServingRun, real: RealRun, cost: CostModel | None = None) -> list
     with real.executor(allocator, run.requests, run.sampling) as executor:
         simulated = None if cost is None else SimulatedExecutor(cost, allocator)
         paired = PairedExecutor(executor, simulated)
-        Engine(allocator, run.requests, run.sampling, engine, paired, real.seed).run("")
+        Engine(Setup(allocator, run.requests, run.sampling, engine, paired, real.seed)).run("")
     return paired.steps
 
 

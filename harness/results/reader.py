@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.results.bins import BIN_COLUMNS, BINNED_COLUMNS
+from harness.results.columns import column_values
 from harness.results.errors import ResultsError
 from harness.results.runlog import (
     BYTES,
@@ -154,21 +155,14 @@ def _read_columns(
 
 def _values(table: pa.Table, name: str) -> np.ndarray:
     """A column as the writer wrote it; raises KeyError, ValueError or TypeError if it is not."""
-    import pyarrow as pa
-
     column = table[name]
     # Nobody can tell the parts of a step that really ran.
     if column.null_count and name not in PART_SECONDS:
         raise ValueError(f"{name} has values that are missing")
-    if pa.types.is_dictionary(column.type):
-        # A few texts, each many times: one object a text and not one a row.
-        whole = column.combine_chunks()
-        texts = np.array(whole.dictionary.to_pylist(), dtype=object)
-        return texts[whole.indices.to_numpy()]
     kind = {**BINNED_COLUMNS, **REQUEST_COLUMNS}[name]
     if "steps" not in table.column_names:
         kind = TIMELINE_COLUMNS.get(name, kind)
-    return column.to_numpy().astype(kind)
+    return column_values(column).astype(kind, copy=False)
 
 
 def _refuse_constant(text: str) -> None:

@@ -15,6 +15,7 @@ from harness.cost import Calibrated, HardwareSpec
 from harness.cost.curves import Curve, Surface
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
 from tests.cost.calibrations import SHAPE, made_up
 from tests.cost.parts import calibrated_parts
@@ -152,9 +153,9 @@ def test_a_simulated_run_is_the_same_whether_it_skips_or_not(family):
     finished = []
     for skip in (True, False):
         allocator = Virtual(pool, page_size="64KiB") if family is Virtual else family(pool)
-        engine = Engine(
+        engine = Engine(Setup(
             allocator, requests, SamplingSpec(), EngineSpec(max_num_seqs=16, skip_ahead=skip),
-            SimulatedExecutor(COST, allocator), 0,
+            SimulatedExecutor(COST, allocator), 0,)
         )  # fmt: skip
         finished.append(engine.run("run").requests["finish_s"])
     assert finished[0].tobytes() == finished[1].tobytes()

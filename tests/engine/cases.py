@@ -12,6 +12,7 @@ from allocators.virtual import Virtual
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
 from tests.places import CONF
 from workloads.requests import RequestTable
@@ -102,7 +103,7 @@ def drawn(n, arrivals="at_once", mean_gap_s=0.0, seed=0, longest=(32, 32)):
 def make(allocator, requests, sampling, executor=None, seed=0, **options):
     executor = executor or Metronome()
     options.setdefault("max_num_seqs", allocator.geometry.max_seqs)
-    return Engine(allocator, requests, sampling, EngineSpec(**options), executor, seed)
+    return Engine(Setup(allocator, requests, sampling, EngineSpec(**options), executor, seed))
 
 
 def run(*args, **kwargs):

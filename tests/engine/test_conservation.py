@@ -7,6 +7,7 @@ import pytest
 
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from tests.engine.cases import MODES, Checking, Spy, allocators, drawn, make, roofline, run
 
 ALLOCATORS = allocators()
@@ -151,7 +152,9 @@ def test_one_sample_and_one_beam_are_greedy(policy):
         allocator = ALLOCATORS["paged_7"]()
         requests = requests_of("at_once", "greedy")
         spec = EngineSpec(policy=policy, max_num_seqs=20)
-        logs.append(Engine(allocator, requests, sampling, spec, roofline(allocator), 0).run("x"))
+        logs.append(
+            Engine(Setup(allocator, requests, sampling, spec, roofline(allocator), 0)).run("x")
+        )
     assert logs[0].timeline["preemptions"].sum()
     assert_identical(logs[0], logs[1])
     assert_identical(logs[0], logs[2])

@@ -17,6 +17,7 @@ from harness.engine.engine import Engine
 from harness.engine.schedulers.base import Scheduler, Unservable
 from harness.engine.schedulers.chunked import ChunkedScheduler
 from harness.engine.schedulers.whole_prompts import WholePromptScheduler
+from harness.engine.setup import Setup
 from harness.results.runlog import LIMITED_BY, LIMITS, PART_SECONDS
 from tests.engine.cases import roofline, table
 
@@ -121,7 +122,8 @@ def asked(case, skip_ahead=True):
     """Return the log of a run whose limits are those of the slow statement; None if it cannot."""
     make, requests, options = case
     allocator, spec = make(), EngineSpec(**options, skip_ahead=skip_ahead)
-    engine = Engine(allocator, requests, SamplingSpec("greedy"), spec, roofline(allocator), 0)
+    setup = Setup(allocator, requests, SamplingSpec("greedy"), spec, roofline(allocator), 0)
+    engine = Engine(setup)
     asking = Asking(engine, spec)
     try:
         log = engine.run("x")

@@ -10,6 +10,7 @@ import pytest
 from allocators.paged import Paged
 from harness.engine.config import EngineSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from harness.observers.chrome_trace import TraceRecorder
 from harness.results import CATEGORIES
 from tests.engine.cases import MODES, POOL, Metronome, table
@@ -19,13 +20,15 @@ def test_copied_bytes_are_slots_times_the_bytes_of_a_token_and_not_of_a_page():
     """Three sequences share the 10 tokens of a prompt; two of them copy its block of 16."""
     recorder = TraceRecorder("paged", 1, str)
     engine = Engine(
-        Paged(POOL, block_size=16),
-        table([10], [3]),
-        MODES["parallel"],
-        EngineSpec(),
-        Metronome(),
-        seed=0,
-        observers=[recorder],
+        Setup(
+            Paged(POOL, block_size=16),
+            table([10], [3]),
+            MODES["parallel"],
+            EngineSpec(),
+            Metronome(),
+            seed=0,
+            observers=[recorder],
+        )
     )
     log = engine.run("paged")
     steps = [event["args"] for event in recorder.events if event["ph"] == "X"]
@@ -38,13 +41,15 @@ def traced(tokens, requests):
     """The events of requests of 20 + 30 tokens, in a pool of `tokens`, and the run's log."""
     recorder = TraceRecorder("paged", 1, "request {}".format)
     engine = Engine(
-        Paged(replace(POOL, capacity_tokens=tokens), block_size=16),
-        table([20] * requests, [30] * requests),
-        MODES["greedy"],
-        EngineSpec(),
-        Metronome(),
-        seed=0,
-        observers=[recorder],
+        Setup(
+            Paged(replace(POOL, capacity_tokens=tokens), block_size=16),
+            table([20] * requests, [30] * requests),
+            MODES["greedy"],
+            EngineSpec(),
+            Metronome(),
+            seed=0,
+            observers=[recorder],
+        )
     )
     return recorder.events, engine.run("paged")
 

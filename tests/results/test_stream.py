@@ -13,6 +13,7 @@ from allocators.paged import Paged
 from harness.engine.config import EngineSpec
 from harness.engine.engine import Engine
 from harness.engine.group import Group
+from harness.engine.setup import Setup
 from harness.results.stream import ENDED_COLUMNS, Intake, Kept
 from harness.results.summary import Summary, summarize
 from tests.engine.cases import MODES, POOL, Metronome, drawn, make
@@ -152,9 +153,9 @@ def test_beams_of_those_who_wait_are_not_drawn_yet():
         return np.tile(np.arange(4), (steps, 1))
 
     requests = drawn(60)
-    engine = Engine(
+    engine = Engine(Setup(
         Paged(POOL), requests, MODES["beam"], EngineSpec(max_num_seqs=8), Metronome(), 0,
-        lineage=lineage,
+        lineage=lineage,)
     )  # fmt: skip
     engine.serve(Counts(), lambda ended: seen.append(len(drawn_for)))
     assert seen[0] <= 2, "one or two groups of four fit"

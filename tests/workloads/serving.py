@@ -7,6 +7,7 @@ from allocators.paged import Paged
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
 from tests.places import shipped
 from workloads import RequestTable
@@ -25,7 +26,9 @@ def serve(requests, skip=True, policy="continuous", index="none", pool_tokens=32
     )
     executor = SimulatedExecutor(Roofline(model, gpu, CostSpec()), allocator)
     engine = EngineSpec(policy=policy, skip_ahead=skip, max_num_seqs=32)
-    log = Engine(allocator, requests, SamplingSpec("greedy"), engine, executor, 0).run("test")
+    log = Engine(Setup(allocator, requests, SamplingSpec("greedy"), engine, executor, 0)).run(
+        "test"
+    )
     log.check()
     return log
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from harness.engine.executor import Executor
+
 #: the type of a clock's constants, and the module of its functions, which the executor registers
 CLOCKS: dict[type, ModuleType] = {}
 CALLS = ("step", "copies_s", "maps_s")
@@ -29,6 +31,11 @@ class StepWork(NamedTuple):
     sampled: int
     rows: int
     longest: int
+
+
+def clock_of(executor: Executor) -> Any:
+    """Return the constants of an executor's clock; None if no compiled loop can ask it."""
+    return getattr(executor, "prices", lambda: None)()
 
 
 NO_WORK = StepWork(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)

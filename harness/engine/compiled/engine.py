@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
-from allocators.base import Allocator, Demand, NeverFits, Prompt
+from allocators.base import Demand, NeverFits, Prompt
 from allocators.rules.families import FAMILIES
-from harness.engine.arrivals import FrontEnd
 from harness.engine.compiled import state as at
 from harness.engine.compiled.build import compiled
-from harness.engine.compiled.clock import CLOCKS
+from harness.engine.compiled.clock import CLOCKS, clock_of
 from harness.engine.compiled.state import Block, Options, State
-from harness.engine.config import EngineSpec, SamplingSpec
-from harness.engine.schedulers import SCHEDULERS, Setup
+from harness.engine.schedulers import SCHEDULERS
 from harness.engine.schedulers.base import unservable
+from harness.engine.setup import Setup
 from harness.results.runlog import RunLog
 from harness.results.stream import Sink, kept_log
 from workloads.requests import RequestTable
@@ -32,29 +30,19 @@ class CompiledEngine:
 
     loop = "compiled"
 
-    def __init__(
-        self,
-        allocator: Allocator,
-        requests: RequestTable,
-        sampling: SamplingSpec,
-        engine: EngineSpec,
-        prices: Any,
-        seed: int,
-        front_end: FrontEnd | None = None,
-    ) -> None:
-        """`prices` are the constants of a clock (see `clock`); the rest is as of `Engine`.
+    def __init__(self, setup: Setup) -> None:
+        """Take a run whose executor has `prices`, the constants of a clock (see `clock`).
 
         Raises `Unsupported` for what the policy can never serve.  That a loop can serve it at all
         is for `choice` to see.
         """
-        setup = Setup(allocator, requests, sampling, engine, seed)
+        allocator, engine, front_end = setup.allocator, setup.options, setup.front_end
         policy = SCHEDULERS[engine.policy]
         policy.check(setup)
-        self._allocator, self._table, self._prices = allocator, requests, prices
-        self._arrays = allocator.arrays()
+        self._allocator, self._table = allocator, setup.requests
+        self._prices, self._arrays = clock_of(setup.executor), allocator.arrays()
         family: ModuleType = FAMILIES[type(self._arrays)]
-        self._serve = compiled(engine.policy, family, CLOCKS[type(prices)])
-        front_end = front_end or FrontEnd()
+        self._serve = compiled(engine.policy, family, CLOCKS[type(self._prices)])
         self._options = Options(
             max_rows=setup.max_rows,
             budget_tokens=policy.budget_tokens(setup),
@@ -65,7 +53,7 @@ class CompiledEngine:
             plans_ahead=front_end.plans_ahead,
             beside=engine.policy == "orca",
         )
-        self._state = _state(requests, front_end.request_s, setup.max_rows)
+        self._state = _state(setup.requests, front_end.request_s, setup.max_rows)
 
     def run(self, name: str, progress: Callable[[int], None] = lambda ended: None) -> RunLog:
         """Serve all requests, and keep the log of all steps; see `serve`."""

@@ -11,12 +11,13 @@ Scheduler                  queue, rows, preemption, release
 
 from __future__ import annotations
 
-from harness.engine.schedulers.base import Scheduler, Setup
+from harness.engine.schedulers.base import Scheduler
 from harness.engine.schedulers.chunked import ChunkedScheduler
 from harness.engine.schedulers.continuous import ContinuousScheduler
 from harness.engine.schedulers.orca import OrcaScheduler
 from harness.engine.schedulers.speculative import SpeculativeScheduler
 from harness.engine.schedulers.static import StaticScheduler
+from harness.engine.setup import Setup
 
 SCHEDULERS: dict[str, type[Scheduler]] = {
     "continuous": ContinuousScheduler,

@@ -11,14 +11,12 @@ from __future__ import annotations
 import abc
 import heapq
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
-    Allocator,
     AllocatorError,
     Demand,
     Grant,
@@ -27,12 +25,11 @@ from allocators.base import (
     Prompt,
     Unsupported,
 )
-from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.group import Group
 from harness.engine.plan import Plan
 from harness.engine.running import NO_ROWS, Running
+from harness.engine.setup import Setup
 from harness.engine.streams import Streams
-from workloads.requests import RequestTable
 
 #: the token budget of a step where none is given, as vLLM's server has it
 DEFAULT_BUDGET_TOKENS = 2048
@@ -48,22 +45,6 @@ def unservable(name: str, prompt: int, output: int, sequences: int, reason: str)
         f"request {name!r} (prompt {prompt}, output {output}, {sequences} sequences) can never "
         f"fit: {reason}"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a policy is made from."""
-
-    allocator: Allocator
-    requests: RequestTable
-    sampling: SamplingSpec
-    options: EngineSpec
-    seed: int
-
-    @property
-    def max_rows(self) -> int:
-        """How many sequences may run at once."""
-        return min(self.options.max_num_seqs, self.allocator.geometry.max_seqs)
 
 
 class Horizon(Protocol):

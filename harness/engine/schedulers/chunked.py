@@ -25,7 +25,8 @@ from allocators.base import IntArray, NeverFits, Prompt, Unsupported
 from harness.engine.group import Group
 from harness.engine.plan import Chunk, Plan
 from harness.engine.running import NO_ROWS
-from harness.engine.schedulers.base import DEFAULT_BUDGET_TOKENS, Horizon, Scheduler, Setup
+from harness.engine.schedulers.base import DEFAULT_BUDGET_TOKENS, Horizon, Scheduler
+from harness.engine.setup import Setup
 
 
 class ChunkedScheduler(Scheduler):

@@ -13,8 +13,9 @@ from allocators.base import Grant, IntArray
 from harness.engine.group import Group
 from harness.engine.plan import Plan
 from harness.engine.running import NO_ROWS
-from harness.engine.schedulers.base import Horizon, Setup, one_step
+from harness.engine.schedulers.base import Horizon, one_step
 from harness.engine.schedulers.whole_prompts import WholePromptScheduler
+from harness.engine.setup import Setup
 
 
 class StaticScheduler(WholePromptScheduler):

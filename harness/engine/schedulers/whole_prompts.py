@@ -17,7 +17,8 @@ from allocators.base import Grant, IntArray, Prompt
 from harness.engine.group import Group
 from harness.engine.plan import Plan, Prefill
 from harness.engine.running import NO_ROWS
-from harness.engine.schedulers.base import Horizon, Scheduler, Setup
+from harness.engine.schedulers.base import Horizon, Scheduler
+from harness.engine.setup import Setup
 
 
 class WholePromptScheduler(Scheduler):

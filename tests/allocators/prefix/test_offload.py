@@ -12,6 +12,7 @@ from allocators.paged import Paged
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
 from tests.allocators.prefix.streams import Streams
 from workloads.requests import RequestTable
@@ -281,7 +282,7 @@ def loop(requests: int = 60) -> RequestTable:
 def serve(memory: Paged, skip: bool = True, **engine):
     spec = EngineSpec(max_num_seqs=16, skip_ahead=skip, **engine)
     executor = SimulatedExecutor(Roofline(MODEL, HARDWARE, CostSpec()), memory)
-    log = Engine(memory, loop(), SamplingSpec("greedy", 1, 1), spec, executor, 0).run("x")
+    log = Engine(Setup(memory, loop(), SamplingSpec("greedy", 1, 1), spec, executor, 0)).run("x")
     log.check()
     memory.check()
     assert memory.balance()[0] == 0

@@ -7,6 +7,7 @@ import pytest
 
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from tests.allocators.virtual.replay import virtual
 from tests.allocators.virtual.slow_manager import Shape, SlowManager
 from tests.allocators.virtual.slow_scheduler import CarefulScheduler, Request
@@ -59,9 +60,9 @@ def assert_engine_agrees(shape, groups, prompts, outputs, *, background, deferre
     spec = EngineSpec(
         max_num_seqs=shape.slots, max_num_batched_tokens=sys.maxsize, skip_ahead=skip_ahead
     )
-    Engine(
+    Engine(Setup(
         allocator, table(prompts, outputs), SamplingSpec("greedy"), spec, Metronome(), seed=0,
-        observers=[diary],
+        observers=[diary],)
     ).run("test").check()  # fmt: skip
 
     waiting = [Request(i, p, o) for i, (p, o) in enumerate(zip(prompts, outputs, strict=True))]

@@ -13,6 +13,7 @@ from harness.comparison import compose, prepare
 from harness.cost import make_cost
 from harness.engine.choice import choose_engine
 from harness.engine.compiled.engine import CompiledEngine
+from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
 
 TRACE = "azure/AzureLLMInferenceTrace_conv.csv"
@@ -41,7 +42,9 @@ def engines(prepared, name):
         cost = make_cost(config.model, config.hardware, config.cost_model, config.software)
         executor = SimulatedExecutor(cost, allocator)
         made = choose_engine(
-            allocator, prepared.requests, config.sampling, config.engine, executor, config.seed
+            Setup(
+                allocator, prepared.requests, config.sampling, config.engine, executor, config.seed
+            )
         )
         assert isinstance(made, CompiledEngine) == (config.engine.compiled == "on")
         return (made,), {}

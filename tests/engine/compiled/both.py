@@ -8,23 +8,19 @@ from harness.engine.compiled.engine import CompiledEngine
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.schedulers.base import Unservable
+from harness.engine.setup import Setup
 from tests.engine.cases import roofline
 
 GREEDY = SamplingSpec("greedy")
+FRONT_ENDS = [FrontEnd(), FrontEnd(0.003, 0.002), FrontEnd(0.002, 0.0, plans_ahead=True)]
 
 
-def over_arrays(allocator, requests, spec, front_end=None, executor=roofline, interpreted=True):
+def over_arrays(setup, interpreted=True):
     """Return the engine over arrays; `interpreted`: its loop runs as Python, not compiled."""
-    prices = executor(allocator).prices()
-    engine = CompiledEngine(allocator, requests, GREEDY, spec, prices, 0, front_end)
+    engine = CompiledEngine(setup)
     if interpreted:
-        engine._serve = LOOPS[spec.policy]
+        engine._serve = LOOPS[setup.options.policy]
     return engine
-
-
-def step_by_step(allocator, requests, spec, front_end=None, executor=roofline):
-    """Return the step engine."""
-    return Engine(allocator, requests, GREEDY, spec, executor(allocator), 0, front_end=front_end)
 
 
 def state_of(allocator):
@@ -55,13 +51,18 @@ def outcome(engine):
         return str(error)
 
 
-def compare(make, requests, front_end=None, interpreted=True, executor=roofline, **options):
+def compare(
+    make, requests, front_end=FRONT_ENDS[0], interpreted=True, executor=roofline, **options
+):
     """Run both on allocators of `make`; return the log, or None if nobody can serve a request."""
     allocator, other = make(), make()
     options.setdefault("max_num_seqs", allocator.geometry.max_seqs)
     spec = EngineSpec(**options)
-    expected = step_by_step(other, requests, spec, front_end, executor)
-    engine = over_arrays(allocator, requests, spec, front_end, executor, interpreted)
+
+    def setup(of):
+        return Setup(of, requests, GREEDY, spec, executor(of), 0, front_end=front_end)
+
+    expected, engine = Engine(setup(other)), over_arrays(setup(allocator), interpreted)
     log, ours = (outcome(run) for run in (expected, engine))
     if isinstance(log, str):
         assert ours == log
@@ -71,6 +72,3 @@ def compare(make, requests, front_end=None, interpreted=True, executor=roofline,
     for ours, theirs in zip(state_of(allocator), state_of(other), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     return log
-
-
-FRONT_ENDS = [FrontEnd(), FrontEnd(0.003, 0.002), FrontEnd(0.002, 0.0, plans_ahead=True)]

@@ -18,6 +18,7 @@ from harness.engine import choice
 from harness.engine.choice import choose_engine
 from harness.engine.compiled import build
 from harness.engine.config import EngineSpec, SamplingSpec
+from harness.engine.setup import Setup
 from harness.results import ResultRow
 from harness.results.outputs import loop_sentence
 from tests.engine.cases import MODES, POOL, Metronome, drawn, roofline, table
@@ -34,7 +35,7 @@ def chosen(allocator=None, requests=None, sampling=GREEDY, executor=None, observ
     requests = requests or drawn(10)
     spec = EngineSpec(**{"max_num_seqs": 32} | options)
     executor = executor or roofline(allocator)
-    return choose_engine(allocator, requests, sampling, spec, executor, 0, observers).loop
+    return choose_engine(Setup(allocator, requests, sampling, spec, executor, 0, observers)).loop
 
 
 REFUSED = {

@@ -10,6 +10,7 @@ from allocators.base import Geometry
 from allocators.contiguous import Contiguous
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from tests.engine.cases import Checking, Metronome, table
 
 MAX_LEN = 24
@@ -112,7 +113,7 @@ def test_each_iteration_computes_what_algorithm_1_selects():
         computed = Computed()
         requests = table(prompts, outputs, arrivals)
         clock = Metronome() if skip else Checking(memory)
-        Engine(memory, requests, SamplingSpec(), options, clock, 0, [computed]).run("x")
+        Engine(Setup(memory, requests, SamplingSpec(), options, clock, 0, [computed])).run("x")
         assert computed.seen == expected
 
         batches = Counter(start_s for start_s, *_ in expected)

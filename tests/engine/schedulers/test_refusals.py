@@ -7,15 +7,16 @@ import pytest
 from allocators.base import Unsupported
 from allocators.paged import Paged
 from harness.engine.config import POLICIES, EngineSpec, SamplingSpec
-from harness.engine.schedulers import SCHEDULERS, Setup, make_scheduler
-from tests.engine.cases import POOL, drawn
+from harness.engine.schedulers import SCHEDULERS, make_scheduler
+from harness.engine.setup import Setup
+from tests.engine.cases import POOL, Metronome, drawn
 
 BEAM = SamplingSpec("beam", width=4)
 SPECULATIVE = SamplingSpec("speculative")
 
 
 def setup(sampling, **options):
-    return Setup(Paged(POOL), drawn(1), sampling, EngineSpec(**options), seed=0)
+    return Setup(Paged(POOL), drawn(1), sampling, EngineSpec(**options), Metronome(), seed=0)
 
 
 def test_every_policy_has_a_scheduler():

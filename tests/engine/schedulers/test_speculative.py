@@ -12,6 +12,7 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.schedulers.base import Unservable
 from harness.engine.schedulers.speculative import accepted_guesses
+from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
 from workloads.requests import RequestTable
 
@@ -41,7 +42,7 @@ def run(memory, acceptance_rate, drafts=4, **engine):
     sampling = SamplingSpec("speculative", draft_tokens=drafts, acceptance_rate=acceptance_rate)
     executor = Checked(Roofline(MODEL, HARDWARE, CostSpec()), memory, sampling.draft_cost)
     spec = EngineSpec(max_num_seqs=64, **engine)
-    log = Engine(memory, requests, sampling, spec, executor, 7).run("x")
+    log = Engine(Setup(memory, requests, sampling, spec, executor, 7)).run("x")
     log.check()
     memory.check()
     assert memory.balance()[0] == 0
@@ -96,4 +97,4 @@ def test_one_that_came_back_to_an_empty_pool_gets_its_drafts_once():
     spec = EngineSpec(max_num_seqs=4, preemption="swap")
     sampling = SamplingSpec("speculative", acceptance_rate=0.6)
     with pytest.raises(Unservable, match=r"request '0' .* can never fit"):
-        Engine(memory, requests, sampling, spec, executor, 3).run("x")
+        Engine(Setup(memory, requests, sampling, spec, executor, 3)).run("x")

@@ -10,6 +10,7 @@ from allocators.virtual import Virtual
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
 from tests.engine.cases import Checking
 from workloads.requests import RequestTable
@@ -34,7 +35,7 @@ def run(memory, preemption, mode="greedy", n=1, skip=True, executor=None, **engi
     sampling = SamplingSpec(mode, n, n)
     spec = EngineSpec(max_num_seqs=64, preemption=preemption, skip_ahead=skip, **engine)
     executor = executor or SimulatedExecutor(Roofline(MODEL, HARDWARE, CostSpec()), memory)
-    log = Engine(memory, requests, sampling, spec, executor, 0).run("x")
+    log = Engine(Setup(memory, requests, sampling, spec, executor, 0)).run("x")
     log.check()
     memory.check()
     return log

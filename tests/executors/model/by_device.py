@@ -18,6 +18,7 @@ from allocators.virtual import Virtual
 from harness.cost.shapes import kv_geometry
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from harness.executors.model.real_run import RealRun
 from harness.executors.model.settings import settle
 from harness.executors.spec import ExecutorSpec
@@ -171,7 +172,9 @@ class Stage:
             served = Served(memory, allocator)
             options = EngineSpec(max_num_seqs=MAX_SEQS, **engine)
             run = Engine(
-                allocator, self.requests, sampling, options, executor, self._real.seed, [served]
+                Setup(
+                    allocator, self.requests, sampling, options, executor, self._real.seed, [served]
+                )
             )
             log = run.run("by device")
             log.check()

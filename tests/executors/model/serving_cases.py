@@ -12,6 +12,7 @@ from allocators.virtual import Virtual
 from harness.cost.shapes import ModelShape, kv_geometry
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from harness.executors.model.decoder import build_decoder
 from harness.executors.model.executor import ModelExecutor
 from kernels.memory import backing_for
@@ -145,7 +146,7 @@ def serve(
         executor.warm_up()
     with executor:
         options = EngineSpec(max_num_seqs=allocator.geometry.max_seqs, **engine)
-        serving = Engine(allocator, table, sampling, options, executor, seed, [watcher])
+        serving = Engine(Setup(allocator, table, sampling, options, executor, seed, [watcher]))
         seen.log = serving.run("real")
         seen.log.check()
         allocator.check()

@@ -7,6 +7,7 @@ import torch
 
 from harness.engine.config import EngineSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from harness.executors.model.executor import ModelExecutor
 from kernels.memory import backing_for
 from tests.executors.model.serving_cases import SAMPLING, decoder_of, requests, virtual
@@ -56,5 +57,5 @@ def test_a_step_computes_behind_what_it_takes_and_the_thread_begins_before_it(po
     order = Order(memory, executor)
     spec = EngineSpec(max_num_seqs=32, policy=policy)
     with executor:
-        Engine(allocator, table, sampling, spec, executor, 0, [order]).run("ordered")
+        Engine(Setup(allocator, table, sampling, spec, executor, 0, [order])).run("ordered")
     order.check()

@@ -11,6 +11,7 @@ import torch
 
 from harness.engine.config import EngineSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from harness.executors.model.executor import ModelExecutor
 from kernels.memory import BackingError, backing_for
 from kernels.memory.base import OutOfMemory
@@ -43,7 +44,7 @@ def simulate(allocator, table, mode, lineages, **engine):
     options = EngineSpec(max_num_seqs=allocator.geometry.max_seqs, skip_ahead=False, **engine)
     beams = (lambda index, steps: lineages[index]) if mode == "beam" else None
     seen.log = Engine(
-        allocator, table, SAMPLING[mode], options, Metronome(), 0, [Watcher(seen)], beams
+        Setup(allocator, table, SAMPLING[mode], options, Metronome(), 0, [Watcher(seen)], beams)
     ).run("simulated")
     return seen
 
@@ -124,7 +125,9 @@ def test_memory_is_given_back_when_a_map_fails(error):
     executor = ModelExecutor(
         decoder_of("llama"), allocator, memory, table, SAMPLING["beam"], 0, "cpu"
     )
-    engine = Engine(allocator, table, SAMPLING["beam"], EngineSpec(max_num_seqs=32), executor, 0)
+    engine = Engine(
+        Setup(allocator, table, SAMPLING["beam"], EngineSpec(max_num_seqs=32), executor, 0)
+    )
     with pytest.raises(type(error)), executor:
         engine.run("failing")
     assert memory.closed
@@ -157,6 +160,6 @@ def test_the_last_maps_in_the_background_are_counted_too(monkeypatch):
     sampling = SAMPLING["greedy"]
     executor = ModelExecutor(decoder_of("llama"), allocator, memory, table, sampling, 0, "cpu")
     with executor:
-        log = Engine(allocator, table, sampling, EngineSpec(), executor, 0).run("late")
+        log = Engine(Setup(allocator, table, sampling, EngineSpec(), executor, 0)).run("late")
     assert memory.mapping_s > 0.02
     assert log.totals["map_s"] == pytest.approx(memory.mapping_s)

@@ -8,6 +8,7 @@ from allocators.paged import Paged
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.schedulers.base import Unservable
+from harness.engine.setup import Setup
 from harness.results.summary import summarize
 from tests.engine.schedulers.chunked.cases import FAMILIES, Checked, allocator, executor, requests
 from workloads.requests import RequestTable
@@ -17,7 +18,7 @@ def run(family, table, skip=True, checked=False, **options):
     of = allocator(family)
     make = Checked if checked else executor
     spec = EngineSpec(policy="chunked", skip_ahead=skip, **{"max_num_batched_tokens": 24} | options)
-    log = Engine(of, table, SamplingSpec(), spec, make(of), seed=0).run(family)
+    log = Engine(Setup(of, table, SamplingSpec(), spec, make(of), seed=0)).run(family)
     log.check()
     return log, of
 
@@ -88,7 +89,7 @@ def test_a_request_that_outgrows_the_whole_pool_is_named():
     table = RequestTable(np.zeros(2), np.array([8, 40]), np.array([2, 45]), ids=["a", "b"])
     small = Paged(Geometry(capacity_tokens=64, max_seqs=4, max_len=96))
     engine = Engine(
-        small, table, SamplingSpec(), EngineSpec(policy="chunked"), executor(small), seed=0
+        Setup(small, table, SamplingSpec(), EngineSpec(policy="chunked"), executor(small), seed=0)
     )
     with pytest.raises(Unservable, match="'b'"):
         engine.run("paged")
@@ -100,7 +101,7 @@ def test_the_other_policies_hit_the_prefix_cache_too(family, policy):
     for sampling in (SamplingSpec(), SamplingSpec("parallel", n=2), SamplingSpec("beam", width=3)):
         of, table = allocator(family), requests()
         spec = EngineSpec(policy=policy, max_num_seqs=20)
-        log = Engine(of, table, sampling, spec, Checked(of), seed=0).run(family)
+        log = Engine(Setup(of, table, sampling, spec, Checked(of), seed=0)).run(family)
         log.check()
         metrics = summarize(log)
         assert metrics["hit_tokens"] > 0

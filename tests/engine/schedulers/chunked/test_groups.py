@@ -10,6 +10,7 @@ from allocators.virtual import Virtual
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.schedulers.base import Unservable
+from harness.engine.setup import Setup
 from harness.results.summary import summarize
 from tests.engine.schedulers.chunked.cases import FAMILIES, Checked, allocator, executor, requests
 from workloads.requests import RequestTable
@@ -66,7 +67,7 @@ def run(family, table, n, checked=False, skip=True, **options):
     of = allocator(family)
     make = Written(of, table) if checked else executor(of)
     spec = EngineSpec(policy="chunked", skip_ahead=skip, **{"max_num_batched_tokens": 24} | options)
-    make.engine = Engine(of, table, SamplingSpec("parallel", n=n), spec, make, seed=0)
+    make.engine = Engine(Setup(of, table, SamplingSpec("parallel", n=n), spec, make, seed=0))
     log = make.engine.run(family)
     log.check()
     return log, of
@@ -118,7 +119,9 @@ def paged_pool(tokens, block=4, **knobs):
 def serve(of, prompts, outputs, n, **options):
     table = RequestTable(np.zeros(len(prompts)), np.array(prompts), np.array(outputs))
     spec = EngineSpec(policy="chunked", skip_ahead=False, **options)
-    return Engine(of, table, SamplingSpec("parallel", n=n), spec, executor(of), seed=0).run("x")
+    return Engine(Setup(of, table, SamplingSpec("parallel", n=n), spec, executor(of), seed=0)).run(
+        "x"
+    )
 
 
 def test_the_steps_of_one_group():
@@ -226,4 +229,4 @@ def test_what_it_cannot_do_is_said():
     of, table = allocator("paged"), requests(4)
     spec = EngineSpec(policy="chunked")
     with pytest.raises(Unsupported, match=r"sampling\.mode=beam"):
-        Engine(of, table, SamplingSpec("beam", width=2), spec, executor(of), seed=0)
+        Engine(Setup(of, table, SamplingSpec("beam", width=2), spec, executor(of), seed=0))

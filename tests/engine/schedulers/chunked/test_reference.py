@@ -12,6 +12,7 @@ from allocators.paged import Paged
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.schedulers.base import Unservable
+from harness.engine.setup import Setup
 from tests.engine.schedulers.chunked.model import CannotFit, Model, Pool, Request
 from workloads.requests import RequestTable
 
@@ -104,7 +105,7 @@ def run_engine(case, prefix_index, free_order):
     recorder = Recorder(allocator, case["skip"])
     several = case["sequences"] > 1
     sampling = SamplingSpec("parallel", n=case["sequences"]) if several else SamplingSpec()
-    engine = Engine(allocator, requests, sampling, spec, recorder, seed=0)
+    engine = Engine(Setup(allocator, requests, sampling, spec, recorder, seed=0))
     recorder.engine = engine
     log = engine.run("paged")
     log.check()

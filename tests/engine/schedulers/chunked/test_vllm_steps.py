@@ -10,6 +10,7 @@ from allocators.base import Geometry
 from allocators.paged import Paged
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
+from harness.engine.setup import Setup
 from tests.engine.cases import Metronome
 from tests.places import SHARED_DATA
 from workloads.requests import RequestTable
@@ -56,7 +57,7 @@ def timeline(requests, skip, **knobs):
     """Serve the requests; return {vLLM's column: values}, [steps]."""
     allocator = Paged(GEOMETRY, block_size=16, **knobs)
     spec = EngineSpec(skip_ahead=skip, **ENGINE)
-    engine = Engine(allocator, requests, SamplingSpec(), spec, Metronome(), seed=0)
+    engine = Engine(Setup(allocator, requests, SamplingSpec(), spec, Metronome(), seed=0))
     log = engine.run("paged")
     return {theirs: log.timeline[ours] for theirs, ours in COLUMNS.items()}
 
