@@ -15,6 +15,8 @@ class Ask(NamedTuple):
     whole_tokens: int
     prompt_tokens: int
     output_tokens: int
+    request: int  # its number, in order of arrival
+    hit_tokens: int  # that `lookup` has just found
 
 
 class StepMaps(NamedTuple):

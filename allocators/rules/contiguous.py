@@ -45,6 +45,11 @@ def reserved_slots(reservation: int, now: int, prompt: int, output: int, max_len
     return min(next_power_of_two(now), max_len)
 
 
+def lookup(memory: ContiguousArrays, request: int, tokens: int) -> int:
+    """Find nothing."""
+    return 0
+
+
 def admit(memory: ContiguousArrays, row: int, ask: Ask) -> int:
     """Start a sequence in `row`; return GRANTED, REFUSED or NEVER_FITS."""
     whole = max(ask.tokens, ask.whole_tokens)

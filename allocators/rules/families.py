@@ -6,16 +6,21 @@ from types import ModuleType
 from typing import Any
 
 from allocators.base import IntArray
-from allocators.rules import contiguous, paged, virtual
+from allocators.rules import contiguous, hashed, paged, virtual
 from allocators.rules.answers import Account, Ask, StepMaps
 
 #: the type of a family's arrays, and the module of its rules
 FAMILIES: dict[type, ModuleType] = {
     paged.PagedArrays: paged,
+    hashed.HashedArrays: hashed,
     contiguous.ContiguousArrays: contiguous,
     virtual.VirtualArrays: virtual,
 }
-CALLS = ("admit", "grow", "begin_step", "release", "preempt", "usage", "cached_bytes")
+CALLS = ("lookup", "admit", "grow", "begin_step", "release", "preempt", "usage", "cached_bytes")
+
+
+def lookup(arrays: Any, request: int, tokens: int) -> int:
+    return FAMILIES[type(arrays)].lookup(arrays, request, tokens)
 
 
 def admit(arrays: Any, row: int, ask: Ask) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,11 @@ class PagedArrays(NamedTuple):
 
 
 # -- admission ---------------------------------------------------------------------------------
+def lookup(memory: PagedArrays, request: int, tokens: int) -> int:
+    """Find nothing."""
+    return 0
+
+
 def admit(memory: PagedArrays, row: int, ask: Ask) -> int:
     """Start a sequence in `row`; return GRANTED, REFUSED or NEVER_FITS."""
     pages, t = memory.pages, memory.pages.page_tokens
@@ -84,6 +89,12 @@ def preempt(memory: PagedArrays, row: int) -> None:
 # -- views -------------------------------------------------------------------------------------
 def usage(memory: PagedArrays, rows: IntArray, finals: IntArray) -> Account:
     """Account for the pool; `rows` are all that are active."""
+    held = len(memory.pages.ref) - memory.pages.ends[1]
+    return tally(memory, rows, finals, held, 0)
+
+
+def tally(memory: Any, rows: IntArray, finals: IntArray, held: int, cached: int) -> Account:
+    """Account for a pool of which `held` blocks are held and `cached` bytes are not."""
     pages, t = memory.pages, memory.pages.page_tokens
     spare, later, logical = 0, 0, 0
     for i in range(len(rows)):
@@ -92,8 +103,8 @@ def usage(memory: PagedArrays, rows: IntArray, finals: IntArray) -> Account:
         spare += room
         later += written_later
         logical += count
-    held, per_token = len(pages.ref) - pages.ends[1], memory.bytes_per_token
-    return account(held, held, spare, later, logical, 0, t, per_token, memory.capacity_bytes)
+    per_token, capacity_bytes = memory.bytes_per_token, memory.capacity_bytes
+    return account(held, held, spare, later, logical, cached, t, per_token, capacity_bytes)
 
 
 def account(

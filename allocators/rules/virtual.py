@@ -86,6 +86,11 @@ def _idle_page_groups(memory: VirtualArrays) -> int:
 
 
 # -- admission ---------------------------------------------------------------------------------
+def lookup(memory: VirtualArrays, request: int, tokens: int) -> int:
+    """Find nothing."""
+    return 0
+
+
 def admit(memory: VirtualArrays, row: int, ask: Ask) -> int:
     """Start a sequence in `row`; return GRANTED, REFUSED or NEVER_FITS."""
     page_groups = needed(max(ask.tokens, ask.whole_tokens), memory.pages.page_tokens)

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from harness.cli.columns import (
     COLUMNS,
+    GOOD,
     HIT,
     MARK,
     NARROW,
@@ -48,8 +49,9 @@ def print_table(
     width: columns of the terminal, measured by default.
     """
     console = console_for(file, width)
-    if any(row.metrics.get(HIT.metric) is not None for row in rows):
-        columns = (*columns, HIT)
+    for column in (GOOD, HIT):
+        if any(row.metrics.get(column.metric) is not None for row in rows):
+            columns = (*columns, column)
     limit = max(NARROW, console.width) if console.is_terminal or width else NARROW
     table, shown = _fitted(console, rows, leading, columns, limit)
     console.print(table, width=limit, crop=False)

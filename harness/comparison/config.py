@@ -21,6 +21,7 @@ from harness.errors import ConfigError
 from harness.executors.spec import ExecutorSpec
 from harness.observers.spec import HarnessSpec
 from harness.results.goal import SweepSpec
+from harness.results.slo import SloSpec
 from workloads.spec import WorkloadSpec
 
 
@@ -46,6 +47,7 @@ class Config:
     seed: int = 0
     report: str = "html"
     timeline: str = "auto"
+    slo: SloSpec = field(default_factory=SloSpec)
     harness: HarnessSpec = field(default_factory=HarnessSpec)
     sweep: SweepSpec = field(default_factory=SweepSpec)
 

@@ -32,6 +32,8 @@ _TIMELINE = ("step", "start_s", "time_s", *BYTES)
 #: read too where there are any: how much a row of a timeline in bins stands for
 _WEIGHTS = ("steps", "busy_s")
 _REQUESTS = ("arrival_s", "first_token_s", "finish_s", "output_tokens", "status")
+#: of requests, younger than the first files, and missing where a request has one token
+_LONGEST = "itl_max_s"
 
 
 def load_summary(path: str | Path) -> dict[str, Any]:
@@ -83,7 +85,8 @@ def read_logs(
     """
     found: list[dict[str, Columns]] = []
     problems = []
-    for file, columns, more in ((TIMELINE, _TIMELINE, _WEIGHTS), (REQUESTS, _REQUESTS, ())):
+    files = (TIMELINE, _TIMELINE, _WEIGHTS), (REQUESTS, _REQUESTS, (_LONGEST,))
+    for file, columns, more in files:
         try:
             found.append(_read_columns(run_dir / file, columns, more))
         except ResultsError as error:
@@ -107,7 +110,10 @@ def read_whole_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> list[
     later = (*LIMITED_BY, *PART_SECONDS)
     names = tuple(name for name in TIMELINE_COLUMNS if name not in later)
     steps = _read_columns(run_dir / TIMELINE, names, (*later, *BIN_COLUMNS))
-    requests = _read_columns(run_dir / REQUESTS, tuple(REQUEST_COLUMNS))
+    names = tuple(name for name in REQUEST_COLUMNS if name != _LONGEST)
+    requests = _read_columns(run_dir / REQUESTS, names, (_LONGEST,))
+    for columns in requests.values():
+        columns.setdefault(_LONGEST, np.full(len(columns["request"]), np.nan))
     nothing = {name: np.empty(0, kind) for name, kind in TIMELINE_COLUMNS.items()}
     return [_log(name, steps.get(name, nothing), requests[name], totals[name]) for name in totals]
 
@@ -157,7 +163,7 @@ def _values(table: pa.Table, name: str) -> np.ndarray:
     """A column as the writer wrote it; raises KeyError, ValueError or TypeError if it is not."""
     column = table[name]
     # Nobody can tell the parts of a step that really ran.
-    if column.null_count and name not in PART_SECONDS:
+    if column.null_count and name not in (_LONGEST, *PART_SECONDS):
         raise ValueError(f"{name} has values that are missing")
     kind = {**BINNED_COLUMNS, **REQUEST_COLUMNS}[name]
     if "steps" not in table.column_names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from allocators.rules import families
 from allocators.rules.answers import Ask
 from harness.engine.compiled.clock import StepWork
 from harness.engine.compiled.queue import (
@@ -19,6 +20,7 @@ from harness.engine.compiled.queue import (
 from harness.engine.compiled.state import (
     DONE,
     FULL,
+    KEYLESS,
     LET_IN,
     NEVER,
     NOBODY,
@@ -29,6 +31,7 @@ from harness.engine.compiled.state import (
     Block,
     Options,
     State,
+    has_keys,
     has_room,
 )
 from harness.engine.compiled.step import run_step, wait
@@ -41,6 +44,8 @@ def chunked(arrays: Any, prices: Any, options: Options, state: State, block: Blo
         if not has_room(state, block):
             return FULL
         arrive(state)
+        if not has_keys(state):
+            return KEYLESS
         dropped = 0  # preemptions of plans that came to nothing
         while True:
             preempted, budget, work = _schedule_running(arrays, prices, options, state)
@@ -155,7 +160,8 @@ def _schedule_waiting(
     Returns what kept the next one out, and the work.
     """
     now = state.now[0]
-    pieces, own, read, squares = work.pieces, work.own, work.read, work.squares
+    pieces, own, read = work.pieces, work.own, work.read
+    crossed, squares = work.crossed, work.squares
     sampled, rows, longest = work.sampled, work.rows, work.longest
     answer = NOBODY
     while waiting(state):
@@ -163,10 +169,12 @@ def _schedule_waiting(
         if row < 0 or not budget:
             answer = SEQUENCES if row < 0 else TOKENS
             break
-        request = state.requests[head(state)]
+        who = head(state)
+        request = state.requests[who]
         known = request.prompt_tokens + request.generated
-        tokens = min(known, budget)
-        ask = Ask(tokens, known, request.prompt_tokens, request.output_tokens)
+        hit = families.lookup(arrays, who, known)
+        tokens = min(known, hit + budget)
+        ask = Ask(tokens, known, request.prompt_tokens, request.output_tokens, who, hit)
         answer = admit_head(arrays, state, row, ask)
         if answer != LET_IN:
             break
@@ -175,13 +183,15 @@ def _schedule_waiting(
         sampled += tokens == known
         pieces += 1
         rows += 1
-        own += tokens
+        fresh = tokens - hit
+        own += fresh
         read += tokens
-        squares += tokens * tokens
+        crossed += fresh * hit
+        squares += fresh * fresh
         longest = max(longest, tokens)
-        budget -= tokens
+        budget -= fresh
         now.looked_up_tokens += known
-        now.wasted_tokens += request.lost_tokens
+        now.wasted_tokens += max(0, request.lost_tokens - hit)
         request.lost_tokens = 0
     return answer, StepWork(
         work.decodes,
@@ -189,7 +199,7 @@ def _schedule_waiting(
         pieces,
         own,
         read,
-        work.crossed,
+        crossed,
         squares,
         sampled,
         rows,

@@ -62,6 +62,7 @@ def admit_head(arrays: Any, state: State, row: int, ask: Ask) -> int:
     now, who = state.now[0], head(state)
     granted = families.admit(arrays, row, ask)
     if granted == GRANTED:
+        now.hit_tokens += ask.hit_tokens
         _start(state, row)
         note_scheduled(state, who)
         return LET_IN

@@ -14,10 +14,11 @@ import numpy as np
 from allocators.base import IntArray
 from harness.results.runlog import TIMELINE_COLUMNS
 
-#: why a loop stopped: a block is full, all have ended, or a request can never be served
-FULL, DONE, NEVER, REFUSED_ALONE = range(4)
+#: why a loop stopped: a block is full, the keys of requests are wanted, all have ended, or a
+#: request can never be served
+FULL, KEYLESS, DONE, NEVER, REFUSED_ALONE = range(5)
 #: how asking the queue ends, if not with such a reason: one was let in, or what keeps the next out
-LET_IN, NOBODY, MEMORY, SEQUENCES, TOKENS, PREEMPTION = range(4, 10)
+LET_IN, NOBODY, MEMORY, SEQUENCES, TOKENS, PREEMPTION = range(5, 11)
 
 #: a request, in order of arrival, and what has become of it so far; `arrives_s` is when the
 #: scheduler sees it, `lost_tokens` what its last preemption lost
@@ -33,6 +34,8 @@ REQUEST = np.dtype(
         ("first_scheduled_s", np.float64),
         ("first_token_s", np.float64),
         ("finish_s", np.float64),
+        ("token_s", np.float64),  # when its last token was sampled
+        ("itl_max_s", np.float64),
     ]
 )
 #: a sequence that runs: its request, the tokens to come, and whether this step samples one
@@ -52,12 +55,16 @@ NOW = np.dtype(
         ("preempted", np.int64),  # how many of the preempted wait
         ("next", np.int64),  # the first request that was never let in
         ("arrived", np.int64),  # how many have joined the queue
+        ("keyed", np.int64),  # how many have their keys at hand, if keys are wanted
         ("running", np.int64),
         ("served", np.int64),
-        ("steps", np.int64),  # of this block, as are those that ended in it
+        ("steps", np.int64),  # of this block, as are those that ended in it, and gaps
         ("ended", np.int64),
+        ("gaps", np.int64),
         ("looked_up_tokens", np.int64),
         ("wasted_tokens", np.int64),
+        ("hit_tokens", np.int64),  # of the step that is planned, and of all
+        ("all_hit_tokens", np.int64),
         ("maps", np.int64),
         ("unmaps", np.int64),
         ("stuck", np.int64),  # the request that can never be served, and what it asked for
@@ -67,6 +74,8 @@ NOW = np.dtype(
 )
 #: a step of the timeline, but for its number
 STEP = np.dtype([item for item in TIMELINE_COLUMNS.items() if item[0] != "step"])
+#: a gap between two tokens of a request, and how many had it in one step
+GAP = np.dtype([("seconds", np.float64), ("count", np.int64)])
 
 
 class Options(NamedTuple):
@@ -98,13 +107,22 @@ class State(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What is handed over: steps, and the requests that ended in them, in that order."""
+    """What is handed over: steps, who ended in them, in that order, and gaps between tokens."""
 
     steps: Any
     ended: IntArray
+    gaps: Any
 
 
 def has_room(state: State, block: Block) -> bool:
     """Say whether the block takes another step, whoever ends with it."""
     now = state.now[0]
-    return now.steps < len(block.steps) and now.ended + len(state.rows) <= len(block.ended)
+    rows = len(state.rows)
+    ended, gaps = now.ended + rows <= len(block.ended), now.gaps + rows <= len(block.gaps)
+    return now.steps < len(block.steps) and ended and gaps
+
+
+def has_keys(state: State) -> bool:
+    """Say whether all that the coming step may let in for the first time have their keys."""
+    now = state.now[0]
+    return now.keyed >= min(now.arrived, now.next + len(state.rows))

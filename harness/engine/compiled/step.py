@@ -55,7 +55,7 @@ def run_step(
     step.batched_tokens = work.own + work.decodes
     step.blocks_in_use = usage.pages
     step.preemptions = preempted
-    step.hit_tokens = 0
+    step.hit_tokens = now.hit_tokens
     saturated = limit in (MEMORY, PREEMPTION)
     step.token_bytes = usage.token
     step.reserved_bytes = usage.reserved
@@ -72,6 +72,8 @@ def run_step(
     step.limited_by_sequences = limit == SEQUENCES
     step.limited_by_tokens = limit == TOKENS
     step.limited_by_preemption = limit == PREEMPTION
+    now.all_hit_tokens += now.hit_tokens
+    now.hit_tokens = 0
     now.steps += 1
 
 
@@ -103,12 +105,22 @@ def _sample(arrays: Any, options: Options, state: State, block: Block) -> None:
     """Count the tokens sampled; take whoever has ended out of the batch, in its order."""
     now = state.now[0]
     seen_s, kept = now.now_s + options.response_s, 0
+    gap_s, alike = 0.0, 0  # of those sampled so far the last had this gap, as had some before it
     for i in range(now.running):
         sequence = state.sequences[i]
         if sequence.samples:
             request = state.requests[sequence.owner]
             if sequence.left == request.output_tokens:
                 request.first_token_s = seen_s
+            else:
+                own_s = now.now_s - request.token_s
+                if not own_s <= request.itl_max_s:  # NaN before the first
+                    request.itl_max_s = own_s
+                if own_s != gap_s:
+                    _note_gaps(state, block, gap_s, alike)
+                    gap_s, alike = own_s, 0
+                alike += 1
+            request.token_s = now.now_s
             sequence.left -= 1
         if not sequence.left:
             _end(arrays, state, block, i, seen_s)
@@ -118,7 +130,17 @@ def _sample(arrays: Any, options: Options, state: State, block: Block) -> None:
             state.sequences[kept].owner = sequence.owner
             state.sequences[kept].left = sequence.left
         kept += 1
+    _note_gaps(state, block, gap_s, alike)
     now.running = kept
+
+
+def _note_gaps(state: State, block: Block, seconds: float, count: int) -> None:
+    """Note that so many requests had a gap of these seconds between two tokens."""
+    now = state.now[0]
+    if count:
+        gap = block.gaps[now.gaps]
+        gap.seconds, gap.count = seconds, count
+        now.gaps += 1
 
 
 def _end(arrays: Any, state: State, block: Block, at: int, seen_s: float) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from allocators.rules import families
 from allocators.rules.answers import Ask
 from harness.engine.compiled.clock import NO_WORK, StepWork
 from harness.engine.compiled.queue import (
@@ -21,6 +22,7 @@ from harness.engine.compiled.queue import (
 from harness.engine.compiled.state import (
     DONE,
     FULL,
+    KEYLESS,
     LET_IN,
     NEVER,
     NOBODY,
@@ -31,6 +33,7 @@ from harness.engine.compiled.state import (
     Block,
     Options,
     State,
+    has_keys,
     has_room,
 )
 from harness.engine.compiled.step import run_step, wait
@@ -43,6 +46,8 @@ def whole_prompts(arrays: Any, prices: Any, options: Options, state: State, bloc
         if not has_room(state, block):
             return FULL
         arrive(state)
+        if not has_keys(state):
+            return KEYLESS
         dropped = 0  # preemptions of plans that came to nothing
         while True:
             preempted, limit, work = _plan(arrays, prices, options, state)
@@ -85,41 +90,46 @@ def _plan(arrays: Any, prices: Any, options: Options, state: State) -> tuple[int
 def _admit(arrays: Any, options: Options, state: State, work: StepWork) -> tuple[int, StepWork]:
     """Take requests from the queue, in order, while rows, budget and memory last."""
     now = state.now[0]
-    pieces, own, squares, longest = 0, 0, 0, work.longest
+    pieces, own, read, crossed, squares, longest = 0, 0, 0, 0, 0, work.longest
     answer = NOBODY
     while waiting(state):
         row = free_row(state, options)
         if row < 0:
             answer = SEQUENCES
             break
-        request = state.requests[head(state)]
+        who = head(state)
+        request = state.requests[who]
         tokens, whole = request.prompt_tokens + request.generated, 0
-        if pieces and own + tokens > options.budget_tokens:
+        if pieces and read + tokens > options.budget_tokens:
             answer = TOKENS
             break
         if options.expected_tokens and now.running:
             expected = request.prompt_tokens + max(options.expected_tokens, request.generated)
             whole = min(expected, options.pool_tokens)
-        ask = Ask(tokens, whole, request.prompt_tokens, request.output_tokens)
+        hit = families.lookup(arrays, who, tokens)
+        ask = Ask(tokens, whole, request.prompt_tokens, request.output_tokens, who, hit)
         answer = admit_head(arrays, state, row, ask)
         if answer != LET_IN:
             break
         answer = NOBODY
         state.sequences[now.running - 1].samples = 1
         pieces += 1
-        own += tokens
-        squares += tokens * tokens
+        fresh = tokens - hit
+        own += fresh
+        read += tokens
+        crossed += fresh * hit
+        squares += fresh * fresh
         longest = max(longest, tokens)
         now.looked_up_tokens += tokens
         if request.generated:
-            now.wasted_tokens += tokens - 1  # the token sampled last had not been fed
+            now.wasted_tokens += fresh - 1  # the token sampled last had not been fed
     return answer, StepWork(
         work.decodes,
         work.context,
         pieces,
         own,
-        own,
-        0,
+        read,
+        crossed,
         squares,
         work.decodes + pieces,
         work.decodes + pieces,
