@@ -153,14 +153,17 @@ def begin_step(memory: HashedArrays) -> StepMaps:
 
 # -- release -----------------------------------------------------------------------------------
 def release(memory: HashedArrays, row: int) -> None:
-    """End a sequence and take its memory back; what has a key can be found as before."""
-    pages, place = memory.pages, len(memory.pages.ref)
+    """End a sequence and take its memory back; what has a key can be found as before.
+
+    At most its last block has none, since all its tokens are known.
+    """
+    pages = memory.pages
     for i in range(pages.count[row] - 1, -1, -1):
         block = pages.table[row, i]
         pages.table[row, i] = -1
         pages.ref[block] -= 1
         if not pages.ref[block]:
-            place = cached.give(memory.pool, block, place)
+            cached.give(memory.pool, block)
     pages.count[row] = 0
     memory.length[row] = 0
     memory.active[row] = False

@@ -8,7 +8,8 @@ from typing import Protocol
 from allocators.base import Allocator, Grant, IntArray
 from harness.cost.calibrated import Calibrated
 from harness.cost.curves import FloatArray
-from harness.cost.priced import Priced, PricedGrant
+from harness.cost.flat import Priced
+from harness.cost.grants import PricedGrant
 from harness.cost.roofline import Roofline, Work
 from harness.cost.shapes import CostError, HardwareSpec, ModelShape
 from harness.cost.software import SoftwareSpec, check_beside_calibration, check_software

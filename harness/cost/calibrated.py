@@ -22,7 +22,8 @@ import numpy as np
 from allocators.base import Allocator, Grant, IntArray, Unsupported
 from harness.cost.calibration import LAYOUTS, MADE_BY, Calibration, load_calibration
 from harness.cost.curves import FloatArray
-from harness.cost.priced import NOTHING, Priced, PricedGrant
+from harness.cost.flat import NOTHING, Priced
+from harness.cost.grants import PricedGrant
 from harness.cost.roofline import Work
 from harness.cost.shapes import CostError, HardwareSpec, ModelShape
 from harness.cost.spec import CostSpec

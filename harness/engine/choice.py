@@ -17,9 +17,10 @@ from harness.engine.compiled.engine import CompiledEngine
 from harness.engine.engine import Engine
 from harness.engine.setup import Setup
 
-#: what step by step a request takes, and a compiled loop before its first step: where it is on
-#: disk, and where it has to be compiled (one core of a server, docs/performance.md)
-REQUEST_S, LOAD_S, COMPILE_S = 0.6e-3, 1.2, 20.0
+#: what step by step a request takes, and a block of it that is looked up and keyed; what a compiled
+#: loop takes before its first step, where it is on disk and where it has to be compiled (one core
+#: of a server, docs/performance.md)
+REQUEST_S, BLOCK_S, LOAD_S, COMPILE_S = 0.6e-3, 2e-6, 1.2, 20.0
 
 
 def choose_engine(setup: Setup) -> Engine | CompiledEngine:
@@ -64,8 +65,12 @@ def why_not(setup: Setup) -> str | None:
 
 def _pays(setup: Setup) -> bool:
     """Say whether a compiled loop ends sooner, though it is loaded or compiled first."""
-    saved_s = len(setup.requests) * REQUEST_S
+    allocator, requests = setup.allocator, setup.requests
+    saved_s = len(requests) * REQUEST_S
+    if allocator.has_prefix_index:
+        tokens = int(requests.prompt_tokens.sum() + requests.output_tokens.sum())
+        saved_s += tokens / allocator.geometry.page_tokens * BLOCK_S
     if saved_s <= LOAD_S or saved_s > COMPILE_S:
         return saved_s > LOAD_S
-    family = FAMILIES[type(setup.allocator.arrays())]
+    family = FAMILIES[type(allocator.arrays())]
     return is_kept(setup.options.policy, family, CLOCKS[type(clock_of(setup.executor))])
