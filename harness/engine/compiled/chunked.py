@@ -20,9 +20,14 @@ from harness.engine.compiled.queue import (
 from harness.engine.compiled.state import (
     DONE,
     FULL,
-    HELD_BACK,
     KEYLESS,
     LET_IN,
+    NEVER,
+    NOBODY,
+    PREEMPTION,
+    REFUSED_ALONE,
+    SEQUENCES,
+    TOKENS,
     Block,
     Options,
     State,
@@ -44,17 +49,16 @@ def chunked(arrays: Any, prices: Any, options: Options, state: State, block: Blo
         dropped = 0  # preemptions of plans that came to nothing
         while True:
             preempted, budget, work = _schedule_running(arrays, prices, options, state)
-            saturated = preempted > 0
+            limit = PREEMPTION
             if not preempted:
-                answer, work = _schedule_waiting(arrays, options, state, budget, work)
-                if answer not in (LET_IN, HELD_BACK):
-                    return answer
-                saturated = answer == HELD_BACK
+                limit, work = _schedule_waiting(arrays, options, state, budget, work)
+                if limit in (NEVER, REFUSED_ALONE):
+                    return limit
             if now.running or not preempted:
                 break
             dropped += preempted
         if now.running:
-            run_step(arrays, prices, options, state, block, work, preempted + dropped, saturated)
+            run_step(arrays, prices, options, state, block, work, preempted + dropped, limit)
         else:
             wait(arrays, state)
     return DONE
@@ -153,16 +157,17 @@ def _schedule_waiting(
 ) -> tuple[int, StepWork]:
     """Take requests from the queue, in order, while rows, budget and memory last.
 
-    Returns how that ended, and the work.
+    Returns what kept the next one out, and the work.
     """
     now = state.now[0]
     pieces, own, read = work.pieces, work.own, work.read
     crossed, squares = work.crossed, work.squares
     sampled, rows, longest = work.sampled, work.rows, work.longest
-    answer = LET_IN
-    while waiting(state) and budget:
+    answer = NOBODY
+    while waiting(state):
         row = free_row(state, options)
-        if row < 0:
+        if row < 0 or not budget:
+            answer = SEQUENCES if row < 0 else TOKENS
             break
         who = head(state)
         request = state.requests[who]
@@ -173,6 +178,7 @@ def _schedule_waiting(
         answer = admit_head(arrays, state, row, ask)
         if answer != LET_IN:
             break
+        answer = NOBODY
         state.sequences[now.running - 1].samples = tokens == known
         sampled += tokens == known
         pieces += 1

@@ -15,8 +15,8 @@ from allocators.rules import families
 from allocators.rules.answers import GRANTED, REFUSED, Ask
 from harness.engine.compiled.clock import copies_s
 from harness.engine.compiled.state import (
-    HELD_BACK,
     LET_IN,
+    MEMORY,
     NEVER,
     REFUSED_ALONE,
     Options,
@@ -75,7 +75,7 @@ def admit_head(arrays: Any, state: State, row: int, ask: Ask) -> int:
         note_scheduled(state, who)
         return LET_IN
     if granted == REFUSED and now.running:
-        return HELD_BACK
+        return MEMORY
     now.stuck, now.stuck_tokens, now.stuck_whole_tokens = who, ask.tokens, ask.whole_tokens
     return REFUSED_ALONE if granted == REFUSED else NEVER
 

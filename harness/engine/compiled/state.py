@@ -17,8 +17,8 @@ from harness.results.runlog import TIMELINE_COLUMNS
 #: why a loop stopped: a block is full, the keys of requests are wanted, all have ended, or a
 #: request can never be served
 FULL, KEYLESS, DONE, NEVER, REFUSED_ALONE = range(5)
-#: how asking the queue ends, if not with such a reason: nobody else can run, or memory refused one
-LET_IN, HELD_BACK = range(5, 7)
+#: how asking the queue ends, if not with such a reason: one was let in, or what keeps the next out
+LET_IN, NOBODY, MEMORY, SEQUENCES, TOKENS, PREEMPTION = range(5, 11)
 
 #: a request, in order of arrival, and what has become of it so far; `arrives_s` is when the
 #: scheduler sees it, `lost_tokens` what its last preemption lost

@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from allocators.rules import families
-from harness.engine.compiled.clock import StepWork, maps_s, step_s
+from harness.engine.compiled import clock
+from harness.engine.compiled.clock import StepWork, maps_s
 from harness.engine.compiled.queue import leave_row, waiting
-from harness.engine.compiled.state import Block, Options, State
+from harness.engine.compiled.state import (
+    MEMORY,
+    NOBODY,
+    PREEMPTION,
+    SEQUENCES,
+    TOKENS,
+    Block,
+    Options,
+    State,
+)
 
 
 def wait(arrays: Any, state: State) -> None:
@@ -28,12 +38,12 @@ def run_step(
     block: Block,
     work: StepWork,
     preempted: int,
-    saturated: bool,
+    limit: int,
 ) -> None:
     """Execute a planned step, record it, and sample; whoever has ended gives its memory back."""
     now = state.now[0]
     step, start_s, batch = block.steps[now.steps], now.now_s, now.running
-    now.now_s = start_s + _execute(arrays, prices, state, work)
+    now.now_s = start_s + _execute(arrays, prices, state, step, work)
     now.planned_s = start_s if options.plans_ahead else now.now_s
     usage = families.usage(arrays, state.rows[:batch], state.finals[:batch])
     step.copied_bytes = now.copy_slots * options.bytes_per_token
@@ -46,6 +56,7 @@ def run_step(
     step.blocks_in_use = usage.pages
     step.preemptions = preempted
     step.hit_tokens = now.hit_tokens
+    saturated = limit in (MEMORY, PREEMPTION)
     step.token_bytes = usage.token
     step.reserved_bytes = usage.reserved
     step.internal_bytes = usage.internal
@@ -56,16 +67,21 @@ def run_step(
     step.logical_blocks = usage.logical_pages
     step.metadata_bytes = usage.metadata_bytes
     step.saturated = saturated
+    step.limited_by_nobody = limit == NOBODY
+    step.limited_by_memory = limit == MEMORY
+    step.limited_by_sequences = limit == SEQUENCES
+    step.limited_by_tokens = limit == TOKENS
+    step.limited_by_preemption = limit == PREEMPTION
     now.all_hit_tokens += now.hit_tokens
     now.hit_tokens = 0
     now.steps += 1
 
 
-def _execute(arrays: Any, prices: Any, state: State, work: StepWork) -> float:
+def _execute(arrays: Any, prices: Any, state: State, step: Any, work: StepWork) -> float:
     """Return the seconds of a step, and of what memory does before it and beside it."""
     now = state.now[0]
-    blocking_s, beside_s = now.copy_s, 0.0
-    now.copy_s = 0.0
+    blocking_s, before_s, beside_s = now.copy_s, 0.0, 0.0
+    step.copies_s, now.copy_s = now.copy_s, 0.0
     maps = families.begin_step(arrays)
     if maps.before_maps or maps.before_unmaps:
         before_s = maps_s(prices, maps.before_maps, maps.before_unmaps)
@@ -76,7 +92,13 @@ def _execute(arrays: Any, prices: Any, state: State, work: StepWork) -> float:
         now.map_s += beside_s
     now.maps += maps.before_maps + maps.beside_maps
     now.unmaps += maps.before_unmaps + maps.beside_unmaps
-    return blocking_s + max(step_s(prices, work), beside_s)
+    priced = clock.step(prices, work)
+    whole_s = max(priced.seconds, beside_s)
+    software_s = priced.seconds - priced.linear_s - priced.attention_s - priced.all_reduce_s
+    step.linear_s, step.attention_s = priced.linear_s, priced.attention_s
+    step.all_reduce_s, step.software_s = priced.all_reduce_s, max(software_s, 0.0)
+    step.maps_s = before_s + (whole_s - priced.seconds)
+    return blocking_s + whole_s
 
 
 def _sample(arrays: Any, options: Options, state: State, block: Block) -> None:

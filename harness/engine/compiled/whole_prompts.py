@@ -22,9 +22,14 @@ from harness.engine.compiled.queue import (
 from harness.engine.compiled.state import (
     DONE,
     FULL,
-    HELD_BACK,
     KEYLESS,
     LET_IN,
+    NEVER,
+    NOBODY,
+    PREEMPTION,
+    REFUSED_ALONE,
+    SEQUENCES,
+    TOKENS,
     Block,
     Options,
     State,
@@ -45,15 +50,14 @@ def whole_prompts(arrays: Any, prices: Any, options: Options, state: State, bloc
             return KEYLESS
         dropped = 0  # preemptions of plans that came to nothing
         while True:
-            preempted, answer, work = _plan(arrays, prices, options, state)
-            if answer not in (LET_IN, HELD_BACK):
-                return answer
+            preempted, limit, work = _plan(arrays, prices, options, state)
+            if limit in (NEVER, REFUSED_ALONE):
+                return limit
             if now.running or not preempted:
                 break
             dropped += preempted
         if now.running:
-            saturated = preempted > 0 or answer == HELD_BACK
-            run_step(arrays, prices, options, state, block, work, preempted + dropped, saturated)
+            run_step(arrays, prices, options, state, block, work, preempted + dropped, limit)
         else:
             wait(arrays, state)
     return DONE
@@ -62,38 +66,42 @@ def whole_prompts(arrays: Any, prices: Any, options: Options, state: State, bloc
 def _plan(arrays: Any, prices: Any, options: Options, state: State) -> tuple[int, int, StepWork]:
     """Plan a step: prompts, or a token of all that run, or with `beside` both.
 
-    Returns how many were preempted, how asking the queue ended, and what the step computes.
+    Returns how many were preempted, what kept the next out, and what the step computes.
     """
     now = state.now[0]
     for i in range(now.running):
         state.sequences[i].samples = 0
-    preempted, answer, work = 0, LET_IN, NO_WORK
+    preempted, limit, work = 0, PREEMPTION, NO_WORK
     if options.beside:
         preempted = _make_room(arrays, prices, state)
         work = _decode(state)
         if not preempted:
-            answer, work = _admit(arrays, options, state, work)
+            limit, work = _admit(arrays, options, state, work)
     else:
-        answer, work = _admit(arrays, options, state, work)
-        if not work.pieces and answer in (LET_IN, HELD_BACK):
+        limit, work = _admit(arrays, options, state, work)
+        if not work.pieces and limit not in (NEVER, REFUSED_ALONE):
             preempted = _make_room(arrays, prices, state)
             work = _decode(state)
-    return preempted, answer, work
+            if preempted:
+                limit = PREEMPTION
+    return preempted, limit, work
 
 
 def _admit(arrays: Any, options: Options, state: State, work: StepWork) -> tuple[int, StepWork]:
     """Take requests from the queue, in order, while rows, budget and memory last."""
     now = state.now[0]
     pieces, own, read, crossed, squares, longest = 0, 0, 0, 0, 0, work.longest
-    answer = LET_IN
+    answer = NOBODY
     while waiting(state):
         row = free_row(state, options)
         if row < 0:
+            answer = SEQUENCES
             break
         who = head(state)
         request = state.requests[who]
         tokens, whole = request.prompt_tokens + request.generated, 0
         if pieces and read + tokens > options.budget_tokens:
+            answer = TOKENS
             break
         if options.expected_tokens and now.running:
             expected = request.prompt_tokens + max(options.expected_tokens, request.generated)
@@ -103,6 +111,7 @@ def _admit(arrays: Any, options: Options, state: State, work: StepWork) -> tuple
         answer = admit_head(arrays, state, row, ask)
         if answer != LET_IN:
             break
+        answer = NOBODY
         state.sequences[now.running - 1].samples = 1
         pieces += 1
         fresh = tokens - hit

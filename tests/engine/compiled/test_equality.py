@@ -55,6 +55,8 @@ def held_to_each_other(make, policy, seen, case):
     seen["finished"] += 1
     seen["preemptions"] += int(t["preemptions"].sum())
     seen["refusals"] += int(t["saturated"].sum())
+    for limit in ("nobody", "memory", "sequences", "tokens", "preemption"):
+        seen[limit] += int(t[f"limited_by_{limit}"].sum())
     seen["waits"] += log.totals["gap_s"] > 0
     seen["wasted"] += log.totals["wasted_tokens"]
     seen["maps"] += log.totals.get("maps", 0)
@@ -77,7 +79,8 @@ def test_paged_steps_are_those_of_the_step_engine(policy):
         held_to_each_other(make, policy, seen, case)
 
     check()
-    for what in ("never fits", "finished", "preemptions", "refusals", "waits"):
+    limits = ("nobody", "memory", "sequences", "tokens", "preemption")
+    for what in ("never fits", "finished", "preemptions", "refusals", "waits", *limits):
         assert seen[what], what
 
 
