@@ -4,10 +4,12 @@ The allocators call them as they stand, which needs no Numba; the engine's compi
 same functions compiled.  Each family has a module of equal function names, found by the type of
 its arrays:
 
-    admit(arrays, row, ask)         grow(arrays, rows, n)           begin_step(arrays)
-    release(arrays, row)            preempt(arrays, row)            usage(arrays, rows, finals)
+    admit(arrays, rows, ask)        grow(arrays, rows, n, width)    begin_step(arrays)
+    fork(arrays, parent, children, ask)             reassign(arrays, rows, parents, width)
+    release(arrays, row)            preempt(arrays, row)
+    distinct(arrays, rows)          usage(arrays, rows, finals, width, ended)
     cached_bytes(arrays)
 
-They serve sequences that stand alone and share nothing: whatever forks, copies on write, is swapped
-or looked up is the classes' own.
+`width` is how many sequences each group has, a constant of a run.  Whatever is swapped or looked up
+is the classes' own.
 """

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from allocators.base import Unsupported
 from allocators.rules.families import FAMILIES
-from harness.engine.compiled.build import LOOPS, is_kept
+from harness.engine.compiled.build import is_kept
 from harness.engine.compiled.clock import CLOCKS, clock_of
 from harness.engine.compiled.engine import CompiledEngine
 from harness.engine.engine import Engine
@@ -42,13 +42,10 @@ def choose_engine(setup: Setup) -> Engine | CompiledEngine:
 def why_not(setup: Setup) -> str | None:
     """Return why no compiled loop can serve this run; None if one can."""
     allocator, requests, engine = setup.allocator, setup.requests, setup.options
-    mode = setup.sampling.mode
     if clock_of(setup.executor) is None:
         return "only executor=simulated with cost_model=roofline has a compiled clock"
-    if engine.policy not in LOOPS:
-        return f"engine={engine.policy} has no compiled loop, {', '.join(LOOPS)} have"
-    if mode != "greedy":
-        return f"sampling.mode={mode} runs step by step, greedy alone is compiled"
+    if setup.sampling.mode == "speculative":
+        return "sampling.mode=speculative runs step by step"
     if engine.preemption != "recompute":
         return f"engine.preemption={engine.preemption} runs step by step"
     if requests.after is not None or requests.concurrency is not None:

@@ -76,7 +76,10 @@ class SimulatedExecutor:
 
     def _grants_s(self, grants: list[Grant]) -> float:
         """Return the seconds of these grants, one after the other."""
-        return sum((self._cost.grant_s(grant, self._allocator) for grant in grants), 0.0)
+        seconds = 0.0
+        for grant in grants:  # `sum` adds otherwise from Python 3.12 on
+            seconds += self._cost.grant_s(grant, self._allocator)
+        return seconds
 
     def _work(self, plan: Plan, lengths: IntArray) -> Work:
         """Return what a step of the plan computes: pieces of prompts, and rows that decode."""

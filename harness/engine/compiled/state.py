@@ -14,13 +14,15 @@ import numpy as np
 from allocators.base import IntArray
 from harness.results.runlog import TIMELINE_COLUMNS
 
-#: why a loop stopped: a block is full, all have ended, or a request can never be served
-FULL, DONE, NEVER, REFUSED_ALONE = range(4)
+#: why a loop stopped: a block is full, all have ended, beams have to be drawn of who comes next, or
+#: a request can never be served
+FULL, DONE, DRAW, NEVER, REFUSED_ALONE, REFUSED_FORKED = range(6)
 #: how asking the queue ends, if not with such a reason: nobody else can run, or memory refused one
-LET_IN, HELD_BACK = range(4, 6)
+LET_IN, HELD_BACK = range(6, 8)
 
 #: a request, in order of arrival, and what has become of it so far; `arrives_s` is when the
-#: scheduler sees it, `lost_tokens` what its last preemption lost
+#: scheduler sees it, `lost_tokens` what its last preemption lost, `common` how many of its tokens
+#: its sequences share; `refused_alone` is as of a `Group`, and `slot` says where its beams stand
 REQUEST = np.dtype(
     [
         ("index", np.int64),
@@ -30,13 +32,19 @@ REQUEST = np.dtype(
         ("generated", np.int64),
         ("preemptions", np.int64),
         ("lost_tokens", np.int64),
+        ("common", np.int64),
+        ("refused_alone", np.int64),
+        ("slot", np.int64),
         ("first_scheduled_s", np.float64),
         ("first_token_s", np.float64),
         ("finish_s", np.float64),
     ]
 )
-#: a sequence that runs: its request, the tokens to come, and whether this step samples one
-SEQUENCE = np.dtype([("owner", np.int64), ("left", np.int64), ("samples", np.int64)])
+#: a group that runs: its request, the tokens to come, whether this step samples one, and whether
+#: all its sequences exist, or the first computes the prompt for all
+GROUP = np.dtype(
+    [("owner", np.int64), ("left", np.int64), ("samples", np.int64), ("forked", np.int64)]
+)
 #: entry i says whether row i is in use, and who was preempted as the i-th of those who still wait
 PLACE = np.dtype([("taken", np.int64), ("preempted", np.int64)])
 #: where the run stands
@@ -47,7 +55,8 @@ NOW = np.dtype(
         ("gap_s", np.float64),
         ("gap_cached_byte_s", np.float64),
         ("map_s", np.float64),
-        ("copy_s", np.float64),  # of what has to be copied before the next step
+        ("map_due_s", np.float64),  # with what has to be mapped before the next step
+        ("grant_s", np.float64),  # of what has to be copied and mapped before the next step
         ("copy_slots", np.int64),
         ("preempted", np.int64),  # how many of the preempted wait
         ("next", np.int64),  # the first request that was never let in
@@ -60,9 +69,22 @@ NOW = np.dtype(
         ("wasted_tokens", np.int64),
         ("maps", np.int64),
         ("unmaps", np.int64),
+        ("maps_due", np.int64),
+        ("unmaps_due", np.int64),
+        ("saturated", np.int64),  # whether memory refused somebody when last asked
+        ("drawn", np.int64),  # how many requests have had their beams drawn
+        ("free_slots", np.int64),
+        # of a static batch: sequences that have ended, their slots with the token to come, the
+        # most of them, and the pages in which they have something
+        ("ended_rows", np.int64),
+        ("ended_context", np.int64),
+        ("ended_longest", np.int64),
+        ("ended_pages", np.int64),
         ("stuck", np.int64),  # the request that can never be served, and what it asked for
         ("stuck_tokens", np.int64),
         ("stuck_whole_tokens", np.int64),
+        ("stuck_private_tokens", np.int64),
+        ("stuck_rows", np.int64),
     ]
 )
 #: a step of the timeline, but for its number
@@ -73,6 +95,7 @@ class Options(NamedTuple):
     """What does not change: limits, and what the front end adds."""
 
     max_rows: int
+    width: int  # sequences of each request
     budget_tokens: int
     expected_tokens: int
     pool_tokens: int
@@ -80,20 +103,31 @@ class Options(NamedTuple):
     response_s: float
     plans_ahead: bool
     beside: bool  # prompts are computed beside decodes
+    static: bool  # a batch is released as one
+    beams: bool
 
 
 class State(NamedTuple):
     """Everything that changes but memory: arrays of the records above.
 
-    Of `rows`, `finals` (slots at the end) and `sequences` the first `running` count, in order of
-    admission.  The preempted come before all others in the queue, whoever was preempted last first.
+    Of `groups` the first `running` count, in order of admission.  Each has `width` entries of
+    `rows` and `finals` (slots at the end), at `width` times its place.  The preempted come before
+    all others in the queue, whoever was preempted last first.
+
+    `lineage` [slots, steps, width] says which candidate each one continues at each beam step, of a
+    request that has a slot; `free` are the slots that none has, `parents` [rows] is scratch.
+    `ended` are rows of a static batch that have ended, in that order.
     """
 
     requests: Any
     rows: IntArray
     finals: IntArray
-    sequences: Any
+    groups: Any
     places: Any
+    lineage: Any
+    free: IntArray
+    parents: IntArray
+    ended: IntArray
     now: Any
 
 
@@ -107,4 +141,4 @@ class Block(NamedTuple):
 def has_room(state: State, block: Block) -> bool:
     """Say whether the block takes another step, whoever ends with it."""
     now = state.now[0]
-    return now.steps < len(block.steps) and now.ended + len(state.rows) <= len(block.ended)
+    return now.steps < len(block.steps) and now.ended + len(state.groups) <= len(block.ended)

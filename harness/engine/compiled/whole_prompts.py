@@ -1,4 +1,4 @@
-"""The `continuous` and `orca` policies over arrays.
+"""The `continuous`, `static` and `orca` policies over arrays.
 
 Their rules are those of `harness.engine.schedulers.whole_prompts`.
 """
@@ -12,14 +12,17 @@ from harness.engine.compiled.clock import NO_WORK, StepWork
 from harness.engine.compiled.queue import (
     admit_head,
     arrive,
-    free_row,
+    find_rows,
     grow,
     head,
+    lacks_beams,
     preempt_latest,
+    reassign,
     waiting,
 )
 from harness.engine.compiled.state import (
     DONE,
+    DRAW,
     FULL,
     HELD_BACK,
     LET_IN,
@@ -38,6 +41,8 @@ def whole_prompts(arrays: Any, prices: Any, options: Options, state: State, bloc
         if not has_room(state, block):
             return FULL
         arrive(state)
+        if lacks_beams(options, state):
+            return DRAW
         dropped = 0  # preemptions of plans that came to nothing
         while True:
             preempted, answer, work = _plan(arrays, prices, options, state)
@@ -47,8 +52,7 @@ def whole_prompts(arrays: Any, prices: Any, options: Options, state: State, bloc
                 break
             dropped += preempted
         if now.running:
-            saturated = preempted > 0 or answer == HELD_BACK
-            run_step(arrays, prices, options, state, block, work, preempted + dropped, saturated)
+            run_step(arrays, prices, options, state, block, work, preempted + dropped)
         else:
             wait(arrays, state)
     return DONE
@@ -61,78 +65,91 @@ def _plan(arrays: Any, prices: Any, options: Options, state: State) -> tuple[int
     """
     now = state.now[0]
     for i in range(now.running):
-        state.sequences[i].samples = 0
+        state.groups[i].samples = 0
     preempted, answer, work = 0, LET_IN, NO_WORK
     if options.beside:
-        preempted = _make_room(arrays, prices, state)
-        work = _decode(state)
+        now.saturated = 0
+        preempted = _make_room(arrays, prices, options, state)
+        work = _decode(options, state)
         if not preempted:
-            answer, work = _admit(arrays, options, state, work)
+            answer, work = _admit(arrays, prices, options, state, work)
     else:
-        answer, work = _admit(arrays, options, state, work)
+        if not options.static or not now.running:
+            answer, work = _admit(arrays, prices, options, state, work)
         if not work.pieces and answer in (LET_IN, HELD_BACK):
-            preempted = _make_room(arrays, prices, state)
-            work = _decode(state)
+            preempted = _make_room(arrays, prices, options, state)
+            work = _decode(options, state)
     return preempted, answer, work
 
 
-def _admit(arrays: Any, options: Options, state: State, work: StepWork) -> tuple[int, StepWork]:
-    """Take requests from the queue, in order, while rows, budget and memory last."""
-    now = state.now[0]
-    pieces, own, squares, longest = 0, 0, 0, work.longest
-    answer = LET_IN
+def _admit(
+    arrays: Any, prices: Any, options: Options, state: State, work: StepWork
+) -> tuple[int, StepWork]:
+    """Take groups from the queue, in order, while rows, budget and memory last."""
+    now, n = state.now[0], options.width
+    pieces, own, read, crossed, squares = 0, 0, 0, 0, 0
+    rows, longest = work.decodes, work.longest
+    answer, now.saturated = LET_IN, 0
     while waiting(state):
-        row = free_row(state, options)
-        if row < 0:
+        if not find_rows(options, state):
             break
         request = state.requests[head(state)]
-        tokens, whole = request.prompt_tokens + request.generated, 0
-        if pieces and own + tokens > options.budget_tokens:
+        tokens, whole = request.prompt_tokens + request.common, 0
+        private = request.generated - request.common
+        computed = tokens + n * private
+        if pieces and own + computed > options.budget_tokens:
             break
         if options.expected_tokens and now.running:
             expected = request.prompt_tokens + max(options.expected_tokens, request.generated)
             whole = min(expected, options.pool_tokens)
-        ask = Ask(tokens, whole, request.prompt_tokens, request.output_tokens)
-        answer = admit_head(arrays, state, row, ask)
+        ask = Ask(tokens, whole, request.prompt_tokens, request.output_tokens, private, n)
+        answer = admit_head(arrays, prices, options, state, n, ask)
         if answer != LET_IN:
+            now.saturated = 1
             break
-        state.sequences[now.running - 1].samples = 1
+        state.groups[now.running - 1].samples = 1
         pieces += 1
-        own += tokens
+        rows += n
+        own += computed
+        read += tokens
         squares += tokens * tokens
-        longest = max(longest, tokens)
+        if private:
+            pieces += n
+            read += n * (tokens + private)
+            crossed += n * tokens * private
+            squares += n * private * private
+        longest = max(longest, tokens + private)
         now.looked_up_tokens += tokens
         if request.generated:
-            now.wasted_tokens += tokens - 1  # the token sampled last had not been fed
+            # The tokens sampled last had not been fed: computing them is no repetition.
+            now.wasted_tokens += computed - (n if private else 1)
     return answer, StepWork(
-        work.decodes,
-        work.context,
-        pieces,
-        own,
-        own,
-        0,
-        squares,
-        work.decodes + pieces,
-        work.decodes + pieces,
-        longest,
+        work.decodes, work.context, pieces, own, read, crossed, squares, rows, rows, longest
     )
 
 
-def _make_room(arrays: Any, prices: Any, state: State) -> int:
+def _make_room(arrays: Any, prices: Any, options: Options, state: State) -> int:
     """Let all that run grow by a token; whoever came last makes room.  Return how many did."""
     preempted, now = 0, state.now[0]
-    while now.running and not grow(arrays, prices, state, 0, now.running, 1):
-        preempt_latest(arrays, state)
+    if options.beams:
+        reassign(arrays, prices, options, state)
+    while now.running:
+        if grow(arrays, prices, options, state, 0, now.running * options.width, 1):
+            break
+        preempt_latest(arrays, prices, options, state)
         preempted += 1
     return preempted
 
 
-def _decode(state: State) -> StepWork:
-    """Return the work of a token of each that runs."""
-    context, longest, running = 0, 0, state.now[0].running
-    for i in range(running):
-        state.sequences[i].samples = 1
-        length = state.finals[i] - state.sequences[i].left + 1
-        context += length
+def _decode(options: Options, state: State) -> StepWork:
+    """Return the work of a token of each that runs, and of those that are padded."""
+    now, n = state.now[0], options.width
+    context, longest, rows = now.ended_context, now.ended_longest, now.ended_rows
+    for i in range(now.running):
+        group = state.groups[i]
+        group.samples = 1
+        length = state.finals[i * n] - group.left + 1
+        context += n * length
+        rows += n
         longest = max(longest, length)
-    return StepWork(running, context, 0, 0, 0, 0, 0, running, running, longest)
+    return StepWork(rows, context, 0, 0, 0, 0, 0, rows, rows, longest)
