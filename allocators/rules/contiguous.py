@@ -243,3 +243,9 @@ def account(
 def cached_bytes(memory: ContiguousArrays) -> int:
     """Return what is cached while nothing runs."""
     return 0
+
+
+def sequences_held(memory: ContiguousArrays, prompt: int, output: int) -> int:
+    """Return how many sequences of such requests an empty pool holds, that share nothing."""
+    kind, longest = memory.reservation, memory.max_len
+    return extents.most(memory.holes, reserved_slots(kind, prompt, prompt, output, longest))

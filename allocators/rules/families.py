@@ -59,3 +59,8 @@ def usage(arrays: Any, rows: IntArray, finals: IntArray, width: int, ended: Ende
 
 def cached_bytes(arrays: Any) -> int:
     return FAMILIES[type(arrays)].cached_bytes(arrays)
+
+
+def sequences_held(arrays: Any, prompt: int, output: int) -> int:
+    """Return how many sequences of such requests an empty pool holds, that share nothing."""
+    return FAMILIES[type(arrays)].sequences_held(arrays, prompt, output)

@@ -197,3 +197,8 @@ def account(
 def cached_bytes(memory: PagedArrays) -> int:
     """Return what is cached while nothing runs."""
     return 0
+
+
+def sequences_held(memory: PagedArrays, prompt: int, output: int) -> int:
+    """Return how many sequences of such requests an empty pool holds, that share nothing."""
+    return moves.rows_held(memory.pages, prompt + output)

@@ -274,3 +274,8 @@ def unwritten(
     """Return the slots that a row holds and has not written, and those that it will write."""
     room = count * page_tokens - length
     return room, np.minimum(np.maximum(final - length, 0), np.maximum(room, 0))
+
+
+def rows_held(pages: Pages, length: int) -> int:
+    """Return how many rows of this length an empty table holds."""
+    return len(pages.ref) // -(-length // pages.page_tokens)

@@ -499,3 +499,8 @@ def account(
 def cached_bytes(memory: VirtualArrays) -> int:
     """Return what is cached while nothing runs."""
     return _idle_page_groups(memory) * memory.group_bytes
+
+
+def sequences_held(memory: VirtualArrays, prompt: int, output: int) -> int:
+    """Return how many sequences of such requests an empty pool holds, that share nothing."""
+    return moves.rows_held(memory.pages, prompt + output)

@@ -1,15 +1,17 @@
 """Which loop serves a run: the engine step by step, or a compiled loop over arrays.
 
 Both take the same steps.  Step by step everything runs: any allocator, sampling, executor, and
-whoever looks on.  The compiled loop serves single sequences from our own allocators on a simulated
-clock, some forty times as fast (docs/performance.md).
+whoever looks on.  The compiled loop serves our own allocators on a simulated clock, some forty
+times as fast (docs/performance.md).
 """
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 
 from allocators.base import Unsupported
+from allocators.rules import families
 from allocators.rules.families import FAMILIES
 from harness.engine.compiled.build import is_kept
 from harness.engine.compiled.clock import CLOCKS, clock_of
@@ -17,9 +19,12 @@ from harness.engine.compiled.engine import CompiledEngine
 from harness.engine.engine import Engine
 from harness.engine.setup import Setup
 
-#: what step by step a request takes, and a compiled loop before its first step: where it is on
-#: disk, and where it has to be compiled (one core of a server, docs/performance.md)
-REQUEST_S, LOAD_S, COMPILE_S = 0.6e-3, 1.2, 20.0
+#: step by step a request takes so long, whose quiet steps are run in one go, and a step of beams,
+#: which has none (one core of a server, docs/performance.md)
+REQUEST_S, BEAM_STEP_S = 0.6e-3, 160e-6
+#: before its first step a compiled loop takes so long to be loaded, in a process that has used none
+#: and in another, and to be compiled where it is not on disk
+LOAD_S, LOAD_NEXT_S, COMPILE_S = 1.2, 0.1, 30.0
 
 
 def choose_engine(setup: Setup) -> Engine | CompiledEngine:
@@ -61,8 +66,24 @@ def why_not(setup: Setup) -> str | None:
 
 def _pays(setup: Setup) -> bool:
     """Say whether a compiled loop ends sooner, though it is loaded or compiled first."""
-    saved_s = len(setup.requests) * REQUEST_S
-    if saved_s <= LOAD_S or saved_s > COMPILE_S:
-        return saved_s > LOAD_S
+    saved_s, load_s = _steps_s(setup), _load_s()
+    if saved_s <= load_s or saved_s > COMPILE_S:
+        return saved_s > load_s
     family = FAMILIES[type(setup.allocator.arrays())]
     return is_kept(setup.options.policy, family, CLOCKS[type(clock_of(setup.executor))])
+
+
+def _load_s() -> float:
+    """Return how long a loop that is on disk takes before its first step."""
+    return LOAD_NEXT_S if "numba" in sys.modules else LOAD_S
+
+
+def _steps_s(setup: Setup) -> float:
+    """Return about how long a run takes step by step; less than that where beams come slowly."""
+    requests, sampling = setup.requests, setup.sampling
+    if sampling.mode != "beam" or not len(requests):
+        return len(requests) * REQUEST_S
+    prompt, output = int(requests.prompt_tokens.mean()), int(requests.output_tokens.mean())
+    pool_holds = families.sequences_held(setup.allocator.arrays(), prompt, output)
+    at_once = max(1, min(pool_holds, setup.max_rows) // sampling.width)
+    return int(requests.output_tokens.sum()) / at_once * BEAM_STEP_S
