@@ -55,8 +55,11 @@ def cases(draw, policy):
 
 
 @st.composite
-def groups(draw, policy, mode):
-    """Draw as `cases` does, with groups of two to four, in a pool for little more than one."""
+def groups(draw, policy, mode, shares):
+    """Draw as `cases` does, with groups of two to four, in a pool for little more than one.
+
+    What a group needs depends on whether its sequences share memory.
+    """
     case = draw(cases(policy))
     n = draw(st.integers(2, 4))
     options, requests = case["options"], case["requests"]
@@ -65,10 +68,12 @@ def groups(draw, policy, mode):
     switch = draw(st.sampled_from([0.1, 0.5]))
     case["sampling"] = SamplingSpec(mode, n=n, width=n, beam_switch=switch)
     case["seed"] = draw(st.integers(0, 3))
-    if draw(st.booleans()):  # that share nothing
-        apart = int((requests.prompt_tokens + n * (requests.output_tokens - 1)).max())
-        together = int((requests.prompt_tokens + requests.output_tokens - 1).max())
-        case["tokens"] += apart - together
+    prompts, grown = requests.prompt_tokens, requests.output_tokens - 1
+    longest = int((prompts + grown).max())
+    if not shares:
+        case["tokens"] += draw(st.sampled_from([n * longest, n * longest, n * MAX_LEN])) - longest
+    elif draw(st.booleans()):  # else less, with beams that have much in common
+        case["tokens"] += int((prompts + n * grown).max()) - longest
     return case
 
 
@@ -143,12 +148,12 @@ WANTED = {
 }
 
 
-def check_all(family, drawn):
+def check_all(family, drawn, examples):
     """Hold the two loops to each other in drawn cases and pools; return what happened."""
     seen = Counter()
     pools, knobs = FAMILIES[family]
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @settings(max_examples=examples, deadline=None, derandomize=True)
     @given(drawn, knobs)
     def check(case, knobs):
         held_to_each_other(lambda geometry: pools(geometry, *knobs), seen, case)
@@ -160,16 +165,17 @@ def check_all(family, drawn):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_steps_are_those_of_the_step_engine(family, policy):
-    seen = check_all(family, cases(policy))
+    seen = check_all(family, cases(policy), 60)
     assert all(seen[what] for what in WANTED[family]), seen
 
 
 @pytest.mark.parametrize(("policy", "mode"), GROUPS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_steps_of_groups_are_those_of_the_step_engine(family, policy, mode):
-    seen = check_all(family, groups(policy, mode))
-    shares = () if family == "contiguous" else ("shared",)
-    assert all(seen[what] for what in (*WANTED[family], "copied", *shares)), seen
+    shares = family != "contiguous"
+    seen = check_all(family, groups(policy, mode, shares), 40)
+    wanted = (*WANTED[family], "copied", *["shared"] * shares)
+    assert all(seen[what] for what in wanted), seen
 
 
 ALIKE = {
