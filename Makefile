@@ -42,7 +42,9 @@ gallery: $(VENV)/ready
 measure: $(VENV)/ready
 	$(BIN)/python -m harness.measure $(MEASURE)
 
-# Modules are compiled when they are first imported, which most of the 15,000 never are.
+# Modules are compiled when they are first imported, which most of the 15,000 never are.  What is
+# compiled is kept, also where the environment says not to: or each process would compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 $(VENV)/ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)

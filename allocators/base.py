@@ -380,9 +380,11 @@ class Allocator(abc.ABC):
         """
 
     def arrays(self) -> Any:
-        """Return the arrays that it shares with `allocators.rules`, for a compiled loop.
+        """Return the arrays that `allocators.rules` work on, for a compiled loop.
 
-        None: its rules are its methods alone, which the engine then calls step by step.
+        Asked of one that holds nothing.  The policy shares them, but for what a prefix index knows
+        and which pages it evicts next.  None: its rules are its methods alone, which the engine
+        then calls step by step.
         """
         return None
 

@@ -36,6 +36,7 @@ from allocators.prefix import attach
 from allocators.prefix.caching import PrefixCaching
 from allocators.rules import paged as rules
 from allocators.rules.answers import ask_of
+from allocators.rules.hashed import HashedArrays, hashed_arrays
 
 
 class Paged(PrefixCaching):
@@ -83,6 +84,8 @@ class Paged(PrefixCaching):
             raise Unsupported("offload needs host memory for one block: raise engine.host_gib")
         self.host = HostPages(host_pages, tier)
         self.has_prefix_index = prefix_index != "none"
+        one_queue = (prefix_index, eviction, offload) == ("hash", "lru", False)
+        self._queue = free_order if one_queue else None
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -214,11 +217,11 @@ class Paged(PrefixCaching):
             *rules.account(held, live, spare, later, logical, cached, t, per_token, capacity_bytes)
         )
 
-    def arrays(self) -> rules.PagedArrays | None:
-        if type(self) is not Paged or self.has_prefix_index:
+    def arrays(self) -> rules.PagedArrays | HashedArrays | None:
+        if type(self) is not Paged:
             return None
         geometry, per_token = self.geometry, self.geometry.bytes_per_token
-        return rules.PagedArrays(
+        arrays = rules.PagedArrays(
             self.pages.arrays,
             self.length,
             self.active,
@@ -226,6 +229,11 @@ class Paged(PrefixCaching):
             per_token,
             geometry.capacity_bytes,
         )
+        if not self.has_prefix_index:
+            return arrays
+        if not self._queue:
+            return None
+        return hashed_arrays(arrays, self.pages.free.pages(), self._queue == "by_age")
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:

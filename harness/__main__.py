@@ -50,9 +50,9 @@ def _run(arguments: list[str]) -> int:
             from harness.cli.sweeps.launch import run_sweep
 
             return run_sweep(points.sweep, points)
-        from harness.cli.job import run_hydra
+        from harness.cli.job import run_hydra, run_one
 
-        return run_hydra(points)
+        return run_hydra(points) if points.composed is None else run_one(points)
     finally:
         points.release()
 

@@ -18,6 +18,7 @@ index needs:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from workloads.errors import WorkloadError, one_of, whole
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
+#: one, or an array of them
+Position = TypeVar("Position", int, IntArray)
+
 TOO_LONG = ("error", "skip", "truncate")
 
 
@@ -35,7 +39,12 @@ def unique_ids(request: int, start: int, stop: int) -> IntArray:
 
     Generated tokens may use it too, at positions from `prompt_tokens` on.
     """
-    return -(1 + (request << 32) + np.arange(start, stop, dtype=np.int64))
+    return unique_id(request, np.arange(start, stop, dtype=np.int64))
+
+
+def unique_id(request: int, position: Position) -> Position:
+    """Identity of a position, or of each, that no other request has."""
+    return -(1 + (request << 32) + position)
 
 
 @dataclass

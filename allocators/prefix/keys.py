@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from allocators.base import IntArray
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_SECOND = np.uint64(0xD1342543DE82EF95)
+STEP = np.uint64(0x9E3779B97F4A7C15)
+SECOND = np.uint64(0xD1342543DE82EF95)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,15 @@ def block_keys(token_ids: IntArray, block_tokens: int) -> BlockKeys:
         return NO_KEYS
     tokens = blocks * block_tokens
     position = np.arange(tokens, dtype=np.uint64)
-    mixed = _mix(np.ascontiguousarray(token_ids[:tokens]).view(np.uint64) + position * _STEP)
+    mixed = mix(np.ascontiguousarray(token_ids[:tokens]).view(np.uint64) + position * STEP)
     ends = slice(block_tokens - 1, None, block_tokens)
     first = np.cumsum(mixed)[ends]
-    second = np.cumsum(_mix(mixed ^ _SECOND))[ends]
+    second = np.cumsum(mix(mixed ^ SECOND))[ends]
     return BlockKeys(first.tolist(), second)
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the mix of each; in compiled code of one number."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

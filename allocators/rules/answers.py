@@ -19,10 +19,12 @@ class Ask(NamedTuple):
     output_tokens: int
     private_tokens: int
     sequences: int
+    request: int  # its number, in order of arrival
+    hit_tokens: int  # that `lookup` has just found
 
 
 def ask_of(prompt: Prompt, demand: Demand) -> Ask:
-    """Return what an admission asks for."""
+    """Return what an admission asks for, but for what is found in a prefix index."""
     return Ask(
         prompt.tokens,
         prompt.whole_tokens,
@@ -30,6 +32,8 @@ def ask_of(prompt: Prompt, demand: Demand) -> Ask:
         demand.output_tokens,
         demand.private_tokens,
         demand.sequences,
+        request=0,
+        hit_tokens=0,
     )
 
 

@@ -56,6 +56,11 @@ def reserved_slots(reservation: int, now: int, prompt: int, output: int, max_len
     return min(next_power_of_two(now), max_len)
 
 
+def lookup(memory: ContiguousArrays, request: int, tokens: int) -> int:
+    """Find nothing."""
+    return 0
+
+
 def admit(memory: ContiguousArrays, rows: IntArray, ask: Ask) -> Answer:
     """Start a group: the first of `rows` holds the prompt, the others hold copies of it."""
     whole = max(ask.tokens, ask.whole_tokens)

@@ -6,19 +6,24 @@ from types import ModuleType
 from typing import Any
 
 from allocators.base import IntArray
-from allocators.rules import contiguous, paged, virtual
+from allocators.rules import contiguous, hashed, paged, virtual
 from allocators.rules.answers import Account, Answer, Ask, Ended, StepMaps
 
 #: the type of a family's arrays, and the module of its rules
 FAMILIES: dict[type, ModuleType] = {
     paged.PagedArrays: paged,
+    hashed.HashedArrays: hashed,
     contiguous.ContiguousArrays: contiguous,
     virtual.VirtualArrays: virtual,
 }
 CALLS = (
-    "admit", "grow", "fork", "reassign", "begin_step", "release", "preempt",
+    "lookup", "admit", "grow", "fork", "reassign", "begin_step", "release", "preempt",
     "distinct", "usage", "cached_bytes",
 )  # fmt: skip
+
+
+def lookup(arrays: Any, request: int, tokens: int) -> int:
+    return FAMILIES[type(arrays)].lookup(arrays, request, tokens)
 
 
 def admit(arrays: Any, rows: IntArray, ask: Ask) -> Answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,11 @@ class PagedArrays(NamedTuple):
 
 
 # -- admission ---------------------------------------------------------------------------------
+def lookup(memory: PagedArrays, request: int, tokens: int) -> int:
+    """Find nothing."""
+    return 0
+
+
 def admit(memory: PagedArrays, rows: IntArray, ask: Ask) -> Answer:
     """Start a group: the first of `rows` holds the prompt, the others continue from it."""
     pages, t = memory.pages, memory.pages.page_tokens
@@ -145,6 +150,20 @@ def usage(
     memory: PagedArrays, rows: IntArray, finals: IntArray, width: int, ended: Ended
 ) -> Account:
     """Account for the pool; `rows` and those of `ended` are all that are active."""
+    held = len(memory.pages.ref) - memory.pages.ends[1]
+    return tally(memory, rows, finals, width, ended, held, 0)
+
+
+def tally(
+    memory: Any,
+    rows: IntArray,
+    finals: IntArray,
+    width: int,
+    ended: Ended,
+    held: int,
+    cached: int,
+) -> Account:
+    """Account for a pool of which `held` blocks are held and `cached` bytes are not."""
     pages, t = memory.pages, memory.pages.page_tokens
     spare, later, logical = 0, 0, 0
     for i in range(len(rows)):
@@ -157,9 +176,9 @@ def usage(
         logical += count
     for row in ended.rows:
         logical += pages.count[row]
-    held, per_token = len(pages.ref) - pages.ends[1], memory.bytes_per_token
+    per_token, capacity_bytes = memory.bytes_per_token, memory.capacity_bytes
     live = held - ended.pages
-    return account(held, live, spare, later, logical, 0, t, per_token, memory.capacity_bytes)
+    return account(held, live, spare, later, logical, cached, t, per_token, capacity_bytes)
 
 
 def account(

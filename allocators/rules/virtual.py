@@ -97,6 +97,11 @@ def _idle_page_groups(memory: VirtualArrays) -> int:
 
 
 # -- admission ---------------------------------------------------------------------------------
+def lookup(memory: VirtualArrays, request: int, tokens: int) -> int:
+    """Find nothing."""
+    return 0
+
+
 def admit(memory: VirtualArrays, rows: IntArray, ask: Ask) -> Answer:
     """Start a group: the first of `rows` holds the prompt, the others continue from it."""
     page_groups = asked(ask, len(rows), memory.pages.page_tokens, memory.alias)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -63,10 +64,15 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
             raise ConfigError("sweep.resume and sweep.maximize are options of -m")
         chosen = composed.hydra.run.dir
         points.claim = Claim(chosen)
+        given = any(o.key_or_group == "hydra.run.dir" for o in overrides)
+        pinned = [] if given else [f"hydra.run.dir={chosen}"]
+        if composed.hydra.mode != RunMode.MULTIRUN:
+            with open_dict(composed):
+                composed.hydra.run.dir = chosen
+                composed.hydra.overrides.hydra += pinned
+            points.composed = composed
     except WRONG_INPUT as error:
         return explained(error, lines, overrides, folder), []
-    given = any(o.key_or_group == "hydra.run.dir" for o in overrides)
-    pinned = [] if given else [f"hydra.run.dir={chosen}"]
     return None, [*sorted(flags), *lines, *pinned]
 
 

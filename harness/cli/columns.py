@@ -62,6 +62,10 @@ COLUMNS: tuple[Column, ...] = (
 )
 #: shown where a row has a prefix cache
 HIT = Column("prefix_hit_rate", "hit\n%", 100.0, "hit: prompt tokens found in the prefix cache")
+#: shown where limits are set that a request has to keep
+GOOD = Column(
+    "goodput_requests_per_s", "good\nreq/s", about="good: requests within every slo limit"
+)
 #: left out in this order where a table is too wide, those first that say the same in every row
 SPARED = (
     "normalized_latency_mean_s", "mean_batch", "preemptions", "sharing_saved",

@@ -38,6 +38,7 @@ Options
   workload.too_long=W       error, skip or truncate
   seed=N                    hydra.run.dir=DIR   report=none (no report.html, report.md)
   timeline=full             every step in timeline.parquet, not bins beyond 100,000 steps
+  slo.ttft_s=X  slo.itl_s=X  slo.tpot_s=X  slo.e2e_s=X   limits of a good request: goodput
   harness.memory_map=A:B    shows who holds which memory in steps A to B; harness.trace=chrome
   harness.export=vllm       writes the fields of vllm bench serve, which its scripts plot
   harness.variant_timeout_s=X   ends an allocator that takes longer, in a row that says so

@@ -27,12 +27,14 @@ class Points:
     claim: the directory of the run or the sweep, which no other run may use meanwhile.
     sweep: the sweep, if it is one.
     only: otherwise the one point, prepared.
+    composed: its configuration with Hydra's own, if Hydra has no more to say about it.
     """
 
     def __init__(self) -> None:
         self.claim: Claim | None = None
         self.sweep: Sweep | None = None
         self.only: Prepared | None = None
+        self.composed: DictConfig | None = None
         self._kept: dict[str, Prepared] = {}
         self._tables = RequestTables()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from harness.cli.columns import COLUMNS, HIT, MARK, NARROW, SPARED, Column, legend
+from harness.cli.columns import COLUMNS, GOOD, HIT, MARK, NARROW, SPARED, Column, legend
 from harness.results.best import best_rows
 from harness.results.outputs import outputs_sentence
 from harness.results.runlog import ResultRow
@@ -39,8 +39,9 @@ def print_table(
     width: columns of the terminal, measured by default.
     """
     console = console_for(file, width)
-    if any(row.metrics.get(HIT.metric) is not None for row in rows):
-        columns = (*columns, HIT)
+    for column in (GOOD, HIT):
+        if any(row.metrics.get(column.metric) is not None for row in rows):
+            columns = (*columns, column)
     limit = max(NARROW, console.width) if console.is_terminal or width else NARROW
     table, shown = _fitted(console, rows, leading, columns, limit)
     console.print(table, width=limit, crop=False)

@@ -14,6 +14,7 @@ from harness.errors import ConfigError
 from harness.executors.spec import EXECUTORS, ExecutorSpec
 from harness.observers.spec import check_recording
 from harness.results.goal import check_goal
+from harness.results.slo import check_slo
 
 #: GiB beyond any pool, and far from where numbers overflow
 MOST_GIB = 1e9
@@ -52,6 +53,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
         "temperature": Real(0.0, 1000.0),
         "top_p": Positive(1.0),
     },
+    "slo": dict.fromkeys(("ttft_s", "itl_s", "tpot_s", "e2e_s"), Positive(1e9)),
     "executor": {"name": OneOf(EXECUTORS)},
     "harness": {"variant_timeout_s": Positive(1e9)},
 }
@@ -68,6 +70,7 @@ def check(config: Config) -> None:
     _check_pool(config)
     check_recording(config.harness, config.report, config.timeline)
     check_goal(config.sweep)
+    check_slo(config.slo)
     if not config.is_real:
         for option in fields(ExecutorSpec):
             if option.name != "name" and getattr(config.executor, option.name) != option.default:

@@ -74,7 +74,7 @@ def run_comparison(
     run_dir = Path(run_dir)
     real = _real_run(prepared)
     config = prepared.config
-    sent = Sent(config.model.name, config.workload)
+    sent = Sent(config.model.name, config.workload, config.slo)
     recorders = Recorders(config.harness, prepared.requests, sent)
     comparison = Comparison(run_dir, [], interrupted=False)
     with (

@@ -21,6 +21,7 @@ from harness.errors import ConfigError
 from harness.executors.spec import ExecutorSpec
 from harness.observers.spec import HarnessSpec
 from harness.results.goal import SweepSpec
+from harness.results.slo import SloSpec
 from workloads.spec import WorkloadSpec
 
 
@@ -46,6 +47,7 @@ class Config:
     seed: int = 0
     report: str = "html"
     timeline: str = "auto"
+    slo: SloSpec = field(default_factory=SloSpec)
     harness: HarnessSpec = field(default_factory=HarnessSpec)
     sweep: SweepSpec = field(default_factory=SweepSpec)
 
@@ -65,6 +67,9 @@ class Config:
         return self.engine.max_len or self.model.max_context
 
 
+#: Hydra's name of a job
+JOB_NAME = "job"
+
 ConfigStore.instance().store(name="schema", node=Config)
 OPTIONS = tuple(Config.__dataclass_fields__)
 
@@ -74,7 +79,7 @@ def compose(*overrides: str, with_hydra: bool = False) -> DictConfig:
 
     `with_hydra` adds Hydra's own settings, such as the run directory.
     """
-    with initialize_config_module("conf", version_base="1.3"):
+    with initialize_config_module("conf", job_name=JOB_NAME, version_base="1.3"):
         return hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
 
 
@@ -114,9 +119,3 @@ def to_config(composed: DictConfig) -> Config:
         raise ConfigError(f"unknown option {error.full_key}") from error
     assert isinstance(config, Config)
     return config
-
-
-@cache
-def _schema() -> DictConfig:
-    """Return the schema, of which `merge` makes a copy; to build it takes longer."""
-    return OmegaConf.structured(Config)

@@ -113,7 +113,7 @@ def _serve(
     config, requests = prepared.config, prepared.requests
     allocator, digest = prepared.allocator(name), None
     capacity_bytes = allocator.geometry.capacity_bytes
-    summary = Summary(name, capacity_bytes)
+    summary = Summary(name, capacity_bytes, config.slo)
     intake = Intake([summary, *consumers], requests.name)
     with ExitStack() as held:
         if real is None:

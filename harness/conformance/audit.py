@@ -74,27 +74,22 @@ class Audit:
 
     def ask(self, method: str, *args: object) -> Grant | None:
         """Call; a refusal or an error must leave no trace, a grant must equal the twin's."""
-        before = self.snapshot()
         self.history.append((method, args, "fails"))
-
-        def unchanged() -> None:
-            require(before == self.snapshot(), "atomic", f"a refused {method} changed the state")
-
         try:
             grant = _call(self.allocator, method, args)
         except (NeverFits, Unsupported):
-            unchanged()
+            self._require_no_trace(method, copy.deepcopy(self.twin))
             raise
         self.history[-1] = method, args, "refused" if grant is None else "granted"
         if grant is None:
             self.counts["refusals"] += 1
-            unchanged()
+            twin = copy.deepcopy(self.twin)
+            self._require_no_trace(method, twin)
             again = _call(self.allocator, method, args)
             require(again is None, "atomic", f"{method} was refused, then granted")
-            unchanged()
-            twin = _call(copy.deepcopy(self.twin), method, args)
+            self._require_no_trace(method, twin)
             require(
-                twin is None,
+                _call(twin, method, args) is None,
                 "deterministic",
                 f"{method} is refused, but granted by a twin that saw the same grants",
             )
@@ -108,6 +103,11 @@ class Audit:
         self._count(method, grant)
         return grant
 
+    def _require_no_trace(self, method: str, twin: Allocator) -> None:
+        """Check that a copy of the twin, which was not asked, is still in the same state."""
+        same = self.snapshot() == self.snapshot(twin)
+        require(same, "atomic", f"a refused {method} changed the state")
+
     def _count(self, method: str, grant: Grant) -> None:
         counts = self.counts
         counts["grants"] += 1
@@ -119,10 +119,10 @@ class Audit:
         counts["fetches"] += len(grant.swaps_in) * (method != "resume")
 
     # -- checks ------------------------------------------------------------------------------
-    def snapshot(self) -> tuple[object, ...]:
+    def snapshot(self, allocator: Allocator | None = None) -> tuple[object, ...]:
         """Return what can be observed; no account is due of a step that is still planned."""
-        finals = self.final(self.live)
-        return checks.snapshot(self.allocator, self.live, finals, accounts=not self.planning)
+        rows, asked = self.live, allocator or self.allocator
+        return checks.snapshot(asked, rows, self.final(rows), accounts=not self.planning)
 
     def verify(self) -> None:
         """Check every invariant that can be seen from outside, then the policy's own."""

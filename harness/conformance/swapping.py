@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import Demand, Prompt
+from allocators.base import Allocator, Demand, Prompt
 from harness.conformance.trial import Make, Trial
 
 
-def tickets_held(trial: Trial) -> int:
+def tickets_held(allocator: Allocator) -> int:
     """Suspend sequences of one token until host memory is full; return how many it took."""
-    for ticket in range(trial.geometry.host_tokens + 1):
-        admitted = trial.admit(np.array([0]), Prompt(1), Demand(1, 1))
-        if not admitted or not trial.suspend(np.array([0]), ticket):
-            break
-    return len(trial.tickets)
+    row = np.array([0])
+    for ticket in range(allocator.geometry.host_tokens + 1):
+        if allocator.admit(row, Prompt(1), Demand(1, 1)) is None:
+            return ticket
+        allocator.begin_step()
+        if allocator.suspend(row, ticket) is None:
+            return ticket
+        allocator.begin_step()
+    return ticket
 
 
 def resumes_beside(make: Make, others: int) -> bool | None:

@@ -59,6 +59,10 @@ def why_not(setup: Setup) -> str | None:
         return "what is recorded of each step (harness.memory_map, trace, export) needs Python"
     if allocator.arrays() is None:
         return "this allocator, or its prefix index, decides in Python"
+    if allocator.has_prefix_index and setup.sampling.sequences > 1:
+        return "a prefix index is compiled with one sequence a request"
+    if allocator.has_prefix_index and engine.policy == "static":
+        return "a static batch with a prefix index runs step by step"
     if find_spec("numba") is None:
         return "numba is not installed"
     return None

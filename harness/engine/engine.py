@@ -15,7 +15,7 @@ from harness.engine.beams import open_lineage
 from harness.engine.executor import Samples
 from harness.engine.group import Group
 from harness.engine.host_time import HostTime
-from harness.engine.meter import Ended, Meter, category_bytes
+from harness.engine.meter import Ended, GapMeter, Meter, category_bytes
 from harness.engine.observer import StepView
 from harness.engine.plan import Plan
 from harness.engine.running import NO_ROWS
@@ -73,6 +73,7 @@ class Engine:
         that can never fit.
         """
         self._meter, self._ended = Meter(sink), Ended(sink)
+        self._token_gaps = GapMeter(sink, self._sampling.sequences)
         ended, total = 0, len(self._requests)
         while ended < total:
             self._arrive()
@@ -88,6 +89,7 @@ class Engine:
                 progress(ended)
         self._meter.finish()
         self._ended.finish()
+        self._token_gaps.finish()
         hit_tokens = self._meter.hit_tokens
         return self._totals.of_run(self._scheduler, self._host_time.spent_s, hit_tokens)
 
@@ -153,7 +155,8 @@ class Engine:
         for group in plan.started:
             group.first_token_s = self._seen_s
         batch, saturated = len(running), scheduler.saturated
-        done = scheduler.sampled(plan)
+        done = scheduler.sampled(plan, ends_s)
+        self._token_gaps.record(running.gaps_s, ends_s)
         for group in done:
             group.finish_s = self._seen_s
         self._ended.record(done)

@@ -41,6 +41,8 @@ class Group:
     refused_alone: int = -1  # what it had generated when memory refused it though nobody else ran
     first_scheduled_s: float = NEVER
     first_token_s: float = NEVER
+    token_s: float = NEVER  # when its last token was sampled, up to when it last left the batch
+    itl_max_s: float = NEVER  # the longest gap between two of its tokens, up to then
     finish_s: float = NEVER
     _lineage: IntArray | None = None
 

@@ -1,6 +1,6 @@
-"""Accounting: the columns of the timeline, every byte in one category, and of the requests.
+"""Accounting: the timeline, every byte in one category, requests, and gaps between their tokens.
 
-Both are gathered in small blocks, which go to the run's sink.
+All are gathered in small blocks, which go to the run's sink.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from harness.engine.group import Group
 from harness.results.runlog import TIMELINE_COLUMNS
 from harness.results.stream import ENDED_COLUMNS, Sink
 
-#: rows of a block: steps, and requests
-STEP_ROWS, ENDED_ROWS = 8192, 1024
+#: rows of a block: steps, and requests, and gaps between tokens
+STEP_ROWS, ENDED_ROWS, GAP_ROWS = 8192, 1024, 65536
 
 
 class Meter:
@@ -108,6 +108,7 @@ class Ended:
                     group.output_tokens,
                     group.sequences,
                     group.preemptions,
+                    group.itl_max_s,
                 )
             )
         if len(self._rows) >= ENDED_ROWS:
@@ -119,6 +120,48 @@ class Ended:
             columns = zip(ENDED_COLUMNS.items(), zip(*self._rows, strict=True), strict=True)
             self._sink.ended({name: np.array(of, dtype=kind) for (name, kind), of in columns})
             self._rows = []
+
+
+class GapMeter:
+    """Accounts for the gaps between two tokens of a request, once for all of its sequences."""
+
+    def __init__(self, sink: Sink, sequences: int) -> None:
+        self._sink, self._sequences = sink, sequences
+        self._first: list[np.ndarray] = []
+        self._windows: list[np.ndarray] = []
+        self._widths: list[int] = []  # of these windows, how many sequences each has
+        self._size = 0
+
+    def record(self, gaps_s: np.ndarray, ends_s: np.ndarray) -> None:
+        """Append what the sequences that sampled in the steps ending at `ends_s` had waited.
+
+        gaps_s: [sequences] since the token before that of the first of these steps, NaN for a first
+        token; from then on each gap is a step.  Neither array may change later.
+        """
+        self._first.append(gaps_s)
+        if len(ends_s) > 1:
+            self._windows.append(ends_s)
+            self._widths.append(len(gaps_s))
+        self._size += len(gaps_s) + len(ends_s)
+        if self._size >= GAP_ROWS:
+            self.finish()
+
+    def finish(self) -> None:
+        """Give the sink what waits for it."""
+        gaps_s = np.concatenate([np.empty(0), *self._first])
+        gaps_s = gaps_s[~np.isnan(gaps_s)]
+        # Those of a step are equal but for whoever was kept from sampling.
+        starts = np.flatnonzero(np.concatenate(([True], gaps_s[1:] != gaps_s[:-1])))
+        starts = starts[: len(gaps_s)]
+        ends_s = np.concatenate([np.empty(0), *self._windows])
+        lengths = np.array([len(window) for window in self._windows], dtype=np.int64)
+        within = np.ones(len(ends_s), dtype=bool)
+        within[np.cumsum(lengths) - lengths] = False  # a window's first step is among the others
+        seconds = [gaps_s[starts], np.diff(ends_s, prepend=0.0)[within]]
+        counts = [np.diff(np.append(starts, len(gaps_s))), np.repeat(self._widths, lengths)[within]]
+        counts = np.concatenate(counts).astype(np.int64) // self._sequences
+        self._sink.token_gaps(np.concatenate(seconds), counts)
+        self._first, self._windows, self._widths, self._size = [], [], [], 0
 
 
 def category_bytes(usage: Usage, saturated: bool) -> dict[str, IntArray]:

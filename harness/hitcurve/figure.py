@@ -15,21 +15,25 @@ COLOURS = {"lru": "#0072B2", "lfu": "#D55E00", "fifo": "#E69F00", "s3fifo": "#00
 
 def draw(path: Path, points: list[CurvePoint], trace: BlockTrace, source: str) -> None:
     """Write the figure as PNG. The dotted line is the unbounded cache."""
+    import seaborn
+
     with themed():
         figure = new_figure(7.0, 3.9, "Prefix hits against capacity", source)
         axes = figure.subplots()
-        names = list(dict.fromkeys(name_of(point) for point in points))
-        for name in names:
-            line = [p for p in points if name_of(p) == name and p.capacity_blocks is not None]
-            axes.plot(
-                [p.capacity_blocks for p in line],
-                [100 * p.hit_rate for p in line],
-                marker="o",
-                markersize=4,
-                color=COLOURS[line[0].policy],
-                linestyle="solid" if line[0].order == "touch" else "dashed",
-                label=name,
-            )
+        bounded = [point for point in points if point.capacity_blocks is not None]
+        lines = {name_of(point): point for point in bounded}
+        seaborn.lineplot(
+            x=[point.capacity_blocks for point in bounded],
+            y=[100 * point.hit_rate for point in bounded],
+            hue=[name_of(point) for point in bounded],
+            style=[name_of(point) for point in bounded],
+            palette={name: COLOURS[point.policy] for name, point in lines.items()},
+            dashes={name: _dashes(point) for name, point in lines.items()},
+            markers=dict.fromkeys(lines, "o"),
+            markersize=4.5,
+            estimator=None,
+            ax=axes,
+        )
         most = max(100 * p.hit_rate for p in points if p.capacity_blocks is None)
         axes.axhline(most, color=MUTED, linestyle="dotted", linewidth=1)
         axes.annotate(
@@ -49,3 +53,7 @@ def draw(path: Path, points: list[CurvePoint], trace: BlockTrace, source: str) -
         axes.set_ylabel("prompt blocks that hit, %")
         axes.legend(loc="lower right")
         save(figure, path)
+
+
+def _dashes(point: CurvePoint) -> str | tuple[int, int]:
+    return "" if point.order == "touch" else (4, 2)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.engine.group import Group
 from harness.engine.observer import StepView
 from workloads.requests import FloatArray, IntArray
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 class TokenTimes:
@@ -24,6 +27,7 @@ class TokenTimes:
         self.groups: dict[int, Group] = {}
         self._last: tuple[FloatArray, dict[int, Group]] | None = None
         self._pieces: list[tuple[IntArray, FloatArray]] = []
+        self._chunks: list[BoolArray] = []  # of each of these, whether it is its step's first
 
     def on_step(self, step: StepView) -> None:
         """Count what the step before has given, and remember this one."""
@@ -36,14 +40,29 @@ class TokenTimes:
 
     def of_requests(self) -> list[FloatArray]:
         """Times of the tokens of each request, [output_tokens] seconds; call it after the run."""
-        if self._last is not None:
-            self._count(self._generated.copy(), {})
-            self._last = None
-        owner = np.concatenate([indices for indices, _ in self._pieces] or [np.empty(0, int)])
-        times_s = np.concatenate([times for _, times in self._pieces] or [np.empty(0)])
+        return self._by_request(slice(None))
+
+    def gaps_of_requests(self) -> list[FloatArray]:
+        """Gaps between the chunks of each request, seconds; call it after the run.
+
+        Tokens that one step gives come in one chunk.
+        """
+        self._finish()
+        chunks = np.concatenate([np.empty(0, bool), *self._chunks])
+        return [np.diff(times_s) for times_s in self._by_request(chunks)]
+
+    def _by_request(self, chosen: slice | BoolArray) -> list[FloatArray]:
+        self._finish()
+        owner = np.concatenate([np.empty(0, int), *(owners for owners, _ in self._pieces)])[chosen]
+        times_s = np.concatenate([np.empty(0), *(times for _, times in self._pieces)])[chosen]
         order = np.argsort(owner, kind="stable")
         cuts = np.searchsorted(owner[order], np.arange(1, len(self._generated)))
         return np.split(times_s[order], cuts)
+
+    def _finish(self) -> None:
+        if self._last is not None:
+            self._count(self._generated.copy(), {})
+            self._last = None
 
     def _count(self, now: IntArray, running: dict[int, Group]) -> None:
         """Give the tokens that are new in `now` the times of the last view."""
@@ -57,7 +76,11 @@ class TokenTimes:
         if len(ends_s) > 1:  # steps run in one go: a token each
             indices = indices[gained > 0]
             self._pieces.append((np.tile(indices, len(ends_s)), np.repeat(ends_s, len(indices))))
+            self._chunks.append(np.ones(len(indices) * len(ends_s), dtype=bool))
         else:
             owners = np.repeat(indices, gained)
             self._pieces.append((owners, np.full(len(owners), ends_s[0])))
+            first = np.ones(len(owners), dtype=bool)
+            first[1:] = owners[1:] != owners[:-1]
+            self._chunks.append(first)
         self._generated = now

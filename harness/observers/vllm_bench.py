@@ -2,7 +2,7 @@
 
 One file an allocator, which scripts that plot that benchmark's results read, and `harness.replay`.
 Keys were taken from vLLM's vllm/benchmarks/serve.py at 009e6d4.  Times are seconds of the run's
-clock, as a streaming client sees them: one chunk a token.
+clock, as a streaming client sees them: one chunk a step.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from harness.engine.observer import StepView
 from harness.observers.token_times import TokenTimes
 from harness.results.atomic import write_text
+from harness.results.slo import SloSpec, good
 from workloads.requests import FloatArray
 from workloads.spec import WorkloadSpec
 
@@ -28,10 +29,11 @@ BACKEND = "kv-harness"
 
 @dataclass(frozen=True)
 class Sent:
-    """What the client would have been asked: the model, and how requests are sent."""
+    """What the client would have been asked: the model, how requests are sent, and its limits."""
 
     model: str = ""
     workload: WorkloadSpec = field(default_factory=WorkloadSpec)
+    slo: SloSpec = field(default_factory=SloSpec)
 
 
 class BenchRecorder:
@@ -55,7 +57,8 @@ class BenchRecorder:
         return True
 
     def _document(self) -> dict[str, Any] | None:
-        times_s, groups = self._tokens.of_requests(), self._tokens.groups
+        times_s, gaps_s = self._tokens.of_requests(), self._tokens.gaps_of_requests()
+        groups = self._tokens.groups
         ended = [groups[i] for i in sorted(groups) if not math.isnan(groups[i].finish_s)]
         if not ended:
             return None
@@ -63,7 +66,7 @@ class BenchRecorder:
             "input_lens": [group.prompt_tokens for group in ended],
             "output_lens": [group.output_tokens for group in ended],
             "ttfts": [group.first_token_s - group.arrival_s for group in ended],
-            "itls": [np.diff(times_s[group.index]).tolist() for group in ended],
+            "itls": [gaps_s[group.index].tolist() for group in ended],
             "latencies": [group.finish_s - group.arrival_s for group in ended],
             "start_times": [group.arrival_s for group in ended],
             "generated_texts": [""] * len(ended),
@@ -86,7 +89,7 @@ class BenchRecorder:
             "request_rate": _rate(workload),
             "burstiness": workload.burstiness,
             "max_concurrency": workload.concurrency,
-            **_totals(arrays),
+            **_totals(arrays, self._sent.slo),
             **arrays,
             **_peaks(arrays, np.concatenate(seen_s)),
             **_statistics(arrays),
@@ -100,7 +103,7 @@ def _rate(workload: WorkloadSpec) -> float | str | None:
     return "inf" if math.isinf(workload.rate) else workload.rate
 
 
-def _totals(arrays: Mapping[str, Any]) -> dict[str, Any]:
+def _totals(arrays: Mapping[str, Any], slo: SloSpec) -> dict[str, Any]:
     ends_s = np.add(arrays["start_times"], arrays["latencies"])
     duration_s = float(ends_s.max() - min(arrays["start_times"]))
     prompts, outputs = sum(arrays["input_lens"]), sum(arrays["output_lens"])
@@ -116,10 +119,24 @@ def _totals(arrays: Mapping[str, Any]) -> dict[str, Any]:
         "total_input_tokens": prompts,
         "total_output_tokens": outputs,
         "request_throughput": rate(n),
-        "request_goodput": None,
+        "request_goodput": rate(_good(arrays, slo)) if slo.limits else None,
         "output_throughput": rate(outputs),
         "total_token_throughput": rate(prompts + outputs),
     }
+
+
+def _good(arrays: Mapping[str, Any], slo: SloSpec) -> int:
+    """How many requests are within every limit."""
+    start_s = np.array(arrays["start_times"])
+    columns = {
+        "status": np.full(len(start_s), "finished"),
+        "arrival_s": start_s,
+        "first_token_s": start_s + arrays["ttfts"],
+        "finish_s": start_s + arrays["latencies"],
+        "output_tokens": np.array(arrays["output_lens"]),
+        "itl_max_s": np.array([max(gaps, default=math.nan) for gaps in arrays["itls"]]),
+    }
+    return int(good(columns, slo).sum())
 
 
 def _peaks(arrays: Mapping[str, Any], token_times_s: FloatArray) -> dict[str, Any]:

@@ -50,12 +50,13 @@ def _sides(sides: tuple[Side, Side]) -> list[tuple[Side, str, str]]:
 
 def _distribution(axes: Axes, sides: tuple[Side, Side], latency: str, name: str) -> None:
     """The share of the requests at or below a latency."""
+    import seaborn
+
     seen = []
     for side, label, colour in _sides(sides):
-        values = np.sort(1e3 * side.values(latency))
+        values = 1e3 * side.values(latency)
         if len(values):
-            shares = np.arange(1, len(values) + 1) / len(values)
-            axes.step(values, 100 * shares, where="post", color=colour, label=label)
+            seaborn.ecdfplot(x=values, stat="percent", color=colour, label=label, ax=axes)
             seen.append(values)
     if seen:
         low, high = np.percentile(np.concatenate(seen), (1, 99))
@@ -72,11 +73,13 @@ def _distribution(axes: Axes, sides: tuple[Side, Side], latency: str, name: str)
 
 def _over_time(axes: Axes, sides: tuple[Side, Side], latency: str, name: str) -> None:
     """A point a request, at its arrival; without arrivals at its place in the file."""
+    import seaborn
+
     by_place = any(side.arrival_s is None for side in sides)
-    for side, label, colour in _sides(sides):
+    for side, _, colour in _sides(sides):
         values = side.values(latency)
         at = np.arange(len(values)) if by_place else side.arrival_s
-        axes.scatter(at, values, s=9, color=colour, alpha=0.55, linewidths=0, label=label)
+        seaborn.scatterplot(x=at, y=values, s=9, color=colour, alpha=0.55, linewidth=0, ax=axes)
     axes.set_ylim(0, None)
     axes.set_title(f"{name}, over the run")
     axes.set_xlabel("request" if by_place else "arrival, s")

@@ -29,7 +29,7 @@ class SimulatedRun:
     """The simulated side: columns of length n, in the order of the measured requests that it has.
 
     rows: the place of each in the measured run.  queue_s: from arrival to the step that first
-    computes some of it.  itls_s: gaps between tokens, one array a request.
+    computes some of it.  itls_s: gaps between chunks, one array a request.
     """
 
     rows: IntArray
@@ -128,6 +128,6 @@ def simulate(prepared: Prepared) -> SimulatedRun:
         queue_s=columns["first_scheduled_s"] - arrival_s,
         ttft_s=columns["first_token_s"] - arrival_s,
         e2e_s=columns["finish_s"] - arrival_s,
-        itls_s=[np.diff(times_s) for times_s in tokens.of_requests()],
+        itls_s=tokens.gaps_of_requests(),
         log=log,
     )

@@ -20,6 +20,7 @@ class Shown:
     """A metric in a table: `title` above `unit`, the value times `scale`.
 
     meaning: the definition of one that is worked out here, for `harness.results` has none of it.
+    zeros: it stands there even if it is zero in every row.
     """
 
     metric: str
@@ -27,6 +28,7 @@ class Shown:
     unit: str
     scale: float = 1.0
     meaning: str = ""
+    zeros: bool = False
 
     def text(self, value: Value) -> str:
         """The value in few digits."""
@@ -52,12 +54,15 @@ MAIN: tuple[Shown, ...] = (
     Shown("output_tokens_per_s", "Output", "tokens/s"),
     Shown(PER_GPU, "Output a GPU", "tokens/s", meaning="output tokens a second and GPU"),
     Shown("requests_per_s", "Served", "requests/s"),
+    Shown("goodput_requests_per_s", "Goodput", "requests/s", zeros=True),
+    Shown("good_share", "Good", "% of requests", 100.0, zeros=True),
     Shown("mean_batch", "Mean batch", "requests"),
     Shown("token_share", "Live KV", "% of pool", 100.0),
     Shown("saturated_token_share", "Live KV, sat.", "% of pool", 100.0),
     Shown("ttft_p50_s", "TTFT p50", "s"),
     Shown("ttft_p99_s", "TTFT p99", "s"),
     Shown("tpot_mean_s", "TPOT", "ms", 1000.0),
+    Shown("itl_p99_s", "ITL p99", "ms", 1000.0),
     Shown("normalized_latency_mean_s", "Norm. latency", "ms/token", 1000.0),
     Shown("preemptions", "Preempted", "requests"),
     Shown("prefix_hit_rate", "Prefix hits", "% of tokens", 100.0),

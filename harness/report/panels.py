@@ -84,7 +84,8 @@ class Panels:
                 if variant.log is not None and variant.log.steps
             ]
             if alone:
-                charts = [latency.panel(variants, each) for each in latency.LATENCIES]
+                drawn_of = (*latency.LATENCIES, latency.LONGEST_GAP)
+                charts = [latency.panel(variants, each) for each in drawn_of]
                 detail.latency = [self._panel(each.title, each) for each in charts if each]
                 detail.maps = memory_maps(run.path)
             details.append(detail)

@@ -57,9 +57,15 @@ def result_lines(collection: Collection, shown: Sequence[Shown]) -> list[ResultL
 
 
 def used(shown: Sequence[Shown], collection: Collection) -> list[Shown]:
-    """Those metrics that any row has, and that are not zero everywhere."""
+    """Those metrics that any row has, and that are not zero everywhere, or may be."""
     rows = [row for run in collection.runs for row in run.ok_rows]
-    return [metric for metric in shown if any(row.metrics.get(metric.metric) for row in rows)]
+
+    def says(value: float | int | None, metric: Shown) -> bool:
+        return value is not None and (metric.zeros or value != 0)
+
+    return [
+        metric for metric in shown if any(says(r.metrics.get(metric.metric), metric) for r in rows)
+    ]
 
 
 def main_columns(collection: Collection) -> list[Shown]:

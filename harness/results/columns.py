@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +52,7 @@ class ColumnFile:
         self._columns = BINNED_COLUMNS
 
         def wide(allocator: str, table: pa.Table) -> pa.Table:
-            steps = {name: table[name].to_numpy() for name in TIMELINE_COLUMNS}
+            steps = {name: column_values(table[name]) for name in TIMELINE_COLUMNS}
             return column_table(allocator, single_bins(steps), BINNED_COLUMNS)
 
         self._copy(wide)
@@ -104,12 +104,73 @@ def column_table(allocator: str, values: Columns, columns: dict[str, type]) -> p
 
     schema = column_schema(columns)
     rows = len(next(iter(values.values())))
-    arrays = [pa.DictionaryArray.from_arrays(np.zeros(rows, dtype=np.int32), [allocator])]
+    arrays = [_codes([allocator] * rows)]
     for name, kind in columns.items():
         column = values[name]
-        if kind is np.object_:
-            column = [None if item is None else str(item) for item in column]
-        else:
-            column = np.ascontiguousarray(column).astype(kind, casting="same_kind", copy=False)
-        arrays.append(pa.array(column, schema.field(name).type, from_pandas=True))
+        if kind is not np.object_:
+            arrays.append(_numbers(column.astype(kind, casting="same_kind", copy=False)))
+            continue
+        texts = [None if item is None else str(item) for item in column]
+        arrays.append(_codes(texts) if name == "status" else _texts(texts))
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def column_values(column: pa.ChunkedArray) -> np.ndarray:
+    """[n] values of a column that has no nulls; raises TypeError for values of no type of ours."""
+    import pyarrow as pa
+
+    whole = column.combine_chunks()
+    if pa.types.is_dictionary(whole.type):
+        # A few texts, each many times: one object a text and not one a row.
+        texts = np.array(whole.dictionary.to_pylist(), dtype=object)
+        return texts[np.from_dlpack(whole.indices)]
+    if pa.types.is_string(whole.type):
+        return np.array(whole.to_pylist(), dtype=object)
+    if pa.types.is_boolean(whole.type):
+        bits = np.frombuffer(whole.buffers()[1], np.uint8)
+        return np.unpackbits(bits, bitorder="little")[whole.offset :][: len(whole)].astype(bool)
+    return np.from_dlpack(whole)
+
+
+# Not by way of `pyarrow.array` and `to_numpy`: these import pandas, to see whether what they are
+# given is its own. An Arrow array is made of buffers, which NumPy can make too.
+
+
+def _numbers(values: np.ndarray) -> pa.Array:
+    """An Arrow array of numbers or truths [n]; NaN is null."""
+    import pyarrow as pa
+
+    absent = np.isnan(values) if values.dtype.kind == "f" else np.zeros(0, bool)
+    valid = _bits(~absent) if absent.any() else None
+    held = _bits(values) if values.dtype == bool else pa.py_buffer(np.ascontiguousarray(values))
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [valid, held])
+
+
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    """An Arrow array of texts [n]; None is null."""
+    import pyarrow as pa
+
+    absent = np.array([value is None for value in values], dtype=bool)
+    valid = _bits(~absent) if absent.any() else None
+    encoded = [(value or "").encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)])
+    if ends[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"texts of {ends[-1]} bytes are too many for one block")
+    buffers = [valid, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def _codes(values: Sequence[str | None]) -> pa.Array:
+    """An Arrow array of texts [n] of which there are few, each kept once."""
+    import pyarrow as pa
+
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    codes = np.fromiter(map(places.__getitem__, values), np.int32, len(values))
+    return pa.DictionaryArray.from_arrays(_numbers(codes), _texts(list(places)))
+
+
+def _bits(values: np.ndarray) -> pa.Buffer:
+    import pyarrow as pa
+
+    return pa.py_buffer(np.packbits(values, bitorder="little"))

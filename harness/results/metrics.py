@@ -43,6 +43,8 @@ SYMBOLS: tuple[tuple[str, str], ...] = (
         "software.response_us before the client sees it",
     ),
     ("p_r, o_r, n_r", "its prompt tokens, output tokens of one sequence, and sequences"),
+    ("t_k", "the end of the k-th step in which a request samples, seconds"),
+    ("S", "requests that finish within every limit of `slo`, see below"),
 )
 
 CATEGORY_DEFINITIONS: tuple[tuple[str, Direction, str], ...] = (
@@ -60,6 +62,12 @@ LATENCIES: tuple[tuple[str, str, str], ...] = (
         "tpot",
         "(e_r - f_r) / (o_r - 1)",
         "time per output token after the first, over those of F with o_r > 1",
+    ),
+    (
+        "itl",
+        "t_k - t_k-1",
+        "inter-token latency: from one step in which a request samples to the next, over all "
+        "such gaps of all requests",
     ),
     ("e2e", "e_r - a_r", "end-to-end latency, over F"),
 )
@@ -129,6 +137,22 @@ METRICS: tuple[Metric, ...] = (
         "`mean_batch` over the saturated steps only",
     ),
     Metric("requests_per_s", "#F / T", "requests/s", "higher", True, "finished requests a second"),
+    Metric(
+        "goodput_requests_per_s",
+        "#S / T",
+        "requests/s",
+        "higher",
+        True,
+        "goodput: good requests a second; undefined without a limit of `slo`",
+    ),
+    Metric(
+        "good_share",
+        "#S / N_r",
+        "fraction",
+        "higher",
+        True,
+        "good requests, of all N_r requests; undefined without a limit of `slo`",
+    ),
     Metric(
         "output_tokens_per_s",
         "Σ_F o_r·n_r / T",
@@ -262,6 +286,37 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 
+#: gaps between tokens and limits, in lines of the page
+TOKENS_TEXT = (
+    "## Tokens, gaps and limits",
+    "",
+    "A gap runs from one token of a request to the next, whatever lay between: prompts of others,",
+    "a preemption, time in host memory. It is measured as a streaming client sees it and as `vllm",
+    "bench serve` counts it: a step that gives a request tokens is one chunk, and from chunk to",
+    "chunk is one gap. So several tokens of speculative decoding make one gap, and so do the",
+    "sequences of one request, which advance in the same steps. Mean and percentiles are over the",
+    "gaps of all requests together, not over requests; percentiles are `numpy.percentile` with its",
+    "linear method.",
+    "",
+    "They are exact up to 1,048,576 different values, each kept once with its count. Beyond that",
+    "every value is rounded to 13 significant bits, and mean and percentiles are off by at most",
+    "2^-13, 0.012 %, of themselves.",
+    "",
+    "`itl_max_s` of `requests.parquet` is a request's longest gap, missing where it has one token.",
+    "",
+    "A request is good if it has finished and",
+    "",
+    "| option | holds |",
+    "|---|---|",
+    "| `slo.ttft_s` | `f_r - a_r` |",
+    "| `slo.itl_s` | its longest gap; with one token it has none |",
+    "| `slo.tpot_s` | `(e_r - f_r) / (o_r - 1)`; 0 with one token |",
+    "| `slo.e2e_s` | `e_r - a_r` |",
+    "",
+    "is at most the limit, for each that is set. `ttft`, `tpot` and `e2e` are those of `--goodput`",
+    "of `vllm bench serve` (`ttft`, `tpot`, `e2el`, there in ms); `itl` it does not have.",
+)
+
 #: what `timeline.parquet` holds, in lines of the page
 TIMELINE_TEXT = (
     "## The timeline",
@@ -310,7 +365,7 @@ def render_markdown() -> str:
         "that is not defined for a run is `null`: the saturated ones where no request ever waited",
         "for memory, latencies where no request finished. Times are those of the run's clock: a",
         "virtual one in a simulation, the wall's with `executor=model`, where every metric is",
-        "measured. Percentiles interpolate linearly between the two nearest requests.",
+        "measured. Percentiles interpolate linearly between the two nearest values.",
         "",
         "## Symbols",
         "",
@@ -337,6 +392,8 @@ def render_markdown() -> str:
         "| name | unit | better | repeats | formula | definition |",
         "|---|---|---|---|---|---|",
         *(_table_line(metric) for metric in METRICS),
+        "",
+        *TOKENS_TEXT,
         "",
         *TIMELINE_TEXT,
         "",

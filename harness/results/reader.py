@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.results.bins import BIN_COLUMNS, BINNED_COLUMNS
+from harness.results.columns import column_values
 from harness.results.errors import ResultsError
 from harness.results.runlog import (
     BYTES,
@@ -29,6 +30,8 @@ _TIMELINE = ("step", "start_s", "time_s", *BYTES)
 #: read too where there are any: how much a row of a timeline in bins stands for
 _WEIGHTS = ("steps", "busy_s")
 _REQUESTS = ("arrival_s", "first_token_s", "finish_s", "output_tokens", "status")
+#: of requests, younger than the first files, and missing where a request has one token
+_LONGEST = "itl_max_s"
 
 
 def load_summary(path: str | Path) -> dict[str, Any]:
@@ -80,7 +83,8 @@ def read_logs(
     """
     found: list[dict[str, Columns]] = []
     problems = []
-    for file, columns, more in ((TIMELINE, _TIMELINE, _WEIGHTS), (REQUESTS, _REQUESTS, ())):
+    files = (TIMELINE, _TIMELINE, _WEIGHTS), (REQUESTS, _REQUESTS, (_LONGEST,))
+    for file, columns, more in files:
         try:
             found.append(_read_columns(run_dir / file, columns, more))
         except ResultsError as error:
@@ -101,7 +105,10 @@ def read_whole_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> list[
     A timeline that was too long for full resolution is in bins.  Raises ResultsError.
     """
     steps = _read_columns(run_dir / TIMELINE, tuple(TIMELINE_COLUMNS), tuple(BIN_COLUMNS))
-    requests = _read_columns(run_dir / REQUESTS, tuple(REQUEST_COLUMNS))
+    names = tuple(name for name in REQUEST_COLUMNS if name != _LONGEST)
+    requests = _read_columns(run_dir / REQUESTS, names, (_LONGEST,))
+    for columns in requests.values():
+        columns.setdefault(_LONGEST, np.full(len(columns["request"]), np.nan))
     nothing = {name: np.empty(0, kind) for name, kind in TIMELINE_COLUMNS.items()}
     return [_log(name, steps.get(name, nothing), requests[name], totals[name]) for name in totals]
 
@@ -149,20 +156,13 @@ def _read_columns(
 
 def _values(table: pa.Table, name: str) -> np.ndarray:
     """A column as the writer wrote it; raises KeyError, ValueError or TypeError if it is not."""
-    import pyarrow as pa
-
     column = table[name]
-    if column.null_count:
+    if column.null_count and name != _LONGEST:
         raise ValueError(f"{name} has values that are missing")
-    if pa.types.is_dictionary(column.type):
-        # A few texts, each many times: one object a text and not one a row.
-        whole = column.combine_chunks()
-        texts = np.array(whole.dictionary.to_pylist(), dtype=object)
-        return texts[whole.indices.to_numpy()]
     kind = {**BINNED_COLUMNS, **REQUEST_COLUMNS}[name]
     if "steps" not in table.column_names:
         kind = TIMELINE_COLUMNS.get(name, kind)
-    return column.to_numpy().astype(kind)
+    return column_values(column).astype(kind, copy=False)
 
 
 def _refuse_constant(text: str) -> None:

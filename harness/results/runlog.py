@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from harness.results.token_gaps import TokenGaps
+
 #: arrays of one length by their names
 Columns = dict[str, np.ndarray]
 
@@ -46,6 +48,7 @@ REQUEST_COLUMNS: dict[str, type] = {
     "output_tokens": np.int64,
     "sequences": np.int64,
     "preemptions": np.int64,
+    "itl_max_s": np.float64,
     "status": np.object_,
 }
 
@@ -59,12 +62,13 @@ class RunLog:
         gap), in which nothing is allocated but what is cached. One that was read from a file may be
         in bins, and has [bins] of the names of `bins.BINNED_COLUMNS`.
     requests: one array [requests] a name of `REQUEST_COLUMNS`; times are NaN where it never came
-        to it. `output_tokens` is per sequence.
+        to it. `output_tokens` is per sequence, `itl_max_s` the longest gap between two tokens.
     totals: `gap_s` (seconds spent in gaps), `gap_cached_byte_s` (cached bytes integrated over
         them), `allocator_host_s` (measured host seconds inside the allocator), `looked_up_tokens`
         (of all admissions), `hit_bytes` (KV found in the prefix cache) and `wasted_tokens`
         (computed again after a preemption), and where the family has them `evictions` (cached
         blocks), `maps`, `unmaps` (calls) and `map_s` (the seconds that they took).
+    token_gaps: those between the tokens of all requests; none where it was read from a file.
     """
 
     allocator: str
@@ -72,6 +76,7 @@ class RunLog:
     timeline: Columns
     requests: Columns
     totals: dict[str, float]
+    token_gaps: TokenGaps = field(default_factory=TokenGaps)
 
     @property
     def steps(self) -> int:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from harness.results.runlog import REQUEST_COLUMNS, TIMELINE_COLUMNS, Columns, RunLog
+from harness.results.token_gaps import TokenGaps
 
 #: rows of a block that consumers are given, and of a row group
 BLOCK_ROWS = 100_000
@@ -34,6 +35,9 @@ class Sink(Protocol):
     def ended(self, block: Columns) -> None:
         """Take requests that have ended, in any order: [n] of each of `ENDED_COLUMNS`."""
 
+    def token_gaps(self, seconds: np.ndarray, counts: np.ndarray) -> None:
+        """Take [n] gaps between two tokens of a request, each as often as `counts` says."""
+
 
 class Consumer(Protocol):
     """Is given a log in order, in blocks of `BLOCK_ROWS` rows, the last ones shorter.
@@ -46,6 +50,9 @@ class Consumer(Protocol):
 
     def requests(self, block: Columns) -> None:
         """Take the requests that follow by index: [n] of each of `REQUEST_COLUMNS`."""
+
+    def token_gaps(self, seconds: np.ndarray, counts: np.ndarray) -> None:
+        """Take what `Sink` was given, as it comes, in arrays that may be written again."""
 
 
 class Intake:
@@ -74,6 +81,11 @@ class Intake:
         """See `Sink`."""
         self._give_requests(self._requests.add(self._early.add(block)))
 
+    def token_gaps(self, seconds: np.ndarray, counts: np.ndarray) -> None:
+        """See `Sink`."""
+        for consumer in self._consumers:
+            consumer.token_gaps(seconds, counts)
+
     def finish(self) -> None:
         """Hand on what is left, when the run has ended."""
         self._give_steps(self._steps.rest())
@@ -100,6 +112,7 @@ class Kept:
     def __init__(self) -> None:
         self._steps: list[Columns] = []
         self._requests: list[Columns] = []
+        self._token_gaps = TokenGaps()
 
     def steps(self, block: Columns) -> None:
         """See `Consumer`."""
@@ -109,11 +122,15 @@ class Kept:
         """See `Consumer`."""
         self._requests.append(block)
 
+    def token_gaps(self, seconds: np.ndarray, counts: np.ndarray) -> None:
+        """See `Consumer`."""
+        self._token_gaps.add(seconds, counts)
+
     def log(self, allocator: str, capacity_bytes: int, totals: dict[str, float]) -> RunLog:
         """The log of the run, which has ended."""
         timeline = _joined(self._steps, TIMELINE_COLUMNS)
         requests = _joined(self._requests, REQUEST_COLUMNS)
-        return RunLog(allocator, capacity_bytes, timeline, requests, totals)
+        return RunLog(allocator, capacity_bytes, timeline, requests, totals, self._token_gaps)
 
 
 def kept_log(

@@ -10,17 +10,23 @@ import numpy as np
 
 from harness.results.metrics import METRICS
 from harness.results.runlog import BYTES, CATEGORIES, Columns, LogCheck, RunLog
+from harness.results.slo import SloSpec, good
 from harness.results.stream import blocks_of
+from harness.results.token_gaps import TokenGaps
 
 Value = float | int | None
+PERCENTS = (50, 90, 99)
 
 
-def summarize(log: RunLog) -> dict[str, Value]:
+def summarize(log: RunLog, slo: SloSpec | None = None) -> dict[str, Value]:
     """Every metric of `METRICS`, in its order: shares as fractions, None where undefined.
+
+    `slo`: the limits that a request has to keep to be good; none by default.
 
     Raises ValueError when the log contradicts itself (see `RunLog.check`).
     """
-    summary = Summary(log.allocator, log.capacity_bytes)
+    summary = Summary(log.allocator, log.capacity_bytes, slo)
+    summary.token_gaps(*log.token_gaps.values())
     for block in blocks_of(log.timeline):
         summary.steps(block)
     for block in blocks_of(log.requests):
@@ -37,16 +43,19 @@ class Summary:
     """A consumer of a log's blocks that has the metrics when the run has ended.
 
     Of steps it keeps sums: whole numbers exactly, the others as one sum a block, added up exactly
-    at the end. Of requests it keeps four latencies each, for percentiles are of all of them.
+    at the end. Of requests it keeps four latencies each, for percentiles are of all of them, and
+    of gaps between tokens the different values.
     """
 
-    def __init__(self, allocator: str, capacity_bytes: int) -> None:
+    def __init__(self, allocator: str, capacity_bytes: int, slo: SloSpec | None = None) -> None:
         self._capacity_bytes = capacity_bytes
         self._check = LogCheck(allocator, capacity_bytes)
         self._sums: dict[str, list[float]] = defaultdict(list)
         self._counts: dict[str, int] = defaultdict(int)
         self._peaks: dict[str, int] = defaultdict(int)
         self._latencies: dict[str, list[np.ndarray]] = {name: [] for name in LATENCIES}
+        self._token_gaps = TokenGaps()
+        self._slo = slo or SloSpec()
         self._end_s: float | None = None
 
     def steps(self, block: Columns) -> None:
@@ -73,11 +82,17 @@ class Summary:
         self._check.requests(block)
         finished = _finished(block)
         outputs = block["output_tokens"] * block["sequences"]
+        self._counts["requests"] += len(finished)
         self._counts["finished"] += int(finished.sum())
+        self._counts["good"] += int(good(block, self._slo).sum())
         self._counts["outputs"] += int(outputs[finished].sum())
         self._counts["prompts"] += int(block["prompt_tokens"][finished].sum())
         for name, of in LATENCIES.items():
             self._latencies[name].append(of(block))
+
+    def token_gaps(self, seconds: np.ndarray, counts: np.ndarray) -> None:
+        """See `stream.Consumer`."""
+        self._token_gaps.add(seconds, counts)
 
     def metrics(self, totals: dict[str, float]) -> dict[str, Value]:
         """Every metric of `METRICS`, in its order, of a run that has ended with these totals."""
@@ -118,7 +133,10 @@ class Summary:
     def _throughput(self, totals: dict[str, float]) -> dict[str, Value]:
         finished, outputs = self._counts["finished"], self._counts["outputs"]
         length_s = self._length_s(totals)
+        good_requests = self._counts["good"] if self._slo.limits else None
         return {
+            "goodput_requests_per_s": _maybe_ratio(good_requests, length_s),
+            "good_share": _maybe_ratio(good_requests, self._counts["requests"]),
             "finished_requests": finished,
             "requests_per_s": _ratio(finished, length_s),
             "output_tokens_per_s": _ratio(outputs, length_s),
@@ -135,8 +153,10 @@ class Summary:
             if name == "normalized_latency":
                 values["normalized_latency_mean_s"] = _mean(seconds)
             else:
-                values |= _statistics(name, seconds)
-        return values
+                p50, p90, p99 = np.percentile(seconds, PERCENTS) if len(seconds) else (None,) * 3
+                values |= _statistics(name, _mean(seconds), p50, p90, p99)
+        gaps = self._token_gaps
+        return values | _statistics("itl", gaps.mean(), *gaps.percentiles(PERCENTS))
 
     def _costs(self, totals: dict[str, float]) -> dict[str, Value]:
         steps, host_s = self._counts["steps"], totals.get("allocator_host_s")
@@ -192,6 +212,12 @@ def normalized_latency_s(requests: Columns) -> np.ndarray:
     return latency_s / tokens[chosen]
 
 
+def longest_gap_s(requests: Columns) -> np.ndarray:
+    """[finished in several steps] longest gap between two tokens; none where no file has it."""
+    longest_s = requests.get("itl_max_s", np.empty(0))
+    return longest_s[~np.isnan(longest_s)]
+
+
 LATENCIES: dict[str, Callable[[Columns], np.ndarray]] = {
     "ttft": ttft_s,
     "tpot": tpot_s,
@@ -204,10 +230,9 @@ def _finished(requests: Columns) -> np.ndarray:
     return requests["status"] == "finished"
 
 
-def _statistics(name: str, seconds: np.ndarray) -> dict[str, Value]:
-    p50, p90, p99 = np.percentile(seconds, (50, 90, 99)) if len(seconds) else (None,) * 3
+def _statistics(name: str, mean: Value, p50: Value, p90: Value, p99: Value) -> dict[str, Value]:
     return {
-        f"{name}_mean_s": _mean(seconds),
+        f"{name}_mean_s": mean,
         f"{name}_p50_s": p50,
         f"{name}_p90_s": p90,
         f"{name}_p99_s": p99,
@@ -216,6 +241,10 @@ def _statistics(name: str, seconds: np.ndarray) -> dict[str, Value]:
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def _maybe_ratio(part: int | None, whole: float) -> float | None:
+    return None if part is None else _ratio(part, whole)
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -172,6 +172,9 @@ class VariantColumns:
         """See `stream.Consumer`."""
         self._write(REQUESTS, block)
 
+    def token_gaps(self, seconds: np.ndarray, counts: np.ndarray) -> None:
+        """See `stream.Consumer`; of them a request's longest is kept, among its columns."""
+
     def end(self, ok: bool) -> None:
         """Write the rest of it, or drop all of it."""
         if not ok:

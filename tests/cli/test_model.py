@@ -1,8 +1,6 @@
 """`executor=model` as a user runs it: real tokens, and one clear line for what cannot run."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -14,17 +12,10 @@ SMALL = (
 )  # fmt: skip
 
 
-def harness(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 def test_a_real_run_reports_measured_times_and_equal_outputs(tmp_path):
     lengths = ("workload.output.mean=12", "workload.output.high=24")
     run = f"hydra.run.dir={tmp_path}/a"
-    done = harness("+workload=beam", *SMALL[:-1], *lengths, run, cwd=tmp_path)
+    done = run_harness("+workload=beam", *SMALL[:-1], *lengths, run, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "serves the first 3 of 5 requests" in done.stderr
     assert "virtual: a page-group holds 4096 tokens, and the pool 4 of them" in done.stderr

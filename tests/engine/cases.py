@@ -152,9 +152,9 @@ class Spy:
         order = [*running.groups, *(group.index for group in waiting)]
         assert order == sorted(order), "somebody overtook"
 
-    def sampled(self, plan):
+    def sampled(self, plan, ends_s):
         for prefill in plan.prefills:
             self.sampled_tokens[prefill.group.index] += prefill.group.sequences
         for owner in self.running.owner[np.isin(self.running.rows, plan.rows)].tolist():
             self.sampled_tokens[owner] += plan.steps
-        return self._scheduler.sampled(plan)
+        return self._scheduler.sampled(plan, ends_s)

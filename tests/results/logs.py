@@ -71,6 +71,7 @@ def make_log(
             "output_tokens": rng.integers(1, 5, requests),
             "sequences": rng.integers(1, 5, requests),
             "preemptions": rng.integers(0, 2, requests),
+            "itl_max_s": np.where(never, np.nan, rng.exponential(0.1, requests)),
             "status": np.where(never, "refused", "finished").astype(object),
         },
         totals={

@@ -119,10 +119,14 @@ class Counts:
 
     def __init__(self):
         self.steps_taken, self.requests_ended, self.most_groups = 0, 0, 0
+        self.gaps_taken = 0
         self._others = count_groups()
 
     def steps(self, block):
         self.steps_taken += len(block["step"])
+
+    def token_gaps(self, seconds, counts):
+        self.gaps_taken += int(counts.sum())
 
     def ended(self, block):
         self.requests_ended += len(block["request"])

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from harness.results.metrics import METRICS
 from harness.results.runlog import CATEGORIES, RunLog
+from harness.results.slo import SloSpec
 from harness.results.summary import summarize
+from harness.results.token_gaps import TokenGaps
 from tests.results.logs import make_log
 
 
@@ -50,6 +52,7 @@ def golden_log() -> RunLog:
         "output_tokens": [1, 4, 9],
         "sequences": [2, 1, 1],
         "preemptions": [0, 1, 0],
+        "itl_max_s": [math.nan, 4.0, math.nan],
         "status": ["finished", "finished", "refused"],
     }
     return RunLog(
@@ -65,11 +68,19 @@ def golden_log() -> RunLog:
             **{"looked_up_tokens": 40.0, "wasted_tokens": 6.0, "evictions": 2.0},
             "hit_bytes": 5.0 * 8,
         },
+        token_gaps(),
     )
 
 
+def token_gaps() -> TokenGaps:
+    """The gaps of the one request with several tokens: 1, 1 and 4 seconds."""
+    gaps = TokenGaps()
+    gaps.add(np.array([4.0, 1.0]), np.array([1, 2]))
+    return gaps
+
+
 def test_golden_run():
-    got = summarize(golden_log())
+    got = summarize(golden_log(), SloSpec(itl_s=3.9))
     expected = {
         "token_share": (80 + 60 + 80) / 1000,
         "reserved_share": (40 + 10 + 20) / 1000,
@@ -88,10 +99,12 @@ def test_golden_run():
         "peak_batch": 3,
         "saturated_mean_batch": 2.0,
         "requests_per_s": 0.2,
+        **{"goodput_requests_per_s": 0.1, "good_share": 1 / 3},
         "output_tokens_per_s": (2 + 4) / 10,
         "total_tokens_per_s": (10 + 20 + 6) / 10,
         **{"ttft_mean_s": 2.5, "ttft_p50_s": 2.5, "ttft_p90_s": 2.9, "ttft_p99_s": 2.99},
         **{"tpot_mean_s": 2.0, "tpot_p50_s": 2.0, "tpot_p90_s": 2.0, "tpot_p99_s": 2.0},
+        **{"itl_mean_s": 2.0, "itl_p50_s": 1.0, "itl_p90_s": 3.4, "itl_p99_s": 3.94},
         **{"e2e_mean_s": 6.0, "e2e_p50_s": 6.0, "e2e_p90_s": 8.4, "e2e_p99_s": 8.94},
         "normalized_latency_mean_s": (3 / 1 + 9 / 4) / 2,
         "preemptions": 1,

@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+from allocators.prefix import keys as prefix_keys
 from allocators.rules import answers, extents, families, pages
-from harness.engine.compiled import chunked, clock, queue, state, step, whole_prompts
+from harness.engine.compiled import chunked, clock, keys, queue, state, step, whole_prompts
+from workloads import requests
 
 #: modules of plain functions, in which whatever is called may be compiled
 PLAIN = (pages, extents, answers, state, queue, step, chunked, whole_prompts)
@@ -32,12 +34,24 @@ LOOPS: dict[str, FunctionType] = {
 @cache
 def compiled(policy: str, family: ModuleType, prices: ModuleType) -> Callable[..., int]:
     """Return the loop of a policy, compiled where it is first called, or as it was kept on disk."""
+    _teach_rules()
+    for module in (*_texts(family), prices):
+        _teach(module)
+    return _kept(LOOPS[policy], cache_folder(policy, family, prices))
+
+
+@cache
+def compiled_keys() -> Callable[..., None]:
+    """Return `keys.fill`, likewise."""
+    for module in (keys, prefix_keys, requests):
+        _teach(module)
+    return _kept(keys.fill, _folder("keys", (keys, prefix_keys, requests)))
+
+
+def _kept(loop: FunctionType, folder: Path | None) -> Callable[..., Any]:
+    """Return a function compiled, and kept in this folder; None: not kept."""
     import numba
 
-    _teach_rules()
-    for module in (family, prices):
-        _teach(module)
-    loop, folder = LOOPS[policy], cache_folder(policy, family, prices)
     if folder is None:
         return numba.njit(loop)
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
@@ -68,15 +82,27 @@ def is_kept(policy: str, family: ModuleType, prices: ModuleType) -> bool:
 @cache
 def cache_folder(policy: str, family: ModuleType, prices: ModuleType) -> Path | None:
     """Return where this loop is kept; None if no folder of ours can be written."""
+    modules = (*PLAIN, families, clock, *_texts(family), prices)
+    name = f"{LOOPS[policy].__name__}-{family.__name__.rsplit('.', 1)[-1]}"
+    return _folder(name, modules)
+
+
+def _texts(family: ModuleType) -> list[ModuleType]:
+    """Return the modules of a family's rules: its own, and those that it calls."""
+    called = [value for value in vars(family).values() if isinstance(value, ModuleType)]
+    ours = family.__name__.rpartition(".")[0]
+    return [family, *(module for module in called if module.__name__.startswith(ours))]
+
+
+def _folder(name: str, modules: Iterable[ModuleType]) -> Path | None:
+    """Return where what is compiled from these modules is kept."""
     from importlib.metadata import version
 
-    modules = (*PLAIN, families, clock, family, prices)
-    family_name = family.__name__.rsplit(".", 1)[-1]
     try:
         texts = [inspect.getsource(module) for module in modules]
         texts += [version("numba"), version("numpy")]
-        name = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-        folder = _root() / name / f"{LOOPS[policy].__name__}-{family_name}"
+        digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+        folder = _root() / digest / name
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # no source, a user without a home, a read-only file system
         return None

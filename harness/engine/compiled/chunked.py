@@ -24,10 +24,12 @@ from harness.engine.compiled.state import (
     HELD_BACK,
     LET_IN,
     REFUSED_FORKED,
+    UNFED,
     Block,
     Options,
     State,
     has_room,
+    is_fed,
 )
 from harness.engine.compiled.step import run_step, wait
 
@@ -39,6 +41,8 @@ def chunked(arrays: Any, prices: Any, options: Options, state: State, block: Blo
         if not has_room(state, block):
             return FULL
         arrive(state)
+        if not is_fed(state):
+            return UNFED
         dropped = 0  # preemptions of plans that came to nothing
         while True:
             now.saturated = 0
@@ -171,7 +175,8 @@ def _fork(arrays: Any, prices: Any, options: Options, state: State, place: int) 
     group, first = state.groups[place], place * options.width
     request = state.requests[group.owner]
     private = request.output_tokens - group.left
-    ask = Ask(0, 0, request.prompt_tokens, request.output_tokens, private, options.width)
+    n, output = options.width, request.output_tokens
+    ask = Ask(0, 0, request.prompt_tokens, output, private, n, group.owner, 0)
     children = state.rows[first + 1 : first + options.width]
     answer = families.fork(arrays, state.rows[first], children, ask)
     if answer.verdict != GRANTED:
@@ -202,17 +207,20 @@ def _schedule_waiting(
     Returns how that ended, and the work.
     """
     now, n = state.now[0], options.width
-    pieces, own, read, squares = work.pieces, work.own, work.read, work.squares
+    pieces, own, read = work.pieces, work.own, work.read
+    crossed, squares = work.crossed, work.squares
     sampled, rows, longest = work.sampled, work.rows, work.longest
     answer = LET_IN
     while waiting(state) and budget:
         if not find_rows(options, state):
             break
-        request = state.requests[head(state)]
+        who = head(state)
+        request = state.requests[who]
         known = request.prompt_tokens + request.generated
         end = known if n == 1 else request.prompt_tokens
-        tokens = min(end, budget)
-        ask = Ask(tokens, known, request.prompt_tokens, request.output_tokens, 0, n)
+        hit, output = families.lookup(arrays, who, end), request.output_tokens
+        tokens = min(end, hit + budget)
+        ask = Ask(tokens, known, request.prompt_tokens, output, 0, n, who, hit)
         answer = admit_head(arrays, prices, options, state, 1, ask)
         if answer != LET_IN:
             now.saturated = 1
@@ -221,13 +229,15 @@ def _schedule_waiting(
         sampled += n * (tokens == known)
         pieces += 1
         rows += 1
-        own += tokens
+        fresh = tokens - hit
+        own += fresh
         read += tokens
-        squares += tokens * tokens
+        crossed += fresh * hit
+        squares += fresh * fresh
         longest = max(longest, tokens)
-        budget -= tokens
+        budget -= fresh
         now.looked_up_tokens += end
-        now.wasted_tokens += request.lost_tokens
+        now.wasted_tokens += max(0, request.lost_tokens - hit)
         request.lost_tokens = 0
     return answer, StepWork(
         work.decodes,
@@ -235,7 +245,7 @@ def _schedule_waiting(
         pieces,
         own,
         read,
-        work.crossed,
+        crossed,
         squares,
         sampled,
         rows,

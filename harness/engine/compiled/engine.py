@@ -11,8 +11,10 @@ import numpy as np
 from allocators.base import Demand, NeverFits, Prompt
 from allocators.rules.families import FAMILIES
 from harness.engine.compiled import state as at
-from harness.engine.compiled.build import compiled
+from harness.engine.compiled.build import compiled, compiled_keys
 from harness.engine.compiled.clock import CLOCKS, clock_of
+from harness.engine.compiled.keys import KeyFeed
+from harness.engine.compiled.lineages import BeamFeed
 from harness.engine.compiled.state import Block, Options, State
 from harness.engine.schedulers import SCHEDULERS
 from harness.engine.schedulers.base import unservable
@@ -56,7 +58,13 @@ class CompiledEngine:
             beams=setup.sampling.mode == "beam",
         )
         self._state = _state(setup, self._options)
-        self._lineage = setup.drawn_lineage
+        self._feed: KeyFeed | BeamFeed | None = None
+        if self._options.beams:
+            self._feed = BeamFeed(setup.drawn_lineage)
+        elif allocator.has_prefix_index:
+            order, block_tokens = self._state.requests.index, allocator.geometry.page_tokens
+            self._feed = KeyFeed(setup.requests, order, block_tokens, compiled_keys())
+        self._state.now[0].fed = 0 if self._feed else len(setup.requests)
 
     def run(self, name: str, progress: Callable[[int], None] = lambda ended: None) -> RunLog:
         """Serve all requests, and keep the log of all steps; see `serve`."""
@@ -76,33 +84,20 @@ class CompiledEngine:
         block = Block(
             records(BLOCK_STEPS, at.STEP),
             np.zeros(BLOCK_STEPS + self._options.max_rows, dtype=np.int64),
+            records(2 * BLOCK_STEPS + self._options.max_rows, at.GAP),
         )
         steps = 0
         while True:
-            now["steps"] = now["ended"] = 0
-            stopped = at.DRAW
-            while stopped == at.DRAW:
-                self._draw()
-                stopped = self._serve(self._arrays, self._prices, self._options, self._state, block)
+            now["steps"] = now["ended"] = now["gaps"] = 0
+            stopped = self._serve(self._arrays, self._prices, self._options, self._state, block)
             steps = self._give(sink, block, steps)
             progress(int(now["served"]))
             if stopped == at.DONE:
                 return self._totals()
-            if stopped != at.FULL:
+            if stopped == at.UNFED:
+                self._arrays = self._feed.feed(self._arrays, self._state)
+            elif stopped != at.FULL:
                 raise self._unservable(stopped)
-
-    def _draw(self) -> None:
-        """Draw the beams of those who come next, as many as there is room for."""
-        if not self._options.beams:
-            return
-        state, now = self._state, self._state.now[0]
-        while now["drawn"] < len(state.requests) and now["free_slots"]:
-            request = state.requests[now["drawn"]]
-            now["drawn"] += 1
-            now["free_slots"] -= 1
-            request["slot"] = slot = state.free[now["free_slots"]]
-            steps = int(request["output_tokens"]) - 1
-            state.lineage[slot, :steps] = self._lineage(int(request["index"]), steps)
 
     def _give(self, sink: Sink, block: Block, first_step: int) -> int:
         """Hand over a block whose first step has this number; return that of the next one."""
@@ -110,14 +105,18 @@ class CompiledEngine:
         taken = block.steps[: now["steps"]]
         steps = {name: taken[name] for name in at.STEP.names}
         steps["step"] = first_step + np.arange(len(taken))
-        sink.steps(steps)
+        if len(taken):
+            sink.steps(steps)
+        gaps = block.gaps[: now["gaps"]]
+        if len(gaps):
+            sink.token_gaps(gaps["seconds"], gaps["count"])
         ended = self._state.requests[block.ended[: now["ended"]]]
         if len(ended):
             columns = {
                 name: ended[name]
                 for name in (
                     "first_scheduled_s", "first_token_s", "finish_s", "preemptions",
-                    "prompt_tokens", "output_tokens",
+                    "prompt_tokens", "output_tokens", "itl_max_s",
                 )
             }  # fmt: skip
             columns["request"] = ended["index"]
@@ -133,7 +132,11 @@ class CompiledEngine:
         if self._allocator.pages_per_group:
             names += ["maps", "unmaps", "map_s"]
         totals = {name: float(now[name]) for name in names}
-        return totals | {"swapped_bytes": 0.0, "hit_bytes": 0.0}
+        if self._allocator.has_prefix_index:
+            totals["evictions"] = float(self._arrays.pool.counts[0].evictions)
+        bytes_per_token = self._options.bytes_per_token
+        hit_bytes = float(int(now["all_hit_tokens"]) * bytes_per_token)
+        return totals | {"swapped_bytes": 0.0, "hit_bytes": hit_bytes}
 
     def _unservable(self, stopped: int) -> Exception:
         """Return the error of a request that can never be served, as the step engine words it."""
@@ -166,7 +169,7 @@ def _state(setup: Setup, options: Options) -> State:
     requests["prompt_tokens"] = table.prompt_tokens[order]
     requests["output_tokens"] = table.output_tokens[order]
     requests["refused_alone"] = -1
-    for name in ("first_scheduled_s", "first_token_s", "finish_s"):
+    for name in ("first_scheduled_s", "first_token_s", "finish_s", "itl_max_s"):
         requests[name] = np.nan
     rows, finals, parents, ended = np.zeros((4, options.max_rows), dtype=np.int64)
     groups = records(options.max_rows // options.width, at.GROUP)

@@ -45,15 +45,6 @@ def head(state: State) -> int:
     return state.places[now.preempted - 1].preempted if now.preempted else now.next
 
 
-def lacks_beams(options: Options, state: State) -> bool:
-    """Say whether the coming step could let somebody in whose beams are not drawn yet."""
-    if not options.beams:
-        return False
-    now = state.now[0]
-    at_most = len(state.groups) - now.running - now.preempted
-    return now.drawn < min(now.arrived, now.next + at_most)
-
-
 def find_rows(options: Options, state: State) -> bool:
     """Put the first rows that are not in use behind those that run; say if there are enough."""
     first = state.now[0].running * options.width
@@ -80,6 +71,7 @@ def admit_head(
     first = now.running * options.width
     answer = families.admit(arrays, state.rows[first : first + sequences], ask)
     if answer.verdict == GRANTED:
+        now.hit_tokens += ask.hit_tokens
         note_grant(prices, state, answer)
         _start(options, state, sequences)
         note_scheduled(state, who)

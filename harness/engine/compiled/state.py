@@ -14,9 +14,9 @@ import numpy as np
 from allocators.base import IntArray
 from harness.results.runlog import TIMELINE_COLUMNS
 
-#: why a loop stopped: a block is full, all have ended, beams have to be drawn of who comes next, or
-#: a request can never be served
-FULL, DONE, DRAW, NEVER, REFUSED_ALONE, REFUSED_FORKED = range(6)
+#: why a loop stopped: a block is full, what requests bring along is wanted (keys or beams), all
+#: have ended, or a request can never be served
+FULL, UNFED, DONE, NEVER, REFUSED_ALONE, REFUSED_FORKED = range(6)
 #: how asking the queue ends, if not with such a reason: nobody else can run, or memory refused one
 LET_IN, HELD_BACK = range(6, 8)
 
@@ -38,6 +38,8 @@ REQUEST = np.dtype(
         ("first_scheduled_s", np.float64),
         ("first_token_s", np.float64),
         ("finish_s", np.float64),
+        ("token_s", np.float64),  # when its last token was sampled
+        ("itl_max_s", np.float64),
     ]
 )
 #: a group that runs: its request, the tokens to come, whether this step samples one, and whether
@@ -61,18 +63,21 @@ NOW = np.dtype(
         ("preempted", np.int64),  # how many of the preempted wait
         ("next", np.int64),  # the first request that was never let in
         ("arrived", np.int64),  # how many have joined the queue
+        ("fed", np.int64),  # how many have what they bring along at hand, if that is wanted
         ("running", np.int64),
         ("served", np.int64),
-        ("steps", np.int64),  # of this block, as are those that ended in it
+        ("steps", np.int64),  # of this block, as are those that ended in it, and gaps
         ("ended", np.int64),
+        ("gaps", np.int64),
         ("looked_up_tokens", np.int64),
         ("wasted_tokens", np.int64),
+        ("hit_tokens", np.int64),  # of the step that is planned, and of all
+        ("all_hit_tokens", np.int64),
         ("maps", np.int64),
         ("unmaps", np.int64),
         ("maps_due", np.int64),
         ("unmaps_due", np.int64),
         ("saturated", np.int64),  # whether memory refused somebody when last asked
-        ("drawn", np.int64),  # how many requests have had their beams drawn
         ("free_slots", np.int64),
         # of a static batch: sequences that have ended, their slots with the token to come, the
         # most of them, and the pages in which they have something
@@ -89,6 +94,8 @@ NOW = np.dtype(
 )
 #: a step of the timeline, but for its number
 STEP = np.dtype([item for item in TIMELINE_COLUMNS.items() if item[0] != "step"])
+#: a gap between two tokens of a request, and how many had it in one step
+GAP = np.dtype([("seconds", np.float64), ("count", np.int64)])
 
 
 class Options(NamedTuple):
@@ -132,13 +139,22 @@ class State(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What is handed over: steps, and the requests that ended in them, in that order."""
+    """What is handed over: steps, who ended in them, in that order, and gaps between tokens."""
 
     steps: Any
     ended: IntArray
+    gaps: Any
 
 
 def has_room(state: State, block: Block) -> bool:
     """Say whether the block takes another step, whoever ends with it."""
+    now, most = state.now[0], len(state.groups)
+    ended, gaps = now.ended + most <= len(block.ended), now.gaps + most <= len(block.gaps)
+    return now.steps < len(block.steps) and ended and gaps
+
+
+def is_fed(state: State) -> bool:
+    """Say whether all that the coming step may let in for the first time have what they need."""
     now = state.now[0]
-    return now.steps < len(block.steps) and now.ended + len(state.groups) <= len(block.ended)
+    at_most = len(state.groups) - now.running - now.preempted
+    return now.fed >= min(now.arrived, now.next + at_most)

@@ -50,7 +50,7 @@ def run_step(
     step.batched_tokens = work.own + work.decodes - padded
     step.blocks_in_use = usage.pages
     step.preemptions = preempted
-    step.hit_tokens = 0
+    step.hit_tokens = now.hit_tokens
     step.token_bytes = usage.token
     step.reserved_bytes = usage.reserved
     step.internal_bytes = usage.internal
@@ -61,6 +61,8 @@ def run_step(
     step.logical_blocks = usage.logical_pages
     step.metadata_bytes = usage.metadata_bytes
     step.saturated = saturated
+    now.all_hit_tokens += now.hit_tokens
+    now.hit_tokens = 0
     now.steps += 1
 
 
@@ -88,6 +90,7 @@ def _sample(arrays: Any, prices: Any, options: Options, state: State, block: Blo
     """Count the tokens sampled; take whoever has ended out of the batch, in its order."""
     now, width = state.now[0], options.width
     seen_s, kept = now.now_s + options.response_s, 0
+    gap_s, alike = 0.0, 0  # of those sampled so far the last had this gap, as had some before it
     if now.ended_rows:
         now.ended_context += now.ended_rows
         now.ended_longest += 1
@@ -97,6 +100,15 @@ def _sample(arrays: Any, prices: Any, options: Options, state: State, block: Blo
             request = state.requests[group.owner]
             if group.left == request.output_tokens:
                 request.first_token_s = seen_s
+            else:
+                own_s = now.now_s - request.token_s
+                if not own_s <= request.itl_max_s:  # NaN before the first
+                    request.itl_max_s = own_s
+                if own_s != gap_s:
+                    _note_gaps(state, block, gap_s, alike)
+                    gap_s, alike = own_s, 0
+                alike += 1
+            request.token_s = now.now_s
             group.left -= 1
         if not group.left:
             _end(arrays, prices, options, state, block, i, seen_s)
@@ -109,9 +121,19 @@ def _sample(arrays: Any, prices: Any, options: Options, state: State, block: Blo
             state.groups[kept].left = group.left
             state.groups[kept].forked = group.forked
         kept += 1
+    _note_gaps(state, block, gap_s, alike)
     now.running = kept
     if not kept:
         release_ended(arrays, prices, options, state)
+
+
+def _note_gaps(state: State, block: Block, seconds: float, count: int) -> None:
+    """Note that so many requests had a gap of these seconds between two tokens."""
+    now = state.now[0]
+    if count:
+        gap = block.gaps[now.gaps]
+        gap.seconds, gap.count = seconds, count
+        now.gaps += 1
 
 
 def _end(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from allocators.rules import families
 from allocators.rules.answers import Ask
 from harness.engine.compiled.clock import NO_WORK, StepWork
 from harness.engine.compiled.queue import (
@@ -15,21 +16,21 @@ from harness.engine.compiled.queue import (
     find_rows,
     grow,
     head,
-    lacks_beams,
     preempt_latest,
     reassign,
     waiting,
 )
 from harness.engine.compiled.state import (
     DONE,
-    DRAW,
     FULL,
     HELD_BACK,
     LET_IN,
+    UNFED,
     Block,
     Options,
     State,
     has_room,
+    is_fed,
 )
 from harness.engine.compiled.step import run_step, wait
 
@@ -41,8 +42,8 @@ def whole_prompts(arrays: Any, prices: Any, options: Options, state: State, bloc
         if not has_room(state, block):
             return FULL
         arrive(state)
-        if lacks_beams(options, state):
-            return DRAW
+        if not is_fed(state):
+            return UNFED
         dropped = 0  # preemptions of plans that came to nothing
         while True:
             preempted, answer, work = _plan(arrays, prices, options, state)
@@ -87,22 +88,24 @@ def _admit(
 ) -> tuple[int, StepWork]:
     """Take groups from the queue, in order, while rows, budget and memory last."""
     now, n = state.now[0], options.width
-    pieces, own, read, crossed, squares = 0, 0, 0, 0, 0
+    pieces, asked, own, read, crossed, squares = 0, 0, 0, 0, 0, 0
     rows, longest = work.decodes, work.longest
     answer, now.saturated = LET_IN, 0
     while waiting(state):
         if not find_rows(options, state):
             break
-        request = state.requests[head(state)]
+        who = head(state)
+        request = state.requests[who]
         tokens, whole = request.prompt_tokens + request.common, 0
         private = request.generated - request.common
         computed = tokens + n * private
-        if pieces and own + computed > options.budget_tokens:
+        if pieces and asked + computed > options.budget_tokens:
             break
         if options.expected_tokens and now.running:
             expected = request.prompt_tokens + max(options.expected_tokens, request.generated)
             whole = min(expected, options.pool_tokens)
-        ask = Ask(tokens, whole, request.prompt_tokens, request.output_tokens, private, n)
+        hit, output = families.lookup(arrays, who, tokens), request.output_tokens
+        ask = Ask(tokens, whole, request.prompt_tokens, output, private, n, who, hit)
         answer = admit_head(arrays, prices, options, state, n, ask)
         if answer != LET_IN:
             now.saturated = 1
@@ -110,9 +113,12 @@ def _admit(
         state.groups[now.running - 1].samples = 1
         pieces += 1
         rows += n
-        own += computed
+        fresh = tokens - hit
+        asked += computed
+        own += computed - hit
         read += tokens
-        squares += tokens * tokens
+        crossed += fresh * hit
+        squares += fresh * fresh
         if private:
             pieces += n
             read += n * (tokens + private)
@@ -122,7 +128,7 @@ def _admit(
         now.looked_up_tokens += tokens
         if request.generated:
             # The tokens sampled last had not been fed: computing them is no repetition.
-            now.wasted_tokens += computed - (n if private else 1)
+            now.wasted_tokens += computed - hit - (n if private else 1)
     return answer, StepWork(
         work.decodes, work.context, pieces, own, read, crossed, squares, rows, rows, longest
     )

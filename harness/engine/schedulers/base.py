@@ -117,12 +117,17 @@ class Scheduler(abc.ABC):
         return self.running.lengths + 1
 
     @abc.abstractmethod
-    def sampled(self, plan: Plan) -> list[Group]:
-        """Count the tokens that the plan's sequences sampled; return the groups that have ended."""
+    def sampled(self, plan: Plan, ends_s: np.ndarray) -> list[Group]:
+        """Count the tokens that the plan's sequences sampled; return the groups that have ended.
 
-    def _count(self, places: slice | IntArray, tokens: int | IntArray) -> list[Group]:
+        ends_s: [steps] when each of the plan's steps ended, in seconds.
+        """
+
+    def _count(
+        self, places: slice | IntArray, tokens: int | IntArray, ends_s: np.ndarray
+    ) -> list[Group]:
         """Count tokens for the sequences at these places of the running; end who is done."""
-        done = self.running.sampled(places, tokens)
+        done = self.running.sampled(places, tokens, ends_s)
         for group in done:
             self._end(group)
         return done

@@ -82,8 +82,8 @@ class ChunkedScheduler(Scheduler):
     def decoding_lengths(self, plan: Plan) -> IntArray:
         return self.grown_lengths()[self._decoding]
 
-    def sampled(self, plan: Plan) -> list[Group]:
-        return self._count(self._sampling, plan.steps)
+    def sampled(self, plan: Plan, ends_s: np.ndarray) -> list[Group]:
+        return self._count(self._sampling, plan.steps, ends_s)
 
     # -- running -----------------------------------------------------------------------------
     def _schedule_running(self, plan: Plan) -> int:

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
+
 from allocators.base import IntArray
 from harness.engine.group import Group
 from harness.engine.plan import Plan
@@ -53,5 +55,5 @@ class OrcaScheduler(ContinuousScheduler):
     def decoding_lengths(self, plan: Plan) -> IntArray:
         return self.grown_lengths()[: len(plan.rows)]  # whoever was admitted stands behind them
 
-    def sampled(self, plan: Plan) -> list[Group]:
-        return self._count(slice(None), plan.steps)
+    def sampled(self, plan: Plan, ends_s: np.ndarray) -> list[Group]:
+        return self._count(slice(None), plan.steps, ends_s)

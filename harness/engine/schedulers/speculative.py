@@ -76,9 +76,9 @@ class SpeculativeScheduler(ContinuousScheduler):
         plan.rows, plan.draft_steps = NO_ROWS, int(drafts.max(initial=0))
         return plan
 
-    def sampled(self, plan: Plan) -> list[Group]:
+    def sampled(self, plan: Plan, ends_s: np.ndarray) -> list[Group]:
         if not plan.chunks:
-            return super().sampled(plan)
+            return super().sampled(plan, ends_s)
         gained = np.zeros(len(plan.chunks), dtype=np.int64)
         sampled_before = self.running.outputs - self.running.left
         for i, chunk in enumerate(plan.chunks):
@@ -95,4 +95,4 @@ class SpeculativeScheduler(ContinuousScheduler):
                 row = int(chunk.group.rows[0])
                 self._granted(self._allocator.truncate(row, drafted - accepted), self._pending)
                 self.wasted_tokens += drafted - accepted
-        return self._count(slice(None), gained)
+        return self._count(slice(None), gained, ends_s)

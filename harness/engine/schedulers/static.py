@@ -37,9 +37,9 @@ class StaticScheduler(WholePromptScheduler):
         lengths = super().grown_lengths()
         return np.concatenate([lengths, self._padding]) if len(self._padding) else lengths
 
-    def sampled(self, plan: Plan) -> list[Group]:
+    def sampled(self, plan: Plan, ends_s: np.ndarray) -> list[Group]:
         self._padding = self._padding + plan.steps
-        return super().sampled(plan)
+        return super().sampled(plan, ends_s)
 
     def _preempt(self, group: Group, plan: Plan) -> None:
         super()._preempt(group, plan)

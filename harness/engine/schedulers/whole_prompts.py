@@ -48,10 +48,10 @@ class WholePromptScheduler(Scheduler):
     def decoding_lengths(self, plan: Plan) -> IntArray:
         return NO_ROWS if plan.prefills else self.grown_lengths()
 
-    def sampled(self, plan: Plan) -> list[Group]:
+    def sampled(self, plan: Plan, ends_s: np.ndarray) -> list[Group]:
         computed = [prefill.group.index for prefill in plan.prefills]
         at = np.flatnonzero(np.isin(self.running.owner, computed)) if computed else slice(None)
-        return self._count(at, plan.steps)
+        return self._count(at, plan.steps, ends_s)
 
     # -- admission ---------------------------------------------------------------------------
     def _admit(self, *, fetches: bool = True) -> list[Prefill]:

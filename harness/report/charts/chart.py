@@ -110,8 +110,13 @@ def new_panel(plot_in: float, above_in: float, key_lines: int) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG at twice the usual resolution, atomically."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(DPI)
+    figure.set_facecolor("white")
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, facecolor="white")
+        # Not by `savefig`, which draws a figure that is laid out twice.
+        FigureCanvasAgg(figure).print_png(temporary)
 
 
 def name_bars(axes: Axes, variants: Sequence[Variant]) -> None:

@@ -1,4 +1,4 @@
-"""How long requests waited: distributions of time to first token and of normalized latency."""
+"""How long requests waited: time to first token, normalized latency, longest gap of each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from harness.report.charts.theme import (
 )
 from harness.report.numbers import number
 from harness.results.runlog import Columns
-from harness.results.summary import normalized_latency_s, ttft_s
+from harness.results.summary import longest_gap_s, normalized_latency_s, ttft_s
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +47,8 @@ LATENCIES = (
     Latency("Time to first token", "s", ttft_s),
     Latency("Normalized latency", "s per output token", normalized_latency_s),
 )
+#: on the page alone, where the files have it
+LONGEST_GAP = Latency("Longest gap between tokens", "s", longest_gap_s)
 # More points of a distribution than that are not seen.
 _POINTS = 240
 # Beyond this ratio of the 99th to the 1st percentile a linear axis hides the short ones.

@@ -10,6 +10,7 @@ from harness.engine.engine import Engine
 from harness.engine.schedulers.base import Unservable
 from harness.engine.setup import Setup
 from tests.engine.cases import roofline
+from tests.engine.compiled.free_blocks import free_and_named, free_and_named_of
 
 GREEDY = SamplingSpec("greedy")
 FRONT_ENDS = [FrontEnd(), FrontEnd(0.003, 0.002), FrontEnd(0.002, 0.0, plans_ahead=True)]
@@ -38,6 +39,8 @@ def assert_same(log, expected):
         for name, column in theirs.items():
             assert ours[name].dtype == column.dtype, name
             np.testing.assert_array_equal(ours[name], column, err_msg=name)
+    for ours, theirs in zip(log.token_gaps.values(), expected.token_gaps.values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg="token gaps")
     assert log.capacity_bytes == expected.capacity_bytes
     totals = {k: v for k, v in expected.totals.items() if k != "allocator_host_s"}
     assert log.totals == totals
@@ -75,6 +78,9 @@ def compare(
         assert ours == log
         return None
     assert_same(ours, log)
+    if allocator.has_prefix_index:
+        assert free_and_named(engine._arrays) == free_and_named_of(other)
+        return log
     allocator.check()
     for ours, theirs in zip(state_of(allocator), state_of(other), strict=True):
         np.testing.assert_array_equal(ours, theirs)

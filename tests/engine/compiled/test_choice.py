@@ -11,6 +11,7 @@ from numba.core import caching
 from allocators.base import Unsupported
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
+from allocators.prefix import FREE_ORDERS
 from allocators.rules import paged
 from allocators.virtual import Virtual
 from harness.comparison import compose, prepare
@@ -45,7 +46,16 @@ REFUSED = {
     "engine.preemption=swap": {"preemption": "swap"},
     "wait for the end of others": {"requests": drawn(10, "closed")},
     "recorded of each step": {"observers": [object()]},
-    "prefix index": {"allocator": Paged(POOL, prefix_index="hash")},
+    "prefix index": {"allocator": Paged(POOL, prefix_index="radix")},
+    "index, decides": {"allocator": Paged(POOL, prefix_index="hash", eviction="lfu")},
+    "with one sequence a request": {
+        "allocator": Paged(POOL, prefix_index="hash"),
+        "sampling": MODES["parallel"],
+    },
+    "a static batch with a prefix index": {
+        "allocator": Paged(POOL, prefix_index="hash"),
+        "policy": "static",
+    },
     "this allocator": {"allocator": Own(POOL)},
     "decides in Python": {"allocator": Virtual(POOL, page_size="64KiB", rules="paper")},
     "decides in": {"allocator": Virtual(POOL, page_size="64KiB", admission="vattention")},
@@ -66,7 +76,14 @@ def test_what_is_not_compiled_is_refused_with_on_and_runs_with_auto(reason, monk
 def test_each_family_is_compiled(policy, mode):
     if (policy, mode) == ("chunked", "beam"):
         pytest.skip("no loop serves it")
-    for allocator in (Paged(POOL), Contiguous(POOL), Virtual(POOL, page_size="64KiB")):
+    hashed = [Paged(POOL, prefix_index="hash", free_order=x) for x in FREE_ORDERS]
+    single = mode == "greedy" and policy != "static"
+    for allocator in (
+        Paged(POOL),
+        Contiguous(POOL),
+        Virtual(POOL, page_size="64KiB"),
+        *(hashed if single else ()),
+    ):
         loop = chosen(allocator, compiled="on", policy=policy, sampling=MODES[mode])
         assert loop == "compiled"
 

@@ -1,0 +1,151 @@
+"""Free blocks in order, and those with a key, over arrays: what a compiled loop has for an index.
+
+This is a second text of `HashIndex` with eviction lru and the pools of `free_order`: their dict and
+columns of NumPy are several times as fast in Python as these rules of one block would be, and these
+several times as fast compiled (docs/performance.md).  `tests/engine/compiled/test_prefix.py` holds
+both to the same blocks in the same order.
+
+Free blocks are a ring of links through an entry that is no block, the last one of `blocks`: behind
+it is the block that is used next, before it the one that is used last.  Keys are in an open table,
+probed from the place that a key's upper half names; of equal ones the oldest stands first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from allocators.base import IntArray
+
+#: a block: its key's two sums, its neighbours among the free ones, and whether it has a key
+BLOCK = np.dtype(
+    [
+        ("first", np.int64),
+        ("second", np.int64),
+        ("before", np.int32),
+        ("behind", np.int32),
+        ("keyed", np.int64),
+    ]
+)
+COUNTS = np.dtype([("free", np.int64), ("cached", np.int64), ("evictions", np.int64)])
+NONE = -1
+#: an entry of the table is the upper half of a key's first sum, and a block
+HALF, LOW = 32, (1 << 32) - 1
+
+
+class Cached(NamedTuple):
+    """`blocks` [pages + 1] and `counts` [1] of the records above; `slots` [power of two].
+
+    `free` counts all that nobody holds, `cached` those of them that have a key.  `by_age`: blocks
+    without a key are used by age too, and not before all others.
+    """
+
+    blocks: Any
+    slots: IntArray
+    counts: Any
+    by_age: bool
+
+
+def cached_blocks(free: IntArray, num_pages: int, by_age: bool) -> Cached:
+    """Return the state of a pool whose blocks have no keys, of which these are free, in order."""
+    blocks = np.zeros(num_pages + 1, dtype=BLOCK).view(np.recarray)
+    counts = np.zeros(1, dtype=COUNTS).view(np.recarray)
+    slots = np.full(2 << num_pages.bit_length(), NONE, dtype=np.int64)
+    ring = np.append(free, num_pages)
+    blocks.behind[ring], blocks.before[ring] = np.roll(ring, -1), np.roll(ring, 1)
+    counts.free[0] = len(free)
+    return Cached(blocks, slots, counts, by_age)
+
+
+# -- free blocks -------------------------------------------------------------------------------
+def take(memory: Cached) -> int:
+    """Remove and return the block that is used next; if it has a key it loses that."""
+    blocks, counts = memory.blocks, memory.counts[0]
+    block = blocks[len(blocks) - 1].behind
+    _unlink(memory, block)
+    counts.free -= 1
+    if blocks[block].keyed:
+        _forget(memory, block)
+        counts.cached -= 1
+        counts.evictions += 1
+    return block
+
+
+def hold(memory: Cached, block: int) -> None:
+    """Take out a cached block that is hit, with its key."""
+    _unlink(memory, block)
+    memory.counts[0].free -= 1
+    memory.counts[0].cached -= 1
+
+
+def give(memory: Cached, block: int, place: int) -> int:
+    """Add a block of those that are given back at once, deepest first.
+
+    Without a key it goes behind `place`, which is the ring's end for the first; returns where the
+    next one goes.
+    """
+    blocks, counts = memory.blocks, memory.counts[0]
+    end = len(blocks) - 1
+    counts.free += 1
+    counts.cached += blocks[block].keyed
+    if blocks[block].keyed or memory.by_age:
+        _link(memory, block, blocks[end].before)
+        return place
+    _link(memory, block, place)
+    return block
+
+
+def _link(memory: Cached, block: int, before: int) -> None:
+    blocks = memory.blocks
+    behind = blocks[before].behind
+    blocks[block].before, blocks[block].behind = before, behind
+    blocks[before].behind = block
+    blocks[behind].before = block
+
+
+def _unlink(memory: Cached, block: int) -> None:
+    blocks = memory.blocks
+    before, behind = blocks[block].before, blocks[block].behind
+    blocks[before].behind = behind
+    blocks[behind].before = before
+
+
+# -- keys --------------------------------------------------------------------------------------
+def named(memory: Cached, first: int) -> int:
+    """Return the block that a key's first sum names, the oldest that has it; NONE if none has."""
+    slots, most = memory.slots, len(memory.slots) - 1
+    at = (first >> HALF) & most
+    while slots[at] != NONE:
+        block = slots[at] & LOW
+        if slots[at] >> HALF == first >> HALF and memory.blocks[block].first == first:
+            return block
+        at = (at + 1) & most
+    return NONE
+
+
+def name(memory: Cached, block: int, first: int, second: int) -> None:
+    """Give a held block a key."""
+    slots, entry, most = memory.slots, memory.blocks[block], len(memory.slots) - 1
+    entry.first, entry.second, entry.keyed = first, second, 1
+    at = (first >> HALF) & most
+    while slots[at] != NONE:
+        at = (at + 1) & most
+    slots[at] = (first >> HALF << HALF) | block
+
+
+def _forget(memory: Cached, block: int) -> None:
+    """Take a block's key; what stands behind it moves up, so that the oldest stays the first."""
+    slots, entry, most = memory.slots, memory.blocks[block], len(memory.slots) - 1
+    entry.keyed = 0
+    hole = (entry.first >> HALF) & most
+    while slots[hole] & LOW != block:
+        hole = (hole + 1) & most
+    at = (hole + 1) & most
+    while slots[at] != NONE:
+        home = (slots[at] >> HALF) & most
+        if (at - home) & most >= (at - hole) & most:
+            slots[hole] = slots[at]
+            hole = at
+        at = (at + 1) & most
+    slots[hole] = NONE

@@ -1,0 +1,34 @@
+"""What is free and what has a key after a run, by the loop over arrays and by the classes."""
+
+
+def free_and_named(arrays):
+    """Return a loop's free blocks in order, and those of each key, oldest first."""
+    pool, free, named = arrays.pool, [], {}
+    blocks, end = pool.blocks, len(pool.blocks) - 1
+    at = blocks[end].behind
+    while at != end:
+        assert blocks[blocks[at].behind].before == at
+        free.append(int(at))
+        at = blocks[at].behind
+    slots = pool.slots.tolist()
+    start = slots.index(-1)  # whoever runs over the end is behind who stands at the start
+    for entry in slots[start:] + slots[:start]:
+        if entry >= 0 or entry < -1:
+            block = entry & (2**32 - 1)
+            key = (int(blocks[block].first) % 2**64, int(blocks[block].second) % 2**64)
+            named.setdefault(key, []).append(block)
+    counts = pool.counts[0]
+    assert counts.free == len(free)
+    assert counts.cached == blocks.keyed[free].sum()
+    assert blocks.keyed.sum() == sum(map(len, named.values()))
+    return free, named, int(counts.evictions)
+
+
+def free_and_named_of(allocator):
+    """Return the same of an allocator."""
+    allocator.check()
+    index, named = allocator.index, {}
+    for key, page in index._page_of.items():
+        for each in (page, *index._more.get(key, [])):
+            named.setdefault((key, int(index._second[each])), []).append(each)
+    return allocator.pages.free.pages().tolist(), named, allocator.evictions

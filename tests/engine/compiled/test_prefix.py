@@ -1,0 +1,80 @@
+"""The loop over arrays finds, keys and evicts the very blocks that `Paged` with an index does."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from allocators.base import Geometry
+from allocators.paged import Paged
+from harness.engine.compiled import keys
+from tests.engine.cases import table
+from tests.engine.compiled.both import FRONT_ENDS, compare
+
+MAX_LEN = 40
+POLICIES = ("chunked", "continuous", "orca")
+
+
+@st.composite
+def cases(draw, policy):
+    """Draw requests of which some begin alike, a tight pool and limits."""
+    outputs = draw(st.sampled_from([st.integers(1, 4), st.integers(8, 20)]))
+    request = st.tuples(st.integers(1, 20), outputs, st.integers(0, 2), st.integers(0, 20))
+    drawn = draw(st.lists(request, min_size=3, max_size=12))
+    prompts, answers, families, common = zip(*drawn, strict=True)
+    gaps = draw(st.lists(st.integers(0, 9), min_size=len(drawn), max_size=len(drawn)))
+    requests = table(prompts, answers, np.cumsum(gaps) * draw(st.sampled_from([0.0, 5e-4, 4e-3])))
+    requests.token_ids = [
+        np.where(np.arange(n) < shared, family * 100 + np.arange(n), 1000 * i + np.arange(n) + 1000)
+        for i, (n, family, shared) in enumerate(zip(prompts, families, common, strict=True))
+    ]
+    options = {
+        "policy": policy,
+        "max_num_batched_tokens": draw(st.sampled_from([1, 3, 12, 30, 2048])),
+        "max_num_seqs": draw(st.sampled_from([2, 9, 9])),
+        "skip_ahead": draw(st.booleans()),
+    }
+    if policy != "chunked":
+        options["expected_output_tokens"] = draw(st.sampled_from([0, 0, 4, 30]))
+    longest = max(prompt + output - 1 for prompt, output in zip(prompts, answers, strict=True))
+    tokens = max(1, longest + draw(st.sampled_from([-5, 0, 0, 2, 5, 9, 16, 24])))
+    return requests, tokens, draw(st.sampled_from(FRONT_ENDS)), options
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_blocks_are_found_keyed_and_evicted_as_by_the_step_engine(policy, monkeypatch):
+    monkeypatch.setattr(keys, "BLOCKS_AHEAD", 5)
+    seen = Counter()
+
+    @settings(max_examples=100, deadline=None, derandomize=True)
+    @given(
+        cases(policy),
+        st.sampled_from([1, 2, 4, 4, 7]),
+        st.sampled_from([0.0, 0.0, 0.1]),
+        st.sampled_from(["unkeyed_first", "by_age"]),
+    )
+    def check(case, block, watermark, free_order):
+        requests, tokens, front_end, options = case
+        pool = Geometry(-(-tokens // block) * block, 9, MAX_LEN, layers=3)
+        knobs = {"block_size": block, "watermark": watermark, "free_order": free_order}
+        log = compare(
+            lambda: Paged(pool, prefix_index="hash", **knobs), requests, front_end, **options
+        )
+        if log is None:
+            seen["never fits"] += 1
+            return
+        t = log.timeline
+        seen["finished"] += 1
+        seen["evictions"] += log.totals["evictions"]
+        seen["hits"] += int(t["hit_tokens"].sum())
+        seen["cached"] += int(t["cached_bytes"].sum())
+        seen["preemptions"] += int(t["preemptions"].sum())
+        seen["refusals"] += int(t["saturated"].sum())
+        seen["cached in a gap"] += log.totals["gap_cached_byte_s"] > 0
+        seen["wasted"] += log.totals["wasted_tokens"]
+
+    check()
+    wanted = ("never fits", "finished", "evictions", "hits", "cached", "preemptions", "refusals")
+    assert all(seen[what] for what in (*wanted, "cached in a gap", "wasted")), seen
