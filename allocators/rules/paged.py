@@ -169,7 +169,7 @@ def tally(
     for i in range(len(rows)):
         count, length = pages.count[rows[i]], memory.length[rows[i]]
         room, written_later = moves.unwritten(count, length, finals[i], t)
-        if moves.tail_again(pages, rows, i, length, width):
+        if width > 1 and moves.tail_again(pages, rows, i, length, width):
             room, written_later = 0, 0  # what is left of a page is there once
         spare += room
         later += written_later

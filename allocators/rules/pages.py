@@ -143,7 +143,7 @@ def again(pages: Pages, rows: IntArray, at: int, column: int, width: int) -> boo
 
 def tail_again(pages: Pages, rows: IntArray, at: int, length: int, width: int) -> bool:
     """Say the same of its partly filled page."""
-    if width == 1 or not shares_tail(pages, rows[at], length):
+    if not shares_tail(pages, rows[at], length):
         return False
     return again(pages, rows, at, last_column(pages, length), width)
 

@@ -440,7 +440,7 @@ def usage(
             continue  # of a group that is not forked yet
         count = pages.count[vrange]
         room, soon = moves.unwritten(count, length, finals[i], t)
-        if moves.tail_again(pages, ranges, i, length, width):
+        if width > 1 and moves.tail_again(pages, ranges, i, length, width):
             left = t - length % t  # is there once
             room -= left
             soon -= min(left, max(finals[i] - length, 0))

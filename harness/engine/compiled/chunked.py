@@ -20,10 +20,12 @@ from harness.engine.compiled.queue import (
 )
 from harness.engine.compiled.state import (
     DONE,
+    FINALS,
     FULL,
     HELD_BACK,
     LET_IN,
     REFUSED_FORKED,
+    ROWS,
     UNFED,
     Block,
     Options,
@@ -78,14 +80,14 @@ def _schedule_running(
     for i in range(now.running):
         state.groups[i].samples = i < place
     for i in range(place):
-        length = state.finals[i * n] - state.groups[i].left + 1
+        length = state.columns[FINALS, i * n] - state.groups[i].left + 1
         context += n * length
         longest = max(longest, length)
     pieces, own, read, crossed, squares = 0, 0, 0, 0, 0
     while place < now.running and budget:
         group, first, many = state.groups[place], place * n, n
-        past = arrays.length[state.rows[first]]
-        known = state.finals[first] - group.left + 1
+        past = arrays.length[state.columns[ROWS, first]]
+        known = state.columns[FINALS, first] - group.left + 1
         end = known
         if not group.forked:
             end = state.requests[group.owner].prompt_tokens
@@ -131,8 +133,8 @@ def _decode_leading(arrays: Any, prices: Any, options: Options, state: State) ->
     now, n, decoding = state.now[0], options.width, 0
     while decoding < min(now.running, options.budget_tokens // n):
         group, first = state.groups[decoding], decoding * n
-        known = state.finals[first] - group.left + 1
-        if not group.forked or known - arrays.length[state.rows[first]] != 1:
+        known = state.columns[FINALS, first] - group.left + 1
+        if not group.forked or known - arrays.length[state.columns[ROWS, first]] != 1:
             break
         decoding += 1
     place, preempted = 0, 0
@@ -177,8 +179,8 @@ def _fork(arrays: Any, prices: Any, options: Options, state: State, place: int) 
     private = request.output_tokens - group.left
     n, output = options.width, request.output_tokens
     ask = Ask(0, 0, request.prompt_tokens, output, private, n, group.owner, 0)
-    children = state.rows[first + 1 : first + options.width]
-    answer = families.fork(arrays, state.rows[first], children, ask)
+    children = state.columns[ROWS, first + 1 : first + options.width]
+    answer = families.fork(arrays, state.columns[ROWS, first], children, ask)
     if answer.verdict != GRANTED:
         return False
     note_grant(prices, state, answer)

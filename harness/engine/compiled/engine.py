@@ -171,7 +171,6 @@ def _state(setup: Setup, options: Options) -> State:
     requests["refused_alone"] = -1
     for name in ("first_scheduled_s", "first_token_s", "finish_s", "itl_max_s"):
         requests[name] = np.nan
-    rows, finals, parents, ended = np.zeros((4, options.max_rows), dtype=np.int64)
     groups = records(options.max_rows // options.width, at.GROUP)
     # Beams of all that can run at once, and of as many behind them.
     slots = 2 * len(groups) if options.beams else 0
@@ -179,10 +178,10 @@ def _state(setup: Setup, options: Options) -> State:
     lineage = np.zeros((slots, steps if slots else 0, options.width), dtype=np.int16)
     now = records(1, at.NOW)
     now["stuck"], now["free_slots"] = -1, slots
+    columns = np.zeros((5, 2 * options.max_rows), dtype=np.int64)
+    columns[at.FREE, :slots] = np.arange(slots)
     places = records(options.max_rows, at.PLACE)
-    return State(
-        requests, rows, finals, groups, places, lineage, np.arange(slots), parents, ended, now
-    )
+    return State(requests, columns, groups, places, lineage, now)
 
 
 def records(n: int, kind: np.dtype) -> np.recarray:

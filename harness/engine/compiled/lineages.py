@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from allocators.base import IntArray
-from harness.engine.compiled.state import State
+from harness.engine.compiled.state import FREE, State
 
 
 class BeamFeed:
@@ -27,7 +27,7 @@ class BeamFeed:
             request = state.requests[now.fed]
             now.fed += 1
             now.free_slots -= 1
-            request.slot = state.free[now.free_slots]
+            request.slot = state.columns[FREE, now.free_slots]
             steps = request.output_tokens - 1
             state.lineage[request.slot, :steps] = self._draw(int(request["index"]), int(steps))
         return arrays

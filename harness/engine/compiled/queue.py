@@ -16,10 +16,14 @@ from allocators.rules import families
 from allocators.rules.answers import GRANTED, REFUSED, Answer, Ask
 from harness.engine.compiled.clock import copies_s, maps_s
 from harness.engine.compiled.state import (
+    ENDED,
+    FINALS,
     HELD_BACK,
     LET_IN,
     NEVER,
+    PARENTS,
     REFUSED_ALONE,
+    ROWS,
     Options,
     State,
 )
@@ -54,7 +58,7 @@ def find_rows(options: Options, state: State) -> bool:
     for place in range(first, first + options.width):
         while state.places[row].taken:
             row += 1
-        state.rows[place] = row
+        state.columns[ROWS, place] = row
         row += 1
     return True
 
@@ -69,7 +73,7 @@ def admit_head(
     """
     now, who = state.now[0], head(state)
     first = now.running * options.width
-    answer = families.admit(arrays, state.rows[first : first + sequences], ask)
+    answer = families.admit(arrays, state.columns[ROWS, first : first + sequences], ask)
     if answer.verdict == GRANTED:
         now.hit_tokens += ask.hit_tokens
         note_grant(prices, state, answer)
@@ -93,8 +97,8 @@ def _start(options: Options, state: State, sequences: int) -> None:
         now.next += 1
     first = now.running * options.width
     for place in range(first, first + options.width):
-        state.finals[place] = request.prompt_tokens + request.output_tokens - 1
-        state.places[state.rows[place]].taken = 1
+        state.columns[FINALS, place] = request.prompt_tokens + request.output_tokens - 1
+        state.places[state.columns[ROWS, place]].taken = 1
     group.owner = who
     group.left = request.output_tokens - request.generated
     group.samples = 0
@@ -128,7 +132,7 @@ def grow(
     arrays: Any, prices: Any, options: Options, state: State, first: int, stop: int, slots: int
 ) -> bool:
     """Give the sequences at these entries their next slots; say whether memory agreed."""
-    answer = families.grow(arrays, state.rows[first:stop], slots, options.width)
+    answer = families.grow(arrays, state.columns[ROWS, first:stop], slots, options.width)
     if answer.verdict != GRANTED:
         return False
     if answer.copied or answer.unmaps:
@@ -145,11 +149,11 @@ def reassign(arrays: Any, prices: Any, options: Options, state: State) -> None:
         step = request.output_tokens - group.left - 1
         for k in range(width):
             parent = state.lineage[request.slot, step, k]
-            state.parents[i * width + k] = parent
+            state.columns[PARENTS, i * width + k] = parent
             moved = moved or parent != k
     if moved:
         stop = now.running * width
-        rows, parents = state.rows[:stop], state.parents[:stop]
+        rows, parents = state.columns[ROWS, :stop], state.columns[PARENTS, :stop]
         note_grant(prices, state, families.reassign(arrays, rows, parents, width))
 
 
@@ -161,13 +165,13 @@ def preempt_latest(arrays: Any, prices: Any, options: Options, state: State) -> 
     request = state.requests[group.owner]
     request.generated = request.output_tokens - group.left
     request.common = _common_tokens(options, state, request.slot, request.generated)
-    computed = arrays.length[state.rows[first]]
+    computed = arrays.length[state.columns[ROWS, first]]
     shared = min(computed, request.prompt_tokens)
     request.lost_tokens = shared + width * (computed - shared)
     request.preemptions += 1
     unmaps = 0
     for k in range(width):
-        row = state.rows[first + k]
+        row = state.columns[ROWS, first + k]
         if not k or group.forked:
             unmaps += families.preempt(arrays, row)
         state.places[row].taken = 0
@@ -200,7 +204,7 @@ def release_ended(arrays: Any, prices: Any, options: Options, state: State) -> N
     """Give back the memory of a static batch, group by group."""
     now = state.now[0]
     for first in range(0, now.ended_rows, options.width):
-        rows = state.ended[first : first + options.width]
+        rows = state.columns[ENDED, first : first + options.width]
         release(arrays, prices, state, rows, options.width)
     now.ended_rows = now.ended_context = now.ended_longest = now.ended_pages = 0
 

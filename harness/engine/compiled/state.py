@@ -98,6 +98,10 @@ STEP = np.dtype([item for item in TIMELINE_COLUMNS.items() if item[0] != "step"]
 GAP = np.dtype([("seconds", np.float64), ("count", np.int64)])
 
 
+#: columns of a state
+ROWS, FINALS, PARENTS, ENDED, FREE = range(5)
+
+
 class Options(NamedTuple):
     """What does not change: limits, and what the front end adds."""
 
@@ -117,24 +121,20 @@ class Options(NamedTuple):
 class State(NamedTuple):
     """Everything that changes but memory: arrays of the records above.
 
-    Of `groups` the first `running` count, in order of admission.  Each has `width` entries of
-    `rows` and `finals` (slots at the end), at `width` times its place.  The preempted come before
-    all others in the queue, whoever was preempted last first.
+    Of `groups` the first `running` count, in order of admission.  Each has `width` entries of two
+    `columns`, at `width` times its place: `ROWS`, and `FINALS` (slots at the end).  The preempted
+    come before all others in the queue, whoever was preempted last first.
 
     `lineage` [slots, steps, width] says which candidate each one continues at each beam step, of a
-    request that has a slot; `free` are the slots that none has, `parents` [rows] is scratch.
-    `ended` are rows of a static batch that have ended, in that order.
+    request that has a slot.  More columns: `FREE` slots, which none has; `PARENTS`, scratch; and
+    `ENDED`, the rows of a static batch that have ended, in that order.
     """
 
     requests: Any
-    rows: IntArray
-    finals: IntArray
+    columns: IntArray
     groups: Any
     places: Any
     lineage: Any
-    free: IntArray
-    parents: IntArray
-    ended: IntArray
     now: Any
 
 

@@ -8,7 +8,7 @@ from allocators.rules import families
 from allocators.rules.answers import Ended
 from harness.engine.compiled.clock import StepWork, maps_s, step_s
 from harness.engine.compiled.queue import release, release_ended, waiting
-from harness.engine.compiled.state import Block, Options, State
+from harness.engine.compiled.state import ENDED, FINALS, FREE, ROWS, Block, Options, State
 
 
 def wait(arrays: Any, state: State) -> None:
@@ -37,8 +37,8 @@ def run_step(
     entries = batch * options.width
     now.now_s = start_s + _execute(arrays, prices, state, work)
     now.planned_s = start_s if options.plans_ahead else now.now_s
-    ended = Ended(state.ended[: now.ended_rows], now.ended_pages)
-    rows, finals = state.rows[:entries], state.finals[:entries]
+    ended = Ended(state.columns[ENDED, : now.ended_rows], now.ended_pages)
+    rows, finals = state.columns[ROWS, :entries], state.columns[FINALS, :entries]
     usage = families.usage(arrays, rows, finals, options.width, ended)
     step.copied_bytes = now.copy_slots * options.bytes_per_token
     now.copy_slots = 0
@@ -115,8 +115,8 @@ def _sample(arrays: Any, prices: Any, options: Options, state: State, block: Blo
             continue
         if kept < i:
             for k in range(width):
-                state.rows[kept * width + k] = state.rows[i * width + k]
-                state.finals[kept * width + k] = state.finals[i * width + k]
+                state.columns[ROWS, kept * width + k] = state.columns[ROWS, i * width + k]
+                state.columns[FINALS, kept * width + k] = state.columns[FINALS, i * width + k]
             state.groups[kept].owner = group.owner
             state.groups[kept].left = group.left
             state.groups[kept].forked = group.forked
@@ -141,11 +141,11 @@ def _end(
 ) -> None:
     """Note that a group has ended, and take its memory back; of a static batch with the last."""
     now, group, width = state.now[0], state.groups[at], options.width
-    request, rows = state.requests[group.owner], state.rows[at * width : (at + 1) * width]
+    request, rows = state.requests[group.owner], state.columns[ROWS, at * width : (at + 1) * width]
     request.finish_s = seen_s
     if options.static:
         slots = request.prompt_tokens + request.output_tokens
-        state.ended[now.ended_rows : now.ended_rows + width] = rows
+        state.columns[ENDED, now.ended_rows : now.ended_rows + width] = rows
         now.ended_rows += width
         now.ended_context += width * slots
         now.ended_longest = max(now.ended_longest, slots)
@@ -153,7 +153,7 @@ def _end(
     else:
         release(arrays, prices, state, rows, width if group.forked else 1)
     if options.beams:
-        state.free[now.free_slots] = request.slot
+        state.columns[FREE, now.free_slots] = request.slot
         now.free_slots += 1
     block.ended[now.ended] = group.owner
     now.ended += 1

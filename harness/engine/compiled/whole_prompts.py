@@ -22,6 +22,7 @@ from harness.engine.compiled.queue import (
 )
 from harness.engine.compiled.state import (
     DONE,
+    FINALS,
     FULL,
     HELD_BACK,
     LET_IN,
@@ -154,7 +155,7 @@ def _decode(options: Options, state: State) -> StepWork:
     for i in range(now.running):
         group = state.groups[i]
         group.samples = 1
-        length = state.finals[i * n] - group.left + 1
+        length = state.columns[FINALS, i * n] - group.left + 1
         context += n * length
         rows += n
         longest = max(longest, length)
