@@ -79,21 +79,14 @@ def hold(memory: Cached, block: int) -> None:
     memory.counts[0].cached -= 1
 
 
-def give(memory: Cached, block: int, place: int) -> int:
-    """Add a block of those that are given back at once, deepest first.
-
-    Without a key it goes behind `place`, which is the ring's end for the first; returns where the
-    next one goes.
-    """
+def give(memory: Cached, block: int) -> None:
+    """Add a block that nobody holds any more; those of one release come deepest first."""
     blocks, counts = memory.blocks, memory.counts[0]
     end = len(blocks) - 1
     counts.free += 1
     counts.cached += blocks[block].keyed
-    if blocks[block].keyed or memory.by_age:
-        _link(memory, block, blocks[end].before)
-        return place
-    _link(memory, block, place)
-    return block
+    last = blocks[block].keyed or memory.by_age
+    _link(memory, block, blocks[end].before if last else end)
 
 
 def _link(memory: Cached, block: int, before: int) -> None:

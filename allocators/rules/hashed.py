@@ -183,15 +183,16 @@ def begin_step(memory: HashedArrays) -> StepMaps:
 def release(memory: HashedArrays, row: int) -> int:
     """End a sequence and take its memory back; what has a key can be found as before.
 
-    Returns the page-groups unmapped.
+    At most its last block has none, since all its tokens are known.  Returns the page-groups
+    unmapped.
     """
-    pages, place = memory.pages, len(memory.pages.ref)
+    pages = memory.pages
     for i in range(pages.count[row] - 1, -1, -1):
         block = pages.table[row, i]
         pages.table[row, i] = -1
         pages.ref[block] -= 1
         if not pages.ref[block]:
-            place = cached.give(memory.pool, block, place)
+            cached.give(memory.pool, block)
     pages.count[row] = 0
     memory.length[row] = 0
     memory.active[row] = False

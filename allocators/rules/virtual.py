@@ -56,7 +56,7 @@ class VirtualArrays(NamedTuple):
 # -- one range ---------------------------------------------------------------------------------
 def needed(length: Number, page_tokens: int) -> Number:
     """Return the page-groups that a range of this length needs."""
-    return -(-length // page_tokens)
+    return (length + (page_tokens - 1)) // page_tokens
 
 
 def short(count: Number, length: Number, tokens: int, page_tokens: int, width: int) -> Number:
@@ -77,6 +77,21 @@ def written_in_tail(count: Number, length: Number, final: Number, width: int, t:
 
 
 # -- how much there is -------------------------------------------------------------------------
+def surely_left(num_page_groups: int, held: IntArray, page_tokens: int) -> int:
+    """Return how many page-groups may be promised at least, without a look at each range.
+
+    A range needs less than one beyond its tokens' worth.
+    """
+    return num_page_groups - len(held) - needed(held.sum(), page_tokens)
+
+
+def has(memory: VirtualArrays, page_groups: int) -> bool:
+    """Say whether so many may be promised."""
+    pages = memory.pages
+    least = surely_left(len(pages.ref), memory.held, pages.page_tokens)
+    return page_groups <= least or page_groups <= available(memory)
+
+
 def available(memory: VirtualArrays) -> int:
     """Return the page-groups that may be promised: free ones and all excess, less what is."""
     pages, total = memory.pages, memory.pages.ends[1]
@@ -107,7 +122,7 @@ def admit(memory: VirtualArrays, rows: IntArray, ask: Ask) -> Answer:
     page_groups = asked(ask, len(rows), memory.pages.page_tokens, memory.alias)
     if page_groups > len(memory.pages.ref):
         return NEVER
-    if page_groups > available(memory):
+    if not has(memory, page_groups):
         return REFUSAL
     _open(memory, rows[0], ask.tokens)
     if len(rows) == 1:  # with nothing of its own behind a prompt for all
@@ -189,7 +204,7 @@ def grow(memory: VirtualArrays, rows: IntArray, n: int, width: int) -> Answer:
     if width > 1 and memory.alias:
         ranges = ranges_of(memory, rows)
         copies = moves.copies_due(pages, ranges, memory.held, width)
-    if more + copies and more + copies > available(memory):
+    if more + copies and not has(memory, more + copies):
         return REFUSAL
     copied, unmaps = 0, 0
     if copies:
@@ -205,7 +220,7 @@ def grow(memory: VirtualArrays, rows: IntArray, n: int, width: int) -> Answer:
 def fork(memory: VirtualArrays, parent: int, children: IntArray, ask: Ask) -> Answer:
     """Start `children` as continuations of what `parent` holds now."""
     need = needed(memory.length[parent], memory.pages.page_tokens)
-    if not memory.alias and need * len(children) > available(memory):
+    if not memory.alias and not has(memory, need * len(children)):
         return REFUSAL
     return _continue(memory, parent, children, False)
 

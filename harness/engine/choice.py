@@ -20,8 +20,9 @@ from harness.engine.engine import Engine
 from harness.engine.setup import Setup
 
 #: step by step a request takes so long, whose quiet steps are run in one go, and a step of beams,
-#: which has none (one core of a server, docs/performance.md)
-REQUEST_S, BEAM_STEP_S = 0.6e-3, 160e-6
+#: which has none, and a block of it that is looked up and keyed (one core of a server,
+#: docs/performance.md)
+REQUEST_S, BEAM_STEP_S, BLOCK_S = 0.6e-3, 160e-6, 2e-6
 #: before its first step a compiled loop takes so long to be loaded, in a process that has used none
 #: and in another, and to be compiled where it is not on disk
 LOAD_S, LOAD_NEXT_S, COMPILE_S = 1.2, 0.1, 30.0
@@ -84,10 +85,12 @@ def _load_s() -> float:
 
 def _steps_s(setup: Setup) -> float:
     """Return about how long a run takes step by step; less than that where beams come slowly."""
-    requests, sampling = setup.requests, setup.sampling
+    allocator, requests, sampling = setup.allocator, setup.requests, setup.sampling
+    tokens = int(requests.prompt_tokens.sum() + requests.output_tokens.sum())
+    keyed_s = tokens / allocator.geometry.page_tokens * BLOCK_S * allocator.has_prefix_index
     if sampling.mode != "beam" or not len(requests):
-        return len(requests) * REQUEST_S
+        return len(requests) * REQUEST_S + keyed_s
     prompt, output = int(requests.prompt_tokens.mean()), int(requests.output_tokens.mean())
-    pool_holds = families.sequences_held(setup.allocator.arrays(), prompt, output)
+    pool_holds = families.sequences_held(allocator.arrays(), prompt, output)
     at_once = max(1, min(pool_holds, setup.max_rows) // sampling.width)
     return int(requests.output_tokens.sum()) / at_once * BEAM_STEP_S

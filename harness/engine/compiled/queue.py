@@ -51,16 +51,26 @@ def head(state: State) -> int:
 
 def find_rows(options: Options, state: State) -> bool:
     """Put the first rows that are not in use behind those that run; say if there are enough."""
-    first = state.now[0].running * options.width
+    now = state.now[0]
+    first = now.running * options.width
     if first + options.width > options.max_rows:
         return False
-    row = 0
+    row = now.lowest
     for place in range(first, first + options.width):
         while state.places[row].taken:
             row += 1
+        if place == first:
+            now.lowest = row
         state.columns[ROWS, place] = row
         row += 1
     return True
+
+
+def leave_row(state: State, row: int) -> None:
+    """Note that a row is not in use any more."""
+    now = state.now[0]
+    state.places[row].taken = 0
+    now.lowest = min(now.lowest, row)
 
 
 def admit_head(
@@ -174,7 +184,7 @@ def preempt_latest(arrays: Any, prices: Any, options: Options, state: State) -> 
         row = state.columns[ROWS, first + k]
         if not k or group.forked:
             unmaps += families.preempt(arrays, row)
-        state.places[row].taken = 0
+        leave_row(state, row)
     note_grant(prices, state, Answer(GRANTED, 0, 0, unmaps))
     state.places[now.preempted].preempted = group.owner
     now.preempted += 1
@@ -215,5 +225,5 @@ def release(arrays: Any, prices: Any, state: State, rows: IntArray, sequences: i
     for i in range(len(rows)):
         if i < sequences:
             unmaps += families.release(arrays, rows[i])
-        state.places[rows[i]].taken = 0
+        leave_row(state, rows[i])
     note_grant(prices, state, Answer(GRANTED, 0, 0, unmaps))

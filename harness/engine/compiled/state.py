@@ -65,6 +65,7 @@ NOW = np.dtype(
         ("arrived", np.int64),  # how many have joined the queue
         ("fed", np.int64),  # how many have what they bring along at hand, if that is wanted
         ("running", np.int64),
+        ("lowest", np.int64),  # no row below this one is free
         ("served", np.int64),
         ("steps", np.int64),  # of this block, as are those that ended in it, and gaps
         ("ended", np.int64),

@@ -124,6 +124,13 @@ def test_a_second_loop_of_a_process_pays_sooner(monkeypatch):
     assert chosen(requests=some) == "steps"
 
 
+def test_auto_weighs_the_blocks_of_long_prompts_that_are_looked_up(monkeypatch):
+    monkeypatch.setattr(choice, "is_kept", lambda *args: False)
+    long = table(np.full(6_000, 50_000), np.ones(6_000, dtype=int))
+    assert chosen(requests=long) == "steps"
+    assert chosen(Paged(POOL, prefix_index="hash"), requests=long) == "compiled"
+
+
 def test_a_row_says_which_loop_served_it_or_why_none_did():
     options = ["+workload=uniform", "workload.num_requests=3", "allocator=[paged]", "report=none"]
     row, _ = run_variant(prepare(compose(*options)), "paged")
@@ -162,6 +169,13 @@ def test_what_is_compiled_is_kept_on_disk(cache):
     assert run_tiny() == 2
     assert build.is_kept("tiny", paged, flat)
     assert list(cache.rglob("*.nbc"))
+
+
+def test_what_another_checkout_compiled_is_not_taken_for_kept(cache, monkeypatch):
+    run_tiny()
+    build.cache_folder.cache_clear()
+    monkeypatch.setattr(build, "__file__", "/another/checkout/build.py")
+    assert not build.is_kept("tiny", paged, flat)
 
 
 def test_a_change_of_a_rule_is_not_overlooked(cache, monkeypatch):

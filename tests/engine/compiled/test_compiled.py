@@ -17,6 +17,7 @@ from tests.engine.compiled.both import FRONT_ENDS, compare
 
 MAKE = {
     "paged": lambda: Paged(POOL, block_size=4),
+    "hashed": lambda: Paged(POOL, block_size=4, prefix_index="hash"),
     "virtual": lambda: Virtual(POOL, page_size="64KiB"),
     "contiguous": lambda: Contiguous(POOL, reservation="grow"),
 }

@@ -10,11 +10,18 @@ from hypothesis import strategies as st
 from allocators.base import Geometry
 from allocators.paged import Paged
 from harness.engine.compiled import keys
-from tests.engine.cases import table
+from tests.engine.cases import roofline, table
 from tests.engine.compiled.both import FRONT_ENDS, compare
 
 MAX_LEN = 40
 POLICIES = ("chunked", "continuous", "orca")
+
+
+def computing(allocator):
+    """Return the executor of a device on which the attention of a piece takes long to compute."""
+    executor = roofline(allocator)
+    executor._cost._prefill_pair_s *= 1e5
+    return executor
 
 
 @st.composite
@@ -54,11 +61,13 @@ def test_blocks_are_found_keyed_and_evicted_as_by_the_step_engine(policy, monkey
         st.sampled_from([1, 2, 4, 4, 7]),
         st.sampled_from([0.0, 0.0, 0.1]),
         st.sampled_from(["unkeyed_first", "by_age"]),
+        st.sampled_from([roofline, computing]),
     )
-    def check(case, block, watermark, free_order):
+    def check(case, block, watermark, free_order, executor):
         requests, tokens, front_end, options = case
         pool = Geometry(-(-tokens // block) * block, 9, MAX_LEN, layers=3)
         knobs = {"block_size": block, "watermark": watermark, "free_order": free_order}
+        options["executor"] = executor
         log = compare(
             lambda: Paged(pool, prefix_index="hash", **knobs), requests, front_end, **options
         )
