@@ -92,14 +92,16 @@ def grow(memory: PagedArrays, rows: IntArray, n: int, width: int) -> Answer:
     if needed + copies > pages.ends[1]:
         return REFUSAL
     copied = moves.copy_tails(pages, rows, memory.length) if copies else 0
-    if needed and len(rows) == 1:
-        moves.append(pages, rows[0], needed)
-    elif needed:
+    if needed and n > 1 and width > 1:
         lacks = np.empty(len(rows), dtype=np.int64)
         for i in range(len(rows)):
             lacks[i] = moves.lacking(pages.count[rows[i]], memory.length[rows[i]], n, t)
-        moves.extend_by_turns(pages, rows, lacks)
+        needed -= moves.extend_by_turns(pages, rows, lacks)
     for row in rows:
+        if needed:
+            lacking = moves.lacking(pages.count[row], memory.length[row], n, t)
+            if lacking:
+                moves.append(pages, row, lacking)
         memory.length[row] += n
     return Answer(GRANTED, copied, 0, 0)
 

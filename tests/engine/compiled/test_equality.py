@@ -17,6 +17,8 @@ from tests.engine.cases import table
 from tests.engine.compiled.both import FRONT_ENDS, GREEDY, compare
 
 MAX_LEN = 40
+#: of buddies, the one that holds the longest
+EXTENT = 64
 POLICIES = ("chunked", "continuous", "orca", "static")
 #: who serves groups of several sequences, and in which mode
 GROUPS = [
@@ -70,9 +72,11 @@ def groups(draw, policy, mode, family):
     case["seed"] = draw(st.integers(0, 3))
     prompts, grown = requests.prompt_tokens, requests.output_tokens - 1
     longest = int((prompts + grown).max())
-    if family != "paged":
-        least = MAX_LEN if family == "contiguous" else 19  # what `max` reserves, or a page-group
-        case["tokens"] += n * draw(st.sampled_from([longest, longest, longest + least])) - longest
+    if family == "contiguous":
+        each = draw(st.sampled_from([longest, EXTENT, EXTENT, EXTENT + EXTENT // n]))
+        case["tokens"] += n * each - longest
+    elif family == "virtual":
+        case["tokens"] += n * draw(st.sampled_from([longest, longest, longest + 19])) - longest
     elif draw(st.booleans()):  # else less, with beams that have much in common
         case["tokens"] += int((prompts + n * grown).max()) - longest
     return case
@@ -113,7 +117,7 @@ def paged_pools(geometry, block, watermark):
 
 
 def contiguous_pools(geometry, reservation, placement, whole):
-    # `max` needs a place for the longest that there may be.
+    # `max` needs a place for the longest that there may be, and a buddy for more than that.
     tokens = geometry.capacity_tokens + (MAX_LEN if whole else 0)
     pool = replace(geometry, capacity_tokens=tokens)
     return lambda: Contiguous(pool, reservation=reservation, placement=placement)
@@ -129,7 +133,7 @@ def virtual_pools(geometry, sharing, deferred, background, head_dim):
 
 PAGED = st.tuples(st.sampled_from([1, 2, 4, 16]), st.sampled_from([0.0, 0.1]))
 CONTIGUOUS = st.tuples(
-    st.sampled_from(["max", "pow2", "oracle", "grow", "grow"]),
+    st.sampled_from(["grow", "grow", "grow", "grow", "pow2", "oracle", "max"]),
     st.sampled_from(["buddy", "first_fit", "best_fit"]),
     st.booleans(),
 )
