@@ -22,10 +22,15 @@ from harness.engine.compiled.state import (
     DONE,
     FINALS,
     FULL,
-    HELD_BACK,
     LET_IN,
+    NEVER,
+    NOBODY,
+    PREEMPTION,
+    REFUSED_ALONE,
     REFUSED_FORKED,
     ROWS,
+    SEQUENCES,
+    TOKENS,
     UNFED,
     Block,
     Options,
@@ -49,17 +54,18 @@ def chunked(arrays: Any, prices: Any, options: Options, state: State, block: Blo
         while True:
             now.saturated = 0
             preempted, budget, work = _schedule_running(arrays, prices, options, state)
+            limit = PREEMPTION
             if now.stuck >= 0:
                 return REFUSED_FORKED
             if not preempted:
-                answer, work = _schedule_waiting(arrays, prices, options, state, budget, work)
-                if answer not in (LET_IN, HELD_BACK):
-                    return answer
+                limit, work = _schedule_waiting(arrays, prices, options, state, budget, work)
+                if limit in (NEVER, REFUSED_ALONE):
+                    return limit
             if now.running or not preempted:
                 break
             dropped += preempted
         if now.running:
-            run_step(arrays, prices, options, state, block, work, preempted + dropped)
+            run_step(arrays, prices, options, state, block, work, preempted + dropped, limit)
         else:
             wait(arrays, state)
     return DONE
@@ -206,15 +212,17 @@ def _schedule_waiting(
 ) -> tuple[int, StepWork]:
     """Take groups from the queue, in order, while rows, budget and memory last.
 
-    Returns how that ended, and the work.
+    Returns what kept the next one out, and the work.
     """
     now, n = state.now[0], options.width
     pieces, own, read = work.pieces, work.own, work.read
     crossed, squares = work.crossed, work.squares
     sampled, rows, longest = work.sampled, work.rows, work.longest
-    answer = LET_IN
-    while waiting(state) and budget:
-        if not find_rows(options, state):
+    answer = NOBODY
+    while waiting(state):
+        has_rows = find_rows(options, state)
+        if not has_rows or not budget:
+            answer = TOKENS if has_rows else SEQUENCES
             break
         who = head(state)
         request = state.requests[who]
@@ -227,6 +235,7 @@ def _schedule_waiting(
         if answer != LET_IN:
             now.saturated = 1
             break
+        answer = NOBODY
         state.groups[now.running - 1].samples = tokens == known
         sampled += n * (tokens == known)
         pieces += 1

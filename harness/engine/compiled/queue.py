@@ -18,8 +18,8 @@ from harness.engine.compiled.clock import copies_s, maps_s
 from harness.engine.compiled.state import (
     ENDED,
     FINALS,
-    HELD_BACK,
     LET_IN,
+    MEMORY,
     NEVER,
     PARENTS,
     REFUSED_ALONE,
@@ -91,7 +91,7 @@ def admit_head(
         note_scheduled(state, who)
         return LET_IN
     if answer.verdict == REFUSED and now.running:
-        return HELD_BACK
+        return MEMORY
     now.stuck, now.stuck_tokens, now.stuck_whole_tokens = who, ask.tokens, ask.whole_tokens
     now.stuck_private_tokens, now.stuck_rows = ask.private_tokens, sequences
     return REFUSED_ALONE if answer.verdict == REFUSED else NEVER
@@ -125,16 +125,18 @@ def note_scheduled(state: State, who: int) -> None:
 
 def note_grant(prices: Any, state: State, answer: Answer) -> None:
     """Note what memory has to do before the next step."""
-    now, seconds = state.now[0], 0.0
+    now, mapping_s, copying_s = state.now[0], 0.0, 0.0
     if answer.maps or answer.unmaps:
-        seconds = maps_s(prices, answer.maps, answer.unmaps)
-        now.map_due_s += seconds
+        mapping_s = maps_s(prices, answer.maps, answer.unmaps)
+        now.map_due_s += mapping_s
         now.maps_due += answer.maps
         now.unmaps_due += answer.unmaps
     if answer.copied:
-        seconds += copies_s(prices, answer.copied)
+        copying_s = copies_s(prices, answer.copied)
         now.copy_slots += answer.copied
-    now.grant_s += seconds
+    now.grant_s += mapping_s + copying_s
+    now.grant_maps_s += mapping_s
+    now.grant_copies_s += copying_s
 
 
 # -- growth and preemption ---------------------------------------------------------------------

@@ -17,8 +17,8 @@ from harness.results.runlog import TIMELINE_COLUMNS
 #: why a loop stopped: a block is full, what requests bring along is wanted (keys or beams), all
 #: have ended, or a request can never be served
 FULL, UNFED, DONE, NEVER, REFUSED_ALONE, REFUSED_FORKED = range(6)
-#: how asking the queue ends, if not with such a reason: nobody else can run, or memory refused one
-LET_IN, HELD_BACK = range(6, 8)
+#: how asking the queue ends, if not with such a reason: one was let in, or what keeps the next out
+LET_IN, NOBODY, MEMORY, SEQUENCES, TOKENS, PREEMPTION, POLICY = range(6, 13)
 
 #: a request, in order of arrival, and what has become of it so far; `arrives_s` is when the
 #: scheduler sees it, `lost_tokens` what its last preemption lost, `common` how many of its tokens
@@ -59,6 +59,8 @@ NOW = np.dtype(
         ("map_s", np.float64),
         ("map_due_s", np.float64),  # with what has to be mapped before the next step
         ("grant_s", np.float64),  # of what has to be copied and mapped before the next step
+        ("grant_maps_s", np.float64),  # of these seconds those of maps, and of copies
+        ("grant_copies_s", np.float64),
         ("copy_slots", np.int64),
         ("preempted", np.int64),  # how many of the preempted wait
         ("next", np.int64),  # the first request that was never let in

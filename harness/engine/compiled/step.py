@@ -6,9 +6,24 @@ from typing import Any
 
 from allocators.rules import families
 from allocators.rules.answers import Ended
-from harness.engine.compiled.clock import StepWork, maps_s, step_s
+from harness.engine.compiled import clock
+from harness.engine.compiled.clock import StepWork, maps_s
 from harness.engine.compiled.queue import release, release_ended, waiting
-from harness.engine.compiled.state import ENDED, FINALS, FREE, ROWS, Block, Options, State
+from harness.engine.compiled.state import (
+    ENDED,
+    FINALS,
+    FREE,
+    MEMORY,
+    NOBODY,
+    POLICY,
+    PREEMPTION,
+    ROWS,
+    SEQUENCES,
+    TOKENS,
+    Block,
+    Options,
+    State,
+)
 
 
 def wait(arrays: Any, state: State) -> None:
@@ -29,13 +44,14 @@ def run_step(
     block: Block,
     work: StepWork,
     preempted: int,
+    limit: int,
 ) -> None:
     """Execute a planned step, record it, and sample; whoever has ended gives its memory back."""
     now = state.now[0]
     saturated = now.saturated > 0
     step, start_s, batch = block.steps[now.steps], now.now_s, now.running
     entries = batch * options.width
-    now.now_s = start_s + _execute(arrays, prices, state, work)
+    now.now_s = start_s + _execute(arrays, prices, state, step, work)
     now.planned_s = start_s if options.plans_ahead else now.now_s
     ended = Ended(state.columns[ENDED, : now.ended_rows], now.ended_pages)
     rows, finals = state.columns[ROWS, :entries], state.columns[FINALS, :entries]
@@ -61,21 +77,29 @@ def run_step(
     step.logical_blocks = usage.logical_pages
     step.metadata_bytes = usage.metadata_bytes
     step.saturated = saturated
+    step.limited_by_nobody = limit == NOBODY
+    step.limited_by_memory = limit == MEMORY
+    step.limited_by_sequences = limit == SEQUENCES
+    step.limited_by_tokens = limit == TOKENS
+    step.limited_by_preemption = limit == PREEMPTION
+    step.limited_by_policy = limit == POLICY
     now.all_hit_tokens += now.hit_tokens
     now.hit_tokens = 0
     now.steps += 1
 
 
-def _execute(arrays: Any, prices: Any, state: State, work: StepWork) -> float:
+def _execute(arrays: Any, prices: Any, state: State, step: Any, work: StepWork) -> float:
     """Return the seconds of a step, and of what memory does before it and beside it."""
     now = state.now[0]
-    blocking_s, beside_s = now.grant_s, 0.0
-    now.grant_s = 0.0
+    blocking_s, before_s, beside_s = now.grant_s, now.grant_maps_s, 0.0
+    step.copies_s = now.grant_copies_s
+    now.grant_s = now.grant_maps_s = now.grant_copies_s = 0.0
     maps = families.begin_step(arrays)
     if maps.before_maps or maps.before_unmaps:
-        before_s = maps_s(prices, maps.before_maps, maps.before_unmaps)
-        blocking_s += before_s
-        now.map_due_s += before_s
+        seconds = maps_s(prices, maps.before_maps, maps.before_unmaps)
+        blocking_s += seconds
+        before_s += seconds
+        now.map_due_s += seconds
     if maps.beside_maps or maps.beside_unmaps:
         beside_s = maps_s(prices, maps.beside_maps, maps.beside_unmaps)
         now.map_due_s += beside_s
@@ -83,7 +107,13 @@ def _execute(arrays: Any, prices: Any, state: State, work: StepWork) -> float:
     now.maps_due += maps.before_maps + maps.beside_maps
     now.unmaps_due += maps.before_unmaps + maps.beside_unmaps
     now.maps, now.unmaps = now.maps_due, now.unmaps_due
-    return blocking_s + max(step_s(prices, work), beside_s)
+    priced = clock.step(prices, work)
+    whole_s = max(priced.seconds, beside_s)
+    software_s = priced.seconds - priced.linear_s - priced.attention_s - priced.all_reduce_s
+    step.linear_s, step.attention_s = priced.linear_s, priced.attention_s
+    step.all_reduce_s, step.software_s = priced.all_reduce_s, max(software_s, 0.0)
+    step.maps_s = before_s + (whole_s - priced.seconds)
+    return blocking_s + whole_s
 
 
 def _sample(arrays: Any, prices: Any, options: Options, state: State, block: Block) -> None:

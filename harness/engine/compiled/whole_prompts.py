@@ -24,8 +24,14 @@ from harness.engine.compiled.state import (
     DONE,
     FINALS,
     FULL,
-    HELD_BACK,
     LET_IN,
+    NEVER,
+    NOBODY,
+    POLICY,
+    PREEMPTION,
+    REFUSED_ALONE,
+    SEQUENCES,
+    TOKENS,
     UNFED,
     Block,
     Options,
@@ -47,14 +53,14 @@ def whole_prompts(arrays: Any, prices: Any, options: Options, state: State, bloc
             return UNFED
         dropped = 0  # preemptions of plans that came to nothing
         while True:
-            preempted, answer, work = _plan(arrays, prices, options, state)
-            if answer not in (LET_IN, HELD_BACK):
-                return answer
+            preempted, limit, work = _plan(arrays, prices, options, state)
+            if limit in (NEVER, REFUSED_ALONE):
+                return limit
             if now.running or not preempted:
                 break
             dropped += preempted
         if now.running:
-            run_step(arrays, prices, options, state, block, work, preempted + dropped)
+            run_step(arrays, prices, options, state, block, work, preempted + dropped, limit)
         else:
             wait(arrays, state)
     return DONE
@@ -63,25 +69,29 @@ def whole_prompts(arrays: Any, prices: Any, options: Options, state: State, bloc
 def _plan(arrays: Any, prices: Any, options: Options, state: State) -> tuple[int, int, StepWork]:
     """Plan a step: prompts, or a token of all that run, or with `beside` both.
 
-    Returns how many were preempted, how asking the queue ended, and what the step computes.
+    Returns how many were preempted, what kept the next out, and what the step computes.
     """
     now = state.now[0]
     for i in range(now.running):
         state.groups[i].samples = 0
-    preempted, answer, work = 0, LET_IN, NO_WORK
+    preempted, limit, work = 0, PREEMPTION, NO_WORK
     if options.beside:
         now.saturated = 0
         preempted = _make_room(arrays, prices, options, state)
         work = _decode(options, state)
         if not preempted:
-            answer, work = _admit(arrays, prices, options, state, work)
+            limit, work = _admit(arrays, prices, options, state, work)
     else:
-        if not options.static or not now.running:
-            answer, work = _admit(arrays, prices, options, state, work)
-        if not work.pieces and answer in (LET_IN, HELD_BACK):
+        if options.static and now.running:
+            limit = POLICY if waiting(state) else NOBODY
+        else:
+            limit, work = _admit(arrays, prices, options, state, work)
+        if not work.pieces and limit not in (NEVER, REFUSED_ALONE):
             preempted = _make_room(arrays, prices, options, state)
             work = _decode(options, state)
-    return preempted, answer, work
+            if preempted:
+                limit = PREEMPTION
+    return preempted, limit, work
 
 
 def _admit(
@@ -91,9 +101,10 @@ def _admit(
     now, n = state.now[0], options.width
     pieces, asked, own, read, crossed, squares = 0, 0, 0, 0, 0, 0
     rows, longest = work.decodes, work.longest
-    answer, now.saturated = LET_IN, 0
+    answer, now.saturated = NOBODY, 0
     while waiting(state):
         if not find_rows(options, state):
+            answer = SEQUENCES
             break
         who = head(state)
         request = state.requests[who]
@@ -101,6 +112,7 @@ def _admit(
         private = request.generated - request.common
         computed = tokens + n * private
         if pieces and asked + computed > options.budget_tokens:
+            answer = TOKENS
             break
         if options.expected_tokens and now.running:
             expected = request.prompt_tokens + max(options.expected_tokens, request.generated)
@@ -111,6 +123,7 @@ def _admit(
         if answer != LET_IN:
             now.saturated = 1
             break
+        answer = NOBODY
         state.groups[now.running - 1].samples = 1
         pieces += 1
         rows += n

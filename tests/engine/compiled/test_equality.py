@@ -13,6 +13,7 @@ from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.engine.config import SamplingSpec
+from harness.results.runlog import LIMITS
 from tests.engine.cases import table
 from tests.engine.compiled.both import FRONT_ENDS, GREEDY, compare
 
@@ -101,6 +102,8 @@ def held_to_each_other(make, seen, case):
     seen["finished"] += 1
     seen["preemptions"] += int(t["preemptions"].sum())
     seen["refusals"] += int(t["saturated"].sum())
+    for limit in LIMITS:
+        seen[limit] += int(t[f"limited_by_{limit}"].sum())
     seen["waits"] += log.totals["gap_s"] > 0
     seen["wasted"] += log.totals["wasted_tokens"]
     seen["maps"] += log.totals.get("maps", 0)
@@ -171,7 +174,8 @@ def check_all(family, drawn, examples):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_steps_are_those_of_the_step_engine(family, policy):
     seen = check_all(family, cases(policy), 60)
-    assert all(seen[what] for what in WANTED[family]), seen
+    limits = set(LIMITS) - ({"policy"} if policy != "static" else set())
+    assert all(seen[what] for what in (*WANTED[family], *limits)), seen
 
 
 @pytest.mark.parametrize(("policy", "mode"), GROUPS)
