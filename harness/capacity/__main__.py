@@ -29,6 +29,8 @@ def _main(arguments: Sequence[str]) -> int:
     from harness.capacity.question import variants_of
 
     variants = variants_of(asked.run, asked.also)
+    for note in dict.fromkeys(note for variant in variants for note in variant.notes):
+        say(f"note: {note}")
     found: dict[int, Capacity] = {}
     interrupted = False
     try:

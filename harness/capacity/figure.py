@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NORMALIZED = "normalized_latency_mean_s"
 PANELS = 3
+#: the width of a figure of one panel; of a line in the key, of one of its letters
+LEAST_IN, KEY_IN, LETTER_IN = 7.6, 0.75, 0.075
 #: capacities further apart than this are shown on a logarithmic axis
 LOG_RATIO = 40.0
 #: how far above the latency at the capacity, or above the limit, an axis goes
@@ -33,13 +35,16 @@ def draw(rows: Sequence[Row], limits: Limits, title: str = "", words: str = "") 
     """Return the figure: normalized latency first, then the metrics that are limited."""
     held = [row for row in rows if row.rate is not None]
     metrics = [NORMALIZED, *(name for name in limits.at_most if name != NORMALIZED)][:PANELS]
-    figure = new_figure(0.6 + 4.3 * len(metrics), 3.6, title, words)
+    width_in = max(LEAST_IN, 0.6 + 4.3 * len(metrics))
+    figure = new_figure(width_in, 3.6, title, words)
     for axes, metric in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
     ):
         _panel(axes, held, metric, limits)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=min(3 * len(metrics), 6))
+    longest_in = KEY_IN + LETTER_IN * max(map(len, labels), default=0)
+    ncols = max(1, min(len(labels), int(width_in / longest_in)))
+    figure.legend(handles, labels, loc="outside lower left", ncols=ncols)
     said = "; ".join(f"{row.label}: {row.rate.mean:.3g} a second" for row in held)
     return Chart(
         figure, "Latency over rate", f"Latency over the rate of requests. Capacities: {said}."

@@ -28,7 +28,7 @@ RUNS, COMPILED_REQUESTS = 25, 33_000
 #: rows of a block: how often the queue is looked at
 BLOCK_ROWS = 4096
 #: what changes when an observation means something else: kept ones are then not read
-VERSION = 1
+VERSION = 2
 #: metrics of a run that are taken of the requests that count alone
 OF_REQUESTS = ("ttft_", "tpot_", "e2e_", "normalized_latency_", "good_share")
 _ON = "engine.compiled=on:"
@@ -39,13 +39,14 @@ class Probe:
     """A run to be made.
 
     rate: `workload.rate`, a second; None: all at once.  seed: lengths, gaps and draws.
-    requests: how many; None: as many as the workload has.
+    requests: how many; None: as many as the workload has.  whole: it is never stopped early.
     """
 
     variant: Variant
     rate: float | None
     seed: int
     requests: int | None = None
+    whole: bool = False
 
     def composed(self) -> DictConfig:
         """Return the configuration of the run."""
@@ -62,7 +63,7 @@ class Probe:
 
     def key(self) -> str:
         """Return the hash of the configuration and the code that runs it."""
-        return f"{job_key(self.composed())}-{VERSION}"
+        return f"{job_key(self.composed())}-{VERSION}{'-whole' * self.whole}"
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Observation:
     status, reason: as of a `ResultRow`; nothing else counts unless the status is `ok`.
     diverges: the queue grew as long as requests arrived; stopped: so the run was ended early.
     requests: how many the run had; first, counted: those that `metrics` are of, from the first on.
-    metrics: those of docs/metrics.md. Latencies and `good_share` are of the requests that count,
-        rates of the time from the first of them to the last arrival, all others, gaps between
-        tokens too, of the whole run; of one that was stopped, of what had ended.
+    metrics: those of docs/metrics.md; none of a run that was stopped. Latencies and `good_share`
+        are of the requests that count, rates of what ended while they came (see `_rates`), all
+        others, gaps between tokens too, of the whole run.
     """
 
     rate: float | None
@@ -119,14 +120,19 @@ def observe(probe: Probe) -> Observation:
         and RUNS * len(prepared.requests) >= COMPILED_REQUESTS
     ):
         prepared.config.engine.compiled = "on"
-    watch = Watch(prepared.requests, math.inf if probe.rate is None else probe.rate)
+    watch = _watch(probe, prepared)
     served = _served(prepared, probe.variant.allocator, watch)
     if (served.row.reason or "").startswith(_ON) and composed.engine.compiled == "auto":
         _uncompiled().add(known)
         prepared.config.engine.compiled = "off"
-        watch = Watch(prepared.requests, math.inf if probe.rate is None else probe.rate)
+        watch = _watch(probe, prepared)
         served = _served(prepared, probe.variant.allocator, watch)
     return _observation(probe, served, watch, prepared)
+
+
+def _watch(probe: Probe, prepared: Prepared) -> Watch:
+    rate = math.inf if probe.rate is None else probe.rate
+    return Watch(prepared.requests, rate, stops=not probe.whole)
 
 
 def _served(prepared: Prepared, allocator: str, watch: Watch) -> Served:
@@ -140,6 +146,10 @@ def _observation(probe: Probe, served: Served, watch: Watch, prepared: Prepared)
     row, requests, slo = served.row, len(prepared.requests), prepared.config.slo
     if not row.ok and not watch.stopped:
         return Observation(probe.rate, probe.seed, row.status, row.reason, requests=requests)
+    if watch.stopped:
+        return Observation(
+            probe.rate, probe.seed, "ok", diverges=True, stopped=True, requests=requests
+        )
     columns = watch.ended()
     window = counted(columns)
     return Observation(
@@ -147,7 +157,6 @@ def _observation(probe: Probe, served: Served, watch: Watch, prepared: Prepared)
         probe.seed,
         "ok",
         diverges=watch.diverges(),
-        stopped=watch.stopped,
         requests=requests,
         first=window.start,
         counted=window.stop - window.start,
@@ -163,12 +172,18 @@ def _latencies(columns: Columns, window: slice, slo: SloSpec) -> dict[str, float
 
 
 def _rates(columns: Columns, window: slice, slo: SloSpec) -> dict[str, float | None]:
-    """Return requests and tokens a second of what ended while arrivals that count came."""
+    """Return requests and tokens a second of what ended while arrivals that count came.
+
+    From as long after the first of them as one stays on average: before, those end that came
+    before it, or in a run that has no warm-up none.
+    """
     arrivals, ends = columns["arrival_s"], columns["finish_s"]
     if window.stop - window.start < 2:
         return {}
-    start_s, stop_s = float(arrivals[window.start]), float(arrivals.max())
-    if stop_s <= start_s:  # all at once: of those in the middle, while others still wait
+    first_s, stop_s = float(arrivals[window].min()), float(arrivals.max())
+    stay_s = float((ends - arrivals)[window].mean())
+    start_s = min(first_s + stay_s, (first_s + stop_s) / 2)
+    if stop_s <= first_s:  # all at once: of those in the middle, while others still wait
         start_s, stop_s = (float(value) for value in np.quantile(ends, (0.2, 0.8)))
     within = (ends > start_s) & (ends <= stop_s)
     outputs = (columns["output_tokens"] * columns["sequences"])[within].sum()

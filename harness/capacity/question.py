@@ -6,7 +6,7 @@ import copy
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,6 +29,7 @@ class Variant:
     own_times: the requests are a trace's, and arrive in its pattern, stretched to a rate.
     requests: how many there are, of a trace or as typed; None: as many as it takes.
     gpus: that serve together.  seed: the first of the seeds.  what: arrives at the rate.
+    notes: what the user should know of such a run, a line each.
     """
 
     options: tuple[str, ...]
@@ -39,6 +40,7 @@ class Variant:
     gpus: int = 1
     seed: int = 0
     what: str = "requests"
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def seeds_differ(self) -> bool:
@@ -94,6 +96,7 @@ def _variants(lines: tuple[str, ...], added: str) -> list[Variant]:
             requests=len(requests) if is_trace or is_typed else None,
             gpus=config.hardware.count,
             seed=config.seed,
+            notes=tuple(prepared.notes),
             what="requests" if requests.after is None else "conversations",
         )
         for name in config.allocators

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.capacity.probe import Observation, Probe
 from harness.capacity.question import Variant
@@ -87,8 +87,12 @@ class Capacity:
 
     @property
     def curve(self) -> list[Observation]:
-        """Return what the first seed showed at each rate, lowest first."""
-        first = [o for o in self.seen if o.rate is not None and o.seed == self.variant.seed]
+        """Return what whole runs of the first seed showed at each rate, lowest first."""
+        first = [
+            o
+            for o in self.seen
+            if o.rate is not None and o.seed == self.variant.seed and not o.stopped
+        ]
         return sorted({o.rate: o for o in first}.values(), key=lambda o: o.rate or 0.0)
 
     @property
@@ -154,7 +158,8 @@ def _find(capacity: Capacity) -> Generator[list[Probe], list[Observation], None]
         powers = sorted({settings.power(settings.rate(found) * share) for share in CURVE})
         known = {o.rate for o in capacity.curve}
         missing = [p for p in powers if settings.rate(p) not in known]
-        yield from _seen(capacity, [_probe(capacity, first, p, size) for p in missing])
+        probes = [_probe(capacity, first, p, size) for p in missing]
+        yield from _seen(capacity, [replace(probe, whole=True) for probe in probes])
 
 
 def _find_near(capacity: Capacity, near: float) -> Generator[list[Probe], list[Observation], None]:

@@ -27,11 +27,12 @@ class Watch:
     no queue.
     """
 
-    def __init__(self, requests: RequestTable, rate: float) -> None:
+    def __init__(self, requests: RequestTable, rate: float, stops: bool = True) -> None:
         """`rate` is that of `requests`, a second; infinity: all at once, which is never stopped."""
         self._rate = rate
         self._last_s = float(requests.arrival_s.max())
-        self._next_look_s = math.inf if math.isinf(rate) else FIRST_LOOK * self._last_s
+        looks = stops and not math.isinf(rate)
+        self._next_look_s = FIRST_LOOK * self._last_s if looks else math.inf
         self._steps: list[Columns] = []
         self._requests: list[Columns] = []
         self.stopped = False
@@ -62,9 +63,7 @@ class Watch:
         }
 
     def diverges(self) -> bool:
-        """Whether the queue grows, over the second half of the arrivals."""
-        if self.stopped:
-            return True
+        """Whether the queue of a run that has ended grew, over the second half of the arrivals."""
         if math.isinf(self._rate) or not self._last_s:
             return False
         return self._grows(slice(self._last_s / 2, self._last_s), ENDED)
