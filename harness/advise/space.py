@@ -205,18 +205,21 @@ class Space:
             now = self.value(setting, knob)
             if now is None:
                 continue
-            for value in self.values(knob):
+            for value in self.values(knob, now):
                 other = self.set(setting, **{knob.name: value})
                 if value != now and other != setting and self.variant(other) is not None:
                     found.append((knob, value, other))
         return found
 
-    def values(self, knob: Knob) -> tuple[str, ...]:
-        """Return what a knob may be."""
+    def values(self, knob: Knob, now: str | None = None) -> tuple[str, ...]:
+        """Return what a knob may be, where it is `now`."""
         if knob.name == ALLOCATOR:
             return self.allocators
         if knob.name == "max_num_seqs":
-            return tuple(sorted({*knob.values, *self.sizes}, key=int))
+            near = set()
+            if now is not None and now not in knob.values:  # of no ladder: steps of a quarter
+                near = {str(max(1, round(int(now) * by))) for by in (0.8, 1.25)}
+            return tuple(sorted({*knob.values, *self.sizes, *near}, key=int))
         return knob.values
 
     def variant(self, setting: Setting, more: Sequence[str] = ()) -> Variant | None:
