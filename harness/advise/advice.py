@@ -15,8 +15,6 @@ from harness.capacity.runner import Runner
 
 #: shares of the budget after which the search ends, and after which nothing is tried around it
 SEARCH, AROUND = 0.5, 0.8
-#: settings that came near, which are asked again under other workloads
-RIVALS = 3
 
 
 @dataclass
@@ -75,15 +73,13 @@ def advise(asked: Asked, told: Callable[[str], None], runner: Runner, advice: Ad
         told(f"{clock.spent_s:.0f} s: weighed over {options.seeds} other seeds")
         advice.weighed = Weighed(best.setting)
         evidence.weigh(ring, advice.weighed, best.per_gpu, options.seeds, told)
-        _beyond(advice, ring, clock, race, told)
+        _beyond(advice, ring, clock, told)
     finally:
         advice.requests = ring.requests
         advice.runs, advice.kept_runs = runner.runs, runner.kept_runs
 
 
-def _beyond(
-    advice: Advice, ring: Ring, clock: Clock, race: Race, told: Callable[[str], None]
-) -> None:
+def _beyond(advice: Advice, ring: Ring, clock: Clock, told: Callable[[str], None]) -> None:
     weighed, options = advice.weighed, advice.asked.options
     assert weighed is not None
     if not weighed.capacity.held:
@@ -95,9 +91,8 @@ def _beyond(
             ring, weighed, options.rate, options.headroom, options.seeds, near
         )
     told(f"{clock.spent_s:.0f} s: every other value of each knob")
-    advice.around = evidence.around(ring, weighed, near, clock, AROUND)
+    advice.around, rivals = evidence.around(ring, weighed, near, clock, AROUND)
     told(f"{clock.spent_s:.0f} s: other workloads, other clocks")
-    rivals = [other for other in race.near if other != weighed.setting][:RIVALS]
     advice.not_asked = sensitivity.ask(
         ring, weighed, rivals, near, options.seeds, clock, advice.answers.append
     )

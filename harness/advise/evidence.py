@@ -15,7 +15,7 @@ from harness.advise.race import CHUNK, Clock, Ring
 from harness.advise.space import BY_NAME, Setting
 from harness.capacity.answer import Interval, interval
 from harness.capacity.question import Variant
-from harness.capacity.search import Capacity, failures, find
+from harness.capacity.search import Capacity, find
 
 #: of one sample nothing says how sure it is: differences below this are not recommended
 ONE_SAMPLE = 0.05
@@ -82,16 +82,26 @@ def per_gpu(capacity: Capacity) -> Interval:
 
 
 def ratio(of: Capacity, to: Capacity) -> Interval:
-    """Return how many times the capacity a GPU of `to` that of `of` is, over seeds in pairs."""
-    others = {h.seed: (h.below.rate or 0.0) / to.variant.gpus for h in to.held}
-    logs = [
-        math.log((h.below.rate or 0.0) / of.variant.gpus / others[h.seed])
-        for h in of.held
-        if h.seed in others
-    ]
-    found = interval(logs)
-    ends = (None if end is None else math.exp(end) for end in (found.low, found.high))
-    return Interval(math.exp(found.mean), *ends)
+    """Return how many times the capacity a GPU of `to` that of `of` is, over seeds in pairs.
+
+    The interval holds what halving leaves open as well: either capacity may be anything between the
+    rate that held and the one above it that did not.
+    """
+    others = {held.seed: held for held in to.held}
+    pairs = [(held, others[held.seed]) for held in of.held if held.seed in others]
+    gpus = math.log(to.variant.gpus / of.variant.gpus)
+
+    def over(ends: list[tuple[float | None, float | None]]) -> Interval:
+        return interval([math.log((a or 0.0) / (b or 1.0)) + gpus for a, b in ends])
+
+    middle = over([(a.below.rate, b.below.rate) for a, b in pairs])
+    if middle.low is None or middle.high is None:
+        return Interval(math.exp(middle.mean))
+    least = over([(a.below.rate, b.above.rate) for a, b in pairs])
+    most = over([(a.above.rate, b.below.rate) for a, b in pairs])
+    assert least.low is not None
+    assert most.high is not None
+    return Interval(math.exp(middle.mean), math.exp(least.low), math.exp(most.high))
 
 
 def counts(gain: Interval, at_least: float) -> bool:
@@ -160,16 +170,19 @@ def _worth(
     default = str(space.default_of(knob, space.allocator(other)))
     without = known.get(other)
     if without is None or not without.held:
-        reason = "refused" if without is None else without.reason
+        reason = space.reason(other) if without is None else without.reason
         return Worth(name, value, default, None, reason)
     gain = ratio(known[now], without)
     return Worth(name, value, default, gain, counts=counts(gain, ring.at_least))
 
 
-def around(ring: Ring, weighed: Weighed, near: float, clock: Clock, share: float) -> list[Around]:
+def around(
+    ring: Ring, weighed: Weighed, near: float, clock: Clock, share: float
+) -> tuple[list[Around], list[Setting]]:
     """Try each other value of each knob beside what is advised, a little above and below.
 
     near: requests a second and GPU of what is advised, about.
+    Returns for each knob what was seen, and the setting with the value that came nearest.
     """
     space, now = ring.space, weighed.setting
     variant = space.variant(now)
@@ -178,13 +191,13 @@ def around(ring: Ring, weighed: Weighed, near: float, clock: Clock, share: float
         [find(variant, ring.limits, ring.settings, near=near * variant.gpus)]
     )
     if not capacity.held:
-        return []
+        return [], []
     at = (capacity.held[0].below.rate or 0.0) / variant.gpus
     others = space.neighbours(now)
-    above = _held(ring, [o for _, _, o in others], at * (1 + ring.at_least), clock, share)
-    rest = [o for _, _, o in others if above.get(o) is False]
-    below = _held(ring, rest, at / (1 + ring.at_least), clock, share)
-    found = []
+    above = _excess(ring, [o for _, _, o in others], at * (1 + ring.at_least), clock, share)
+    rest = [o for _, _, o in others if above.get(o, 0.0) > 0]
+    below = _excess(ring, rest, at / (1 + ring.at_least), clock, share)
+    found, nearest = [], []
     for knob in space.knobs:
         mine = [(value, other) for each, value, other in others if each is knob]
         if not mine or space.value(now, knob) is None:
@@ -193,20 +206,25 @@ def around(ring: Ring, weighed: Weighed, near: float, clock: Clock, share: float
             Around(
                 knob.name,
                 str(space.value(now, knob)),
-                tuple(value for value, o in mine if above.get(o) is True),
-                tuple(value for value, o in mine if below.get(o) is True),
-                tuple(value for value, o in mine if below.get(o) is False),
+                tuple(value for value, o in mine if above.get(o) == 0.0),
+                tuple(value for value, o in mine if below.get(o) == 0.0),
+                tuple(value for value, o in mine if below.get(o, 0.0) > 0),
                 tuple((value, ring.refused[o]) for value, o in mine if o in ring.refused),
             )
         )
-    return found
+        seen = [other for _, other in mine if other in above]
+        nearest += sorted(seen, key=lambda other: (below.get(other, 0.0), above[other]))[:1]
+    return found, nearest
 
 
-def _held(
+def _excess(
     ring: Ring, settings: Sequence[Setting], rate: float, clock: Clock, share: float
-) -> dict[Setting, bool]:
-    """Return whether settings hold a rate a GPU, of those that run and that there is time for."""
-    found: dict[Setting, bool] = {}
+) -> dict[Setting, float]:
+    """Return how far settings are from holding a rate a GPU, 0 where they do.
+
+    Those that do not run, and those that there is no time for, are left out.
+    """
+    found: dict[Setting, float] = {}
     wanted = [each for each in settings if each not in ring.refused]
     for start in range(0, len(wanted), CHUNK):
         if not clock.has(share):
@@ -218,5 +236,5 @@ def _held(
             if not observation.ok:
                 ring.refused[setting] = f"{observation.status}: {observation.reason}"
             else:
-                found[setting] = not failures(observation, ring.limits)
+                found[setting] = ring.excess(observation)
     return found

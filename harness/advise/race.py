@@ -102,7 +102,6 @@ class Race:
     """Searches the best setting; `best` is what has been found at any time.
 
     told: what it says while it goes on.
-    near: the settings that came nearest to the last incumbent, nearest first.
     """
 
     def __init__(
@@ -112,7 +111,6 @@ class Race:
         self.ring, self.clock, self._told = ring, clock, told
         self.best: Known | None = None
         self.history = history
-        self.near: list[Setting] = []
         self.ended = False
 
     def run(self, share: float = 1.0) -> Known:
@@ -146,6 +144,7 @@ class Race:
         others.sort(key=lambda other: other.get("gpus") is None)
         for setting in [space.default, *others]:
             if space.variant(setting) is None:
+                reasons.append(f"{setting.label}: {space.reason(setting)}")
                 continue
             capacity = self.capacity(setting)
             if capacity.held:
@@ -180,10 +179,10 @@ class Race:
         bar = now.per_gpu * (1 + self.ring.at_least)
         singles = [other for _, _, other in space.neighbours(now.setting)]
         seen = self._at(singles, bar, share)
-        self.near = sorted(seen, key=lambda other: self.ring.excess(seen[other]))
-        held = [other for other in self.near if self.ring.holds(seen[other])]
+        near = sorted(seen, key=lambda other: self.ring.excess(seen[other]))
+        held = [other for other in near if self.ring.holds(seen[other])]
         if not held:
-            pairs = self._merged(now.setting, self.near[: 3 * PAIRED])
+            pairs = self._merged(now.setting, near)
             seen = self._at(pairs, bar, share)
             held = [other for other in seen if self.ring.holds(seen[other])]
         else:

@@ -157,6 +157,7 @@ class Space:
     allocators: tuple[str, ...]
     sizes: tuple[str, ...] = ()
     _variants: dict[Any, Variant | None] = field(default_factory=dict)
+    _reasons: dict[Setting, str] = field(default_factory=dict)
     _configs: dict[str, DictConfig] = field(default_factory=dict)
 
     @property
@@ -228,9 +229,14 @@ class Space:
         if key not in self._variants:
             try:
                 (self._variants[key],) = variants_of(self.lines(setting, more))
-            except ConfigError:
+            except ConfigError as error:
                 self._variants[key] = None
+                self._reasons.setdefault(setting, str(error))
         return self._variants[key]
+
+    def reason(self, setting: Setting) -> str:
+        """Return why a setting is refused."""
+        return self._reasons.get(setting, "refused")
 
     def lines(self, setting: Setting, more: Sequence[str] = ()) -> list[str]:
         """Return the options of a run of a setting, as typed."""
@@ -284,7 +290,7 @@ def space_of(run: Sequence[str], search: Sequence[str] | None = None) -> Space:
             raise ConfigError(f"search: {name} is no knob; there are {', '.join(BY_NAME)}")
     typed = {_name(line) for line in run}
     first = [] if ALLOCATOR in typed else [f"allocator=[{FIRST}]"]
-    named = [v.allocator for v in variants_of([*first, *_own(run, typed)])]
+    named = _allocators([*first, *_own(run, typed)], typed)
     if ALLOCATOR not in typed:
         named = list(ALLOCATORS)
     space = Space(tuple(run), (), (), tuple(named))
@@ -300,6 +306,20 @@ def space_of(run: Sequence[str], search: Sequence[str] | None = None) -> Space:
     if not space.neighbours(space.default):
         raise ConfigError("nothing is left to be searched: every knob is set by an option")
     return space
+
+
+def _allocators(lines: list[str], typed: set[str]) -> list[str]:
+    """Return the allocators of options that make sense, if need be on more GPUs."""
+    more = [] if "hardware.count" in typed else list(BY_NAME["gpus"].values[1:])
+    try:
+        return [variant.allocator for variant in variants_of(lines)]
+    except ConfigError:
+        for gpus in more:
+            try:
+                return [v.allocator for v in variants_of([*lines, f"hardware.count={gpus}"])]
+            except ConfigError:
+                continue
+        raise
 
 
 def _own(run: Sequence[str], typed: set[str]) -> list[str]:
@@ -321,7 +341,8 @@ def _sizes(space: Space) -> tuple[str, ...]:
     """Return how many requests of this workload the pool holds: of the longest, of the mean."""
     from harness.comparison import prepare
 
-    variant = space.variant(space.default)
+    served = (space.default, *(other for *_, other in space.neighbours(space.default)))
+    variant = next((v for each in served if (v := space.variant(each)) is not None), None)
     if variant is None:
         return ()
     composed = copy.deepcopy(composed_of(variant.options))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from harness.advise import flags
 from harness.advise.advice import Advice
 from harness.advise.evidence import Around, Worth, per_gpu
@@ -99,11 +101,12 @@ def _sustains(advice: Advice) -> str:
         text += f"; {times(advice.weighed.over_default)} what the defaults do"
     elif advice.weighed.setting.changed:
         default = advice.weighed.capacities.get(advice.space.default)
-        text += f"; the defaults have no rate: {default.reason if default else 'refused'}"
+        why = default.reason if default else advice.space.reason(advice.space.default)
+        text += f"; the defaults have no rate ({why})"
     price = advice.asked.options.price_per_gpu_hour
-    tokens = capacity.held[0].below.metrics.get("output_tokens_per_s")
+    tokens = fmean(float(h.below.metrics["output_tokens_per_s"] or 0.0) for h in capacity.held)
     if price is not None and tokens:
-        cost = price / 3600 / (float(tokens) / capacity.variant.gpus) * 1e6
+        cost = price / 3600 / (tokens / capacity.variant.gpus) * 1e6
         text += f"; a million output tokens cost {number(cost)}"
     return f"{text}."
 
