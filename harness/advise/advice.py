@@ -68,18 +68,51 @@ def advise(asked: Asked, told: Callable[[str], None], runner: Runner, advice: Ad
     )
     race = Race(ring, clock, told, advice.history)
     try:
-        best = race.run(SEARCH)
-        advice.searched = race.ended
-        told(f"{clock.spent_s:.0f} s: weighed over {options.seeds} other seeds")
-        advice.weighed = Weighed(best.setting)
-        evidence.weigh(ring, advice.weighed, best.per_gpu, options.seeds, told)
-        _beyond(advice, ring, clock, told)
+        rivals = _settle(advice, ring, clock, race, told)
+        _beyond(advice, ring, clock, rivals, told)
     finally:
         advice.requests = ring.requests
         advice.runs, advice.kept_runs = runner.runs, runner.kept_runs
 
 
-def _beyond(advice: Advice, ring: Ring, clock: Clock, told: Callable[[str], None]) -> None:
+def _settle(
+    advice: Advice, ring: Ring, clock: Clock, race: Race, told: Callable[[str], None]
+) -> list[Setting]:
+    """Search, weigh, and look around, again while there is something better and time for it.
+
+    Returns the settings that come nearest to what is advised, one for each knob.
+    """
+    seeds, share = advice.asked.options.seeds, SEARCH
+    seen: set[Setting] = set()
+    rivals: list[Setting] = []
+    while True:
+        best = race.run(share)
+        advice.searched = race.ended
+        if best.setting in seen:
+            return rivals
+        told(f"{clock.spent_s:.0f} s: {best.setting.label}, weighed over {seeds} other seeds")
+        known = {} if advice.weighed is None else advice.weighed.capacities
+        advice.weighed = Weighed(best.setting, known)
+        evidence.weigh(ring, advice.weighed, best.per_gpu, seeds, told)
+        if not advice.weighed.capacity.held:
+            return []
+        seen |= {best.setting, advice.weighed.setting}
+        near = evidence.per_gpu(advice.weighed.capacity).mean
+        told(f"{clock.spent_s:.0f} s: every other value of each knob")
+        advice.around, rivals = evidence.around(ring, advice.weighed, near, clock, AROUND)
+        if not any(each.better for each in advice.around) or not clock.has(AROUND):
+            return rivals
+        race.resume(advice.weighed.setting, near)
+        share = AROUND
+
+
+def _beyond(
+    advice: Advice,
+    ring: Ring,
+    clock: Clock,
+    rivals: list[Setting],
+    told: Callable[[str], None],
+) -> None:
     weighed, options = advice.weighed, advice.asked.options
     assert weighed is not None
     if not weighed.capacity.held:
@@ -90,8 +123,6 @@ def _beyond(advice: Advice, ring: Ring, clock: Clock, told: Callable[[str], None
         advice.fleet = fleet.choose(
             ring, weighed, options.rate, options.headroom, options.seeds, near
         )
-    told(f"{clock.spent_s:.0f} s: every other value of each knob")
-    advice.around, rivals = evidence.around(ring, weighed, near, clock, AROUND)
     told(f"{clock.spent_s:.0f} s: other workloads, other clocks")
     advice.not_asked = sensitivity.ask(
         ring, weighed, rivals, near, options.seeds, clock, advice.answers.append

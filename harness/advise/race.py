@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from harness.advise.space import Setting, Space
 from harness.capacity.probe import Observation, Probe
@@ -21,8 +22,8 @@ from harness.capacity.search import Capacity, Settings, failures, find, requests
 from harness.capacity.slo import Limits
 from harness.errors import ConfigError
 
-#: runs between two looks at the clock, and nearest misses that are tried in pairs
-CHUNK, PAIRED = 8, 5
+#: runs between two looks at the clock, and pairs of nearest misses that are tried at most
+CHUNK, PAIRS = 8, 32
 #: how far a bar is raised at most, in doublings of its first step
 MOST_RAISES = 8
 #: steps of the grid of rates in `at_least`
@@ -118,7 +119,8 @@ class Race:
 
         Raises `ConfigError`, one line, where no setting meets the limits.
         """
-        self._start()
+        if self.best is None:
+            self._start()
         assert self.best is not None
         while self.clock.has(share):
             winner = self._round(share)
@@ -136,6 +138,10 @@ class Race:
         search = find(variant, self.ring.limits, self.ring.settings, near=rate)
         (capacity,) = self.ring.runner.run([search])
         return capacity
+
+    def resume(self, setting: Setting, near: float) -> None:
+        """Take a setting for the incumbent, of so many requests a second and GPU, about."""
+        self._take(self._known(setting, self.capacity(setting, near)))
 
     def _start(self) -> None:
         space, reasons = self.ring.space, []
@@ -168,7 +174,7 @@ class Race:
         return Known(setting, (held.rate or 0.0) / capacity.variant.gpus, held)
 
     def _take(self, winner: Known) -> None:
-        self.best = winner
+        self.best, self.ended = winner, False
         self.history.append(winner)
         self._told(f"{winner.setting.label}: {winner.per_gpu:.4g} a second and GPU")
 
@@ -182,7 +188,7 @@ class Race:
         near = sorted(seen, key=lambda other: self.ring.excess(seen[other]))
         held = [other for other in near if self.ring.holds(seen[other])]
         if not held:
-            pairs = self._merged(now.setting, near)
+            pairs = self._merged(now.setting, {s: self.ring.excess(seen[s]) for s in near})
             seen = self._at(pairs, bar, share)
             held = [other for other in seen if self.ring.holds(seen[other])]
         else:
@@ -199,21 +205,17 @@ class Race:
         both = space.set(now, **values)
         return [both] if both not in held and space.variant(both) is not None else []
 
-    def _merged(self, now: Setting, near: Sequence[Setting]) -> list[Setting]:
-        """Return pairs of the nearest misses of different knobs, the nearest of each."""
-        of_knob: dict[tuple[str, ...], Setting] = {}
-        for other in near:
-            of_knob.setdefault(tuple(sorted(_differ(now, other))), other)
-        nearest = list(of_knob.values())[:PAIRED]
-        found = []
-        for place, one in enumerate(nearest):
-            for other in nearest[place + 1 :]:
-                values = {name: one.get(name) for name in _differ(now, one)}
-                values |= {name: other.get(name) for name in _differ(now, other)}
-                both = self.ring.space.set(now, **values)
-                if both not in (now, one, other) and self.ring.space.variant(both) is not None:
-                    found.append(both)
-        return list(dict.fromkeys(found))
+    def _merged(self, now: Setting, excess: Mapping[Setting, float]) -> list[Setting]:
+        """Return pairs of changes of different knobs, those of the nearest misses first."""
+        found: dict[Setting, float] = {}
+        for one, other in combinations(excess, 2):
+            values = {name: one.get(name) for name in _differ(now, one)}
+            more = {name: other.get(name) for name in _differ(now, other)}
+            both = self.ring.space.set(now, **values, **more) if not values.keys() & more else now
+            if both not in (now, one, other):
+                found.setdefault(both, excess[one] + excess[other])
+        nearest = sorted(found, key=lambda both: found[both])[:PAIRS]
+        return [both for both in nearest if self.ring.space.variant(both) is not None]
 
     def _at(
         self, settings: Iterable[Setting], per_gpu: float, share: float = math.inf

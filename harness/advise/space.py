@@ -38,8 +38,34 @@ class Knob:
     needs: tuple[str, tuple[str, ...]] | None = None
 
 
+#: those that are mostly worth most come first, for a search may be cut off by its budget
 KNOBS = (
     Knob(ALLOCATOR, "allocator", "how KV memory is handed out", ()),
+    Knob(
+        "gpus",
+        "hardware.count",
+        "GPUs of a server, by tensor parallelism",
+        ("1", "2", "4", "8"),
+    ),
+    Knob(
+        "max_num_seqs",
+        "engine.max_num_seqs",
+        "sequences of a batch at most",
+        ("64", "128", "256", "512", "1024"),
+    ),
+    Knob(
+        "prefix_index",
+        "allocators.{allocator}.prefix_index",
+        "finds prompts that are in memory already",
+        ("none", "hash", "radix"),
+        ("paged", "virtual"),
+    ),
+    Knob(
+        "token_budget",
+        "engine.max_num_batched_tokens",
+        "tokens of a step at most",
+        ("512", "1024", "2048", "4096", "8192", "16384"),
+    ),
     Knob(
         "block_size",
         "allocators.{allocator}.block_size",
@@ -62,39 +88,6 @@ KNOBS = (
         ("virtual",),
     ),
     Knob(
-        "max_num_seqs",
-        "engine.max_num_seqs",
-        "sequences of a batch at most",
-        ("64", "128", "256", "512", "1024"),
-    ),
-    Knob(
-        "token_budget",
-        "engine.max_num_batched_tokens",
-        "tokens of a step at most",
-        ("512", "1024", "2048", "4096", "8192", "16384"),
-    ),
-    Knob(
-        "preemption",
-        "engine.preemption",
-        "what happens to whoever must make room",
-        ("recompute", "swap"),
-        policies=("continuous", "static", "orca"),
-    ),
-    Knob(
-        "expected_output",
-        "engine.expected_output_tokens",
-        "output that must fit for a request to be let in",
-        ("0", "64", "256"),
-        policies=("continuous", "static", "orca"),
-    ),
-    Knob(
-        "prefix_index",
-        "allocators.{allocator}.prefix_index",
-        "finds prompts that are in memory already",
-        ("none", "hash", "radix"),
-        ("paged", "virtual"),
-    ),
-    Knob(
         "eviction",
         "allocators.{allocator}.eviction",
         "which cached block gives way first",
@@ -111,17 +104,25 @@ KNOBS = (
         needs=("prefix_index", ("hash", "radix")),
     ),
     Knob(
+        "preemption",
+        "engine.preemption",
+        "what happens to whoever must make room",
+        ("recompute", "swap"),
+        policies=("continuous", "static", "orca"),
+    ),
+    Knob(
+        "expected_output",
+        "engine.expected_output_tokens",
+        "output that must fit for a request to be let in",
+        ("0", "64", "256"),
+        policies=("continuous", "static", "orca"),
+    ),
+    Knob(
         "watermark",
         "allocators.{allocator}.watermark",
         "share of the blocks that admission leaves free",
         ("0.0", "0.01", "0.05"),
         ("paged",),
-    ),
-    Knob(
-        "gpus",
-        "hardware.count",
-        "GPUs of a server, by tensor parallelism",
-        ("1", "2", "4", "8"),
     ),
 )
 BY_NAME = {knob.name: knob for knob in KNOBS}

@@ -60,7 +60,7 @@ def paragraph(advice: Advice) -> str:
     parts = [_recommended(advice), _sustains(advice)]
     if advice.fleet is not None:
         parts.append(_fleet(advice))
-    parts += [_worths(advice), _left(advice), _changes(advice), _clock(advice)]
+    parts += [_worths(advice), _left(advice), _unsettled(advice), _changes(advice), _clock(advice)]
     return " ".join(part for part in parts if part)
 
 
@@ -143,6 +143,25 @@ def _left(advice: Advice) -> str:
         return ""
     bar = f"{100 * advice.asked.options.at_least:g} %"
     return f"Within noise or {bar}, and left at their defaults: {', '.join(found)}."
+
+
+def _unsettled(advice: Advice) -> str:
+    """Say what did better on one seed, and was not weighed, or not worth more than noise."""
+    dropped = {
+        (each.name, each.value) for each in (advice.weighed.dropped if advice.weighed else [])
+    }
+    found = [
+        f"{each.name}={value}"
+        for each in advice.around
+        for value in each.better
+        if (each.name, value) not in dropped
+    ]
+    if not found:
+        return ""
+    return (
+        f"Better on one seed, but not weighed for want of time: {', '.join(found)}; the same "
+        "command goes on from here."
+    )
 
 
 def level(each: Around) -> str:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from harness.advise.evidence import around
 from harness.advise.fleet import choose, fleet_of
+from harness.advise.race import Clock
 from harness.advise.space import Setting
 from tests.advise.inside import SMALL, fixed, weighed
 
@@ -11,8 +13,7 @@ def test_a_common_prefix_of_2000_tokens_asks_for_a_prefix_index():
     _, _, found = weighed(
         *("+workload=shared_prefix", "workload.prefix_tokens=2000", "model=llama-3-8b"),
         *("hardware=h100-80gb", "engine.compiled=off", "requests=100", "seeds=3"),
-        *("at_least=0.05", "slo.ttft_p99_s=1", "search=[prefix_index,watermark]"),
-        "allocator=[paged]",
+        *("at_least=0.1", "slo.ttft_p99_s=1", "search=[prefix_index]", "allocator=[paged]"),
     )
     assert [name for name, _ in found.setting.changed] == ["prefix_index"]
     (worth,) = found.worth
@@ -24,34 +25,40 @@ def test_a_pool_that_fits_seven_sequences_asks_for_seven():
     """A batch that runs to its end: an eighth must be preempted, a sixth leaves room idle."""
     _, _, found = weighed(
         *fixed(1000, 200),
-        *SMALL,
+        *("engine.compiled=off", "model=opt-13b", "requests=100", "seeds=3", "at_least=0.1"),
         *("engine=static", "kv_tokens=8400", "slo.itl_s=1", "allocator=[paged]"),
-        "search=[max_num_seqs,watermark]",
+        "search=[max_num_seqs]",
     )
     assert found.setting == Setting((("max_num_seqs", "7"),))
     assert found.worth[0].ratio is None or found.worth[0].ratio.low > 1
 
 
-def test_what_is_equal_stays_at_its_default():
-    """One sequence at a time: no block size and no eviction can matter."""
-    ring, best, found = weighed(
+@pytest.fixture(scope="module")
+def one_at_a_time():
+    """One sequence at a time in a large pool: what admission leaves free cannot matter."""
+    return weighed(
         *fixed(96, 1),
         *SMALL,
         *("engine.max_num_seqs=1", "allocator=[paged]", "slo.ttft_mean_s=0.1"),
-        "search=[watermark,expected_output,preemption]",
+        "search=[watermark,preemption]",
     )
+
+
+def test_what_is_equal_stays_at_its_default(one_at_a_time):
+    ring, best, found = one_at_a_time
     assert best.setting == found.setting == Setting()
     assert found.worth == []
+    levels, _ = around(ring, found, best.per_gpu, Clock(1e9), 1.0)
+    said = {each.name: (each.better, each.level, each.worse) for each in levels}
+    assert said == {
+        "watermark": ((), ("0.01", "0.05"), ()),
+        "preemption": ((), ("swap",), ()),
+    }
 
 
 @pytest.mark.parametrize(("times", "gpus"), [(0.5, 1), (0.95, 2), (2.5, 3)])
-def test_a_rate_takes_as_many_gpus_as_carry_it(times, gpus):
-    ring, best, found = weighed(
-        *fixed(96, 1),
-        *SMALL,
-        *("engine.max_num_seqs=1", "allocator=[paged]", "slo.ttft_mean_s=0.1"),
-        "search=[watermark]",
-    )
+def test_a_rate_takes_as_many_gpus_as_carry_it(one_at_a_time, times, gpus):
+    ring, best, found = one_at_a_time
     sure = fleet_of(Setting(), found.capacity, 1.0, 0.0).sure
     fleet = choose(ring, found, times * sure, 0.1, 3, best.per_gpu)
     assert (fleet.gpus, fleet.servers) == (gpus, gpus)

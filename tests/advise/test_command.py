@@ -1,0 +1,128 @@
+"""The command: what it writes, what it refuses, that no run is made twice, and Ctrl-C."""
+
+import json
+from contextlib import chdir
+
+import pytest
+
+from harness.advise.__main__ import main
+from harness.advise.flags import SERVERS, flags
+from harness.advise.space import KNOBS
+from tests.advise.inside import SMALL, Inside, fixed
+
+ONE = (
+    *fixed(96, 1),
+    *SMALL,
+    *("engine.max_num_seqs=1", "allocator=[paged]", "search=[watermark]"),
+)
+
+
+@pytest.fixture
+def inside(monkeypatch):
+    """Let the command make its runs in this process, and keep none."""
+
+    class Runner(Inside):
+        def __init__(self, jobs, kept):
+            super().__init__()
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+    monkeypatch.setattr("harness.capacity.runner.Runner", Runner)
+    return Runner
+
+
+def run(capsys, *arguments, folder):
+    with chdir(folder):
+        status = main([*ONE, *arguments])
+    return status, *capsys.readouterr()
+
+
+def test_an_answer_is_printed_and_written(tmp_path, capsys, inside):
+    asked = ("slo.ttft_mean_s=0.1", "out=here", "rate=30", "price_per_gpu_hour=2")
+    status, out, err = run(capsys, *asked, folder=tmp_path)
+    assert status == 0, err
+    found = json.loads((tmp_path / "here" / "advice.json").read_text())
+    assert found["settings"] == {}
+    assert found["advice"] == out.splitlines()[0]
+    assert "paged with its defaults is recommended" in found["advice"]
+    assert "watermark (0.01 0.05 no worse than 0.0)" in found["advice"]
+    fleet = found["fleet"]
+    assert (
+        fleet["gpus"] * fleet["sure_a_server"] >= 33 > (fleet["gpus"] - 1) * fleet["sure_a_server"]
+    )
+    assert fleet["runs_held"] == fleet["runs"] == 3
+    assert {each["name"] for each in found["other_workloads"]} >= {
+        "bursts (4 x the variance of gaps)",
+        "a common prefix of 512 tokens",
+        "kernels at 85% of their speed",
+    }
+    page = (tmp_path / "here" / "advice.html").read_text()
+    assert "is recommended" in page
+    assert "http" not in page.replace("Content-Security-Policy", "").replace("http-equiv", "")
+
+
+def test_ctrl_c_prints_what_was_found(tmp_path, capsys, monkeypatch, inside):
+    calls = []
+    observe = inside.observe
+
+    def interrupted(self, probes):
+        calls.append(probes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inside, "observe", interrupted)
+    status, out, err = run(capsys, "slo.ttft_mean_s=0.1", "out=here", folder=tmp_path)
+    assert status == 130
+    assert "Nothing is recommended yet: on one seed defaults sustains" in out
+    assert "interrupted; what was run is kept in" in err
+    assert not json.loads((tmp_path / "here" / "advice.json").read_text())["complete"]
+    assert observe is not interrupted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("slo.ttft_p95_s=1",), "slo.ttft_p95_s: no such limit"),
+        (("slo.ttft_p50_s=2", "slo.ttft_p99_s=1"), "contradict"),
+        (("slo.ttft_mean_s=1e-6",), "no setting meets the limits, of 3 that were tried"),
+        (("rate=-1",), "rate must be a positive number"),
+        (("rate=1", "workload.rate=2"), "give rate= or workload.rate= once"),
+        (("workload.concurrency=2",), "a closed loop has no rate"),
+        (("seeds=2",), "seeds must be at least 3, got 2"),
+        (("allocators.paged.watermark=0.01",), "search=watermark: it is set by an option"),
+        (("engine.max_seqs=2",), "unknown option engine.max_seqs"),
+        (("-m",), "-m: expected OPTION=VALUE"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_status_2(tmp_path, capsys, inside, arguments, says):
+    status, out, err = run(capsys, *arguments, folder=tmp_path)
+    assert (status, out) == (2, "")
+    assert says in err.splitlines()[-1]
+    assert not list(tmp_path.glob("*/runs/advise-2*"))
+
+
+def test_an_unknown_knob_and_nothing_to_search_are_one_line(tmp_path, capsys, inside):
+    assert main([*ONE[:-1], "search=[blocks]"]) == 2
+    assert "search: blocks is no knob; there are allocator, block_size" in capsys.readouterr().err
+    assert main([*ONE[:-1], "search=[]"]) == 2
+    assert "nothing is left to be searched" in capsys.readouterr().err
+    assert main(["slo.ttft_p99_s=1"]) == 2
+    assert "+workload=NAME is needed, one of agentic, alpaca" in capsys.readouterr().err
+
+
+def test_flags_are_of_knobs_that_there_are():
+    names = {knob.name for knob in KNOBS}
+    assert all(set(known) <= names for known in SERVERS.values())
+    values = {"max_num_seqs": "512", "prefix_index": "none", "gpus": "2", "watermark": "0.0"}
+    assert flags("vLLM", values, frozenset()) == [
+        "--max-num-seqs 512",
+        "--no-enable-prefix-caching",
+        "--tensor-parallel-size 2",
+    ]
+    assert flags("SGLang", values, frozenset({"prefix_index"})) == [
+        "--max-running-requests 512",
+        "--tp-size 2",
+    ]
