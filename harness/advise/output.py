@@ -103,7 +103,7 @@ def _evidence(advice: Advice) -> Table:
     if weighed is not None:
         for setting, capacity in weighed.capacities.items():
             if not capacity.held:
-                rows.append((setting.label, "-", "-", str(capacity.reason), ""))
+                rows.append((setting.label, "-", "-", words.short(capacity.reason), ""))
                 continue
             found = per_gpu(capacity)
             ends = (
@@ -121,8 +121,7 @@ def _answers(advice: Advice) -> Table:
         what = "no rate" if answer.times is None else f"x {answer.times:.2f}"
         becomes = answer.reason or "stays"
         if answer.flips or answer.idle:
-            becomes = words.flip(answer).partition("(")[2].removesuffix(")")
-            becomes = f"changes: {becomes}"
+            becomes = f"changes: {'; '.join(words.flips(advice, answer))}"
         rows.append((answer.perturbation.name, what, becomes))
     return Table("What would change it", ("other", "capacity", "the choice"), rows)
 

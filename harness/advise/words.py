@@ -8,8 +8,9 @@ from harness.advise import flags
 from harness.advise.advice import Advice
 from harness.advise.evidence import Around, Worth, per_gpu
 from harness.advise.sensitivity import Answer
-from harness.advise.space import ALLOCATOR, BY_NAME
+from harness.advise.space import ALLOCATOR, BY_NAME, Setting
 from harness.capacity.answer import Interval
+from harness.capacity.search import QUEUE_GROWS
 from harness.report.numbers import number
 
 
@@ -30,7 +31,12 @@ def times(gain: Interval) -> str:
 
 def worth(each: Worth) -> str:
     """Return what a knob is worth."""
-    return f"no rate without it: {each.reason}" if each.ratio is None else percent(each.ratio)
+    return "the default has no rate" if each.ratio is None else percent(each.ratio)
+
+
+def short(reason: str | None) -> str:
+    """Return the first part of a reason, without what is in brackets or what could be done."""
+    return str(reason).partition(" (")[0].partition(";")[0]
 
 
 def values(advice: Advice) -> dict[str, str]:
@@ -96,13 +102,14 @@ def _sustains(advice: Advice) -> str:
     text = f"It sustains {number(found.mean)} {_what(advice)} a second and GPU"
     if found.low is not None and found.high is not None:
         text += f" (95 %: {number(found.low)} to {number(found.high)})"
-    text += f", held back by {capacity.held_back_by}"
+    cause = capacity.held_back_by
+    text += f"; above that {cause if cause == QUEUE_GROWS else f'{cause} is broken'}"
     if advice.weighed.over_default is not None and advice.weighed.setting.changed:
         text += f"; {times(advice.weighed.over_default)} what the defaults do"
     elif advice.weighed.setting.changed:
         default = advice.weighed.capacities.get(advice.space.default)
         why = default.reason if default else advice.space.reason(advice.space.default)
-        text += f"; the defaults have no rate ({why})"
+        text += f"; the defaults have no rate ({short(why)})"
     price = advice.asked.options.price_per_gpu_hour
     tokens = fmean(float(h.below.metrics["output_tokens_per_s"] or 0.0) for h in capacity.held)
     if price is not None and tokens:
@@ -170,20 +177,37 @@ def level(each: Around) -> str:
 
 
 def _changes(advice: Advice) -> str:
-    flips = [answer for answer in advice.answers if answer.flips or answer.idle]
+    changed = [answer for answer in advice.answers if answer.flips or answer.idle]
     if not advice.answers:
         return ""
     asked = f"{len(advice.answers)} other workloads and clocks"
-    if not flips:
+    if not changed:
         return f"None of {asked} changes the choice."
-    return f"Of {asked} it is changed by: {'; '.join(flip(answer) for answer in flips)}."
+    return f"Of {asked} it is changed by: {'; '.join(_flip(advice, each) for each in changed)}."
 
 
-def flip(answer: Answer) -> str:
-    """Return what becomes of the choice under a perturbation."""
-    found = [f"{other.label} then {percent(gain)}" for other, gain in answer.flips]
-    found += [f"{name} then within noise, {percent(gain)}" for name, gain in answer.idle]
-    return f"{answer.perturbation.name} ({', '.join(found)})"
+def flips(advice: Advice, answer: Answer) -> list[str]:
+    """Return what becomes of the choice under a perturbation, what is worth most first."""
+    ordered = sorted(answer.flips, key=lambda each: -each[1].mean)
+    found = [f"{_other(advice, setting)} then {percent(gain)}" for setting, gain in ordered]
+    return found + [f"{name} then within noise, {percent(gain)}" for name, gain in answer.idle]
+
+
+def _other(advice: Advice, setting: Setting) -> str:
+    """Return the knobs in which a setting is not what was weighed."""
+    assert advice.weighed is not None
+    space, found = advice.space, []
+    for name, knob in BY_NAME.items():
+        value = space.value(setting, knob)
+        if value is not None and value != space.value(advice.weighed.setting, knob):
+            found.append(f"{name}={value}")
+    return ", ".join(found)
+
+
+def _flip(advice: Advice, answer: Answer) -> str:
+    first, *others = flips(advice, answer)
+    more = f", and {len(others)} more" if others else ""
+    return f"{answer.perturbation.name} ({first}{more})"
 
 
 def _clock(advice: Advice) -> str:

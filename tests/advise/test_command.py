@@ -106,7 +106,7 @@ def test_what_is_wrong_is_one_line_and_status_2(tmp_path, capsys, inside, argume
 
 def test_an_unknown_knob_and_nothing_to_search_are_one_line(tmp_path, capsys, inside):
     assert main([*ONE[:-1], "search=[blocks]"]) == 2
-    assert "search: blocks is no knob; there are allocator, block_size" in capsys.readouterr().err
+    assert "search: blocks is no knob; there are allocator, gpus, " in capsys.readouterr().err
     assert main([*ONE[:-1], "search=[]"]) == 2
     assert "nothing is left to be searched" in capsys.readouterr().err
     assert main(["slo.ttft_p99_s=1"]) == 2

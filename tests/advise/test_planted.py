@@ -24,9 +24,9 @@ def test_a_common_prefix_of_2000_tokens_asks_for_a_prefix_index():
 def test_a_pool_that_fits_seven_sequences_asks_for_seven():
     """A batch that runs to its end: an eighth must be preempted, a sixth leaves room idle."""
     _, _, found = weighed(
-        *fixed(1000, 200),
+        *fixed(200, 56),
         *("engine.compiled=off", "model=opt-13b", "requests=100", "seeds=3", "at_least=0.1"),
-        *("engine=static", "kv_tokens=8400", "slo.itl_s=1", "allocator=[paged]"),
+        *("engine=static", "kv_tokens=1792", "slo.itl_s=0.5", "allocator=[paged]"),
         "search=[max_num_seqs]",
     )
     assert found.setting == Setting((("max_num_seqs", "7"),))
