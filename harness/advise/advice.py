@@ -92,8 +92,10 @@ def _settle(
             return rivals
         told(f"{clock.spent_s:.0f} s: {best.setting.label}, weighed over {seeds} other seeds")
         known = {} if advice.weighed is None else advice.weighed.capacities
-        advice.weighed = Weighed(best.setting, known)
-        evidence.weigh(ring, advice.weighed, best.per_gpu, seeds, told)
+        weighed = Weighed(best.setting, known)
+        advice.weighed = advice.weighed or weighed  # what was weighed before stays until this is
+        evidence.weigh(ring, weighed, best.per_gpu, seeds, told)
+        advice.weighed = weighed
         if not advice.weighed.capacity.held:
             return []
         seen |= {best.setting, advice.weighed.setting}
