@@ -7,7 +7,7 @@ so the capacity of a server is all that has to be known.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.advise.evidence import Weighed, capacities
@@ -57,22 +57,29 @@ def fleet_of(setting: Setting, capacity: Capacity, rate: float, headroom: float)
 def choose(
     ring: Ring, weighed: Weighed, rate: float, headroom: float, seeds: int, near: float
 ) -> Fleet:
-    """Return the fewest GPUs that carry a rate with what is advised, then the largest margin.
+    """Return the fewest GPUs that carry a rate, as servers of what is advised or of another size.
 
-    near: requests a second and GPU of what is advised, about.
+    near: requests a second and GPU of what is advised, about.  Servers of another size are weighed
+    only if they hold, on one seed, what fewer GPUs of them would have to.
     """
     space, now = ring.space, weighed.setting
-    settings = [now]
+    advised = fleet_of(now, weighed.capacity, rate, headroom)
+    known: dict[Setting, Capacity] = dict(weighed.capacities)
     knob = BY_NAME["gpus"]
-    if knob in space.knobs:
-        settings += [space.set(now, gpus=value) for value in space.values(knob)]
-    known: Mapping[Setting, Capacity] = {
-        **capacities(ring, [s for s in settings if s not in weighed.capacities], seeds, near),
-        **weighed.capacities,
-    }
+    others = [space.set(now, gpus=v) for v in space.values(knob)] if knob in space.knobs else []
+    probes: dict[Setting, Probe] = {}
+    for other in others:
+        variant = space.variant(other)
+        fewer = 0 if variant is None else (advised.gpus - 1) // variant.gpus
+        if variant is not None and other != now and fewer:
+            share = rate * (1 + headroom) / fewer / variant.gpus
+            probes[other] = ring.probe(variant, share)
+    seen = ring.runner.observe(list(probes.values()))
+    able = [other for other, each in zip(probes, seen, strict=True) if ring.holds(each)]
+    known.update(capacities(ring, [each for each in able if each not in known], seeds, near))
     fleets = [
         fleet_of(each, known[each], rate, headroom)
-        for each in dict.fromkeys(settings)
+        for each in (now, *able)
         if each in known and known[each].held
     ]
     best = min(fleets, key=lambda each: (each.gpus, -each.margin))
