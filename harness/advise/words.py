@@ -198,8 +198,9 @@ def _other(advice: Advice, setting: Setting) -> str:
     assert advice.weighed is not None
     space, found = advice.space, []
     for name, knob in BY_NAME.items():
-        value = space.value(setting, knob)
-        if value is not None and value != space.value(advice.weighed.setting, knob):
+        value, before = space.value(setting, knob), space.value(advice.weighed.setting, knob)
+        does_more = before is None and setting.get(name) is None
+        if value is not None and value != before and not does_more:
             found.append(f"{name}={value}")
     return ", ".join(found)
 

@@ -74,7 +74,7 @@ def _name(line: str) -> str:
     return line.lstrip("+~").partition("=")[0]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def composed_of(lines: tuple[str, ...]) -> DictConfig:
     """Return the configuration of options, once a process; a copy is changed, not this."""
     return compose(*lines, *search_path_override(list(lines)))
