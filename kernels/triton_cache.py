@@ -9,6 +9,7 @@ import torch
 import triton
 
 from allocators.base import IntArray
+from kernels.anchor import anchored
 from kernels.rows import as_pages
 from kernels.triton_kernels import move_slots
 
@@ -57,7 +58,7 @@ def move(
     heads, dim = target.shape[-2:]
     grid = (len(source_slots), triton.cdiv(heads * dim, BLOCK))
     move_slots[grid](
-        read, write, source_slots, target_slots, heads * dim, dim,
+        *anchored(read), *anchored(write), source_slots, target_slots, heads * dim, dim,
         *read.stride()[:3], *write.stride()[:3], read.shape[1], write.shape[1],
         BLOCK=BLOCK,
     )  # fmt: skip

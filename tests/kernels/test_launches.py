@@ -1,0 +1,54 @@
+"""What Triton is given on its way to a GPU that is not here: pointers, and what is compiled."""
+
+import numpy as np
+import pytest
+import torch
+
+from allocators.base import Grant, Strided
+from kernels import copy_slots, decode, place, prefill, store
+from kernels.memory import backing_for
+from tests.executors.model.serving_cases import virtual
+
+triton = pytest.importorskip("triton")
+
+from tests.kernels.cases import make  # noqa: E402
+from tests.kernels.fake_triton import TARGET, check_pointers, launches  # noqa: E402
+
+
+@pytest.fixture
+def late_row():
+    """Virtual memory in which the second range is mapped and the first is not."""
+    with backing_for(virtual(600), dtype=torch.float32) as memory:
+        memory.map(Grant(maps=np.array([[1, 0, 3]])))
+        yield memory
+
+
+def test_what_begins_with_an_unmapped_page_is_no_pointer_for_triton(late_row):
+    with pytest.raises(ValueError, match="cannot be accessed from Triton"):
+        check_pointers([late_row.keys(0)])
+
+
+def test_kernels_are_launched_over_memory_that_begins_unmapped(late_row):
+    k, v = late_row.keys(0), late_row.values(0)
+    base = k.shape[1] * late_row.shape.pages_per_range
+    new = torch.ones((2, *k.shape[2:]))
+    rows = place(Strided(np.array([base]), np.array([2])), k)
+    with launches() as seen:
+        store(new, new, k, v, np.array([base, base + 1]), backend="triton")
+        decode(new[:1], k, v, rows, 1.0, backend="triton")
+        rows = place(Strided(np.array([base]), np.array([2])), k, [2])
+        prefill(new, k, v, rows, None, 1.0, backend="triton")
+        copy_slots([k], np.array([[base, base + 1, 1]]), backend="triton")
+    names = [name for name, *_ in seen.launched]
+    assert set(names) == {"move_slots", "decode_split", "decode_reduce", "prefill"}
+
+
+def test_keys_and_values_are_still_read_16_bytes_at_a_time():
+    case = make([300, 40], page=16, dim=128, heads=(8, 2), dtype=torch.bfloat16)
+    with launches() as seen:
+        decode(*case.args, case.scale, backend="triton")
+    source, options = seen.sources["decode_split"]
+    text = triton.compile(source, target=TARGET, options=options).asm["ptx"]
+    copies = [line for line in text.splitlines() if "cp.async.c" in line and "group" not in line]
+    assert copies
+    assert all("0x10" in line for line in copies), copies[0]
