@@ -157,6 +157,7 @@ class DecodeGraphs:
             max_length=min(longest, self._geometry.max_len),
             # It may hold now and not later, unless nothing can run over the end of a page.
             contiguous=pages == 1,
+            host=None,
             derived={},
         )
         tokens, positions, slots = (torch.zeros_like(rows.offset) for _ in range(3))

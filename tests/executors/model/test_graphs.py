@@ -1,8 +1,5 @@
 """Replayed decoding gives what computing it gives; the capture itself needs a GPU."""
 
-from contextlib import ExitStack, contextmanager
-from unittest import mock
-
 import numpy as np
 import pytest
 import torch
@@ -19,21 +16,7 @@ from tests.executors.model.serving_cases import (
     serve,
     virtual,
 )
-
-HOST_READS = ("tolist", "item", "__int__", "__bool__", "__float__", "__index__", "nonzero")
-
-
-@contextmanager
-def no_host_reads():
-    """Refuse what would wait for the device, which nothing that is captured may do."""
-
-    def refuse(self, *args):
-        raise AssertionError("the host reads a tensor while capturing")
-
-    with ExitStack() as patched:
-        for name in HOST_READS:
-            patched.enter_context(mock.patch.object(torch.Tensor, name, refuse))
-        yield
+from tests.kernels.host_reads import no_host_reads
 
 
 class Again:
