@@ -182,3 +182,9 @@ def new_slots(layout: Layout, query_lengths: Sequence[int] | IntArray) -> IntArr
         return np.asarray(layout.base)[row] + position
     page = layout.page_tokens
     return np.asarray(layout.table)[row, position // page] * page + position % page
+
+
+def known(rows: Rows) -> HostRows:
+    """Return what the host knows of rows that were placed, and not captured."""
+    assert rows.host is not None, "a captured pass cannot go row by row"
+    return rows.host

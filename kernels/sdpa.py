@@ -15,7 +15,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.batch import Batch
-from kernels.rows import HostRows, Rows
+from kernels.rows import Rows, known
 
 
 def contiguous_row(pages: torch.Tensor, rows: Rows, row: int) -> torch.Tensor:
@@ -75,8 +75,3 @@ def decode(batch: Batch) -> None:
     k, v = stacked(batch.keys), stacked(batch.values)
     found = scaled_dot_product_attention(folded, k, v, scale=batch.scale)
     batch.out.copy_(found.flatten(1, 2))
-
-
-def known(rows: Rows) -> HostRows:
-    assert rows.host is not None, "a captured pass cannot go row by row"
-    return rows.host
