@@ -22,6 +22,8 @@ import torch
 import kernels
 from allocators.base import BlockTable, Geometry, Layout, Strided
 from allocators.placement import next_power_of_two
+from kernels.compiling import nothing_compiled
+from kernels.registry import MOST_PAGE_TOKENS
 from kernels.rows import Rows, as_pages
 
 #: the first of the lengths for which graphs are captured, and from each to the next
@@ -56,7 +58,8 @@ class CudaCapture:
     def __call__(
         self, work: Callable[[], torch.Tensor], warm_up: Callable[[], torch.Tensor]
     ) -> tuple[Captured, torch.Tensor]:
-        # Before a capture everything has to be compiled and every library set up.
+        # Before a capture everything has to be compiled and every library set up: loading a kernel
+        # is refused within one.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -64,7 +67,8 @@ class CudaCapture:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Only what this thread does is captured: another one may be mapping memory.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        mode = {"pool": self._pool, "capture_error_mode": "thread_local"}
+        with nothing_compiled(), torch.cuda.graph(graph, **mode):
             out = work()
         self._pool = graph.pool()
         return graph, out
@@ -88,7 +92,7 @@ class DecodeGraphs:
     def __init__(
         self, work: Pass, caches: Caches, scratch: Caches, geometry: Geometry, capture: Capture
     ) -> None:
-        """`scratch`: two pages (or some slots) of memory with the strides of `caches`."""
+        """`scratch`: two pages, or some slots, of memory with the strides of `caches`."""
         self._work, self._caches, self._scratch = work, caches, scratch
         self._geometry, self._capture = geometry, capture
         self._entries: dict[tuple[int, int], _Entry] = {}
@@ -178,14 +182,19 @@ class DecodeGraphs:
 
 
 def scratch_like(caches: Caches, slots: int) -> Caches:
-    """Return memory for two pages, or for `slots` of a flat cache, strided as `caches` are.
+    """Return memory for two pages, or for `slots` where that is more, strided as `caches` are.
 
     All layers share it.  Numbers are 0.
     """
     one = caches[0][0]
-    size = (slots if one.dim() == 3 else 2, *one.shape[1:])
+    size, strides = (2, *one.shape[1:]), one.stride()
+    flat = as_pages(one, None)
+    if flat.shape[0] == 1:
+        # Two pages of a cache without gaps may be two whole ranges: so many slots do.
+        page = one.shape[1] if one.dim() == 4 and one.shape[1] <= MOST_PAGE_TOKENS else 1
+        size, strides = (max(slots, 2 * page), *one.shape[-2:]), flat.stride()[1:]
     keys, values = (
-        torch.empty_strided(size, one.stride(), dtype=one.dtype, device=one.device).zero_()
+        torch.empty_strided(size, strides, dtype=one.dtype, device=one.device).zero_()
         for _ in range(2)
     )
     return [(keys, values)] * len(caches)
