@@ -20,18 +20,22 @@ def store(
     v_cache: torch.Tensor,
     slots: torch.Tensor | IntArray,
     *,
+    writers: torch.Tensor | None = None,
     backend: str = "reference",
 ) -> None:
     """Write new keys and values, [T, kv_heads, head_dim], to `slots` [T] of the caches.
 
-    Slots are those of the layout (`new_slots`), each at most once.  `backend` is "triton" or any
-    other name, which means torch.  Raises `Unsupported` as `decode` does.
+    Slots are those of the layout (`new_slots`), each at most once, or with the same token:
+    `writers[i]` (int64 [T]) is the one that is written to `slots[i]`, i without it.  `backend` is
+    "triton" or any other name, which means torch.  Raises `Unsupported` as `decode` does.
     """
     slots = torch.as_tensor(slots, dtype=torch.int64, device=k_cache.device)
     if backend == "triton":
         kernels = _triton(k_cache)
-        kernels.store(k, v, k_cache, v_cache, slots)
+        kernels.store(k, v, k_cache, v_cache, slots, writers)
         return
+    if writers is not None:
+        k, v = k[writers], v[writers]
     k_cache[_index(k_cache, slots)] = k
     v_cache[_index(v_cache, slots)] = v
 

@@ -23,11 +23,13 @@ def store(
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
     slots: torch.Tensor,
+    writers: torch.Tensor | None,
 ) -> None:
-    """Write k and v, [T, kv_heads, head_dim], to `slots` [T]."""
-    each = torch.arange(len(slots), device=slots.device)
-    move(k, each, k_cache, slots)
-    move(v, each, v_cache, slots)
+    """Write k and v, [T, kv_heads, head_dim], to `slots` [T]: token `writers[i]` to slot i."""
+    if writers is None:
+        writers = torch.arange(len(slots), device=slots.device)
+    move(k, writers, k_cache, slots)
+    move(v, writers, v_cache, slots)
 
 
 def copy_slots(caches: Sequence[torch.Tensor], source: IntArray, target: IntArray) -> None:

@@ -126,10 +126,11 @@ class Forward:
         tokens: torch.Tensor,
         positions: torch.Tensor,
         slots: torch.Tensor,
+        writers: torch.Tensor,
         rows: Rows,
         caches: Caches,
     ) -> torch.Tensor:
-        attend = _Attend(self._decoder.scale, self._backend, caches, slots, [rows])
+        attend = _Attend(self._decoder.scale, self._backend, caches, slots, [rows], writers)
         return self._decoder.hidden(tokens, positions, attend)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -144,16 +145,23 @@ class _Attend:
     """
 
     def __init__(
-        self, scale: float, backend: str, caches: Caches, slots: torch.Tensor, parts: list[Rows]
+        self,
+        scale: float,
+        backend: str,
+        caches: Caches,
+        slots: torch.Tensor,
+        parts: list[Rows],
+        writers: torch.Tensor | None = None,
     ) -> None:
+        """With `writers`, what is stored at slot i is the KV of token `writers[i]`, not i."""
         self._scale, self._backend, self._caches = scale, backend, caches
-        self._slots, self._parts = slots, parts
+        self._slots, self._parts, self._writers = slots, parts, writers
 
     def __call__(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
         keys, values = self._caches[layer]
-        kernels.store(k, v, keys, values, self._slots, backend=self._backend)
+        kernels.store(k, v, keys, values, self._slots, writers=self._writers, backend=self._backend)
         out, at = torch.empty(q.shape, dtype=q.dtype, device=q.device), 0
         for rows in self._parts:
             single = rows.max_queries == 1
