@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from allocators.base import IntArray, Unsupported
-from kernels.registry import probe
+from kernels.registry import HEAD_DIMS, probe
 
 Index = tuple[torch.Tensor, ...]
 
@@ -83,7 +83,8 @@ def _index(cache: torch.Tensor, slots: torch.Tensor) -> Index:
 
 
 def _triton(cache: torch.Tensor):  # noqa: ANN202 - the module, imported only where it can run
-    support = probe("triton", cache.device.type, str(cache.dtype), cache.shape[-1], None)
+    # A head of any size is moved; only attention has a list of them.
+    support = probe("triton", cache.device.type, str(cache.dtype), HEAD_DIMS[0], None)
     if not support.ok:
         raise Unsupported(f"triton: {support.reason}")
     from kernels import triton_cache

@@ -9,7 +9,7 @@ import torch
 from allocators.base import Grant, Strided
 from kernels import copy_slots, decode, place, prefill, store
 from kernels.memory import backing_for
-from tests.executors.model.serving_cases import virtual
+from tests.executors.model.serving_cases import contiguous, paged, virtual
 
 triton = pytest.importorskip("triton")
 
@@ -53,3 +53,18 @@ def test_keys_and_values_are_still_read_16_bytes_at_a_time():
     text = triton.compile(source, target=TARGET, options=options).asm["ptx"]
     assert "cp.async.cg.shared.global" in text
     assert not re.search(r"ld\.global\S*\.[bu]16", text), "numbers are read one by one"
+
+
+@pytest.mark.parametrize("make", [paged, contiguous, virtual])
+def test_memory_copies_with_the_kernel_where_it_can_run(make):
+    copies = Grant(copies=np.array([[0, 9, 1], [9, 0, 1]]))
+    with backing_for(make(600), dtype=torch.float32) as memory:
+        if hasattr(memory, "page_map"):
+            memory.map(Grant(maps=np.array([[1, 0, 0]])))
+        with launches() as seen:
+            memory.copy(copies)
+        caches = len(memory._tensors) if hasattr(memory, "page_map") else 2 * 2
+        # Two slots that change places go through a buffer.
+        assert [name for name, *_ in seen.launched] == ["move_slots"] * 2 * caches
+    with backing_for(make(600), dtype=torch.float32) as memory:
+        assert memory.mover == "reference"

@@ -14,7 +14,7 @@ from allocators.virtual import Virtual
 from harness.executors.model.decoder import build_decoder
 from harness.executors.model.forward import Forward, Pieces
 from harness.executors.model.graphs import CudaCapture
-from kernels import decode
+from kernels import copy_slots, decode
 from kernels.memory import backing_for
 from tests.executors.model.serving_cases import LLAMA, contiguous, geometry, paged, virtual
 from tests.kernels.cases import make
@@ -98,6 +98,11 @@ def test_everything_is_compiled_before_the_first_step(name, graphs, single):
         assert warm
         for pieces in batches(allocator):
             forward.run(pieces)
+        caches = [memory.keys(0)]
+        if hasattr(memory, "shape"):
+            caches = [memory.shape.pages(whole) for whole in memory._tensors]
+        for copies in ([[0, 1, 1]], [[0, 1, 1], [1, 0, 1]], [[0, 20, 17]]):
+            copy_slots(caches, np.array(copies), backend=memory.mover)
         forward.close()
     assert not captures.inside, "compiled within a capture"
     assert captures.captured >= (6 if graphs else 0)
