@@ -1,13 +1,16 @@
 """Free blocks in order, and those with a key, over arrays: what a compiled loop has for an index.
 
-This is a second text of `HashIndex` with eviction lru and the pools of `free_order`: their dict and
-columns of NumPy are several times as fast in Python as these rules of one block would be, and these
-several times as fast compiled (docs/performance.md).  `tests/engine/compiled/test_prefix.py` holds
-both to the same blocks in the same order.
+This is a second text of `HashIndex` and its pools: their dict and columns of NumPy are several
+times as fast in Python as these rules of one block would be, and these several times as fast
+compiled (docs/performance.md).  `tests/engine/compiled/test_prefix.py` holds both to the same
+blocks in the same order.
 
 Free blocks are a ring of links through an entry that is no block, the last one of `blocks`: behind
-it is the block that is used next, before it the one that is used last.  Keys are in an open table,
-probed from the place that a key's upper half names; of equal ones the oldest stands first.
+it is the block that is used next, before it the one that is used last.  In the orders that rank
+cached blocks these stand in a heap instead, from which they are used once the ring is empty.
+
+Keys are in an open table, probed from the place that a key's upper half names; of equal ones the
+oldest stands first.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from allocators.base import IntArray
+from allocators.rules import ranked
+from allocators.rules.ranked import Ranked
 
 #: a block: its key's two sums, its neighbours among the free ones, and whether it has a key
 BLOCK = np.dtype(
@@ -30,6 +35,8 @@ BLOCK = np.dtype(
 )
 COUNTS = np.dtype([("free", np.int64), ("cached", np.int64), ("evictions", np.int64)])
 NONE = -1
+#: eviction lru: blocks without a key before all others, or by age too; those that rank
+UNKEYED_FIRST, BY_AGE, FIFO, LFU = range(4)
 #: an entry of the table is the upper half of a key's first sum, and a block
 HALF, LOW = 32, (1 << 32) - 1
 
@@ -37,17 +44,17 @@ HALF, LOW = 32, (1 << 32) - 1
 class Cached(NamedTuple):
     """`blocks` [pages + 1] and `counts` [1] of the records above; `slots` [power of two].
 
-    `free` counts all that nobody holds, `cached` those of them that have a key.  `by_age`: blocks
-    without a key are used by age too, and not before all others.
+    `free` counts all that nobody holds, `cached` those of them that have a key.
     """
 
     blocks: Any
     slots: IntArray
     counts: Any
-    by_age: bool
+    order: int
+    ranked: Ranked
 
 
-def cached_blocks(free: IntArray, num_pages: int, by_age: bool) -> Cached:
+def cached_blocks(free: IntArray, num_pages: int, order: int) -> Cached:
     """Return the state of a pool whose blocks have no keys, of which these are free, in order."""
     blocks = np.zeros(num_pages + 1, dtype=BLOCK).view(np.recarray)
     counts = np.zeros(1, dtype=COUNTS).view(np.recarray)
@@ -55,15 +62,20 @@ def cached_blocks(free: IntArray, num_pages: int, by_age: bool) -> Cached:
     ring = np.append(free, num_pages)
     blocks.behind[ring], blocks.before[ring] = np.roll(ring, -1), np.roll(ring, 1)
     counts.free[0] = len(free)
-    return Cached(blocks, slots, counts, by_age)
+    heap = ranked.ranked_blocks(num_pages if order >= FIFO else 0)
+    return Cached(blocks, slots, counts, order, heap)
 
 
 # -- free blocks -------------------------------------------------------------------------------
 def take(memory: Cached) -> int:
     """Remove and return the block that is used next; if it has a key it loses that."""
     blocks, counts = memory.blocks, memory.counts[0]
-    block = blocks[len(blocks) - 1].behind
-    _unlink(memory, block)
+    end = len(blocks) - 1
+    block = blocks[end].behind
+    if block == end:
+        block = ranked.pop(memory.ranked)
+    else:
+        _unlink(memory, block)
     counts.free -= 1
     if blocks[block].keyed:
         _forget(memory, block)
@@ -74,7 +86,10 @@ def take(memory: Cached) -> int:
 
 def hold(memory: Cached, block: int) -> None:
     """Take out a cached block that is hit, with its key."""
-    _unlink(memory, block)
+    if memory.order >= FIFO:
+        ranked.remove(memory.ranked, block)
+    else:
+        _unlink(memory, block)
     memory.counts[0].free -= 1
     memory.counts[0].cached -= 1
 
@@ -85,8 +100,13 @@ def give(memory: Cached, block: int) -> None:
     end = len(blocks) - 1
     counts.free += 1
     counts.cached += blocks[block].keyed
-    last = blocks[block].keyed or memory.by_age
-    _link(memory, block, blocks[end].before if last else end)
+    if memory.order == LFU:
+        ranked.stamp(memory.ranked, block)
+    if memory.order >= FIFO and blocks[block].keyed:
+        ranked.push(memory.ranked, block)
+        return
+    first = memory.order == UNKEYED_FIRST and not blocks[block].keyed
+    _link(memory, block, end if first else blocks[end].before)
 
 
 def _link(memory: Cached, block: int, before: int) -> None:
@@ -117,10 +137,24 @@ def named(memory: Cached, first: int) -> int:
     return NONE
 
 
+def note_hit(memory: Cached, block: int) -> None:
+    """Note that a block that is held by now was hit."""
+    if memory.order == LFU:
+        memory.ranked.ranks[block].hits += 1
+
+
+def note_named(memory: Cached, block: int) -> None:
+    """Note that a block got its key after all of whom this was said before."""
+    if memory.order == FIFO:
+        ranked.stamp(memory.ranked, block)
+
+
 def name(memory: Cached, block: int, first: int, second: int) -> None:
     """Give a held block a key."""
     slots, entry, most = memory.slots, memory.blocks[block], len(memory.slots) - 1
     entry.first, entry.second, entry.keyed = first, second, 1
+    if memory.order == LFU:
+        memory.ranked.ranks[block].hits = 0
     at = (first >> HALF) & most
     while slots[at] != NONE:
         at = (at + 1) & most

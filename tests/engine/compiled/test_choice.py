@@ -9,8 +9,8 @@ from numba.core import caching
 from allocators.base import Unsupported
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
-from allocators.prefix import FREE_ORDERS
 from allocators.rules import paged
+from allocators.rules.hashed import ORDERS
 from allocators.virtual import Virtual
 from harness.comparison import compose, prepare
 from harness.comparison.variant import run_variant
@@ -47,7 +47,7 @@ REFUSED = {
     "wait for the end of others": {"requests": drawn(10, "closed")},
     "recorded of each step": {"observers": [object()]},
     "prefix index": {"allocator": Paged(POOL, prefix_index="radix")},
-    "index, decides": {"allocator": Paged(POOL, prefix_index="hash", eviction="lfu")},
+    "index, decides": {"allocator": Paged(POOL, prefix_index="hash", eviction="s3fifo")},
     "this allocator": {"allocator": Own(POOL)},
     "decides in Python": {"allocator": Virtual(POOL, page_size="64KiB", rules="paper")},
     "decides in": {"allocator": Virtual(POOL, page_size="64KiB", admission="vattention")},
@@ -65,7 +65,7 @@ def test_what_is_not_compiled_is_refused_with_on_and_runs_with_auto(reason, monk
 
 @pytest.mark.parametrize("policy", ["chunked", "continuous", "orca"])
 def test_each_family_is_compiled(policy):
-    hashed = [Paged(POOL, prefix_index="hash", free_order=x) for x in FREE_ORDERS]
+    hashed = [Paged(POOL, prefix_index="hash", eviction=x, free_order=y) for x, y in ORDERS]
     for allocator in (Paged(POOL), *hashed, Contiguous(POOL), Virtual(POOL, page_size="64KiB")):
         assert chosen(allocator, compiled="on", policy=policy) == "compiled"
 
