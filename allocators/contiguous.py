@@ -54,6 +54,7 @@ class Contiguous(Allocator):
             )
         super().__init__(geometry)
         self.reservation = reservation
+        self._kind = RESERVATIONS.index(reservation)
         self.placement = PLACEMENTS[placement](geometry.capacity_tokens)
         self.host = HostExtents(geometry.host_tokens)
         self.start: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
@@ -62,7 +63,7 @@ class Contiguous(Allocator):
     def reserved_slots(self, prompt_tokens: int, demand: Demand) -> int:
         """Return how many slots a sequence reserves that starts with `prompt_tokens`."""
         return rules.reserved_slots(
-            RESERVATIONS.index(self.reservation),
+            self._kind,
             prompt_tokens + demand.private_tokens,
             demand.prompt_tokens,
             demand.output_tokens,
@@ -75,8 +76,11 @@ class Contiguous(Allocator):
         to_come = max(0, demand.sequences - len(rows))
         if not self._place(rows, self.reserved_slots(whole, demand), to_come):
             return None
-        self.length[rows] = prompt.tokens + demand.private_tokens
-        self.active[rows] = True
+        length = prompt.tokens + demand.private_tokens
+        for row in rows.tolist():
+            self.length[row], self.active[row] = length, True
+        if len(rows) == 1:
+            return EMPTY_GRANT
         return self._copies(np.repeat(rows[:1], len(rows) - 1), rows[1:], prompt.tokens)
 
     def _place(self, rows: IntArray, slots: int, to_come: int = 0) -> bool:
@@ -193,9 +197,9 @@ class Contiguous(Allocator):
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:
         for row in rows.tolist():
-            self.placement.give(self._extent(row))
-        self.length[rows] = self.size[rows] = self.start[rows] = 0
-        self.active[rows] = False
+            self.placement.give(Extent(int(self.start[row]), int(self.size[row])))
+            self.length[row] = self.size[row] = self.start[row] = 0
+            self.active[row] = False
         return EMPTY_GRANT
 
     def suspend(self, rows: IntArray, ticket: int) -> Grant | None:
@@ -250,7 +254,7 @@ class Contiguous(Allocator):
             self.active,
             self.start,
             self.size,
-            RESERVATIONS.index(self.reservation),
+            self._kind,
             self.geometry.max_len,
             self.geometry.bytes_per_token,
         )

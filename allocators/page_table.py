@@ -48,7 +48,7 @@ class FreeQueue:
 
 
 def ceil_div(a: IntArray, b: int) -> IntArray:
-    return -(-a // b)
+    return (a + (b - 1)) // b
 
 
 class PageTable:
@@ -70,12 +70,29 @@ class PageTable:
         """Return how many pages each row lacks to hold `n` more slots, [rows]."""
         return rules.lacking(self.count[rows], lengths, n, self.page_tokens)
 
+    def lacking(self, rows: IntArray, lengths: IntArray, n: int) -> tuple[IntArray, ...]:
+        """Return which of `rows` lack pages to hold `n` more slots, as indices into them.
+
+        And of each of those how many it lacks, and how many slots it has left before.
+        """
+        room = self.count[rows] * self.page_tokens - lengths
+        at = np.flatnonzero(room < n)
+        room = room[at]
+        return at, -((room - n) // self.page_tokens), room
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether any page stands in several rows: then the rows have more than there are."""
+        return int(self.count.sum()) + len(self.free) > self.num_pages
+
     def to_copy(self, rows: IntArray, lengths: IntArray) -> IntArray:
         """Return the indices into `rows` that must copy their partly filled page before a write.
 
         Of several writers that hold a page among themselves, the last one writes in place
         (PagedAttention, section 4.4).
         """
+        if not self.is_shared:
+            return NO_PAGES
         pages = self.table[rows, self._last_column(lengths)]
         shared = self.ref[pages] > 1
         if not shared.any():
@@ -109,34 +126,37 @@ class PageTable:
         t = self.page_tokens
         return np.column_stack([old * t, new * t, lengths % t]), old
 
-    def extend(self, rows: IntArray, missing: IntArray, lengths: IntArray) -> IntArray:
-        """Do as `spread`; return (row, column, page) for each page, in that order."""
-        row, column, pages = self.spread(rows, missing, lengths)
-        return np.column_stack([row, column, pages]) if len(pages) else NO_COPIES
+    def extend(self, rows: IntArray, counts: IntArray) -> IntArray:
+        """Append `counts[i]` fresh pages to each row, in turns: the first of each row, the next ...
+
+        Returns (row, column, page) of each, in that order.
+        """
+        at = np.flatnonzero(counts)
+        if not len(at):
+            return NO_COPIES
+        return np.column_stack(self.spread(rows[at], counts[at], np.zeros_like(at)))
 
     def spread(
-        self, rows: IntArray, missing: IntArray, lengths: IntArray
+        self, rows: IntArray, counts: IntArray, room: IntArray
     ) -> tuple[IntArray, IntArray, IntArray]:
-        """Append `missing[i]` fresh pages to each row; return row, column and page of each.
+        """Append one or more fresh pages to each row; return row, column and page of each.
 
         Pages are handed out in the order in which growth by one slot a step would ask for them, so
-        that growing by n at once and n times by one end in the same state.
+        that growing by n at once and n times by one end in the same state.  `room` are the slots
+        that each row has left before.
         """
-        at = np.flatnonzero(missing)
-        grown, counts = rows[at], missing[at]
-        row, column, due = grown, self.count[grown], lengths[at]
-        if int(counts.max(initial=1)) > 1:
-            owner = np.repeat(np.arange(len(at)), counts)
+        row, column, due = rows, self.count[rows], room
+        if len(rows) < int(counts.sum()):
+            owner = np.repeat(np.arange(len(rows)), counts)
             k = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-            row, column, due = grown[owner], column[owner] + k, due[owner]
-        due = np.maximum(column * self.page_tokens - due, 0)
+            row, column, due = rows[owner], column[owner] + k, due[owner] + k * self.page_tokens
         if due.any():
             order = np.argsort(due, kind="stable")
             row, column = row[order], column[order]
         pages = self.free.take(len(row))
         self.table[row, column] = pages
         self.ref[pages] = 1
-        self.count[grown] += counts
+        self.count[rows] += counts
         return row, column, pages
 
     def append(self, row: int, n: int) -> IntArray:
@@ -181,8 +201,8 @@ class PageTable:
         """Take from a row all pages after the first `keep`, deepest first; return them."""
         if self.count[row] <= keep:
             return NO_PAGES
-        pages = rules.leave(self.arrays, row, keep)
-        self.free.give(pages[self.ref[pages] == 0])
+        pages, unheld = rules.leave(self.arrays, row, keep)
+        self.free.give(unheld)
         return pages
 
     # -- views -------------------------------------------------------------------------------
@@ -231,6 +251,8 @@ class PageTable:
         Of the rows that share a page only the one that fills it furthest has what is left of it,
         and none has if a row that goes on beyond this page fills it.
         """
+        if not self.is_shared:
+            return 0, 0
         t = self.page_tokens
         partial = np.flatnonzero(lengths % t)
         column = self._last_column(lengths[partial])

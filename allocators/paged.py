@@ -17,7 +17,6 @@ import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
-    NO_COPIES,
     BlockTable,
     Demand,
     Geometry,
@@ -111,8 +110,8 @@ class Paged(PrefixCaching):
         self.index.admitted(first, prompt, found, alone=sequences == 1)
         if sequences > 1:
             self.pages.share(first, rows[1:], -(-prompt.tokens // t))
-        self.length[rows] = prompt.tokens
-        self.active[rows] = True
+        for row in rows.tolist():
+            self.length[row], self.active[row] = prompt.tokens, True
         # The parent goes last and so keeps its partly filled block: there the prompt's KV will be
         # written, and from there the others copy.
         grant = self.grow(np.roll(rows, -1), private) if private else self.index.moved(EMPTY_GRANT)
@@ -121,18 +120,20 @@ class Paged(PrefixCaching):
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
-        lengths = self.length[rows]
-        missing = self.pages.missing(rows, lengths, n)
-        copiers = self.pages.to_copy(rows, lengths)
-        if int(missing.sum()) + len(copiers) > len(self.pages.free):
+        pages, lengths = self.pages, self.length[rows]
+        at, missing, room = pages.lacking(rows, lengths, n)
+        copiers = pages.to_copy(rows, lengths)
+        if int(missing.sum()) + len(copiers) > len(pages.free):
             return None
-        copies = NO_COPIES
+        grant = EMPTY_GRANT
         if len(copiers):
-            copies, _ = self.pages.copy_on_write(rows[copiers], lengths[copiers])
-        self.pages.spread(rows, missing, lengths)
-        self.length[rows] = lengths + n
-        self.index.grown(rows, lengths, lengths + n)
-        return self.index.moved(Grant(copies=copies) if len(copies) else EMPTY_GRANT)
+            grant = Grant(copies=pages.copy_on_write(rows[copiers], lengths[copiers])[0])
+        if len(at):
+            pages.spread(rows[at], missing, room)
+        after = lengths + n
+        self.length[rows] = after
+        self.index.grown(rows, lengths, after)
+        return self.index.moved(grant)
 
     def headroom(self, rows: IntArray) -> int:
         lengths = self.length[rows]
@@ -174,9 +175,8 @@ class Paged(PrefixCaching):
     def release(self, rows: IntArray) -> Grant:
         for row in rows.tolist():
             self.pages.drop(row)
+            self.length[row], self.active[row] = 0, False
         self.index.released(rows)
-        self.length[rows] = 0
-        self.active[rows] = False
         return EMPTY_GRANT
 
     def suspend(self, rows: IntArray, ticket: int) -> Grant | None:

@@ -44,6 +44,7 @@ class Placement:
             counts[:] = [capacity >> level & 1 for level in range(levels)]
             starts[:, 0] = [capacity >> level + 1 << level + 1 for level in range(levels)]
         self.holes = Holes(kind, capacity, starts, counts, sizes, np.array([capacity]))
+        self._spare = 0  # for how many calls it is known that each level has room for a hole more
 
     @property
     def free(self) -> int:
@@ -84,8 +85,12 @@ class Placement:
         return found
 
     def _widen(self) -> None:
-        if int(self.holes.counts.max()) + 1 >= len(self.holes.sizes):
-            self.reserve(2 * len(self.holes.sizes))
+        if not self._spare:
+            most = int(self.holes.counts.max())
+            if most + 1 >= len(self.holes.sizes):
+                self.reserve(2 * len(self.holes.sizes))
+            self._spare = len(self.holes.sizes) - 1 - most
+        self._spare -= 1
 
 
 Buddy = partial(Placement, BUDDY)

@@ -47,7 +47,7 @@ def block_keys(token_ids: IntArray, block_tokens: int) -> BlockKeys:
     mixed = mix(np.ascontiguousarray(token_ids[:tokens]).view(np.uint64) + position * STEP)
     ends = slice(block_tokens - 1, None, block_tokens)
     first = np.cumsum(mixed)[ends]
-    second = np.cumsum(mix(mixed ^ SECOND))[ends]
+    second = np.cumsum(mix(mixed ^ SECOND))[ends].copy()  # a view would keep all of the sums
     return BlockKeys(first.tolist(), second)
 
 

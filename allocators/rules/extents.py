@@ -60,24 +60,29 @@ def most(holes: Holes, slots: int) -> int:
 
 def take(holes: Holes, slots: int) -> int:
     """Take an extent of `slots` slots; return where it starts, -1 if no hole is large enough."""
-    start = _take_buddy(holes, slots) if holes.kind == BUDDY else _take_fit(holes, slots)
+    if holes.kind == BUDDY:
+        level = level_of(slots)
+        start, size = _take_buddy(holes, level), 1 << level
+    else:
+        start, size = _take_fit(holes, slots), slots
     if start >= 0:
-        holes.free[0] -= extent_size(holes, slots)
+        holes.free[0] -= size
     return start
 
 
 def give(holes: Holes, start: int, slots: int) -> None:
     """Give back an extent taken for `slots` slots and merge it with its free neighbours."""
-    holes.free[0] += extent_size(holes, slots)
     if holes.kind == BUDDY:
-        _give_buddy(holes, start, slots)
+        level = level_of(slots)
+        holes.free[0] += 1 << level
+        _give_buddy(holes, start, level)
     else:
+        holes.free[0] += slots
         _give_fit(holes, start, slots)
 
 
 # -- binary buddies (Knuth, TAOCP 1, section 2.5); lowest address first ---------------------------
-def _take_buddy(holes: Holes, slots: int) -> int:
-    level = level_of(slots)
+def _take_buddy(holes: Holes, level: int) -> int:
     found = level
     while found < len(holes.counts) and not holes.counts[found]:
         found += 1
@@ -92,8 +97,7 @@ def _take_buddy(holes: Holes, slots: int) -> int:
     return start
 
 
-def _give_buddy(holes: Holes, start: int, slots: int) -> None:
-    level = level_of(slots)
+def _give_buddy(holes: Holes, start: int, level: int) -> None:
     while True:
         buddy = start ^ (1 << level)
         at = _place(holes, level, buddy)
@@ -147,17 +151,20 @@ def _give_fit(holes: Holes, start: int, slots: int) -> None:
 # -- a sorted level --------------------------------------------------------------------------------
 def _place(holes: Holes, level: int, start: int) -> int:
     """Return where `start` stands on a level, or would."""
-    return np.searchsorted(holes.starts[level, : holes.counts[level]], start)
+    n = holes.counts[level]
+    return np.searchsorted(holes.starts[level, :n], start) if n else 0
 
 
 def _insert(holes: Holes, level: int, at: int, start: int) -> None:
     n = holes.counts[level]
-    holes.starts[level, at + 1 : n + 1] = holes.starts[level, at:n].copy()
+    if at < n:
+        holes.starts[level, at + 1 : n + 1] = holes.starts[level, at:n].copy()
     holes.starts[level, at] = start
-    holes.counts[level] += 1
+    holes.counts[level] = n + 1
 
 
 def _remove(holes: Holes, level: int, at: int) -> None:
-    n = holes.counts[level]
-    holes.starts[level, at : n - 1] = holes.starts[level, at + 1 : n].copy()
-    holes.counts[level] -= 1
+    last = holes.counts[level] - 1
+    if at < last:
+        holes.starts[level, at:last] = holes.starts[level, at + 1 : last + 1].copy()
+    holes.counts[level] = last

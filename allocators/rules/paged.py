@@ -45,7 +45,7 @@ def admit(memory: PagedArrays, row: int, ask: Ask) -> int:
 
 def admissible(free: int, watermark_blocks: int, active: np.ndarray) -> int:
     """Return how many free blocks an admission may take: beside others it leaves the watermark."""
-    return free - (watermark_blocks if active.any() else 0)
+    return free - (watermark_blocks if watermark_blocks and active.any() else 0)
 
 
 # -- growth ------------------------------------------------------------------------------------

@@ -42,11 +42,14 @@ def take(ring: IntArray, ends: IntArray, n: int) -> IntArray:
 
 def give(ring: IntArray, ends: IntArray, pages: IntArray) -> None:
     """Append pages; the first of them will be taken first."""
-    start = (ends[0] + ends[1]) % len(ring)
-    before_end = min(len(pages), len(ring) - start)
-    ring[start : start + before_end] = pages[:before_end]
-    ring[: len(pages) - before_end] = pages[before_end:]
-    ends[1] += len(pages)
+    start, n = (ends[0] + ends[1]) % len(ring), len(pages)
+    before_end = len(ring) - start
+    if n <= before_end:
+        ring[start : start + n] = pages
+    else:
+        ring[start:] = pages[:before_end]
+        ring[: n - before_end] = pages[before_end:]
+    ends[1] += n
 
 
 def peek(ring: IntArray, start: int, n: int) -> IntArray:
@@ -60,7 +63,7 @@ def peek(ring: IntArray, start: int, n: int) -> IntArray:
 # -- growth ------------------------------------------------------------------------------------
 def lacking(count: Number, length: Number, n: int, page_tokens: int) -> Number:
     """Return how many pages a row of `count` lacks to hold `n` slots more than its `length`."""
-    return np.maximum(-(-(length + n) // page_tokens) - count, 0)
+    return np.maximum((length + (n + page_tokens - 1)) // page_tokens - count, 0)
 
 
 def append(pages: Pages, row: int, n: int) -> None:
@@ -77,20 +80,24 @@ def put(pages: Pages, row: int, fresh: IntArray) -> None:
 
 
 # -- release -----------------------------------------------------------------------------------
-def leave(pages: Pages, row: int, keep: int) -> IntArray:
-    """Take from a row all pages after the first `keep`, deepest first; return them."""
-    count = pages.count[row]
-    gone = pages.table[row, min(keep, count) : count][::-1].copy()
-    pages.table[row, min(keep, count) : count] = -1
-    pages.count[row] = min(keep, count)
-    pages.ref[gone] = pages.ref[gone] - 1  # a page stands at most once in a row
-    return gone
+def leave(pages: Pages, row: int, keep: int) -> tuple[IntArray, IntArray]:
+    """Take from a row all pages after the first `keep`, which it has.
+
+    Returns them, deepest first, and those of them that nobody else holds.
+    """
+    held = pages.table[row, keep : pages.count[row]]
+    gone = held[::-1].copy()
+    held[:] = -1
+    pages.count[row] = keep
+    holders = pages.ref[gone] - 1  # a page stands at most once in a row
+    pages.ref[gone] = holders
+    return gone, gone[holders == 0]
 
 
 def drop(pages: Pages, row: int, keep: int) -> IntArray:
-    """Do as `leave`, and free the pages that nobody else holds."""
-    gone = leave(pages, row, keep)
-    give(pages.ring, pages.ends, gone[pages.ref[gone] == 0])
+    """Do as `leave`, and free the pages that nobody else holds; return all that are taken."""
+    gone, unheld = leave(pages, row, keep)
+    give(pages.ring, pages.ends, unheld)
     return gone
 
 

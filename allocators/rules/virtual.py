@@ -45,7 +45,7 @@ class VirtualArrays(NamedTuple):
 # -- one range ---------------------------------------------------------------------------------
 def needed(length: Number, page_tokens: int) -> Number:
     """Return the page-groups that a range of this length needs."""
-    return -(-length // page_tokens)
+    return (length + (page_tokens - 1)) // page_tokens
 
 
 def short(count: Number, length: Number, tokens: int, page_tokens: int, width: int) -> Number:
@@ -66,6 +66,21 @@ def written_in_tail(count: Number, length: Number, final: Number, width: int, t:
 
 
 # -- how much there is -------------------------------------------------------------------------
+def surely_left(num_page_groups: int, held: IntArray, page_tokens: int) -> int:
+    """Return how many page-groups may be promised at least, without a look at each range.
+
+    A range needs less than one beyond its tokens' worth.
+    """
+    return num_page_groups - len(held) - needed(held.sum(), page_tokens)
+
+
+def has(memory: VirtualArrays, page_groups: int) -> bool:
+    """Say whether so many may be promised."""
+    pages = memory.pages
+    least = surely_left(len(pages.ref), memory.held, pages.page_tokens)
+    return page_groups <= least or page_groups <= available(memory)
+
+
 def available(memory: VirtualArrays) -> int:
     """Return the page-groups that may be promised: free ones and all excess, less what is."""
     pages, total = memory.pages, memory.pages.ends[1]
@@ -96,7 +111,7 @@ def admit(memory: VirtualArrays, row: int, ask: Ask) -> int:
     page_groups = needed(max(ask.tokens, ask.whole_tokens), memory.pages.page_tokens)
     if page_groups > len(memory.pages.ref):
         return NEVER_FITS
-    if page_groups > available(memory):
+    if not has(memory, page_groups):
         return REFUSED
     vrange = _acquire(memory, ask.tokens)
     memory.range_of[row] = vrange
@@ -127,7 +142,7 @@ def grow(memory: VirtualArrays, rows: IntArray, n: int) -> int:
     t, more = memory.pages.page_tokens, 0
     for row in rows:
         more += needed(memory.length[row] + n, t) - needed(memory.length[row], t)
-    if more and more > available(memory):
+    if more and not has(memory, more):
         return REFUSED
     for row in rows:
         memory.length[row] += n

@@ -13,7 +13,6 @@ import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
-    NO_MAPS,
     NO_STEP_GRANTS,
     Demand,
     Geometry,
@@ -117,12 +116,12 @@ class Virtual(RangeHolder):
                 f"{self.pages.num_pages}"
             )
         found = self.index.find(prompt)
-        # Those of the hit that are cached will not be available any more.
-        needed -= len(found) - self.ranges.cached_of(found)
+        if len(found):  # those of them that are cached will not be available any more
+            needed -= len(found) - self.ranges.cached_of(found)
         kept_free = 0
         if self.keeps_room and self.active.any():
             kept_free = max(0, self.watermark + self._next - self._grown)
-        if needed > self.available - kept_free:
+        if not self.ranges.has(needed + kept_free):
             return None
         self._admitted(rows)
         steps = [self._open(rows[:1], prompt.tokens, found)]
@@ -146,10 +145,11 @@ class Virtual(RangeHolder):
         steps = []
         if len(copiers):
             steps.append(self._copy_on_write(ranges[copiers], lengths[copiers]))
-        self._grow(rows, ranges, n)
+        after = lengths + n
+        self.length[rows] = self.ranges.length[ranges] = after
         if self.has_prefix_index:
             steps += self.ranges.settle(ranges)
-            self.index.grown(ranges, lengths, lengths + n)
+            self.index.grown(ranges, lengths, after)
         return join(steps)
 
     def _may_grow(self, rows: IntArray, lengths: IntArray, n: int, copies: int) -> bool:
@@ -159,8 +159,8 @@ class Virtual(RangeHolder):
         it has promised for the *next* tokens of those before (can_append_slot, append_slot).  A
         request that is alone is asked for no more than it needs, or it would be preempted for ever.
         """
-        available = self.available
-        if int(self._more(lengths, n).sum()) + copies > available:
+        more = int(self._more(lengths, n).sum()) + copies
+        if more and not self.ranges.has(more):
             return False
         if not self.keeps_room:
             return True
@@ -168,19 +168,15 @@ class Virtual(RangeHolder):
         if (live == live[0]).all():
             return True
         before = int(self._more(lengths + 1, n)[:-1].sum())
-        return available + self._grown - self._next - before > 0
+        return self.available + self._grown - self._next - before > 0
 
     def _left_to_grow(self) -> int:
         return self.available + min(0, self._grown - self._next)
 
     def _more(self, lengths: IntArray, n: int) -> IntArray:
         """Return how many page-groups more than for these lengths `n` more slots need, [rows]."""
-        t = self.geometry.page_tokens
-        return ceil_div(lengths + n, t) - ceil_div(lengths, t)
-
-    def _grow(self, rows: IntArray, ranges: IntArray, n: int) -> None:
-        self.length[rows] += n
-        self.ranges.length[ranges] += n
+        t, last = self.geometry.page_tokens, lengths - 1
+        return (last + n) // t - last // t
 
     def headroom(self, rows: IntArray) -> int:
         lengths = self.length[rows]
@@ -247,13 +243,14 @@ class Virtual(RangeHolder):
 
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:
-        unmaps = [self.ranges.retire(vrange) for vrange in self.range_of[rows].tolist()]
-        self.index.released(self.range_of[rows])
-        self.range_of[rows] = -1
-        self.length[rows] = 0
-        self.active[rows] = False
-        unmapped = np.concatenate([NO_MAPS, *unmaps])
-        return Grant(unmaps=unmapped) if len(unmapped) else EMPTY_GRANT
+        unmaps, ranges = [], self.range_of[rows]
+        for row, vrange in zip(rows.tolist(), ranges.tolist(), strict=True):
+            unmapped = self.ranges.retire(vrange)
+            if len(unmapped):
+                unmaps.append(unmapped)
+            self.range_of[row], self.length[row], self.active[row] = -1, 0, False
+        self.index.released(ranges)
+        return Grant(unmaps=np.concatenate(unmaps)) if unmaps else EMPTY_GRANT
 
     def preempt(self, rows: IntArray) -> Grant:
         if self.keeps_room:

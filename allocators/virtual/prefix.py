@@ -92,6 +92,12 @@ class PrefixRanges(Ranges):
     def cached(self) -> int:
         return int(np.count_nonzero(self._only_idle()))
 
+    @property
+    def available(self) -> int:
+        live = self.length > 0
+        excess = (self.pages.count - self.needed())[live]
+        return len(self.pages.free) + self.cached + int(excess.sum())
+
     def cached_of(self, pages: IntArray) -> int:
         return int(np.count_nonzero(self._only_idle()[pages]))
 

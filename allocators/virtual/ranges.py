@@ -45,9 +45,13 @@ class Ranges:
     @property
     def available(self) -> int:
         """Page-groups that may be promised: free ones and all excess, but what is promised."""
-        live = self.length > 0
-        excess = (self.pages.count - self.needed())[live]
-        return len(self.pages.free) + self.cached + int(excess.sum())
+        return len(self.pages.free) + int((self.pages.count - self.needed()).sum())
+
+    def has(self, page_groups: int) -> bool:
+        """Say whether so many may be promised."""
+        pages = self.pages
+        least = rules.surely_left(pages.num_pages, self.length, pages.page_tokens)
+        return page_groups <= least or page_groups <= self.available
 
     def lacking(self) -> IntArray:
         """Return how many page-groups each range needs and has not mapped, [ranges]."""
@@ -60,13 +64,15 @@ class Ranges:
         It is the first, or if that suffices the one with the fewest page-groups that do
         (alloc_new_batch_idx: a first one that does not suffice is never replaced).
         """
-        idle = np.flatnonzero(self.length == 0)
+        idle = (self.length == 0).nonzero()[0]
         kept, need = self.pages.count[idle], -(-tokens // self.pages.page_tokens)
         best = 0
-        if kept[0] >= need:
-            best = int(np.argmin(np.where(kept >= need, kept, np.iinfo(np.int64).max)))
-        self._let(int(idle[best]), tokens)
-        return int(idle[best])
+        if kept[0] > need:
+            kept[kept < need] = kept[0]
+            best = kept.argmin()
+        vrange = int(idle[best])
+        self._let(vrange, tokens)
+        return vrange
 
     def acquire_empty(self, tokens: int) -> tuple[int, IntArray]:
         """Take the idle range that has the fewest mapped, and unmap those; return both."""
@@ -96,8 +102,7 @@ class Ranges:
     def extend(self, ranges: IntArray, page_groups: IntArray) -> IntArray:
         """Map page-groups behind what the ranges have, but none behind a range's end."""
         room = self.pages.table.shape[1] - self.pages.count[ranges]
-        have = self.pages.count[ranges] * self.pages.page_tokens
-        return self.pages.extend(ranges, np.minimum(page_groups, room), have)
+        return self.pages.extend(ranges, np.minimum(page_groups, room))
 
     def settle(self, ranges: IntArray) -> list[Grant]:
         """Map what is promised to these ranges, one after the other; excess makes room."""
@@ -142,8 +147,9 @@ class Ranges:
     def retire(self, vrange: int) -> IntArray:
         """Make a range idle; it keeps what it has mapped, up to a page-group that others share."""
         self._let(vrange, 0)
-        shared = self.pages.ref[self.pages.table[vrange, : int(self.pages.count[vrange])]] > 1
-        return self.drop(vrange, int(np.argmax(shared))) if shared.any() else NO_MAPS
+        pages = self.pages
+        shared = pages.ref[pages.table[vrange, : pages.count[vrange]]] > 1
+        return self.drop(vrange, int(shared.argmax())) if np.count_nonzero(shared) else NO_MAPS
 
     def reclaim(self, wanted: int, lengths: IntArray | None = None) -> IntArray:
         """Unmap excess until `wanted` are free or none is left: whole excess, last range first.
@@ -195,6 +201,8 @@ class Ranges:
         expected[live] = lengths
         assert (self.length == expected).all(), "a range is not as long as its sequence"
         assert self.available >= 0, "more page-groups are promised than there are"
+        least = rules.surely_left(self.pages.num_pages, self.length, self.pages.page_tokens)
+        assert least <= self.available, "fewer page-groups are left than there are at least"
         self._check_kept()
 
     def _check_kept(self) -> None:

@@ -66,9 +66,8 @@ class RangeHolder(PrefixCaching):
         steps = []
         for row in rows.tolist():
             self.range_of[row], opened = self.ranges.open(tokens, found)
+            self.length[row], self.active[row] = tokens, True
             steps.append(opened)
-        self.length[rows] = tokens
-        self.active[rows] = True
         if self.has_prefix_index:  # it names page-groups
             steps += self.ranges.settle(self.range_of[rows])
         return join(steps)
@@ -80,7 +79,7 @@ class RangeHolder(PrefixCaching):
         even for a moment: one grant cannot map a page-group and then another in its place.
         """
         lengths, ranges = self.length[rows], self.range_of[rows]
-        self._grow(rows, ranges, n)
+        self.length[rows] = self.ranges.length[ranges] = lengths + n
         steps = self.ranges.settle(ranges)
         column, tail = divmod(int(lengths[0]), self.geometry.page_tokens)
         if self.alias and tail:

@@ -40,7 +40,8 @@ def run_one(points: Points) -> int:
     """
     statuses: list[int] = []
     composed, prepared = points.composed, points.only
-    assert composed is not None and prepared is not None
+    assert composed is not None
+    assert prepared is not None
 
     def job(_: DictConfig) -> None:
         folder = Path(HydraConfig.get().runtime.output_dir)

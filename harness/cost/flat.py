@@ -1,20 +1,27 @@
-"""The roofline's formula for a compiled loop: constants as one tuple, prices as plain functions.
+"""The roofline's formula: constants as one tuple, the price of a step as plain functions.
 
-This repeats `Roofline.step_s`, `GrantPrices.grant_s` and `Software` in the part of Python that
-Numba compiles, for steps of single sequences without swaps: the one place where prices are written
-twice.  `tests/cost/test_flat.py` holds both to the same bits.
+`Roofline` calls them as Python, also for many steps at once; the compiled loop calls them compiled,
+for steps of single sequences without swaps.  What varies while a batch just decodes takes a number
+or an array, so that n steps at once have the very bits of n single steps.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator
-from harness.cost.roofline import Roofline, block_slowdown
+import numpy as np
+
+from allocators.base import IntArray
+from harness.cost.curves import FloatArray
+
+Number = TypeVar("Number", float, FloatArray)
 
 
 class FlatPrices(NamedTuple):
-    """The constants of a `Roofline`, beside one allocator's geometry; seconds and bytes."""
+    """The constants of a `Roofline`, for blocks of one size; seconds and bytes.
+
+    Grants have prices beside one allocator alone.
+    """
 
     # linear layers
     flops_weights: float
@@ -55,129 +62,100 @@ class FlatPrices(NamedTuple):
     token_s: float
     piece_s: float
     # grants
-    calls: int
-    map_s: float
-    unmap_s: float
-    copy_launch_s: float
-    copy_byte_s: float
-    bytes_per_token: int
-    ranks: int
-
-
-def flatten(cost: Roofline, allocator: Allocator) -> FlatPrices:
-    """Return the constants of a cost model, for steps and grants of this allocator."""
-    geometry, stack, grants = allocator.geometry, cost.software.spec, cost._grants
-    block_tokens = geometry.page_tokens if allocator.block_tables else 0
-    decode = stack.paged_decode_slowdown if block_tokens else 1.0
-    prefill = stack.paged_prefill_slowdown if block_tokens else 1.0
-    decode_blocks = block_slowdown(cost.cost.block_decode_tokens, block_tokens)
-    map_s, unmap_s = grants._call_s(allocator.page_bytes)
-    return FlatPrices(
-        flops_weights=float(cost._always + cost.model.active_experts * cost._expert),
-        always=float(cost._always),
-        expert=float(cost._expert),
-        experts=cost.model.experts,
-        active_experts=cost.model.active_experts,
-        head=float(cost._head),
-        gemm_s=cost._gemm_s,
-        weight_s=cost._weight_s,
-        exponent=float(cost.cost.roofline_exponent),
-        elementwise_floor_s=float(cost._elementwise_floor_s),
-        elementwise_s=cost._elementwise_s,
-        reduce_floor_s=float(cost._reduce_floor_s),
-        reduce_token_s=float(cost._reduce_token_s),
-        decode_floor_s=float(cost._decode_floor_s),
-        decode_seq_s=float(cost._decode_seq_s * decode),
-        decode_context_s=float(cost._decode_context_s * decode * decode_blocks),
-        prefill_floor_s=float(cost._prefill_floor_s),
-        prefill_tile_tokens=float(cost.cost.prefill_tile_tokens),
-        prefill_pair_s=float(cost._prefill_pair_s),
-        prefill_kv_s=float(cost._prefill_kv_s),
-        prefill_query_s=float(cost._prefill_query_s),
-        prefill_slowdown=float(
-            prefill * block_slowdown(cost.cost.block_prefill_tokens, block_tokens)
-        ),
-        block_tokens=block_tokens,
-        entry_bytes=BLOCK_TABLE_ENTRY_BYTES,
-        table_floor_s=float(cost._table_floor_s),
-        table_byte_s=float(cost._table_byte_s),
-        overlapped=bool(stack.overlapped),
-        written_byte_s=float(cost.software.written_byte_s),
-        sampling_s=stack.sampling_us * 1e-6,
-        step_s=cost.software.step_s,
-        sequence_s=stack.sequence_us * 1e-6,
-        token_s=stack.token_us * 1e-6,
-        piece_s=stack.prefill_us * 1e-6,
-        calls=allocator.pages_per_group,
-        map_s=map_s,
-        unmap_s=unmap_s,
-        copy_launch_s=cost.cost.copy_launch_us * 1e-6,
-        copy_byte_s=float(grants._copy_byte_s),
-        bytes_per_token=geometry.bytes_per_token,
-        ranks=geometry.ranks,
-    )
+    calls: int = 0
+    map_s: float = 0.0
+    unmap_s: float = 0.0
+    copy_launch_s: float = 0.0
+    copy_byte_s: float = 0.0
+    bytes_per_token: int = 0
+    ranks: int = 1
 
 
 def step_s(prices: FlatPrices, work: Any) -> float:
     """Return the seconds one step takes; `work` is the loop's own `StepWork`, in whole numbers."""
-    tokens = work.own + work.decodes
-    rows = work.decodes + work.pieces
-    steady = (
-        _linear_s(prices, tokens, work.sampled)
-        + max(prices.elementwise_floor_s, tokens * prices.elementwise_s)
-        + (prices.reduce_floor_s + tokens * prices.reduce_token_s)
-    )
-    if not prices.overlapped:
-        steady = _with_cpu_s(prices, steady, rows, tokens, work.pieces, work.sampled)
-    if work.own:
-        # Whole numbers and halves, so that this is exact, in whatever order it is summed.
-        half = (float(work.squares) + prices.prefill_tile_tokens * work.own) / 2
-        compute = (work.crossed + half) * prices.prefill_pair_s
-        memory = float(work.read) * prices.prefill_kv_s + float(work.own) * prices.prefill_query_s
-        steady += prices.prefill_floor_s + prices.prefill_slowdown * max(compute, memory)
-    tables, sent = 0.0, 0
+    sent, tables = 0, 0.0
     if prices.block_tokens:
         wide = -(-work.longest // prices.block_tokens)
         sent = work.rows * wide * prices.entry_bytes
-        tables = prices.table_floor_s + float(sent) * prices.table_byte_s
+        tables = tables_s(prices, sent)
+    tokens, rows = work.own + work.decodes, work.decodes + work.pieces
+    seconds = steady_s(prices, rows, tokens, work.pieces, work.sampled)
+    if work.own:
+        seconds += prefill_s(prices, work.own, work.read, work.crossed, work.squares)
     if work.decodes:
-        read = float(work.context) * prices.decode_context_s
-        fixed = prices.decode_floor_s + work.decodes * prices.decode_seq_s
-        gpu_s = steady + (fixed + read) + tables
-    else:
-        gpu_s = steady + tables
-    if not prices.overlapped:
+        seconds += decode_s(prices, work.decodes, work.context)
+    seconds += tables
+    return beside_s(prices, seconds, rows, tokens, work.pieces, work.sampled, sent)
+
+
+# -- parts of a step -------------------------------------------------------------------------------
+def steady_s(prices: FlatPrices, rows: int, tokens: int, pieces: int, sampled: int) -> float:
+    """Return what does not depend on the lengths of the sequences, the CPU's time if it shows."""
+    gpu_s = (
+        linear_s(prices, tokens, sampled)
+        + max(prices.elementwise_floor_s, tokens * prices.elementwise_s)
+        + (prices.reduce_floor_s + tokens * prices.reduce_token_s)
+    )
+    if prices.overlapped:
         return gpu_s
-    cpu_s = _with_cpu_s(prices, 0.0, rows, tokens, work.pieces, work.sampled)
-    return max(gpu_s, cpu_s + sent * prices.written_byte_s)
+    return _with_cpu_s(prices, gpu_s, rows, tokens, pieces, sampled)
 
 
-def copies_s(prices: FlatPrices, slots: int) -> float:
-    """Return the seconds of a grant that copies so many slots."""
-    moved = slots * prices.bytes_per_token / prices.ranks
-    return prices.copy_launch_s + moved * prices.copy_byte_s
-
-
-def maps_s(prices: FlatPrices, maps: int, unmaps: int) -> float:
-    """Return the seconds of a grant that maps and unmaps so many page-groups."""
-    return prices.calls * (unmaps * prices.unmap_s + maps * prices.map_s)
-
-
-def _linear_s(prices: FlatPrices, tokens: int, sampled: int) -> float:
+def linear_s(prices: FlatPrices, tokens: int, sampled: int) -> float:
+    """Return the seconds of all matrix products but those of attention."""
     touched = 1.0
-    if prices.experts > 1:
+    if prices.experts > 1:  # the expected number of distinct ones read, with uniform routing
         missed = 1 - prices.active_experts / prices.experts
         touched = prices.experts * (1 - missed ** float(tokens))
     weights = prices.always + touched * prices.expert
-    body = _matmul_s(prices, 2 * tokens * prices.flops_weights, weights)
+    body = matmul_s(prices, 2 * tokens * prices.flops_weights, weights)
     if not sampled:
         return body
-    return body + _matmul_s(prices, 2 * sampled * prices.head, prices.head)
+    return body + matmul_s(prices, 2 * sampled * prices.head, prices.head)
 
 
-def _matmul_s(prices: FlatPrices, flops: float, weights: float) -> float:
+def matmul_s(prices: FlatPrices, flops: float, weights: float) -> float:
+    """Return the seconds of matrix products of `flops` in all that read `weights` numbers."""
     p = prices.exponent
     return ((flops * prices.gemm_s) ** p + (weights * prices.weight_s) ** p) ** (1 / p)
+
+
+def prefill_s(prices: FlatPrices, own: int, read: int, crossed: int, squares: int) -> float:
+    """Causal attention of pieces: 4 FLOP a (query, key, channel), or their bytes if slower.
+
+    The sums are those of `StepWork`.
+    """
+    # Whole numbers and halves, so that this is exact, in whatever order it is summed.
+    half = (float(squares) + prices.prefill_tile_tokens * own) / 2
+    compute = (crossed + half) * prices.prefill_pair_s
+    memory = float(read) * prices.prefill_kv_s + float(own) * prices.prefill_query_s
+    return prices.prefill_floor_s + prices.prefill_slowdown * max(compute, memory)
+
+
+def decode_s(prices: FlatPrices, seqs: int, context: Number) -> Number:
+    """Return the seconds of attention of `seqs` new tokens, which read `context` slots in all."""
+    return (prices.decode_floor_s + seqs * prices.decode_seq_s) + context * prices.decode_context_s
+
+
+def tables_s(prices: FlatPrices, sent: Number) -> Number:
+    """Return the seconds of block tables of so many bytes, not 0."""
+    return prices.table_floor_s + sent * prices.table_byte_s
+
+
+def beside_s(
+    prices: FlatPrices,
+    seconds: Number,
+    rows: int,
+    tokens: int,
+    pieces: int,
+    sampled: int,
+    sent: int | IntArray,
+) -> Number:
+    """Return how long a step takes that the GPU computes for so long; the CPU may take longer."""
+    if not prices.overlapped:
+        return seconds
+    cpu_s = _with_cpu_s(prices, 0.0, rows, tokens, pieces, sampled)
+    return np.maximum(seconds, cpu_s + sent * prices.written_byte_s)
 
 
 def _with_cpu_s(
@@ -191,3 +169,15 @@ def _with_cpu_s(
         + tokens * prices.token_s
         + pieces * prices.piece_s
     )
+
+
+# -- a grant ---------------------------------------------------------------------------------------
+def copies_s(prices: FlatPrices, slots: int) -> float:
+    """Return the seconds of a grant that copies so many slots."""
+    moved = slots * prices.bytes_per_token / prices.ranks
+    return prices.copy_launch_s + moved * prices.copy_byte_s
+
+
+def maps_s(prices: FlatPrices, maps: int, unmaps: int) -> float:
+    """Return the seconds of a grant that maps and unmaps so many page-groups."""
+    return prices.calls * (unmaps * prices.unmap_s + maps * prices.map_s)

@@ -22,7 +22,7 @@ class GrantPrices:
         self._cost, self._layers, self._pcie_byte_s = cost, layers, pcie_byte_s
         # each transfer is one of keys and one of values in every layer
         self._transfer_s = 2 * layers * cost.swap_transfer_us * 1e-6
-        self._copy_byte_s = 2 / (byte_s * cost.copy_bandwidth_efficiency)
+        self.copy_byte_s = 2 / (byte_s * cost.copy_bandwidth_efficiency)
         self._map_us = {page_bytes_of(k): v for k, v in cost.map_us.items()}
         self._unmap_us = {page_bytes_of(k): v for k, v in cost.unmap_us.items()}
 
@@ -33,13 +33,13 @@ class GrantPrices:
         """
         seconds = 0.0
         if len(grant.maps) or len(grant.unmaps):
-            map_s, unmap_s = self._call_s(allocator.page_bytes)
+            map_s, unmap_s = self.call_s(allocator.page_bytes)
             calls = allocator.pages_per_group
             seconds = calls * (len(grant.unmaps) * unmap_s + len(grant.maps) * map_s)
         if len(grant.copies):
             geometry = allocator.geometry
             moved = int(grant.copies[:, 2].sum()) * geometry.bytes_per_token / geometry.ranks
-            seconds += self._cost.copy_launch_us * 1e-6 + moved * self._copy_byte_s
+            seconds += self._cost.copy_launch_us * 1e-6 + moved * self.copy_byte_s
         swaps = self._transfers(grant.swaps_out) + self._transfers(grant.swaps_in)
         if swaps:
             seconds += swaps * self._transfer_s
@@ -76,7 +76,8 @@ class GrantPrices:
         slots = int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())
         return slots * geometry.bytes_per_token / geometry.ranks * self._pcie_byte_s
 
-    def _call_s(self, page_bytes: int) -> tuple[float, float]:
+    def call_s(self, page_bytes: int) -> tuple[float, float]:
+        """Return the seconds of a driver call that maps such a page, and of one that unmaps it."""
         # No modified driver adds a size that is not listed, so the unmodified one's calls map it.
         map_us = self._map_us.get(page_bytes, self._cost.map_us[LARGE_PAGE])
         unmap_us = self._unmap_us.get(page_bytes, self._cost.unmap_us[LARGE_PAGE])

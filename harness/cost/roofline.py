@@ -10,25 +10,24 @@ A step runs every layer once over all its tokens.  Its time is the sum of parts 
     tables      block tables written by the host and sent to the device
     software    scheduling, launching, sampling: `harness.cost.software`
 
-Only `decode` and `tables` change while a batch just decodes, both through `_vary_s`, which takes a
-number or an array: skipping ahead over n steps gives the very bits of n single steps.
+The formula itself stands in `harness.cost.flat`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 
-from allocators.base import Allocator, Grant, IntArray
-from harness.cost import shapes
+from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator, Grant, IntArray
+from harness.cost import flat, shapes
 from harness.cost.curves import FloatArray
+from harness.cost.flat import FlatPrices
 from harness.cost.grants import GrantPrices
 from harness.cost.limits import check_cost, check_hardware
 from harness.cost.shapes import HardwareSpec, ModelShape
-from harness.cost.software import Load, Number, Software, SoftwareSpec
+from harness.cost.software import Software, SoftwareSpec
 from harness.cost.spec import MEASURED_BLOCK_TOKENS, CostSpec
 
 #: small kernels a layer: two norms, two residual adds, rotary, activation
@@ -94,68 +93,114 @@ class Roofline:
         self.byte_s = hardware.bandwidth_gb_s * 1e9
         width = model.dtype_bytes
 
-        # linear layers
-        expert = model.layers * shapes.expert_parameters(model) / ranks
+        layers, heads = model.layers, max(1, -(-model.heads // ranks)) * model.head_dim
         layer = shapes.attention_parameters(model) + shapes.router_parameters(model)
-        self._always = model.layers * layer / ranks  # weights every token passes
-        self._expert = expert  # weights of one expert, all layers
-        self._head = model.vocab * model.hidden / ranks
-        self._gemm_s = 1 / (self.flop_s * cost.gemm_efficiency)  # seconds a FLOP
-        self._weight_s = width / (self.byte_s * cost.weight_bandwidth_efficiency)  # ... a weight
-        self._weight_s *= stack.weight_read_slowdown
-        self._elementwise_s = self._elementwise_bytes() / (
-            self.byte_s * cost.elementwise_bandwidth_efficiency
-        )  # ... a token
-        self._elementwise_floor_s = (
-            model.layers * ELEMENTWISE_KERNELS * cost.elementwise_floor_us * 1e-6
-        ) * stack.small_kernel_slowdown
-
-        # attention, all layers
-        heads = max(1, -(-model.heads // ranks)) * model.head_dim
+        always = layers * layer / ranks  # weights every token passes
+        expert = layers * shapes.expert_parameters(model) / ranks  # of one expert, all layers
+        weight_s = width / (self.byte_s * cost.weight_bandwidth_efficiency)
+        elementwise_byte_s = self.byte_s * cost.elementwise_bandwidth_efficiency
+        elementwise_floor_s = layers * ELEMENTWISE_KERNELS * cost.elementwise_floor_us * 1e-6
         kv = shapes.kv_heads_per_rank(model, ranks) * model.head_dim
-        kv_bytes = 2 * model.layers * kv * width  # one token's KV
-        query_bytes = 2 * model.layers * heads * width  # one token's query and output
+        kv_bytes = 2 * layers * kv * width  # one token's KV
+        query_bytes = 2 * layers * heads * width  # one token's query and output
         decode_byte_s = 1 / (self.byte_s * hardware.decode_bandwidth_efficiency)
-        self._decode_context_s = kv_bytes * decode_byte_s
-        self._decode_seq_s = query_bytes * decode_byte_s
-        self._decode_floor_s = model.layers * hardware.decode_floor_us * 1e-6
-        self._prefill_pair_s = 4 * model.layers * heads / (self.flop_s * cost.prefill_efficiency)
         prefill_byte_s = 1 / (self.byte_s * cost.prefill_bandwidth_efficiency)
-        self._prefill_kv_s = kv_bytes * prefill_byte_s
-        self._prefill_query_s = query_bytes * prefill_byte_s
-        self._prefill_floor_s = model.layers * cost.prefill_floor_us * 1e-6
-
-        # everything else
         wire = hardware.interconnect_gb_s * 1e9 * hardware.all_reduce_efficiency
         ring = 2 * (ranks - 1) / ranks * model.hidden * width
-        self._reduce_token_s = 2 * model.layers * ring / wire if ranks > 1 else 0.0
-        self._reduce_floor_s = (
-            2 * model.layers * hardware.all_reduce_latency_us * 1e-6 if ranks > 1 else 0.0
-        ) * stack.all_reduce_slowdown
-        self._table_floor_s = cost.table_latency_us * 1e-6
+        reduce_floor_s = 2 * layers * hardware.all_reduce_latency_us * 1e-6 if ranks > 1 else 0.0
         pcie_byte_s = 1 / (hardware.pcie_gb_s / 2 * 1e9 * cost.pcie_efficiency)
-        self._table_byte_s = self.software.table_byte_s + pcie_byte_s
-        self._grants = GrantPrices(cost, model.layers, self.byte_s, pcie_byte_s)
+        self._grants = GrantPrices(cost, layers, self.byte_s, pcie_byte_s)
+        self._flat = FlatPrices(
+            flops_weights=float(always + model.active_experts * expert),
+            always=float(always),
+            expert=float(expert),
+            experts=model.experts,
+            active_experts=model.active_experts,
+            head=float(model.vocab * model.hidden / ranks),
+            gemm_s=1 / (self.flop_s * cost.gemm_efficiency),
+            weight_s=weight_s * stack.weight_read_slowdown,
+            exponent=float(cost.roofline_exponent),
+            elementwise_floor_s=float(elementwise_floor_s * stack.small_kernel_slowdown),
+            elementwise_s=self._elementwise_bytes() / elementwise_byte_s,
+            reduce_floor_s=float(reduce_floor_s * stack.all_reduce_slowdown),
+            reduce_token_s=2 * layers * ring / wire if ranks > 1 else 0.0,
+            decode_floor_s=float(layers * hardware.decode_floor_us * 1e-6),
+            decode_seq_s=float(query_bytes * decode_byte_s),
+            decode_context_s=float(kv_bytes * decode_byte_s),
+            prefill_floor_s=float(layers * cost.prefill_floor_us * 1e-6),
+            prefill_tile_tokens=float(cost.prefill_tile_tokens),
+            prefill_pair_s=4 * layers * heads / (self.flop_s * cost.prefill_efficiency),
+            prefill_kv_s=kv_bytes * prefill_byte_s,
+            prefill_query_s=query_bytes * prefill_byte_s,
+            prefill_slowdown=1.0,
+            block_tokens=0,
+            entry_bytes=BLOCK_TABLE_ENTRY_BYTES,
+            table_floor_s=float(cost.table_latency_us * 1e-6),
+            table_byte_s=float(self.software.table_byte_s + pcie_byte_s),
+            overlapped=bool(stack.overlapped),
+            written_byte_s=float(self.software.written_byte_s),
+            sampling_s=stack.sampling_us * 1e-6,
+            step_s=self.software.step_s,
+            sequence_s=stack.sequence_us * 1e-6,
+            token_s=stack.token_us * 1e-6,
+            piece_s=stack.prefill_us * 1e-6,
+        )
+        self._of_blocks = {0: self._flat}
+
+    # -- constants -----------------------------------------------------------------------------
+    def of_blocks(self, block_tokens: int) -> FlatPrices:
+        """Return the constants of steps whose kernels read tables of such blocks, 0 for none."""
+        prices = self._of_blocks.get(block_tokens)
+        if prices is None:
+            stack, cost, plain = self.software.spec, self.cost, self._flat
+            decode, prefill = stack.paged_decode_slowdown, stack.paged_prefill_slowdown
+            blocks = block_slowdown(cost.block_decode_tokens, block_tokens)
+            prices = self._of_blocks[block_tokens] = plain._replace(
+                decode_seq_s=float(plain.decode_seq_s * decode),
+                decode_context_s=float(plain.decode_context_s * decode * blocks),
+                prefill_slowdown=float(
+                    prefill * block_slowdown(cost.block_prefill_tokens, block_tokens)
+                ),
+                block_tokens=block_tokens,
+            )
+        return prices
+
+    def flatten(self, allocator: Allocator) -> FlatPrices:
+        """Return all constants, of steps and of grants of this allocator."""
+        geometry, grants = allocator.geometry, self._grants
+        map_s, unmap_s = grants.call_s(allocator.page_bytes)
+        prices = self.of_blocks(geometry.page_tokens if allocator.block_tables else 0)
+        return prices._replace(
+            calls=allocator.pages_per_group,
+            map_s=map_s,
+            unmap_s=unmap_s,
+            copy_launch_s=self.cost.copy_launch_us * 1e-6,
+            copy_byte_s=float(grants.copy_byte_s),
+            bytes_per_token=geometry.bytes_per_token,
+            ranks=geometry.ranks,
+        )
 
     # -- a step --------------------------------------------------------------------------------
     def step_s(self, work: Work) -> float:
         """Return the seconds one step takes; 0 for a step without any token."""
         new, past = work.prefill_new, work.prefill_past
-        prefill_tokens = int(new.sum()) if len(new) else 0
-        tokens = prefill_tokens + work.decode_seqs
+        decodes, sampled = work.decode_seqs, work.sampled
+        own = int(new.sum()) if len(new) else 0
+        tokens = own + decodes
         if tokens == 0:
             return 0.0
-        pieces = int(np.count_nonzero(new)) if prefill_tokens else 0
-        load = Load(work.decode_seqs + pieces, tokens, pieces, work.sampled)
-        steady = self._steady_s(load)
-        if prefill_tokens:
-            steady += self._prefill_s(new, past, work.block_tokens)
-        tables = self._table_s(work.table_bytes)
-        if not work.decode_seqs:
-            return self.software.beside_s(steady + tables, load, work.table_bytes)
-        context = float(work.decode_context_tokens)
-        gpu_s = self._vary_s(steady, work.decode_seqs, context, tables, work.block_tokens)
-        return self.software.beside_s(gpu_s, load, work.table_bytes)
+        prices = self.of_blocks(work.block_tokens)
+        pieces = int(np.count_nonzero(new)) if own else 0
+        rows, sent = decodes + pieces, work.table_bytes
+        seconds = flat.steady_s(prices, rows, tokens, pieces, sampled)
+        if own:
+            crossed, squares = int((new * past).sum()), int((new * new).sum())
+            seconds += flat.prefill_s(prices, own, own + int(past.sum()), crossed, squares)
+        if decodes:
+            seconds += flat.decode_s(prices, decodes, float(work.decode_context_tokens))
+        if sent:
+            seconds += flat.tables_s(prices, float(sent))
+        return float(flat.beside_s(prices, seconds, rows, tokens, pieces, sampled, sent))
 
     def decode_window_s(
         self,
@@ -172,15 +217,13 @@ class Roofline:
         """
         if seqs == 0:
             return np.zeros(steps)
+        prices = self.of_blocks(block_tokens)
         context = (context_tokens + seqs * np.arange(steps, dtype=np.int64)).astype(np.float64)
-        if isinstance(table_bytes, np.ndarray):
-            sent = table_bytes.astype(np.float64)
-            tables = np.where(table_bytes > 0, self._table_floor_s + sent * self._table_byte_s, 0.0)
-        else:
-            tables = np.full(steps, self._table_s(table_bytes))
-        load = Load(seqs, seqs, 0, seqs)
-        gpu_s = self._vary_s(self._steady_s(load), seqs, context, tables, block_tokens)
-        return self.software.beside_s(gpu_s, load, table_bytes)
+        sent = np.asarray(table_bytes, dtype=np.float64)
+        tables = np.where(sent > 0, flat.tables_s(prices, sent), 0.0)
+        steady = flat.steady_s(prices, seqs, seqs, 0, seqs)
+        seconds = steady + flat.decode_s(prices, seqs, context) + tables
+        return flat.beside_s(prices, seconds, seqs, seqs, 0, seqs, sent)
 
     # -- a grant -------------------------------------------------------------------------------
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:
@@ -193,48 +236,6 @@ class Roofline:
         """Return the seconds in which a step computes while its grants' bytes are sent."""
         return self._grants.overlapped_s(compute_s, grants, allocator)
 
-    # -- parts of a step -----------------------------------------------------------------------
-    def _steady_s(self, load: Load) -> float:
-        """Return what does not depend on the lengths of the sequences."""
-        tokens = load.tokens
-        gpu_s = (
-            self._linear_s(tokens, load.sampled)
-            + max(self._elementwise_floor_s, tokens * self._elementwise_s)
-            + (self._reduce_floor_s + tokens * self._reduce_token_s)
-        )
-        return self.software.before_s(gpu_s, load)
-
-    def _vary_s(
-        self, steady: float, seqs: int, context: Number, tables: Number, block_tokens: int
-    ) -> Number:
-        """Return steady + decode attention + tables; a number and an array take the same path."""
-        slow = self.software.spec.paged_decode_slowdown if block_tokens else 1.0
-        blocks = block_slowdown(self.cost.block_decode_tokens, block_tokens)
-        read = context * (self._decode_context_s * slow * blocks)
-        fixed = self._decode_floor_s + seqs * (self._decode_seq_s * slow)
-        return cast(Number, steady + (fixed + read) + tables)
-
-    def _linear_s(self, tokens: int, sampled: int) -> float:
-        model = self.model
-        flops_weights = self._always + model.active_experts * self._expert
-        bytes_weights = self._always + self._experts_touched(tokens) * self._expert
-        body = self.matmul_s(2 * tokens * flops_weights, bytes_weights)
-        if not sampled:
-            return body
-        return body + self.matmul_s(2 * sampled * self._head, self._head)
-
-    def matmul_s(self, flops: float, weights: float) -> float:
-        """Return the seconds of matrix products of `flops` in all that read `weights` numbers."""
-        p = self.cost.roofline_exponent
-        return ((flops * self._gemm_s) ** p + (weights * self._weight_s) ** p) ** (1 / p)
-
-    def _experts_touched(self, tokens: int) -> float:
-        """Return the expected number of distinct experts read, with uniform routing."""
-        experts, active = self.model.experts, self.model.active_experts
-        if experts == 1:
-            return 1.0
-        return experts * (1 - (1 - active / experts) ** tokens)
-
     def _elementwise_bytes(self) -> float:
         """Return the bytes a token's small kernels move, all layers: reads and writes."""
         model = self.model
@@ -242,17 +243,3 @@ class Roofline:
         rotary = 2 * (model.heads + 2 * model.kv_heads) * model.head_dim / self.ranks
         wide = model.ffn * model.active_experts / self.ranks
         return model.layers * model.dtype_bytes * (norms_and_adds + rotary + 3 * wide)
-
-    def _prefill_s(self, new: IntArray, past: IntArray, block_tokens: int) -> float:
-        """Causal attention of pieces: 4 FLOP a (query, key, channel), or their bytes if slower."""
-        own = new.astype(np.float64)
-        total = past + own
-        pairs = float((own * (past + (own + self.cost.prefill_tile_tokens) / 2)).sum())
-        compute = pairs * self._prefill_pair_s
-        memory = float(total.sum()) * self._prefill_kv_s + float(own.sum()) * self._prefill_query_s
-        slow = self.software.spec.paged_prefill_slowdown if block_tokens else 1.0
-        slow *= block_slowdown(self.cost.block_prefill_tokens, block_tokens)
-        return self._prefill_floor_s + slow * max(compute, memory)
-
-    def _table_s(self, table_bytes: int) -> float:
-        return self._table_floor_s + float(table_bytes) * self._table_byte_s if table_bytes else 0.0

@@ -22,16 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
-import numpy as np
-
-from allocators.base import BLOCK_TABLE_ENTRY_BYTES, IntArray
+from allocators.base import BLOCK_TABLE_ENTRY_BYTES
 from harness.command.ranges import Positive, Range, Real, out_of_range
-from harness.cost.curves import FloatArray
 from harness.cost.shapes import CostError
-
-Number = TypeVar("Number", float, FloatArray)
 
 #: ten seconds, in us: beyond any step or request, and far from where arithmetic overflows
 MOST_US = 1e7
@@ -122,18 +116,8 @@ def check_beside_calibration(software: SoftwareSpec) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a step gives the software to do: sequences, tokens, prompt pieces, tokens sampled."""
-
-    rows: int
-    tokens: int
-    pieces: int
-    sampled: int
-
-
 class Software:
-    """Adds a profile's time to the hardware's; all times in seconds."""
+    """A profile's constants that follow from others, in seconds."""
 
     def __init__(self, spec: SoftwareSpec, ranks: int) -> None:
         """`ranks` are the server's GPUs.  Raise `CostError` for a constant that makes no sense."""
@@ -146,28 +130,3 @@ class Software:
     def table_byte_s(self) -> float:
         """How long the GPU waits for the host to write a byte of the block tables."""
         return 0.0 if self.spec.overlapped else self.written_byte_s
-
-    def before_s(self, gpu_s: float, load: Load) -> float:
-        """Return the GPU's time of a part of a step and, where it is not hidden, the CPU's."""
-        return gpu_s if self.spec.overlapped else self._with_cpu_s(gpu_s, load)
-
-    def beside_s(self, gpu_s: Number, load: Load, table_bytes: int | IntArray) -> Number:
-        """Return how long a step takes of which `before_s` is a part: a number, or [n] of them."""
-        if not self.spec.overlapped:
-            return gpu_s
-        # One path for a number and an array, so that both have the same bits.
-        cpu_s = self._with_cpu_s(0.0, load) + table_bytes * self.written_byte_s
-        longer = np.maximum(gpu_s, cpu_s)
-        return longer if isinstance(gpu_s, np.ndarray) else float(longer)
-
-    def _with_cpu_s(self, seconds: float, load: Load) -> float:
-        """Return `seconds` and the CPU's time of the step."""
-        spec = self.spec
-        return (
-            seconds
-            + load.sampled * (spec.sampling_us * 1e-6)
-            + self.step_s
-            + load.rows * (spec.sequence_us * 1e-6)
-            + load.tokens * (spec.token_us * 1e-6)
-            + load.pieces * (spec.prefill_us * 1e-6)
-        )

@@ -13,12 +13,11 @@ from harness.engine.answers import check_answer
 from harness.engine.arrivals import NO_MORE, Arrivals
 from harness.engine.beams import drawn_lineage, open_lineage
 from harness.engine.executor import Samples
-from harness.engine.group import Group
+from harness.engine.group import NO_ROWS, Group
 from harness.engine.host_time import HostTime
 from harness.engine.meter import Ended, GapMeter, Meter, category_bytes
 from harness.engine.observer import StepView
 from harness.engine.plan import Plan
-from harness.engine.running import NO_ROWS
 from harness.engine.schedulers import make_scheduler
 from harness.engine.setup import Setup
 from harness.engine.totals import Totals

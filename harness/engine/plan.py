@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from allocators.base import EMPTY_GRANT, Grant, IntArray
-from harness.engine.group import Group
-from harness.engine.running import NO_ROWS
+from harness.engine.group import NO_ROWS, Group
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from allocators.base import (
 )
 from harness.cost import CostModel, Roofline, Work, flat
 from harness.cost.curves import FloatArray
-from harness.cost.flat import FlatPrices, flatten
+from harness.cost.flat import FlatPrices
 from harness.engine.compiled.clock import CLOCKS
 from harness.engine.plan import Plan
 
@@ -41,7 +41,7 @@ class SimulatedExecutor:
         """Return the clock's constants for a compiled loop; None where it has no such formula."""
         if type(self) is not SimulatedExecutor or type(self._cost) is not Roofline:
             return None
-        return flatten(self._cost, self._allocator)
+        return self._cost.flatten(self._allocator)
 
     def step(self, plan: Plan, lengths: IntArray) -> float:
         """Return the seconds that one step of the plan takes.

@@ -55,5 +55,5 @@ def draw(path: Path, points: list[CurvePoint], trace: BlockTrace, source: str) -
         save(figure, path)
 
 
-def _dashes(point: CurvePoint) -> str | tuple[int, int]:
-    return "" if point.order == "touch" else (4, 2)
+def _dashes(point: CurvePoint) -> str | tuple[float, float]:
+    return "" if point.order == "touch" else (3.7, 1.6)

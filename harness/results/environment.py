@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,21 @@ def describe_environment() -> dict[str, Any]:
         "cpu_cores": os.cpu_count(),
         "cpu_cores_usable": _usable_cores(),
         "memory_bytes": _memory_bytes(),
-        "packages": package_versions(),
+        "packages": dict(_installed()),
         "gpu": gpu(),
-        "git": git_state(),
+        "git": _checkout(),
     }
+
+
+# Asked once a process, whose code is the one that it began with: a sweep has many jobs in one.
+@cache
+def _installed() -> dict[str, str | None]:
+    return package_versions()
+
+
+@cache
+def _checkout() -> dict[str, Any] | None:
+    return git_state()
 
 
 def package_versions() -> dict[str, str | None]:

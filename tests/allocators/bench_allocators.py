@@ -3,6 +3,8 @@
 python -m pytest -o addopts= --benchmark-only tests/allocators/bench_allocators.py
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,16 +20,19 @@ KINDS = {"contiguous": Contiguous, "paged": Paged, "virtual": Virtual}
 PROMPT, OUTPUT = 200, 300
 #: 64 blocks of 16
 LONG = 1024
+#: 1,000 blocks of 16
+MATCHED = 16_000
 
 
 @pytest.fixture(params=KINDS)
 def filled(request):
-    """An allocator with a batch of 256 sequences, and their numbers."""
+    """An allocator with a batch of 256 sequences of different lengths, and their numbers."""
     knobs = {"reservation": "oracle"} if request.param == "contiguous" else {}
     allocator = KINDS[request.param](GEOMETRY, **knobs)
     rows = np.arange(256)
-    for row in rows:
-        granted = allocator.admit(np.array([row]), Prompt(PROMPT), Demand(PROMPT, OUTPUT))
+    for row in rows.tolist():
+        prompt = PROMPT + row % 64
+        granted = allocator.admit(np.array([row]), Prompt(prompt), Demand(prompt, OUTPUT))
         assert granted is not None
     return allocator, rows
 
@@ -42,6 +47,23 @@ def test_admit_and_release(benchmark, filled):
         allocator.release(row)
 
     benchmark(once)
+
+
+@pytest.mark.parametrize("keys", ["known", "new"])
+@pytest.mark.parametrize("index", ["hash", "radix"])
+def test_match_a_prefix_of_1000_blocks(benchmark, index, keys):
+    """Of a prompt that was just looked up, as before its admission, and of one never seen."""
+    allocator = Paged(replace(GEOMETRY, max_len=MATCHED + 2), prefix_index=index)
+    ids = np.random.default_rng(0).integers(0, 50_000, MATCHED + 1)
+    prompt = Prompt(MATCHED + 1, ids)
+    assert allocator.admit(np.array([0]), prompt, Demand(MATCHED + 1, 1)) is not None
+    prompts = [prompt, Prompt(MATCHED + 1, ids if keys == "known" else ids.copy())]
+
+    def once():
+        prompts.reverse()
+        return allocator.lookup(prompts[0])
+
+    assert benchmark(once) == MATCHED
 
 
 def test_grow_a_batch_by_one(benchmark, filled):

@@ -2,24 +2,25 @@
 
 import numpy as np
 
+from harness.cost import flat
+
 
 def roofline_parts(roof, work):
     """Return {part: seconds} of a step; their sum is `step_s` up to rounding."""
     tokens = int(work.prefill_new.sum()) + work.decode_seqs
     if not tokens:
         return {}
-    context = float(work.decode_context_tokens)
+    prices, new, past = roof.of_blocks(work.block_tokens), work.prefill_new, work.prefill_past
+    pieces = [int(sums.sum()) for sums in (new, new + past, new * past, new * new)]
     return {
-        "linear": roof._linear_s(tokens, work.sampled),
-        "elementwise": max(roof._elementwise_floor_s, tokens * roof._elementwise_s),
-        "prefill": roof._prefill_s(work.prefill_new, work.prefill_past, work.block_tokens)
-        if work.prefill_new.any()
-        else 0.0,
-        "decode": roof._vary_s(0.0, work.decode_seqs, context, 0.0, work.block_tokens)
+        "linear": flat.linear_s(prices, tokens, work.sampled),
+        "elementwise": max(prices.elementwise_floor_s, tokens * prices.elementwise_s),
+        "prefill": flat.prefill_s(prices, *pieces) if new.any() else 0.0,
+        "decode": flat.decode_s(prices, work.decode_seqs, float(work.decode_context_tokens))
         if work.decode_seqs
         else 0.0,
-        "all_reduce": roof._reduce_floor_s + tokens * roof._reduce_token_s,
-        "tables": roof._table_s(work.table_bytes),
+        "all_reduce": prices.reduce_floor_s + tokens * prices.reduce_token_s,
+        "tables": flat.tables_s(prices, work.table_bytes) if work.table_bytes else 0.0,
         "software": _cpu_s(roof.software.spec, work, tokens),
     }
 

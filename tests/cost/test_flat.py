@@ -11,7 +11,7 @@ from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline, Work
-from harness.cost.flat import copies_s, flatten, maps_s, step_s
+from harness.cost.flat import copies_s, maps_s, step_s
 from harness.cost.software import SoftwareSpec
 from harness.engine.compiled.clock import StepWork
 from tests.places import CONF
@@ -60,7 +60,7 @@ def drawn_step(rng, block_tokens):
 def test_a_step_has_the_same_price(name, model, software):
     rng, allocator = np.random.default_rng(0), ALLOCATORS[name]
     cost = roofline(model, software, roofline_exponent=2.5)
-    prices = flatten(cost, allocator)
+    prices = cost.flatten(allocator)
     for _ in range(50):
         work, flat = drawn_step(rng, prices.block_tokens)
         assert step_s(prices, flat) == cost.step_s(work)
@@ -69,7 +69,7 @@ def test_a_step_has_the_same_price(name, model, software):
 @pytest.mark.parametrize("name", ALLOCATORS)
 def test_a_grant_has_the_same_price(name):
     allocator, cost = ALLOCATORS[name], roofline("codellama-34b", "nominal")
-    prices = flatten(cost, allocator)
+    prices = cost.flatten(allocator)
     copies = np.array([[0, 10, 5], [20, 40, 8]])
     assert copies_s(prices, 13) == cost.grant_s(Grant(copies=copies), allocator)
     if allocator.pages_per_group:

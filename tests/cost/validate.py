@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from harness.command.tables import markdown_table
+from harness.cost import flat
 from harness.cost.roofline import FloatArray, Roofline, Work
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.spec import CostSpec
@@ -89,9 +90,9 @@ def _gemm(data_dir: Path, gpu: str, hardware: HardwareSpec, cost: CostSpec) -> F
     table = _table(data_dir, gpu, "gemm", "gemm")
     table = table[(table.gemm_dtype == "bfloat16") & (table.m <= 8192)]
     table = table[table.n.between(2048, 65535) & table.k.between(2048, 65535)]
-    roofline = Roofline(_one_layer(8, 8, 128), hardware, cost)
+    prices = Roofline(_one_layer(8, 8, 128), hardware, cost).of_blocks(0)
     predicted = [
-        roofline.matmul_s(2.0 * m * n * k, n * k)
+        flat.matmul_s(prices, 2.0 * m * n * k, n * k)
         for m, n, k in zip(table.m.tolist(), table.n.tolist(), table.k.tolist(), strict=True)
     ]
     return Fit.of(gpu, "matrix product", np.array(predicted), table.latency.to_numpy() * 1e-3)

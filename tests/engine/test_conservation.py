@@ -45,10 +45,12 @@ def assert_identical(one, other):
         assert list(ours) == list(theirs)
         for column in ours:
             assert ours[column].dtype == theirs[column].dtype
-            assert ours[column].tolist() == theirs[column].tolist(), column
+            np.testing.assert_array_equal(ours[column], theirs[column], err_msg=column)
     for total in one.totals:
         if total != "allocator_host_s":
             assert one.totals[total] == other.totals[total], total
+    for ours, theirs in zip(one.token_gaps.values(), other.token_gaps.values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg="token gaps")
 
 
 @pytest.mark.parametrize(("mode", "policy"), MODE_POLICY)

@@ -101,7 +101,8 @@ def _folder(name: str, modules: Iterable[ModuleType]) -> Path | None:
 
     try:
         texts = [inspect.getsource(module) for module in modules]
-        texts += [version("numba"), version("numpy")]
+        # Numba takes up only what it compiled from a file at this very place.
+        texts += [version("numba"), version("numpy"), __file__]
         digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
         folder = _root() / digest / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -48,10 +48,18 @@ def free_row(state: State, options: Options) -> int:
     """Return the first row that is not in use; -1 if all are."""
     if state.now[0].running == options.max_rows:
         return -1
-    row = 0
+    row = state.now[0].lowest
     while state.places[row].taken:
         row += 1
+    state.now[0].lowest = row
     return row
+
+
+def leave_row(state: State, row: int) -> None:
+    """Note that a row is not in use any more."""
+    now = state.now[0]
+    state.places[row].taken = 0
+    now.lowest = min(now.lowest, row)
 
 
 def admit_head(arrays: Any, state: State, row: int, ask: Ask) -> int:
@@ -116,6 +124,6 @@ def preempt_latest(arrays: Any, state: State) -> None:
     request.lost_tokens = arrays.length[row]
     request.preemptions += 1
     families.preempt(arrays, row)
-    state.places[row].taken = 0
+    leave_row(state, row)
     state.places[now.preempted].preempted = sequence.owner
     now.preempted += 1

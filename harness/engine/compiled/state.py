@@ -57,6 +57,7 @@ NOW = np.dtype(
         ("arrived", np.int64),  # how many have joined the queue
         ("keyed", np.int64),  # how many have their keys at hand, if keys are wanted
         ("running", np.int64),
+        ("lowest", np.int64),  # no row below this one is free
         ("served", np.int64),
         ("steps", np.int64),  # of this block, as are those that ended in it, and gaps
         ("ended", np.int64),

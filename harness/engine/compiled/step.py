@@ -6,7 +6,7 @@ from typing import Any
 
 from allocators.rules import families
 from harness.engine.compiled.clock import StepWork, maps_s, step_s
-from harness.engine.compiled.queue import waiting
+from harness.engine.compiled.queue import leave_row, waiting
 from harness.engine.compiled.state import Block, Options, State
 
 
@@ -126,7 +126,7 @@ def _end(arrays: Any, state: State, block: Block, at: int, seen_s: float) -> Non
     now, row, owner = state.now[0], state.rows[at], state.sequences[at].owner
     state.requests[owner].finish_s = seen_s
     families.release(arrays, row)
-    state.places[row].taken = 0
+    leave_row(state, row)
     block.ended[now.ended] = owner
     now.ended += 1
     now.served += 1

@@ -9,7 +9,7 @@ admitted while any is preempted (PagedAttention, section 4.5).
 from __future__ import annotations
 
 import abc
-import heapq
+from bisect import insort
 from collections import deque
 from typing import Protocol
 
@@ -25,9 +25,9 @@ from allocators.base import (
     Prompt,
     Unsupported,
 )
-from harness.engine.group import Group
+from harness.engine.group import NO_ROWS, Group
 from harness.engine.plan import Plan
-from harness.engine.running import NO_ROWS, Running
+from harness.engine.running import Running
 from harness.engine.setup import Setup
 from harness.engine.streams import Streams
 
@@ -70,7 +70,7 @@ class Scheduler(abc.ABC):
         self._requests = setup.requests
         self._streams = Streams(setup.requests, setup.allocator.has_prefix_index)
         self._budget_tokens = self.budget_tokens(setup)
-        self._free_rows = list(range(setup.max_rows))  # a heap
+        self._free_rows = list(range(setup.max_rows))  # sorted
         self._pending: list[Grant] = []  # executed with the next step
         max_len = setup.allocator.geometry.max_len
         self.waiting: deque[Group] = deque()
@@ -128,6 +128,8 @@ class Scheduler(abc.ABC):
     ) -> list[Group]:
         """Count tokens for the sequences at these places of the running; end who is done."""
         done = self.running.sampled(places, tokens, ends_s)
+        if done:
+            self.running.remove(done)
         for group in done:
             self._end(group)
         return done
@@ -145,7 +147,7 @@ class Scheduler(abc.ABC):
         return bool(self.waiting) and len(self._free_rows) >= self.waiting[0].sequences
 
     def _next_rows(self, group: Group) -> IntArray:
-        return np.array(heapq.nsmallest(group.sequences, self._free_rows), dtype=np.int64)
+        return np.array(self._free_rows[: group.sequences], dtype=np.int64)
 
     def _ask(self, group: Group, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         """Ask memory for the head of the queue; None as long as it has to wait."""
@@ -161,8 +163,7 @@ class Scheduler(abc.ABC):
 
     def _start(self, group: Group, rows: IntArray) -> None:
         """Let the head of the queue run in these rows."""
-        for _ in range(group.sequences):
-            heapq.heappop(self._free_rows)
+        del self._free_rows[: group.sequences]
         group.rows = rows
         self.waiting.popleft()
         self.running.add(group)
@@ -201,7 +202,7 @@ class Scheduler(abc.ABC):
     # -- preemption and release --------------------------------------------------------------
     def _preempt(self, group: Group, plan: Plan) -> None:
         """Take a running group's memory and put it at the head of the queue."""
-        self.running.remove(group)
+        self.running.remove([group])
         self._granted(self._evict(group), plan.grants)
         self._free_rows_of(group)
         group.preemptions += 1
@@ -214,8 +215,8 @@ class Scheduler(abc.ABC):
         return self._allocator.preempt(group.held_rows)
 
     def _end(self, group: Group) -> None:
+        """See off a group that runs no more."""
         self._streams.forget(group)
-        self.running.remove(group)
         self._release(group, self._pending)
 
     def _release(self, group: Group, grants: list[Grant]) -> None:
@@ -224,5 +225,5 @@ class Scheduler(abc.ABC):
 
     def _free_rows_of(self, group: Group) -> None:
         for row in group.rows.tolist():
-            heapq.heappush(self._free_rows, row)
+            insort(self._free_rows, row)
         group.rows = NO_ROWS

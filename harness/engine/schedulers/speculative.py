@@ -12,9 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from allocators.base import IntArray, Unsupported
-from harness.engine.group import Group
+from harness.engine.group import NO_ROWS, Group
 from harness.engine.plan import Chunk, Plan
-from harness.engine.running import NO_ROWS
 from harness.engine.schedulers.base import Horizon, one_step
 from harness.engine.schedulers.continuous import ContinuousScheduler
 from harness.engine.setup import Setup

@@ -10,9 +10,8 @@ import sys
 import numpy as np
 
 from allocators.base import Grant, IntArray
-from harness.engine.group import Group
+from harness.engine.group import NO_ROWS, Group
 from harness.engine.plan import Plan
-from harness.engine.running import NO_ROWS
 from harness.engine.schedulers.whole_prompts import WholePromptScheduler
 from harness.engine.setup import Setup
 
@@ -47,7 +46,6 @@ class StaticScheduler(WholePromptScheduler):
 
     def _end(self, group: Group) -> None:
         self._streams.forget(group)
-        self.running.remove(group)
         self._ended.append(group)
         ended = np.full(group.sequences, group.final_slots + 1)
         self._padding = np.concatenate([self._padding, ended])

@@ -14,9 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from allocators.base import Grant, IntArray, Prompt
-from harness.engine.group import Group
+from harness.engine.group import NO_ROWS, Group
 from harness.engine.plan import Plan, Prefill
-from harness.engine.running import NO_ROWS
 from harness.engine.schedulers.base import Horizon, Scheduler
 from harness.engine.setup import Setup
 

@@ -126,6 +126,13 @@ def test_what_is_compiled_is_kept_on_disk(cache):
     assert list(cache.rglob("*.nbc"))
 
 
+def test_what_another_checkout_compiled_is_not_taken_for_kept(cache, monkeypatch):
+    run_tiny()
+    build.cache_folder.cache_clear()
+    monkeypatch.setattr(build, "__file__", "/another/checkout/build.py")
+    assert not build.is_kept("tiny", paged, flat)
+
+
 def test_a_change_of_a_rule_is_not_overlooked(cache, monkeypatch):
     before = build.cache_folder("tiny", paged, flat)
     build.cache_folder.cache_clear()

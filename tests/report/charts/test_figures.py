@@ -1,9 +1,17 @@
 """Figures are drawn for any number of variants, failed ones too, and mean what they show."""
 
+import matplotlib
 import pytest
+import seaborn
 
 from harness.report.charts import FIGURES, write_figures
-from harness.report.charts.theme import ALLOCATOR_COLOURS, allocator_colour, short_name
+from harness.report.charts.theme import (
+    ALLOCATOR_COLOURS,
+    TEXT_POINTS,
+    allocator_colour,
+    short_name,
+    themed,
+)
 from harness.report.charts.waste import share_basis
 from harness.results import ResultRow
 from harness.results.summary import summarize
@@ -66,3 +74,28 @@ def test_an_allocator_has_one_colour_and_it_never_changes():
     assert len({allocator_colour(name) for name in SIX}) == len(SIX)
     assert allocator_colour("somebody_elses") == "#44AA99"
     assert len(short_name("x" * 100)) == 28
+
+
+#: settings of seaborn's style and context for which the theme has values of its own
+OWN = {
+    "image.cmap", "text.color", "grid.color", "grid.linewidth", "lines.linewidth",
+    "font.sans-serif", "legend.fontsize", "axes.linewidth", "axes.edgecolor", "axes.labelcolor",
+    "axes.spines.right", "axes.spines.top",
+    *(f"{axis}tick.{name}" for axis in "xy" for name in (
+        "color", "labelsize", "major.size", "major.width", "minor.size", "minor.width"
+    )),
+}  # fmt: skip
+
+
+def test_the_theme_is_seaborns_whatever_the_user_has_set():
+    seaborns = {
+        **seaborn.plotting_context("notebook", font_scale=TEXT_POINTS / 12),
+        **seaborn.axes_style("ticks"),
+    }
+    with matplotlib.rc_context({"figure.facecolor": "red", "patch.edgecolor": "green"}):
+        with themed():
+            settings = dict(matplotlib.rcParams)
+        assert matplotlib.rcParams["figure.facecolor"] == "red"
+    assert seaborns.keys() > OWN
+    for name in seaborns.keys() - OWN:
+        assert settings[name] == seaborns[name], name
