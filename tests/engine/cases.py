@@ -72,10 +72,11 @@ class Checking(Metronome):
         return 1.0
 
 
-def roofline(allocator):
-    """Return an executor whose steps all take different times."""
+def roofline(allocator, **figures):
+    """Return an executor whose steps all take different times; `figures` of the hardware's own."""
     model = ModelShape(**yaml.safe_load((CONF / "model" / "llama-tiny.yaml").read_text()))
-    hardware = HardwareSpec(**yaml.safe_load((CONF / "hardware" / "a10g.yaml").read_text()))
+    a10g = yaml.safe_load((CONF / "hardware" / "a10g.yaml").read_text())
+    hardware = HardwareSpec(**(a10g | figures))
     return SimulatedExecutor(Roofline(model, hardware, CostSpec()), allocator)
 
 
