@@ -21,19 +21,23 @@ import numpy as np
 
 from allocators.base import IntArray
 from allocators.rules import ranked
-from allocators.rules.ranked import Ranked
 
-#: a block: its key's two sums, its neighbours among the free ones, and whether it has a key
+#: a block: its key's two sums, its neighbours among the free ones, and whether it has a key; where
+#: it ranks if blocks do, its place in their heap, and who has the heap's place of its own number
 BLOCK = np.dtype(
     [
         ("first", np.int64),
         ("second", np.int64),
         ("before", np.int32),
         ("behind", np.int32),
-        ("keyed", np.int64),
+        ("keyed", np.int32),
+        ("hits", np.int32),
+        ("since", np.int64),
+        ("place", np.int32),
+        ("heap", np.int32),
     ]
 )
-COUNTS = np.dtype([("free", np.int64), ("cached", np.int64), ("evictions", np.int64)])
+COUNTS = np.dtype([(name, np.int64) for name in ("free", "cached", "evictions", "ranked", "clock")])
 NONE = -1
 #: eviction lru: blocks without a key before all others, or by age too; those that rank
 UNKEYED_FIRST, BY_AGE, FIFO, LFU = range(4)
@@ -51,7 +55,6 @@ class Cached(NamedTuple):
     slots: IntArray
     counts: Any
     order: int
-    ranked: Ranked
 
 
 def cached_blocks(free: IntArray, num_pages: int, order: int) -> Cached:
@@ -62,22 +65,27 @@ def cached_blocks(free: IntArray, num_pages: int, order: int) -> Cached:
     ring = np.append(free, num_pages)
     blocks.behind[ring], blocks.before[ring] = np.roll(ring, -1), np.roll(ring, 1)
     counts.free[0] = len(free)
-    heap = ranked.ranked_blocks(num_pages if order >= FIFO else 0)
-    return Cached(blocks, slots, counts, order, heap)
+    return Cached(blocks, slots, counts, order)
 
 
 # -- free blocks -------------------------------------------------------------------------------
 def take(memory: Cached) -> int:
     """Remove and return the block that is used next; if it has a key it loses that."""
-    blocks, counts = memory.blocks, memory.counts[0]
-    end = len(blocks) - 1
-    block = blocks[end].behind
-    if block == end:
-        block = ranked.pop(memory.ranked)
-    else:
-        _unlink(memory, block)
+    block = memory.blocks[len(memory.blocks) - 1].behind
+    _unlink(memory, block)
+    return _taken(memory, block)
+
+
+def take_ranked(memory: Cached) -> int:
+    """Do as `take` in an order that ranks."""
+    end = len(memory.blocks) - 1
+    return take(memory) if memory.blocks[end].behind != end else _taken(memory, ranked.pop(memory))
+
+
+def _taken(memory: Cached, block: int) -> int:
+    counts = memory.counts[0]
     counts.free -= 1
-    if blocks[block].keyed:
+    if memory.blocks[block].keyed:
         _forget(memory, block)
         counts.cached -= 1
         counts.evictions += 1
@@ -87,7 +95,7 @@ def take(memory: Cached) -> int:
 def hold(memory: Cached, block: int) -> None:
     """Take out a cached block that is hit, with its key."""
     if memory.order >= FIFO:
-        ranked.remove(memory.ranked, block)
+        ranked.remove(memory, block)
     else:
         _unlink(memory, block)
     memory.counts[0].free -= 1
@@ -96,17 +104,23 @@ def hold(memory: Cached, block: int) -> None:
 
 def give(memory: Cached, block: int) -> None:
     """Add a block that nobody holds any more; those of one release come deepest first."""
-    blocks, counts = memory.blocks, memory.counts[0]
-    end = len(blocks) - 1
-    counts.free += 1
-    counts.cached += blocks[block].keyed
-    if memory.order == LFU:
-        ranked.stamp(memory.ranked, block)
-    if memory.order >= FIFO and blocks[block].keyed:
-        ranked.push(memory.ranked, block)
-        return
+    blocks, end = memory.blocks, len(memory.blocks) - 1
+    memory.counts[0].free += 1
+    memory.counts[0].cached += blocks[block].keyed
     first = memory.order == UNKEYED_FIRST and not blocks[block].keyed
     _link(memory, block, end if first else blocks[end].before)
+
+
+def give_ranked(memory: Cached, block: int) -> None:
+    """Do as `give` in an order that ranks."""
+    if not memory.blocks[block].keyed:
+        give(memory, block)
+        return
+    memory.counts[0].free += 1
+    memory.counts[0].cached += 1
+    if memory.order == LFU:
+        ranked.stamp(memory, block)
+    ranked.push(memory, block)
 
 
 def _link(memory: Cached, block: int, before: int) -> None:
@@ -140,21 +154,21 @@ def named(memory: Cached, first: int) -> int:
 def note_hit(memory: Cached, block: int) -> None:
     """Note that a block that is held by now was hit."""
     if memory.order == LFU:
-        memory.ranked.ranks[block].hits += 1
+        memory.blocks[block].hits += 1
 
 
 def note_named(memory: Cached, block: int) -> None:
     """Note that a block got its key after all of whom this was said before."""
     if memory.order == FIFO:
-        ranked.stamp(memory.ranked, block)
+        ranked.stamp(memory, block)
+    elif memory.order == LFU:
+        memory.blocks[block].hits = 0
 
 
 def name(memory: Cached, block: int, first: int, second: int) -> None:
     """Give a held block a key."""
     slots, entry, most = memory.slots, memory.blocks[block], len(memory.slots) - 1
     entry.first, entry.second, entry.keyed = first, second, 1
-    if memory.order == LFU:
-        memory.ranked.ranks[block].hits = 0
     at = (first >> HALF) & most
     while slots[at] != NONE:
         at = (at + 1) & most

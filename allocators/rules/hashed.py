@@ -120,9 +120,9 @@ def admit(memory: HashedArrays, row: int, ask: Ask) -> int:
 
 def _append(memory: HashedArrays, row: int, n: int) -> None:
     """Give a row `n` more blocks; the caller makes sure of room first."""
-    pages = memory.pages
+    pages, ranks = memory.pages, memory.pool.order >= cached.FIFO
     for _ in range(n):
-        block = cached.take(memory.pool)
+        block = cached.take_ranked(memory.pool) if ranks else cached.take(memory.pool)
         pages.table[row, pages.count[row]] = block
         pages.ref[block] = 1
         pages.count[row] += 1
@@ -137,6 +137,8 @@ def _key_full(memory: HashedArrays, row: int, deepest_first: bool) -> None:
         at, block = keys.starts[of.request] + of.done, table[row, of.done]
         cached.name(memory.pool, block, keys.first[at], keys.second[at])
         of.done += 1
+    if memory.pool.order < cached.FIFO:
+        return
     for i in range(first, full):
         cached.note_named(memory.pool, table[row, first + full - 1 - i if deepest_first else i])
 
@@ -170,12 +172,16 @@ def release(memory: HashedArrays, row: int) -> None:
 
     At most its last block has none, since all its tokens are known.
     """
-    pages = memory.pages
+    pages, ranks = memory.pages, memory.pool.order >= cached.FIFO
     for i in range(pages.count[row] - 1, -1, -1):
         block = pages.table[row, i]
         pages.table[row, i] = -1
         pages.ref[block] -= 1
-        if not pages.ref[block]:
+        if pages.ref[block]:
+            continue
+        if ranks:
+            cached.give_ranked(memory.pool, block)
+        else:
             cached.give(memory.pool, block)
     pages.count[row] = 0
     memory.length[row] = 0

@@ -21,11 +21,10 @@ def free_and_named(arrays):
             block = entry & (2**32 - 1)
             key = (int(blocks[block].first) % 2**64, int(blocks[block].second) % 2**64)
             named.setdefault(key, []).append(block)
-    ranks = pool.ranked.ranks
-    heap = pool.ranked.heap[: pool.ranked.now[0].entries].tolist()
-    assert ranks.place[heap].tolist() == list(range(len(heap)))
-    free += sorted(heap, key=lambda block: (int(ranks[block].hits), int(ranks[block].since)))
     counts = pool.counts[0]
+    heap = blocks.heap[: counts.ranked].tolist()
+    assert blocks.place[heap].tolist() == list(range(len(heap)))
+    free += sorted(heap, key=lambda block: (int(blocks[block].hits), int(blocks[block].since)))
     assert counts.free == len(free)
     assert counts.cached == blocks.keyed[free].sum()
     assert blocks.keyed.sum() == sum(map(len, named.values()))
