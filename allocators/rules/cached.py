@@ -71,21 +71,11 @@ def cached_blocks(free: IntArray, num_pages: int, order: int) -> Cached:
 # -- free blocks -------------------------------------------------------------------------------
 def take(memory: Cached) -> int:
     """Remove and return the block that is used next; if it has a key it loses that."""
-    block = memory.blocks[len(memory.blocks) - 1].behind
+    blocks, counts = memory.blocks, memory.counts[0]
+    block = blocks[len(blocks) - 1].behind
     _unlink(memory, block)
-    return _taken(memory, block)
-
-
-def take_ranked(memory: Cached) -> int:
-    """Do as `take` in an order that ranks."""
-    end = len(memory.blocks) - 1
-    return take(memory) if memory.blocks[end].behind != end else _taken(memory, ranked.pop(memory))
-
-
-def _taken(memory: Cached, block: int) -> int:
-    counts = memory.counts[0]
     counts.free -= 1
-    if memory.blocks[block].keyed:
+    if blocks[block].keyed:
         _forget(memory, block)
         counts.cached -= 1
         counts.evictions += 1
@@ -104,23 +94,35 @@ def hold(memory: Cached, block: int) -> None:
 
 def give(memory: Cached, block: int) -> None:
     """Add a block that nobody holds any more; those of one release come deepest first."""
-    blocks, end = memory.blocks, len(memory.blocks) - 1
-    memory.counts[0].free += 1
-    memory.counts[0].cached += blocks[block].keyed
+    blocks, counts = memory.blocks, memory.counts[0]
+    end = len(blocks) - 1
+    counts.free += 1
+    counts.cached += blocks[block].keyed
     first = memory.order == UNKEYED_FIRST and not blocks[block].keyed
     _link(memory, block, end if first else blocks[end].before)
 
 
-def give_ranked(memory: Cached, block: int) -> None:
-    """Do as `give` in an order that ranks."""
-    if not memory.blocks[block].keyed:
-        give(memory, block)
-        return
-    memory.counts[0].free += 1
-    memory.counts[0].cached += 1
-    if memory.order == LFU:
-        ranked.stamp(memory, block)
-    ranked.push(memory, block)
+def unrank(memory: Cached, n: int) -> None:
+    """Where blocks rank, let the next to go stand in the ring until it has the `n` to be taken."""
+    blocks, counts = memory.blocks, memory.counts[0]
+    end = len(blocks) - 1
+    while counts.free - counts.ranked < n:
+        _link(memory, ranked.pop(memory), blocks[end].before)
+
+
+def rank(memory: Cached) -> None:
+    """Where blocks rank, take those with a key that were just given out of the ring."""
+    blocks, end = memory.blocks, len(memory.blocks) - 1
+    block = end
+    while blocks[blocks[block].before].keyed:
+        block = blocks[block].before
+    while block != end:
+        behind = blocks[block].behind
+        _unlink(memory, block)
+        if memory.order == LFU:
+            ranked.stamp(memory, block)
+        ranked.push(memory, block)
+        block = behind
 
 
 def _link(memory: Cached, block: int, before: int) -> None:

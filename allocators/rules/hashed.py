@@ -120,9 +120,11 @@ def admit(memory: HashedArrays, row: int, ask: Ask) -> int:
 
 def _append(memory: HashedArrays, row: int, n: int) -> None:
     """Give a row `n` more blocks; the caller makes sure of room first."""
-    pages, ranks = memory.pages, memory.pool.order >= cached.FIFO
+    pages = memory.pages
+    if memory.pool.order >= cached.FIFO:
+        cached.unrank(memory.pool, n)
     for _ in range(n):
-        block = cached.take_ranked(memory.pool) if ranks else cached.take(memory.pool)
+        block = cached.take(memory.pool)
         pages.table[row, pages.count[row]] = block
         pages.ref[block] = 1
         pages.count[row] += 1
@@ -172,17 +174,15 @@ def release(memory: HashedArrays, row: int) -> None:
 
     At most its last block has none, since all its tokens are known.
     """
-    pages, ranks = memory.pages, memory.pool.order >= cached.FIFO
+    pages = memory.pages
     for i in range(pages.count[row] - 1, -1, -1):
         block = pages.table[row, i]
         pages.table[row, i] = -1
         pages.ref[block] -= 1
-        if pages.ref[block]:
-            continue
-        if ranks:
-            cached.give_ranked(memory.pool, block)
-        else:
+        if not pages.ref[block]:
             cached.give(memory.pool, block)
+    if memory.pool.order >= cached.FIFO:
+        cached.rank(memory.pool)
     pages.count[row] = 0
     memory.length[row] = 0
     memory.active[row] = False
