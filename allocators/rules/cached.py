@@ -22,21 +22,18 @@ import numpy as np
 from allocators.base import IntArray
 from allocators.rules import ranked
 
-#: a block: its key's two sums, its neighbours among the free ones, and whether it has a key; where
-#: it ranks if blocks do, its place in their heap, and who has the heap's place of its own number
+#: a block: its key's two sums, its neighbours among the free ones, and whether it has a key
 BLOCK = np.dtype(
     [
         ("first", np.int64),
         ("second", np.int64),
         ("before", np.int32),
         ("behind", np.int32),
-        ("keyed", np.int32),
-        ("hits", np.int32),
-        ("since", np.int64),
-        ("place", np.int32),
-        ("heap", np.int32),
+        ("keyed", np.int64),
     ]
 )
+#: where blocks rank: by what, a block's place in the heap, and who has the place of its own number
+RANK = np.dtype([(name, np.int64) for name in ("hits", "since", "place", "heap")])
 COUNTS = np.dtype([(name, np.int64) for name in ("free", "cached", "evictions", "ranked", "clock")])
 NONE = -1
 #: eviction lru: blocks without a key before all others, or by age too; those that rank
@@ -55,6 +52,7 @@ class Cached(NamedTuple):
     slots: IntArray
     counts: Any
     order: int
+    ranks: Any
 
 
 def cached_blocks(free: IntArray, num_pages: int, order: int) -> Cached:
@@ -65,7 +63,8 @@ def cached_blocks(free: IntArray, num_pages: int, order: int) -> Cached:
     ring = np.append(free, num_pages)
     blocks.behind[ring], blocks.before[ring] = np.roll(ring, -1), np.roll(ring, 1)
     counts.free[0] = len(free)
-    return Cached(blocks, slots, counts, order)
+    ranks = np.zeros(num_pages if order >= FIFO else 0, dtype=RANK).view(np.recarray)
+    return Cached(blocks, slots, counts, order, ranks)
 
 
 # -- free blocks -------------------------------------------------------------------------------
@@ -156,7 +155,7 @@ def named(memory: Cached, first: int) -> int:
 def note_hit(memory: Cached, block: int) -> None:
     """Note that a block that is held by now was hit."""
     if memory.order == LFU:
-        memory.blocks[block].hits += 1
+        memory.ranks[block].hits += 1
 
 
 def note_named(memory: Cached, block: int) -> None:
@@ -164,7 +163,7 @@ def note_named(memory: Cached, block: int) -> None:
     if memory.order == FIFO:
         ranked.stamp(memory, block)
     elif memory.order == LFU:
-        memory.blocks[block].hits = 0
+        memory.ranks[block].hits = 0
 
 
 def name(memory: Cached, block: int, first: int, second: int) -> None:

@@ -22,9 +22,11 @@ def free_and_named(arrays):
             key = (int(blocks[block].first) % 2**64, int(blocks[block].second) % 2**64)
             named.setdefault(key, []).append(block)
     counts = pool.counts[0]
-    heap = blocks.heap[: counts.ranked].tolist()
-    assert blocks.place[heap].tolist() == list(range(len(heap)))
-    free += sorted(heap, key=lambda block: (int(blocks[block].hits), int(blocks[block].since)))
+    heap = pool.ranks.heap[: counts.ranked].tolist()
+    assert pool.ranks.place[heap].tolist() == list(range(len(heap)))
+    free += sorted(
+        heap, key=lambda block: (int(pool.ranks[block].hits), int(pool.ranks[block].since))
+    )
     assert counts.free == len(free)
     assert counts.cached == blocks.keyed[free].sum()
     assert blocks.keyed.sum() == sum(map(len, named.values()))
