@@ -19,9 +19,7 @@ POLICIES = ("chunked", "continuous", "orca")
 
 def computing(allocator):
     """Return the executor of a device on which the attention of a piece takes long to compute."""
-    executor = roofline(allocator)
-    executor._cost._prefill_pair_s *= 1e5
-    return executor
+    return roofline(allocator, prefill_efficiency=1e-5)
 
 
 @st.composite
