@@ -28,12 +28,13 @@ from allocators.base import (
     Usage,
     is_number,
 )
-from allocators.growth import bisect_headroom, pages_when_forked
+from allocators.growth import bisect_headroom
 from allocators.host import HostPages, HostTier
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
 from allocators.prefix.caching import PrefixCaching
 from allocators.rules import paged as rules
+from allocators.rules.answers import ask_of
 from allocators.rules.hashed import ORDERS, HashedArrays, hashed_arrays
 
 
@@ -88,10 +89,7 @@ class Paged(PrefixCaching):
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         t, sequences, private = self.geometry.page_tokens, len(rows), demand.private_tokens
-        blocks = pages_when_forked(prompt, demand, sequences, t)
-        if private:
-            shared = prompt.tokens // t
-            blocks = shared + sequences * (-(-(prompt.tokens + private) // t) - shared)
+        blocks = rules.asked(ask_of(prompt, demand), sequences, t)
         if blocks > self.pages.num_pages:
             raise NeverFits(
                 f"{blocks} blocks of {t} tokens are needed, the pool has {self.pages.num_pages}"

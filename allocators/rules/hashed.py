@@ -12,7 +12,17 @@ import numpy as np
 from allocators.base import IntArray
 from allocators.rules import cached, paged
 from allocators.rules import pages as moves
-from allocators.rules.answers import GRANTED, NEVER_FITS, NO_MAPS, REFUSED, Account, Ask, StepMaps
+from allocators.rules.answers import (
+    AGREED,
+    NEVER,
+    NO_MAPS,
+    REFUSAL,
+    Account,
+    Answer,
+    Ask,
+    Ended,
+    StepMaps,
+)
 from allocators.rules.cached import Cached
 from allocators.rules.pages import Pages
 
@@ -88,18 +98,19 @@ def lookup(memory: HashedArrays, request: int, tokens: int) -> int:
     return hit * t
 
 
-def admit(memory: HashedArrays, row: int, ask: Ask) -> int:
-    """Start a sequence in `row` with what was just found; GRANTED, REFUSED or NEVER_FITS."""
+def admit(memory: HashedArrays, rows: IntArray, ask: Ask) -> Answer:
+    """Start a sequence in the only row with what was just found."""
+    row = rows[0]
     pages, pool, t = memory.pages, memory.pool, memory.pages.page_tokens
     blocks = -(-max(ask.tokens, ask.whole_tokens) // t)
     if blocks > len(pages.ref):
-        return NEVER_FITS
+        return NEVER
     hit, idle = ask.hit_tokens // t, 0
     for i in range(hit):
         idle += pages.ref[memory.found[i]] == 0
     room = paged.admissible(pool.counts[0].free, memory.watermark_blocks, memory.active)
     if blocks - hit + idle > room:
-        return REFUSED
+        return REFUSAL
     for i in range(hit):
         block = memory.found[i]
         if not pages.ref[block]:
@@ -115,7 +126,7 @@ def admit(memory: HashedArrays, row: int, ask: Ask) -> int:
     of.request, of.done = ask.request, hit
     of.known = (ask.prompt_tokens + ask.output_tokens) // t
     _key_full(memory, row, True)
-    return GRANTED
+    return AGREED
 
 
 def _append(memory: HashedArrays, row: int, n: int) -> None:
@@ -146,20 +157,37 @@ def _key_full(memory: HashedArrays, row: int, deepest_first: bool) -> None:
 
 
 # -- growth ------------------------------------------------------------------------------------
-def grow(memory: HashedArrays, rows: IntArray, n: int) -> int:
+def grow(memory: HashedArrays, rows: IntArray, n: int, width: int) -> Answer:
     """Give each row its next `n` slots, all or nothing; several rows one slot each."""
     pages, t, needed = memory.pages, memory.pages.page_tokens, 0
     for row in rows:
         needed += moves.lacking(pages.count[row], memory.length[row], n, t)
     if needed > memory.pool.counts[0].free:
-        return REFUSED
+        return REFUSAL
     if needed:
         for row in rows:
             _append(memory, row, moves.lacking(pages.count[row], memory.length[row], n, t))
     for row in rows:
         memory.length[row] += n
         _key_full(memory, row, False)
-    return GRANTED
+    return AGREED
+
+
+# -- sharing -----------------------------------------------------------------------------------
+# Nothing is forked: requests are of one sequence, and no batch is released as one.
+def fork(memory: HashedArrays, parent: int, children: IntArray, ask: Ask) -> Answer:
+    """Refuse."""
+    return REFUSAL
+
+
+def reassign(memory: HashedArrays, rows: IntArray, parents: IntArray, width: int) -> Answer:
+    """Refuse."""
+    return REFUSAL
+
+
+def distinct(memory: HashedArrays, rows: IntArray) -> int:
+    """Count none."""
+    return 0
 
 
 # -- a step ------------------------------------------------------------------------------------
@@ -169,10 +197,11 @@ def begin_step(memory: HashedArrays) -> StepMaps:
 
 
 # -- release -----------------------------------------------------------------------------------
-def release(memory: HashedArrays, row: int) -> None:
+def release(memory: HashedArrays, row: int) -> int:
     """End a sequence and take its memory back; what has a key can be found as before.
 
-    At most its last block has none, since all its tokens are known.
+    At most its last block has none, since all its tokens are known.  Returns the page-groups
+    unmapped.
     """
     pages = memory.pages
     for i in range(pages.count[row] - 1, -1, -1):
@@ -187,20 +216,28 @@ def release(memory: HashedArrays, row: int) -> None:
     memory.length[row] = 0
     memory.active[row] = False
     memory.rows[row].done = memory.rows[row].known = 0
+    return 0
 
 
-def preempt(memory: HashedArrays, row: int) -> None:
-    """Take the memory of a sequence that will be back."""
-    release(memory, row)
+def preempt(memory: HashedArrays, row: int) -> int:
+    """Take the memory of a sequence that will be back; return the page-groups unmapped."""
+    return release(memory, row)
 
 
 # -- views -------------------------------------------------------------------------------------
-def usage(memory: HashedArrays, rows: IntArray, finals: IntArray) -> Account:
+def usage(
+    memory: HashedArrays, rows: IntArray, finals: IntArray, width: int, ended: Ended
+) -> Account:
     """Account for the pool; `rows` are all that are active."""
     held = len(memory.pages.ref) - memory.pool.counts[0].free
-    return paged.tally(memory, rows, finals, held, cached_bytes(memory))
+    return paged.tally(memory, rows, finals, width, ended, held, cached_bytes(memory))
 
 
 def cached_bytes(memory: HashedArrays) -> int:
     """Return what nobody holds and can be found."""
     return memory.pool.counts[0].cached * memory.pages.page_tokens * memory.bytes_per_token
+
+
+def sequences_held(memory: HashedArrays, prompt: int, output: int) -> int:
+    """Return how many sequences of such requests an empty pool holds, that share nothing."""
+    return moves.rows_held(memory.pages, prompt + output)

@@ -1,4 +1,4 @@
-"""Ranges over arrays: what `Virtual` does for sequences that stand alone, by vAttention's code.
+"""Ranges over arrays: what `Virtual` does by vAttention's code.
 
 Rules of one range are the classes' too.  The order in which promised page-groups are mapped, and
 in which the thread maps ahead, stands here a second time, without the grants that say what was
@@ -13,7 +13,17 @@ import numpy as np
 
 from allocators.base import IntArray
 from allocators.rules import pages as moves
-from allocators.rules.answers import GRANTED, NEVER_FITS, REFUSED, Account, Ask, StepMaps
+from allocators.rules.answers import (
+    AGREED,
+    GRANTED,
+    NEVER,
+    REFUSAL,
+    Account,
+    Answer,
+    Ask,
+    Ended,
+    StepMaps,
+)
 from allocators.rules.pages import Number, Pages
 
 #: bytes of one page-table entry of the driver
@@ -33,6 +43,7 @@ class VirtualArrays(NamedTuple):
     range_of: IntArray
     held: IntArray
     told: IntArray
+    alias: bool
     deferred: bool
     threaded: bool
     tail_tokens: int
@@ -106,18 +117,36 @@ def lookup(memory: VirtualArrays, request: int, tokens: int) -> int:
     return 0
 
 
-def admit(memory: VirtualArrays, row: int, ask: Ask) -> int:
-    """Start a sequence in `row`; return GRANTED, REFUSED or NEVER_FITS."""
-    page_groups = needed(max(ask.tokens, ask.whole_tokens), memory.pages.page_tokens)
+def admit(memory: VirtualArrays, rows: IntArray, ask: Ask) -> Answer:
+    """Start a group: the first of `rows` holds the prompt, the others continue from it."""
+    page_groups = asked(ask, len(rows), memory.pages.page_tokens, memory.alias)
     if page_groups > len(memory.pages.ref):
-        return NEVER_FITS
+        return NEVER
     if not has(memory, page_groups):
-        return REFUSED
-    vrange = _acquire(memory, ask.tokens)
-    memory.range_of[row] = vrange
-    memory.length[row] = ask.tokens
+        return REFUSAL
+    _open(memory, rows[0], ask.tokens)
+    if len(rows) == 1:  # with nothing of its own behind a prompt for all
+        return AGREED
+    private = ask.private_tokens
+    answer = _continue(memory, rows[0], rows[1:], private > 0)
+    return _diverge(memory, rows, private, answer) if private else answer
+
+
+def asked(ask: Ask, sequences: int, page_tokens: int, alias: bool) -> int:
+    """Return the page-groups that have to be free for an admission of so many sequences."""
+    whole = needed(ask.tokens + ask.private_tokens, page_tokens)
+    shared = 0
+    if alias and sequences > 1:
+        shared = ask.tokens // page_tokens if ask.private_tokens else whole
+    forked = moves.when_forked(ask, sequences, page_tokens, alias)
+    return max(shared + sequences * (whole - shared), forked)
+
+
+def _open(memory: VirtualArrays, row: int, tokens: int) -> None:
+    """Give a sequence a range with room for `tokens`."""
+    memory.range_of[row] = _acquire(memory, tokens)
+    memory.length[row] = tokens
     memory.active[row] = True
-    return GRANTED
 
 
 def _acquire(memory: VirtualArrays, tokens: int) -> int:
@@ -136,18 +165,106 @@ def _acquire(memory: VirtualArrays, tokens: int) -> int:
     return best
 
 
-# -- growth ------------------------------------------------------------------------------------
-def grow(memory: VirtualArrays, rows: IntArray, n: int) -> int:
-    """Give each row its next `n` slots, all or nothing; no page-group is shared."""
-    t, more = memory.pages.page_tokens, 0
-    for row in rows:
-        more += needed(memory.length[row] + n, t) - needed(memory.length[row], t)
-    if more and not has(memory, more):
-        return REFUSED
+def _acquire_empty(memory: VirtualArrays, tokens: int) -> tuple[int, int]:
+    """Take the idle range that has the fewest mapped; return it, and how many it unmapped."""
+    count, best = memory.pages.count, -1
+    for vrange in range(len(memory.held)):
+        if not memory.held[vrange] and (best < 0 or count[vrange] < count[best]):
+            best = vrange
+    unmapped = len(moves.drop(memory.pages, best, 0))
+    memory.held[best] = memory.told[best] = tokens
+    return best, unmapped
+
+
+def _diverge(memory: VirtualArrays, rows: IntArray, n: int, before: Answer) -> Answer:
+    """Give each sequence of a new group `n` slots of its own behind the prompt."""
+    tail = memory.length[rows[0]] % memory.pages.page_tokens
     for row in rows:
         memory.length[row] += n
         memory.held[memory.range_of[row]] += n
-    return GRANTED
+    maps, unmaps = settle(memory, ranges_of(memory, rows))
+    copied = (len(rows) - 1) * tail if memory.alias else 0
+    return Answer(GRANTED, before.copied + copied, before.maps + maps, before.unmaps + unmaps)
+
+
+def ranges_of(memory: VirtualArrays, rows: IntArray) -> IntArray:
+    """Return the range of each row."""
+    ranges = np.empty(len(rows), dtype=np.int64)
+    for i in range(len(rows)):
+        ranges[i] = memory.range_of[rows[i]]
+    return ranges
+
+
+# -- growth ------------------------------------------------------------------------------------
+def grow(memory: VirtualArrays, rows: IntArray, n: int, width: int) -> Answer:
+    """Give each row its next `n` slots, all or nothing; `rows` are whole groups."""
+    pages, t, more, copies = memory.pages, memory.pages.page_tokens, 0, 0
+    for row in rows:
+        more += needed(memory.length[row] + n, t) - needed(memory.length[row], t)
+    if width > 1 and memory.alias:
+        ranges = ranges_of(memory, rows)
+        copies = moves.copies_due(pages, ranges, memory.held, width)
+    if more + copies and not has(memory, more + copies):
+        return REFUSAL
+    copied, unmaps = 0, 0
+    if copies:
+        unmaps = copies + _reclaim(memory, copies, memory.held)
+        copied = moves.copy_tails(pages, ranges_of(memory, rows), memory.held)
+    for row in rows:
+        memory.length[row] += n
+        memory.held[memory.range_of[row]] += n
+    return Answer(GRANTED, copied, copies, unmaps)
+
+
+# -- sharing -----------------------------------------------------------------------------------
+def fork(memory: VirtualArrays, parent: int, children: IntArray, ask: Ask) -> Answer:
+    """Start `children` as continuations of what `parent` holds now."""
+    need = needed(memory.length[parent], memory.pages.page_tokens)
+    if not memory.alias and not has(memory, need * len(children)):
+        return REFUSAL
+    return _continue(memory, parent, children, False)
+
+
+def _continue(memory: VirtualArrays, parent: int, children: IntArray, diverging: bool) -> Answer:
+    """Let children go on from a parent, whose page-groups have to be mapped for that."""
+    pages, t = memory.pages, memory.pages.page_tokens
+    length, source = memory.length[parent], memory.range_of[parent]
+    maps, unmaps = settle(memory, memory.range_of[parent : parent + 1])
+    if not memory.alias:
+        for child in children:
+            _open(memory, child, length)
+        mapped, unmapped = settle(memory, ranges_of(memory, children))
+        copied = len(children) * _copied(memory, length)
+        return Answer(GRANTED, copied, maps + mapped, unmaps + unmapped)
+    need = length // t if diverging else needed(length, t)
+    for child in children:
+        memory.range_of[child], unmapped = _acquire_empty(memory, length)
+        unmaps += unmapped
+    for child in children:
+        moves.share(pages, source, memory.range_of[child], need)
+        memory.length[child] = length
+        memory.active[child] = True
+    return Answer(GRANTED, 0, maps + need * len(children), unmaps)
+
+
+def _copied(memory: VirtualArrays, length: int) -> int:
+    """Return the slots that a copy of a range moves: page-group by page-group, and its tail."""
+    t, width = memory.pages.page_tokens, memory.pages.table.shape[1]
+    return min(needed(length, t), width) * t + max(0, length - width * t)
+
+
+def reassign(memory: VirtualArrays, rows: IntArray, parents: IntArray, width: int) -> Answer:
+    """Let each row continue from the `parents[i]`-th of its group."""
+    ranges = ranges_of(memory, rows)
+    maps, unmaps = settle(memory, ranges)
+    if memory.alias:
+        changed = moves.reassign(memory.pages, ranges, parents, memory.held, width)
+        return Answer(GRANTED, 0, maps + changed, unmaps + changed)
+    copied = 0
+    for i in range(len(rows)):
+        if parents[i] != i % width:
+            copied += _copied(memory, memory.length[rows[i]])
+    return Answer(GRANTED, copied, maps, unmaps)
 
 
 # -- a step ------------------------------------------------------------------------------------
@@ -164,23 +281,22 @@ def begin_step(memory: VirtualArrays) -> StepMaps:
 
 def _settle_all(memory: VirtualArrays) -> tuple[int, int]:
     """Map what is promised to all ranges; return how many page-groups are mapped and unmapped."""
-    pages = memory.pages
-    promised, most = 0, 0
     for vrange in range(len(memory.held)):
-        lack = _lack(memory, vrange)
-        promised += lack
-        most = max(most, lack)
+        if _lack(memory, vrange):
+            return settle(memory, np.arange(len(memory.held)))
+    return 0, 0
+
+
+def settle(memory: VirtualArrays, ranges: IntArray) -> tuple[int, int]:
+    """Map what is promised to these ranges; return how many page-groups are (un)mapped."""
+    promised, lacks = 0, np.empty(len(ranges), dtype=np.int64)
+    for i in range(len(ranges)):
+        lacks[i] = _lack(memory, ranges[i])
+        promised += lacks[i]
+    if promised <= memory.pages.ends[1]:
+        return moves.extend_by_turns(memory.pages, ranges, lacks), 0
     maps, unmaps = 0, 0
-    if promised <= pages.ends[1]:
-        # The first of each range, then the second of each, and so on.
-        counts = pages.count.copy()
-        for turn in range(most):
-            for vrange in range(len(memory.held)):
-                lack = needed(memory.held[vrange], pages.page_tokens) - counts[vrange]
-                if lack > turn:
-                    maps += _map(pages, vrange, 1)
-        return maps, unmaps
-    for vrange in range(len(memory.held)):
+    for vrange in ranges:
         if _lack(memory, vrange):
             mapped, unmapped = _map_lacking(memory, vrange, memory.held)
             maps += mapped
@@ -299,38 +415,66 @@ def _give_back_one(memory: VirtualArrays) -> int:
 
 
 # -- release -----------------------------------------------------------------------------------
-def release(memory: VirtualArrays, row: int) -> None:
-    """End a sequence; its range keeps what it has mapped."""
-    vrange = memory.range_of[row]
+def release(memory: VirtualArrays, row: int) -> int:
+    """End a sequence; return how many page-groups its range unmaps.
+
+    It keeps what it has mapped, up to one that others share.
+    """
+    pages, vrange = memory.pages, memory.range_of[row]
     memory.held[vrange] = memory.told[vrange] = 0
     memory.range_of[row] = -1
     memory.length[row] = 0
     memory.active[row] = False
+    for column in range(pages.count[vrange]):
+        if pages.ref[pages.table[vrange, column]] > 1:
+            return len(moves.drop(pages, vrange, column))
+    return 0
 
 
-def preempt(memory: VirtualArrays, row: int) -> None:
-    """Take the memory of a sequence that will be back."""
-    release(memory, row)
+def preempt(memory: VirtualArrays, row: int) -> int:
+    """Take the memory of a sequence that will be back; return the page-groups unmapped."""
+    return release(memory, row)
 
 
 # -- views -------------------------------------------------------------------------------------
-def usage(memory: VirtualArrays, rows: IntArray, finals: IntArray) -> Account:
-    """Account for the pool; `rows` are all that are active."""
-    pages, t, width = memory.pages, memory.pages.page_tokens, memory.pages.table.shape[1]
+def distinct(memory: VirtualArrays, rows: IntArray) -> int:
+    """Count the page-groups of one group that hold a slot of it, shared ones once."""
+    return moves.distinct(memory.pages, ranges_of(memory, rows), memory.held)
+
+
+def usage(
+    memory: VirtualArrays, rows: IntArray, finals: IntArray, width: int, ended: Ended
+) -> Account:
+    """Account for the pool; `rows` and those of `ended` are all that are active."""
+    pages, t, most = memory.pages, memory.pages.page_tokens, memory.pages.table.shape[1]
+    ranges = ranges_of(memory, rows) if width > 1 else rows
     spare, later, logical = 0, 0, 0
     for i in range(len(rows)):
-        count, length = pages.count[memory.range_of[rows[i]]], memory.length[rows[i]]
+        vrange, length = memory.range_of[rows[i]], memory.length[rows[i]]
+        if vrange < 0:
+            continue  # of a group that is not forked yet
+        count = pages.count[vrange]
         room, soon = moves.unwritten(count, length, finals[i], t)
+        if width > 1 and moves.tail_again(pages, ranges, i, length, width):
+            left = t - length % t  # is there once
+            room -= left
+            soon -= min(left, max(finals[i] - length, 0))
         spare += room
         later += soon
         if memory.tail_tokens:
-            later += written_in_tail(count, length, finals[i], width, t)
+            later += written_in_tail(count, length, finals[i], most, t)
         logical += count
     idle = _idle_page_groups(memory)
     held = len(pages.ref) - pages.ends[1] - idle
+    written = held * t - spare
+    for row in ended.rows:  # what they hold beyond their slots, a thread may have mapped
+        vrange = memory.range_of[row]
+        used = min(needed(memory.held[vrange], t), most)
+        written -= (pages.count[vrange] - used) * t
+        logical += pages.count[vrange]
     return account(
         held,
-        held * t - spare,
+        written - ended.pages * t,
         later,
         idle,
         logical,
@@ -375,3 +519,8 @@ def account(
 def cached_bytes(memory: VirtualArrays) -> int:
     """Return what is cached while nothing runs."""
     return _idle_page_groups(memory) * memory.group_bytes
+
+
+def sequences_held(memory: VirtualArrays, prompt: int, output: int) -> int:
+    """Return how many sequences of such requests an empty pool holds, that share nothing."""
+    return moves.rows_held(memory.pages, prompt + output)

@@ -25,9 +25,10 @@ from allocators.base import (
     one_of,
 )
 from allocators.grants import join
-from allocators.growth import bisect_headroom, pages_when_forked
+from allocators.growth import bisect_headroom
 from allocators.page_table import ceil_div
 from allocators.rules import virtual as rules
+from allocators.rules.answers import ask_of
 from allocators.virtual.background import Background, CodeBackground, PaperBackground
 from allocators.virtual.shape import RangeShape
 from allocators.virtual.sharing import RangeHolder
@@ -104,12 +105,7 @@ class Virtual(RangeHolder):
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         t, sequences, private = self.geometry.page_tokens, len(rows), demand.private_tokens
-        whole = -(-(prompt.tokens + private) // t)
-        shared = 0
-        if self.alias and sequences > 1:
-            shared = prompt.tokens // t if private else whole
-        forked = pages_when_forked(prompt, demand, sequences, t, self.alias)
-        needed = max(shared + sequences * (whole - shared), forked)
+        needed = rules.asked(ask_of(prompt, demand), sequences, t, self.alias)
         if needed > self.pages.num_pages:
             raise NeverFits(
                 f"{needed} page-groups of {t} tokens are needed, the pool has "
@@ -270,6 +266,7 @@ class Virtual(RangeHolder):
             self.range_of,
             self.ranges.length,
             self.ranges.told,
+            self.alias,
             self.thread.deferred,
             self.thread.threaded,
             self.shape.tail_tokens,

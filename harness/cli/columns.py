@@ -6,8 +6,10 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.results.limits import main_limit
 from harness.results.metrics import BY_NAME, Direction
 from harness.results.numbers import short_number
+from harness.results.runlog import ResultRow
 
 MARK = "*"
 #: letters in a line that every table and its legend fit
@@ -87,3 +89,13 @@ def legend(shown: Sequence[Column], columns: Sequence[Column], by_run: bool = Fa
     if hidden:
         text += f" Not shown, but in the results: {', '.join(hidden)}."
     return textwrap.fill(text, NARROW, break_on_hyphens=False)
+
+
+def limits_line(rows: Sequence[ResultRow]) -> str | None:
+    """Return what kept the next request out of each allocator for longest; None if none says."""
+    limits = [(row.allocator, main_limit(row.metrics)) for row in rows if row.ok]
+    # Spaces that do not break, until the lines are filled.
+    told = [f"{name}\u00a0{limit[0]}\u00a0{100 * limit[1]:.0f}" for name, limit in limits if limit]
+    text = f"Limited by, % of the time: {', '.join(told)}."
+    lines = textwrap.fill(text, NARROW, break_on_hyphens=False)
+    return lines.replace("\u00a0", " ") if told else None

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from harness.cli.columns import COLUMNS, GOOD, HIT, MARK, NARROW, SPARED, Column, legend
+from harness.cli.columns import (
+    COLUMNS,
+    GOOD,
+    HIT,
+    MARK,
+    NARROW,
+    SPARED,
+    Column,
+    legend,
+    limits_line,
+)
 from harness.results.best import best_rows
 from harness.results.outputs import outputs_sentence
 from harness.results.runlog import ResultRow
@@ -48,6 +58,9 @@ def print_table(
     if any(row.ok for row in rows):
         by_run = 1 < len(set(_runs(rows, leading))) < len(rows)
         console.print(legend(shown, columns, by_run), style="dim", highlight=False)
+    limits = None if leading else limits_line(rows)
+    if limits:
+        console.print(limits, style="dim", markup=False, highlight=False)
     outputs = None if leading else outputs_sentence(rows)
     if outputs:
         console.print(f"outputs: {outputs}", markup=False, highlight=False)

@@ -8,19 +8,22 @@
     table     sending block tables
     overhead  what the executor does around these, by rows of the step
 
-Only `decode` and `table` change while a batch just decodes.  Both go through `_vary_s`, elementwise
-on an array of steps, so skipping ahead over n steps gives the very bits of n single steps.
+Only `decode` and `table` change while a batch just decodes.  Both are worked out elementwise on an
+array of steps, so skipping ahead over n steps gives the very bits of n single steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
 from allocators.base import Allocator, Grant, IntArray, Unsupported
 from harness.cost.calibration import LAYOUTS, MADE_BY, Calibration, load_calibration
 from harness.cost.curves import FloatArray
+from harness.cost.flat import NOTHING, Priced
+from harness.cost.grants import PricedGrant
 from harness.cost.roofline import Work
 from harness.cost.shapes import CostError, HardwareSpec, ModelShape
 from harness.cost.spec import CostSpec
@@ -69,19 +72,27 @@ class Calibrated:
     # -- a step --------------------------------------------------------------------------------
     def step_s(self, work: Work) -> float:
         """Return the seconds one step takes; 0 for a step without any token."""
+        return cast(float, self.step(work).seconds)
+
+    def step(self, work: Work) -> Priced:
+        """Return what one step takes, and on what; see `Roofline.step`."""
         pieces = int(np.count_nonzero(work.prefill_new))
         prefill_tokens = int(work.prefill_new.sum()) if pieces else 0
         tokens = prefill_tokens + work.decode_seqs
         if tokens == 0:
-            return 0.0
-        steady = self._steady_s(tokens, work.decode_seqs + pieces, work.sampled)
+            return NOTHING
+        linear, attention = self._linear_s(tokens) + self._sample_s(work.sampled), 0.0
+        seconds = self._steady_s(tokens, work.decode_seqs + pieces, work.sampled)
         if pieces:
-            steady += self._prefill_s(work.prefill_new, work.prefill_past, work.block_tokens)
-        tables = self._table_s(np.array([work.table_bytes]))
-        if not work.decode_seqs:
-            return float(steady + tables[0])
-        context = np.array([work.decode_context_tokens], dtype=np.float64)
-        return float(self._vary_s(steady, work.decode_seqs, context, tables, work.block_tokens)[0])
+            attention = self._prefill_s(work.prefill_new, work.prefill_past, work.block_tokens)
+            seconds += attention
+        if work.decode_seqs:
+            context = np.array([work.decode_context_tokens], dtype=np.float64)
+            decode = float(self._decode_s(work.decode_seqs, context, work.block_tokens)[0])
+            seconds += decode
+            attention += decode
+        seconds += float(self._table_s(np.array([work.table_bytes]))[0])
+        return Priced(seconds, linear, attention + self._store_s(tokens), 0.0)
 
     def decode_window_s(
         self,
@@ -95,34 +106,55 @@ class Calibrated:
 
         Bitwise equal to `step_s` of each step.
         """
+        priced = self.decode_window(seqs, context_tokens, steps, table_bytes, block_tokens)
+        return cast(FloatArray, priced.seconds)
+
+    def decode_window(
+        self,
+        seqs: int,
+        context_tokens: int,
+        steps: int,
+        table_bytes: IntArray | int,
+        block_tokens: int,
+    ) -> Priced:
+        """Return what these steps take, and on what; see `decode_window_s`."""
         if seqs == 0:
-            return np.zeros(steps)
+            return NOTHING._replace(seconds=np.zeros(steps))
         context = (context_tokens + seqs * np.arange(steps, dtype=np.int64)).astype(np.float64)
+        decode = self._decode_s(seqs, context, block_tokens)
         tables = self._table_s(np.broadcast_to(np.asarray(table_bytes), steps))
-        return self._vary_s(self._steady_s(seqs, seqs, seqs), seqs, context, tables, block_tokens)
+        seconds = self._steady_s(seqs, seqs, seqs) + decode + tables
+        linear = self._linear_s(seqs) + self._sample_s(seqs)
+        return Priced(seconds, linear, decode + self._store_s(seqs), 0.0)
 
     # -- a grant -------------------------------------------------------------------------------
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:
-        """Return the seconds of all that a grant asks for.
+        """Return the seconds of all that a grant asks for; raises as `grant`."""
+        return self.grant(grant, allocator).seconds
+
+    def grant(self, grant: Grant, allocator: Allocator) -> PricedGrant:
+        """Return what all that a grant asks for takes.
 
         Raises `Unsupported` for maps of a page size that was not measured.
         """
-        seconds = 0.0
+        maps_s = 0.0
         calls, page_bytes = allocator.pages_per_group, allocator.page_bytes
         if len(grant.unmaps):
-            seconds += calls * len(grant.unmaps) * self._call_s("unmap", page_bytes)
+            maps_s += calls * len(grant.unmaps) * self._call_s("unmap", page_bytes)
         if len(grant.maps):
-            seconds += calls * len(grant.maps) * self._call_s("map", page_bytes)
+            maps_s += calls * len(grant.maps) * self._call_s("map", page_bytes)
         geometry = allocator.geometry
         slot_bytes = geometry.bytes_per_token / geometry.ranks
-        for rows, curve in (
-            (grant.copies, self._copy),
-            (grant.swaps_out, self._swap_out),
-            (grant.swaps_in, self._swap_in),
-        ):
-            if len(rows):
-                seconds += curve.one(int(rows[:, 2].sum()) * slot_bytes)
-        return seconds
+        copies_s, out_s, in_s = (
+            curve.one(int(rows[:, 2].sum()) * slot_bytes) if len(rows) else 0.0
+            for rows, curve in (
+                (grant.copies, self._copy),
+                (grant.swaps_out, self._swap_out),
+                (grant.swaps_in, self._swap_in),
+            )
+        )
+        swaps_s = out_s + in_s
+        return PricedGrant(maps_s + copies_s + swaps_s, maps_s, copies_s, swaps_s)
 
     def overlapped_s(
         self, compute_s: float, grants: Sequence[Grant], allocator: Allocator
@@ -142,18 +174,15 @@ class Calibrated:
     # -- parts of a step -----------------------------------------------------------------------
     def _steady_s(self, tokens: int, rows: int, sampled: int) -> float:
         """Return what does not depend on the lengths of the sequences."""
-        body = self._linear_s(tokens) + self.model.layers * self._store.one(tokens)
+        body = self._linear_s(tokens) + self._store_s(tokens)
         return body + self._sample_s(sampled) + self._overhead.one(rows)
 
-    def _vary_s(
-        self, steady: float, seqs: int, context: FloatArray, tables: FloatArray, block_tokens: int
-    ) -> FloatArray:
-        """Return steady + decode attention + tables for total contexts [n] of `seqs` rows."""
-        return (
-            steady
-            + self.model.layers * self._decode[block_tokens > 0](seqs, context / seqs)
-            + tables
-        )
+    def _decode_s(self, seqs: int, context: FloatArray, block_tokens: int) -> FloatArray:
+        """Return the attention of decodes for total contexts [n] of `seqs` rows."""
+        return self.model.layers * self._decode[block_tokens > 0](seqs, context / seqs)
+
+    def _store_s(self, tokens: int) -> float:
+        return self.model.layers * self._store.one(tokens)
 
     def _prefill_s(self, new: IntArray, past: IntArray, block_tokens: int) -> float:
         """Return the attention of all pieces; all of them go through one call a layer."""

@@ -71,31 +71,62 @@ class FlatPrices(NamedTuple):
     ranks: int = 1
 
 
-def step_s(prices: FlatPrices, work: Any) -> float:
-    """Return the seconds one step takes; `work` is the loop's own `StepWork`, in whole numbers."""
+class Priced(NamedTuple):
+    """The seconds in which a step computes, and of those what the GPU spends on each part.
+
+    `linear_s` are matrix products and the small kernels between them; what remains is software, as
+    far as the GPU does not hide it.  Numbers of one step, or [steps] of several: those that are the
+    same in all may be a number.
+    """
+
+    seconds: float | FloatArray
+    linear_s: float | FloatArray
+    attention_s: float | FloatArray
+    all_reduce_s: float | FloatArray
+
+
+NOTHING = Priced(0.0, 0.0, 0.0, 0.0)
+
+
+def step(prices: FlatPrices, work: Any) -> Priced:
+    """Return what a step takes, and on what; `work` is the loop's `StepWork`, in whole numbers."""
     sent, tables = 0, 0.0
     if prices.block_tokens:
         wide = -(-work.longest // prices.block_tokens)
         sent = work.rows * wide * prices.entry_bytes
         tables = tables_s(prices, sent)
     tokens, rows = work.own + work.decodes, work.decodes + work.pieces
-    seconds = steady_s(prices, rows, tokens, work.pieces, work.sampled)
+    layers, reduce = layers_s(prices, tokens, work.sampled), reduce_s(prices, tokens)
+    attention = 0.0
+    seconds = before_s(prices, layers + reduce, rows, tokens, work.pieces, work.sampled)
     if work.own:
-        seconds += prefill_s(prices, work.own, work.read, work.crossed, work.squares)
+        attention = prefill_s(prices, work.own, work.read, work.crossed, work.squares)
+        seconds += attention
     if work.decodes:
-        seconds += decode_s(prices, work.decodes, work.context)
+        decode = decode_s(prices, work.decodes, work.context)
+        seconds += decode
+        attention += decode
     seconds += tables
-    return beside_s(prices, seconds, rows, tokens, work.pieces, work.sampled, sent)
+    seconds = beside_s(prices, seconds, rows, tokens, work.pieces, work.sampled, sent)
+    return Priced(seconds, layers, attention, reduce)
 
 
 # -- parts of a step -------------------------------------------------------------------------------
-def steady_s(prices: FlatPrices, rows: int, tokens: int, pieces: int, sampled: int) -> float:
-    """Return what does not depend on the lengths of the sequences, the CPU's time if it shows."""
-    gpu_s = (
-        linear_s(prices, tokens, sampled)
-        + max(prices.elementwise_floor_s, tokens * prices.elementwise_s)
-        + (prices.reduce_floor_s + tokens * prices.reduce_token_s)
-    )
+def layers_s(prices: FlatPrices, tokens: int, sampled: int) -> float:
+    """Return the seconds of linear layers and of the small kernels between them."""
+    small = max(prices.elementwise_floor_s, tokens * prices.elementwise_s)
+    return linear_s(prices, tokens, sampled) + small
+
+
+def reduce_s(prices: FlatPrices, tokens: int) -> float:
+    """Return the seconds of all-reduce."""
+    return prices.reduce_floor_s + tokens * prices.reduce_token_s
+
+
+def before_s(
+    prices: FlatPrices, gpu_s: float, rows: int, tokens: int, pieces: int, sampled: int
+) -> float:
+    """Return the GPU's time of what does not depend on lengths, and the CPU's if it shows."""
     if prices.overlapped:
         return gpu_s
     return _with_cpu_s(prices, gpu_s, rows, tokens, pieces, sampled)

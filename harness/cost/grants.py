@@ -9,9 +9,19 @@ makes them is the one that launches the step.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from allocators.base import Allocator, Grant, IntArray
 from harness.cost.spec import LARGE_PAGE, CostSpec, page_bytes_of
+
+
+class PricedGrant(NamedTuple):
+    """The seconds of what a grant asks for before the step computes, and of those each part's."""
+
+    seconds: float
+    maps_s: float
+    copies_s: float
+    swaps_s: float
 
 
 class GrantPrices:
@@ -26,26 +36,26 @@ class GrantPrices:
         self._map_us = {page_bytes_of(k): v for k, v in cost.map_us.items()}
         self._unmap_us = {page_bytes_of(k): v for k, v in cost.unmap_us.items()}
 
-    def grant_s(self, grant: Grant, allocator: Allocator) -> float:
+    def grant(self, grant: Grant, allocator: Allocator) -> PricedGrant:
         """Return the seconds of what a grant asks for before the step computes.
 
         Ranks work in parallel, so a page-group counts its `pages_per_group` driver calls once.
         """
-        seconds = 0.0
+        maps_s = copies_s = swaps_s = 0.0
         if len(grant.maps) or len(grant.unmaps):
             map_s, unmap_s = self.call_s(allocator.page_bytes)
             calls = allocator.pages_per_group
-            seconds = calls * (len(grant.unmaps) * unmap_s + len(grant.maps) * map_s)
+            maps_s = calls * (len(grant.unmaps) * unmap_s + len(grant.maps) * map_s)
         if len(grant.copies):
             geometry = allocator.geometry
             moved = int(grant.copies[:, 2].sum()) * geometry.bytes_per_token / geometry.ranks
-            seconds += self._cost.copy_launch_us * 1e-6 + moved * self.copy_byte_s
+            copies_s = self._cost.copy_launch_us * 1e-6 + moved * self.copy_byte_s
         swaps = self._transfers(grant.swaps_out) + self._transfers(grant.swaps_in)
         if swaps:
-            seconds += swaps * self._transfer_s
+            swaps_s = swaps * self._transfer_s
             if self._cost.swap_overlap == "none":
-                seconds += self._sent_s(grant, allocator)
-        return seconds
+                swaps_s += self._sent_s(grant, allocator)
+        return PricedGrant(maps_s + copies_s + swaps_s, maps_s, copies_s, swaps_s)
 
     def overlapped_s(
         self, compute_s: float, grants: Sequence[Grant], allocator: Allocator

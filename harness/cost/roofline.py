@@ -17,14 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
 from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator, Grant, IntArray
 from harness.cost import flat, shapes
 from harness.cost.curves import FloatArray
-from harness.cost.flat import FlatPrices
-from harness.cost.grants import GrantPrices
+from harness.cost.flat import NOTHING, FlatPrices, Priced
+from harness.cost.grants import GrantPrices, PricedGrant
 from harness.cost.limits import check_cost, check_hardware
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.software import Software, SoftwareSpec
@@ -183,24 +184,34 @@ class Roofline:
     # -- a step --------------------------------------------------------------------------------
     def step_s(self, work: Work) -> float:
         """Return the seconds one step takes; 0 for a step without any token."""
+        return cast(float, self.step(work).seconds)
+
+    def step(self, work: Work) -> Priced:
+        """Return what one step takes, and on what; nothing for a step without any token."""
         new, past = work.prefill_new, work.prefill_past
         decodes, sampled = work.decode_seqs, work.sampled
         own = int(new.sum()) if len(new) else 0
         tokens = own + decodes
         if tokens == 0:
-            return 0.0
+            return NOTHING
         prices = self.of_blocks(work.block_tokens)
         pieces = int(np.count_nonzero(new)) if own else 0
         rows, sent = decodes + pieces, work.table_bytes
-        seconds = flat.steady_s(prices, rows, tokens, pieces, sampled)
+        layers, reduce = flat.layers_s(prices, tokens, sampled), flat.reduce_s(prices, tokens)
+        seconds = flat.before_s(prices, layers + reduce, rows, tokens, pieces, sampled)
+        attention = 0.0
         if own:
             crossed, squares = int((new * past).sum()), int((new * new).sum())
-            seconds += flat.prefill_s(prices, own, own + int(past.sum()), crossed, squares)
+            attention = flat.prefill_s(prices, own, own + int(past.sum()), crossed, squares)
+            seconds += attention
         if decodes:
-            seconds += flat.decode_s(prices, decodes, float(work.decode_context_tokens))
+            decode = flat.decode_s(prices, decodes, float(work.decode_context_tokens))
+            seconds += decode
+            attention += decode
         if sent:
             seconds += flat.tables_s(prices, float(sent))
-        return float(flat.beside_s(prices, seconds, rows, tokens, pieces, sampled, sent))
+        seconds = float(flat.beside_s(prices, seconds, rows, tokens, pieces, sampled, sent))
+        return Priced(seconds, layers, attention, reduce)
 
     def decode_window_s(
         self,
@@ -215,20 +226,38 @@ class Roofline:
         Step j reads context_tokens + j * seqs tokens of KV and sends table_bytes[j] (or the same
         number each step).  Bitwise equal to `step_s` of each step.
         """
+        priced = self.decode_window(seqs, context_tokens, steps, table_bytes, block_tokens)
+        return cast(FloatArray, priced.seconds)
+
+    def decode_window(
+        self,
+        seqs: int,
+        context_tokens: int,
+        steps: int,
+        table_bytes: IntArray | int,
+        block_tokens: int,
+    ) -> Priced:
+        """Return what these steps take, and on what; see `decode_window_s`."""
         if seqs == 0:
-            return np.zeros(steps)
+            return NOTHING._replace(seconds=np.zeros(steps))
         prices = self.of_blocks(block_tokens)
         context = (context_tokens + seqs * np.arange(steps, dtype=np.int64)).astype(np.float64)
         sent = np.asarray(table_bytes, dtype=np.float64)
         tables = np.where(sent > 0, flat.tables_s(prices, sent), 0.0)
-        steady = flat.steady_s(prices, seqs, seqs, 0, seqs)
-        seconds = steady + flat.decode_s(prices, seqs, context) + tables
-        return flat.beside_s(prices, seconds, seqs, seqs, 0, seqs, sent)
+        layers, reduce = flat.layers_s(prices, seqs, seqs), flat.reduce_s(prices, seqs)
+        decode = flat.decode_s(prices, seqs, context)
+        seconds = flat.before_s(prices, layers + reduce, seqs, seqs, 0, seqs) + decode + tables
+        seconds = flat.beside_s(prices, seconds, seqs, seqs, 0, seqs, sent)
+        return Priced(seconds, layers, decode, reduce)
 
     # -- a grant -------------------------------------------------------------------------------
     def grant_s(self, grant: Grant, allocator: Allocator) -> float:
         """Return the seconds of what a grant asks for before the step computes."""
-        return self._grants.grant_s(grant, allocator)
+        return self.grant(grant, allocator).seconds
+
+    def grant(self, grant: Grant, allocator: Allocator) -> PricedGrant:
+        """Return what a grant takes before the step computes, and on what."""
+        return self._grants.grant(grant, allocator)
 
     def overlapped_s(
         self, compute_s: float, grants: Sequence[Grant], allocator: Allocator

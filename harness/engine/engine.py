@@ -11,8 +11,8 @@ import numpy as np
 from allocators.base import Grant, IntArray, Usage
 from harness.engine.answers import check_answer
 from harness.engine.arrivals import NO_MORE, Arrivals
-from harness.engine.beams import drawn_lineage, open_lineage
-from harness.engine.executor import Samples
+from harness.engine.beams import open_lineage
+from harness.engine.executor import Explains, Samples
 from harness.engine.group import NO_ROWS, Group
 from harness.engine.host_time import HostTime
 from harness.engine.meter import Ended, GapMeter, Meter, category_bytes
@@ -21,11 +21,13 @@ from harness.engine.plan import Plan
 from harness.engine.schedulers import make_scheduler
 from harness.engine.setup import Setup
 from harness.engine.totals import Totals
-from harness.results.runlog import RunLog
+from harness.results.runlog import PART_SECONDS, RunLog
 from harness.results.stream import Sink, kept_log
 
 #: the longest stretch run in one go; bounds the memory of its columns
 MOST_STEPS = 4096
+#: the seconds of a step's parts where nobody can tell them
+UNKNOWN = (float("nan"),) * len(PART_SECONDS)
 
 
 class Engine:
@@ -45,12 +47,11 @@ class Engine:
         self._scheduler = make_scheduler(replace(setup, allocator=self._timed))
         self._requests, self._sampling = setup.requests, sampling
         self._executor, self._observers = executor, setup.observers
-        self._lineage = setup.lineage or partial(
-            drawn_lineage, setup.seed, width=sampling.width, switch=sampling.beam_switch
-        )
+        self._lineage = setup.drawn_lineage
         if isinstance(executor, Samples):
             executor.begin(self._scheduler.running)
             self._lineage = lambda request, steps: open_lineage(steps, sampling.width)
+        self._explains = isinstance(executor, Explains)
         self._skips = setup.options.skip_ahead and executor.skips
         self._front_end = setup.front_end
         self._arrivals = Arrivals(setup.requests, self._front_end.request_s)
@@ -146,6 +147,7 @@ class Engine:
             if np.isnan(group.first_scheduled_s):
                 group.first_scheduled_s = start_s
         ends_s = self._execute(plan)
+        parts = self._executor.parts if self._explains else UNKNOWN
         self._now_s = float(ends_s[-1])
         last_starts_s = float(ends_s[-2]) if len(ends_s) > 1 else start_s
         self._planned_s = last_starts_s if self._front_end.plans_ahead else self._now_s
@@ -155,7 +157,7 @@ class Engine:
             self._show(plan, start_s, ends_s, usage)
         for group in plan.started:
             group.first_token_s = self._seen_s
-        batch, saturated = len(running), scheduler.saturated
+        batch, saturated, limit = len(running), scheduler.saturated, scheduler.limit
         done = scheduler.sampled(plan, ends_s)
         self._token_gaps.record(running.gaps_s, ends_s)
         for group in done:
@@ -176,8 +178,10 @@ class Engine:
                 "batch": batch,
                 "batched_tokens": plan.batched_tokens,
                 "hit_tokens": plan.hit_tokens,
+                f"limited_by_{limit}": True,
             },
             last={"running": batch - len(done)},
+            parts=parts,
         )
         return done
 

@@ -33,6 +33,18 @@ class Executor(Protocol):
 
 
 @runtime_checkable
+class Explains(Protocol):
+    """An executor that knows what the time of a step is made of."""
+
+    @property
+    def parts(self) -> tuple[float | np.ndarray, ...]:
+        """The seconds of each of `PARTS` of what `step` or `window` was last asked for.
+
+        A number for all of its steps, or [steps] of them.
+        """
+
+
+@runtime_checkable
 class Samples(Protocol):
     """An executor that really samples, so that it, and not a draw, chooses how beams go on."""
 

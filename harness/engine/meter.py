@@ -11,7 +11,7 @@ import numpy as np
 
 from allocators.base import IntArray, Usage
 from harness.engine.group import Group
-from harness.results.runlog import TIMELINE_COLUMNS
+from harness.results.runlog import PART_SECONDS, TIMELINE_COLUMNS
 from harness.results.stream import ENDED_COLUMNS, Sink
 
 #: rows of a block: steps, and requests, and gaps between tokens
@@ -42,21 +42,24 @@ class Meter:
         first: dict[str, int],
         every: dict[str, int],
         last: dict[str, int],
+        parts: Iterable[float | np.ndarray],
     ) -> None:
         """Append len(ends_s) steps that follow each other without a gap from `start_s` on.
 
         `every` holds for each of them; `first` counts happen in the first, and `last` overrides
-        what differs at the end of the last.
+        what differs at the end of the last.  `parts` are the seconds of `PARTS`, of each or [n].
         """
         n = len(ends_s)
         self._reserve(n)
         at = slice(self._size, self._size + n)
+        places = at if n > 1 else self._size  # a number is written in half the time by its place
         put = self._columns
-        put["step"][at] = np.arange(len(self), len(self) + n)
+        put["step"][places] = np.arange(len(self), len(self) + n) if n > 1 else len(self)
         put["start_s"][self._size] = start_s
-        put["start_s"][self._size + 1 : self._size + n] = ends_s[:-1]
+        if n > 1:
+            put["start_s"][self._size + 1 : self._size + n] = ends_s[:-1]
         put["time_s"][at] = ends_s
-        put["saturated"][at] = saturated
+        put["saturated"][places] = saturated
         put["waiting"][at] = waiting
         put["blocks_in_use"][at] = usage.pages
         put["logical_blocks"][at] = usage.logical_pages
@@ -64,7 +67,9 @@ class Meter:
         for name, category in category_bytes(usage, saturated).items():
             put[f"{name}_bytes"][at] = category
         for name, value in every.items():
-            put[name][at] = value
+            put[name][places] = value
+        for name, seconds in zip(PART_SECONDS, parts, strict=True):
+            put[name][places] = seconds
         for name, value in first.items():
             put[name][self._size] = value
         for name, value in last.items():

@@ -129,6 +129,7 @@ def _page(collection: Collection, title: str, panels: Panels) -> dict[str, Any]:
         "categories": CATEGORY_DEFINITIONS,
         "basis": basis,
         "waste": waste,
+        "time": panels.time(),
         "throughput": panels.throughput(),
         "curves": panels.curves(),
         "knobs": panels.knobs(),

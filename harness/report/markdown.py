@@ -20,6 +20,7 @@ from harness.results.runlog import CATEGORIES
 _ALT = {
     "waste": "Stacked bars: where the KV memory went",
     "memory_over_time": "KV memory over time, by category",
+    "time": "Stacked bars: what held each allocator back, and what its time was made of",
     "throughput": "Requests and output tokens per second",
     "latency": "Cumulative distributions of latency",
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.report.charts import latency, memory, throughput, waste
+from harness.report.charts import latency, memory, throughput, time, waste
 from harness.report.charts.chart import HALF_IN, PAGE_IN, Chart, Variant
 from harness.report.charts.lines import Line, LineAxes, draw
 from harness.report.charts.svg import inline_svg
@@ -59,6 +59,15 @@ class Panels:
         groups, width_in = self._groups(MOST_BAR_CHARTS)
         return basis, [
             self._panel(label, waste.bars(variants, prefix, width_in)) for label, variants in groups
+        ]
+
+    def time(self) -> list[Panel]:
+        """Bars for each of the first runs, or for all where each has one; of runs that tell."""
+        groups, width_in = self._groups(DETAILED_RUNS)
+        return [
+            self._panel(label, time.bars(variants, width_in))
+            for label, variants in groups
+            if time.told(variants)
         ]
 
     def throughput(self) -> list[Panel]:

@@ -9,8 +9,13 @@ from collections.abc import Sequence
 
 from harness.report.collection import Run
 from harness.report.numbers import percent, spoken, times
-from harness.report.ranking import CLOSE, latency, output, rank, speed
-from harness.results.runlog import ResultRow
+from harness.report.ranking import CLOSE, latency, listed, output, rank, speed
+from harness.results.limits import main_limit
+from harness.results.runlog import PARTS, ResultRow
+
+#: shares of the run below which a cause, or a part, is not worth a sentence
+_HELD_BACK, _LARGE_PART = 0.1, 0.15
+_PART_WORDS = {"linear": "linear layers", "all_reduce": "all-reduce"}
 
 
 def run_verdict(run: Run) -> list[str]:
@@ -19,7 +24,7 @@ def run_verdict(run: Run) -> list[str]:
     titled = [(run.title(row.allocator), row) for row in rows]
     if len(rows) == 1:
         alone = f"{rows[0].allocator} serves {speed(rows[0])}; nothing to compare it with."
-        return [alone, *prefix_hits(titled)]
+        return [alone, *held_back(run, rows[0]), *prefix_hits(titled)]
     ranked = rank(rows)
     best = ranked[0]
     sentences = []
@@ -41,7 +46,36 @@ def run_verdict(run: Run) -> list[str]:
         sentences.insert(0, f"{choice} {best.allocator}: {_serves_most(best, others)}")
     if len(sentences) == 2:
         sentences.reverse()
-    return sentences + _reservations(best, rows) + prefix_hits(titled)
+    return sentences + held_back(run, best) + _reservations(best, rows) + prefix_hits(titled)
+
+
+def held_back(run: Run, row: ResultRow) -> list[str]:
+    """What held a row back for longest, and where its time went; none where nothing says."""
+    limit = main_limit(row.metrics)
+    if limit is None:
+        return []
+    cause, share = limit
+    name, time = row.allocator, percent(share)
+    engine = run.config.get("engine")
+    settings = engine if isinstance(engine, dict) else {}
+    if cause == "nobody":
+        text = f"Nobody waits for {name} in {time} of its time"
+    elif share < _HELD_BACK:
+        return []
+    elif cause == "policy":
+        text = f"engine=static keeps others out of {name} in {time} of its time"
+    else:
+        option = {"sequences": "max_num_seqs", "tokens": "max_num_batched_tokens"}.get(cause)
+        by = f"engine.{option}" if option else cause
+        if option and settings.get(option) is not None:
+            by += f"={settings[option]}"
+        text = f"{name} is held back by {by} in {time} of its time"
+    shares = {part: row.metrics.get(f"time_{part}_share") or 0.0 for part in PARTS}
+    large = sorted((p for p in PARTS if shares[p] >= _LARGE_PART), key=lambda p: -shares[p])
+    if not large:
+        return [f"{text}."]
+    parts = listed([f"{_PART_WORDS.get(part, part)} ({percent(shares[part])})" for part in large])
+    return [f"{text}; its time goes to {parts}."]
 
 
 def _serves_most(best: ResultRow, others: Sequence[ResultRow]) -> str:

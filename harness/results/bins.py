@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.results.runlog import BYTES, CATEGORIES, TIMELINE_COLUMNS, Columns
+from harness.results.runlog import (
+    BYTES,
+    CATEGORIES,
+    LIMITED_BY,
+    PART_SECONDS,
+    TIMELINE_COLUMNS,
+    Columns,
+)
 
 #: at most so many rows; between half of that and all of it are used
 MOST_BINS = 16_384
 #: what happens in a step: a bin has the sum over its steps
-FLOWS = ("batched_tokens", "preemptions", "hit_tokens", "copied_bytes")
+FLOWS = ("batched_tokens", "preemptions", "hit_tokens", "copied_bytes", *PART_SECONDS)
 #: what lasts for a step: a bin has the mean over its steps, weighted by the time they take
 LEVELS = (
     "running", "waiting", "blocks_in_use", *BYTES, "batch", "logical_blocks", "metadata_bytes",
-    "saturated",
+    "saturated", *LIMITED_BY,
 )  # fmt: skip
 #: of these a bin has the least and the most of any of its steps too
-EXTREMES = tuple(name for name in (*LEVELS, *FLOWS) if name != "saturated")
+EXTREMES = tuple(
+    name for name in (*LEVELS, *FLOWS) if name not in ("saturated", *LIMITED_BY, *PART_SECONDS)
+)
 #: what a bin has besides a step's columns: how many steps, and the seconds that they take
 BIN_COLUMNS: dict[str, type] = {
     "steps": np.int64,

@@ -116,7 +116,7 @@ def column_table(allocator: str, values: Columns, columns: dict[str, type]) -> p
 
 
 def column_values(column: pa.ChunkedArray) -> np.ndarray:
-    """[n] values of a column that has no nulls; raises TypeError for values of no type of ours."""
+    """[n] values of a column, NaN where a number is null; raises TypeError for no type of ours."""
     import pyarrow as pa
 
     whole = column.combine_chunks()
@@ -129,6 +129,8 @@ def column_values(column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_boolean(whole.type):
         bits = np.frombuffer(whole.buffers()[1], np.uint8)
         return np.unpackbits(bits, bitorder="little")[whole.offset :][: len(whole)].astype(bool)
+    if whole.null_count:
+        whole = whole.fill_null(float("nan"))
     return np.from_dlpack(whole)
 
 

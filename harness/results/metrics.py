@@ -35,6 +35,8 @@ SYMBOLS: tuple[tuple[str, str], ...] = (
     ("A", "cached bytes integrated over the gaps, byte-seconds; the rest of a gap's pool is idle"),
     ("b_i", "requests in the batch of step i; a sequence group counts as one"),
     ("P_i, L_i", "blocks in use in step i, and the blocks it would take without sharing"),
+    ("l_i", "what limited step i: why the next request in the queue was not in it; one of six"),
+    ("x_p,i", "exposed seconds of part p of step i; the seven parts sum to d_i"),
     ("F", "requests that finished"),
     (
         "a_r, f_r, e_r",
@@ -55,6 +57,31 @@ CATEGORY_DEFINITIONS: tuple[tuple[str, Direction, str], ...] = (
     ("cached", "none", "blocks and page-groups kept for reuse, held by no sequence"),
     ("idle", "none", "free, and nobody waits for memory"),
 )
+
+LIMIT_DEFINITIONS: tuple[tuple[str, str], ...] = (
+    ("nobody", "nobody waited: all who had come were let in; the gaps count here too"),
+    ("memory", "the allocator refused the head of the queue (its watermark and "
+     "`engine.expected_output_tokens` included)"),
+    ("sequences", "the head of the queue found no free row of `engine.max_num_seqs`"),
+    ("tokens", "the step's token budget, `engine.max_num_batched_tokens`, was used up"),
+    ("preemption", "a step that preempts admits nobody; with `engine=orca` whoever was swapped out "
+     "and is behind one that is computed again waits for the next step"),
+    ("policy", "`engine=static` does not ask the queue until its batch has ended"),
+)  # fmt: skip
+PART_DEFINITIONS: tuple[tuple[str, str], ...] = (
+    ("linear", "matrix products of all layers and of the output head, and the small kernels "
+     "between them: norms, residual adds, rotary, activation"),
+    ("attention", "attention of prompts and of decodes (with `cost_model=calibrated` also the "
+     "writing of keys and values)"),
+    ("all_reduce", "adding up what the GPUs of a tensor-parallel server have computed"),
+    ("software", "all else in which the step computes: scheduling, inputs and block tables, "
+     "launching, sampling; with `software.overlapped` only the block tables' way to the GPU and "
+     "what the CPU takes longer than the GPU"),
+    ("copies", "copies inside the pool, all before the step"),
+    ("swaps", "the calls of swaps, and of the bytes what the step's computing does not hide"),
+    ("maps", "mapping and unmapping of page-groups before the step, and what a background thread "
+     "takes longer than the step computes"),
+)  # fmt: skip
 
 LATENCIES: tuple[tuple[str, str, str], ...] = (
     ("ttft", "f_r - a_r", "time to first token, over F"),
@@ -85,6 +112,36 @@ def _share_metrics() -> list[Metric]:
         text = f"`{name}_share` over the saturated steps only"
         metrics.append(Metric(f"saturated_{name}_share", symbol, "fraction", direction, True, text))
     return metrics
+
+
+def _time_metrics() -> list[Metric]:
+    gaps = {"nobody": " + G"}
+    metrics = [
+        Metric(
+            f"limited_by_{limit}_share",
+            f"(Σ_{{l_i={limit}}} d_i{gaps[limit]}) / T"
+            if limit in gaps
+            else f"Σ_{{l_i={limit}}} d_i / T",
+            "fraction",
+            "none",
+            True,
+            f"share of the run in which {meaning}",
+        )
+        for limit, meaning in LIMIT_DEFINITIONS
+    ]
+    metrics += [
+        Metric(
+            f"time_{part}_share",
+            f"Σ x_{part},i / T",
+            "fraction",
+            "none",
+            True,
+            f"share of the run, as far as no other part hides it: {meaning}",
+        )
+        for part, meaning in PART_DEFINITIONS
+    ]
+    text = "share of the run outside every step, in which the engine waits for an arrival"
+    return [*metrics, Metric("time_gap_share", "G / T", "fraction", "none", True, text)]
 
 
 def _latency_metrics() -> list[Metric]:
@@ -178,6 +235,7 @@ METRICS: tuple[Metric, ...] = (
         True,
         "end-to-end latency a token of output, over those of F with o_r > 0",
     ),
+    *_time_metrics(),
     Metric("preemptions", "-", "count", "lower", True, "requests sent back to the queue"),
     Metric("hit_tokens", "-", "tokens", "higher", True, "prompt tokens found in the prefix cache"),
     Metric(
@@ -339,13 +397,17 @@ TIMELINE_TEXT = (
     "number | the mean over its steps, weighted by the seconds that they take |",
     "| `token_bytes` ... `idle_bytes` | the bytes of a category | the same mean, in whole bytes: "
     "rounded so that the six sum to the capacity |",
-    "| `saturated` | true or false | the share of `busy_s` in which it is true |",
+    "| `saturated`, `limited_by_nobody`, `limited_by_memory`, `limited_by_sequences`, "
+    "`limited_by_tokens`, `limited_by_preemption`, `limited_by_policy` | true or false | the share "
+    "of `busy_s` in which it is true |",
     "| `batched_tokens`, `preemptions`, `hit_tokens`, `copied_bytes` | how many in this step | the "
     "sum over its steps |",
+    "| `linear_s`, `attention_s`, `all_reduce_s`, `software_s`, `copies_s`, `swaps_s`, `maps_s` | "
+    "the exposed seconds of a part; null where nobody can tell | the sum over its steps |",
     "| `steps` | - | how many steps it stands for |",
     "| `busy_s` | -, that is `time_s - start_s` | the seconds that its steps take, without gaps |",
     "| `NAME_min`, `NAME_max` | - | the least and the most of any of its steps, of all numbers "
-    "above but `saturated` |",
+    "above but those that are true or false, and seconds |",
     "",
     "So `sum(token_bytes * busy_s) / sum(busy_s)` is a time-weighted mean and `sum(preemptions)` a",
     "total in either kind. Charts of memory over time, in figures and reports, read the means.",
@@ -383,6 +445,26 @@ def render_markdown() -> str:
         *(f"| {name} | {meaning} |" for name, _, meaning in CATEGORY_DEFINITIONS),
         "",
         "A buddy allocator's round-up counts as external, as the PagedAttention paper counts it.",
+        "",
+        "## What limits a step",
+        "",
+        "Where a scheduler stops taking requests from the queue, it says what kept the next one",
+        "out. Exactly one holds of each step; what each scheduler asks first is in",
+        "[scheduling.md](scheduling.md#what-limits-a-step).",
+        "",
+        "| limit | the next request was not in the step, because |",
+        "|---|---|",
+        *(f"| {name} | {meaning} |" for name, meaning in LIMIT_DEFINITIONS),
+        "",
+        "## What a step's time is made of",
+        "",
+        "A part counts as far as it is exposed: what runs beside a part that is listed before it",
+        "counts only as much as it lasts longer. So the seven sum to the step. A real run",
+        "(`executor=model`) measures its steps whole: there they are undefined.",
+        "",
+        "| part | what it is |",
+        "|---|---|",
+        *(f"| {name} | {meaning} |" for name, meaning in PART_DEFINITIONS),
         "",
         "## Metrics",
         "",

@@ -13,6 +13,8 @@ from harness.results.columns import column_values
 from harness.results.errors import ResultsError
 from harness.results.runlog import (
     BYTES,
+    LIMITED_BY,
+    PART_SECONDS,
     REQUEST_COLUMNS,
     STATUSES,
     TIMELINE_COLUMNS,
@@ -104,7 +106,10 @@ def read_whole_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> list[
 
     A timeline that was too long for full resolution is in bins.  Raises ResultsError.
     """
-    steps = _read_columns(run_dir / TIMELINE, tuple(TIMELINE_COLUMNS), tuple(BIN_COLUMNS))
+    # Absent from files that were written before any step said what limited it.
+    later = (*LIMITED_BY, *PART_SECONDS)
+    names = tuple(name for name in TIMELINE_COLUMNS if name not in later)
+    steps = _read_columns(run_dir / TIMELINE, names, (*later, *BIN_COLUMNS))
     names = tuple(name for name in REQUEST_COLUMNS if name != _LONGEST)
     requests = _read_columns(run_dir / REQUESTS, names, (_LONGEST,))
     for columns in requests.values():
@@ -157,7 +162,8 @@ def _read_columns(
 def _values(table: pa.Table, name: str) -> np.ndarray:
     """A column as the writer wrote it; raises KeyError, ValueError or TypeError if it is not."""
     column = table[name]
-    if column.null_count and name != _LONGEST:
+    # Nobody can tell the parts of a step that really ran.
+    if column.null_count and name not in (_LONGEST, *PART_SECONDS):
         raise ValueError(f"{name} has values that are missing")
     kind = {**BINNED_COLUMNS, **REQUEST_COLUMNS}[name]
     if "steps" not in table.column_names:

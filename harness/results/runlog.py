@@ -18,6 +18,12 @@ Columns = dict[str, np.ndarray]
 CATEGORIES = ("token", "reserved", "internal", "external", "cached", "idle")
 BYTES = tuple(f"{category}_bytes" for category in CATEGORIES)
 STATUSES = ("ok", "oom", "unsupported", "error")
+#: what kept the head of the queue out of a step: exactly one holds of each
+LIMITS = ("nobody", "memory", "sequences", "tokens", "preemption", "policy")
+LIMITED_BY = tuple(f"limited_by_{limit}" for limit in LIMITS)
+#: what the time of a step is made of, as far as one part does not hide another
+PARTS = ("linear", "attention", "all_reduce", "software", "copies", "swaps", "maps")
+PART_SECONDS = tuple(f"{part}_s" for part in PARTS)
 
 # Order is that of the file; `allocator` comes first there and is added by the writer.
 TIMELINE_COLUMNS: dict[str, type] = {
@@ -36,6 +42,8 @@ TIMELINE_COLUMNS: dict[str, type] = {
     "copied_bytes": np.int64,
     "metadata_bytes": np.int64,
     "saturated": np.bool_,
+    **dict.fromkeys(LIMITED_BY, np.bool_),
+    **dict.fromkeys(PART_SECONDS, np.float64),
 }
 REQUEST_COLUMNS: dict[str, type] = {
     "request": np.int64,
@@ -59,8 +67,9 @@ class RunLog:
 
     timeline: one array [steps] a name of `TIMELINE_COLUMNS`. Step i runs from start_s[i] to
         time_s[i]; between two steps, and before the first, the engine may wait for an arrival (a
-        gap), in which nothing is allocated but what is cached. One that was read from a file may be
-        in bins, and has [bins] of the names of `bins.BINNED_COLUMNS`.
+        gap), in which nothing is allocated but what is cached. The seconds of the parts sum to
+        those of the step, or are NaN where nobody can tell them apart. One that was read from a
+        file may be in bins, and has [bins] of the names of `bins.BINNED_COLUMNS`.
     requests: one array [requests] a name of `REQUEST_COLUMNS`; times are NaN where it never came
         to it. `output_tokens` is per sequence, `itl_max_s` the longest gap between two tokens.
     totals: `gap_s` (seconds spent in gaps), `gap_cached_byte_s` (cached bytes integrated over
@@ -125,11 +134,26 @@ class LogCheck:
                 f"{self._allocator}: memory of step {block['step'][wrong[0]]} does not sum "
                 f"to the capacity of {self._capacity_bytes} bytes: {parts}"
             )
+        wrong = np.flatnonzero(sum(block[name].astype(np.int64) for name in LIMITED_BY) != 1)
+        if len(wrong):
+            raise ValueError(
+                f"{self._allocator}: step {block['step'][wrong[0]]} is not limited by one of "
+                f"{', '.join(LIMITS)}"
+            )
         start_s, time_s = block["start_s"], block["time_s"]
         waits_s = start_s - np.concatenate(([self._end_s], time_s[:-1]))
         self._end_s = float(time_s[-1])
         if (time_s < start_s).any() or (waits_s < -self._tolerance_s).any():
             raise ValueError(f"{self._allocator}: the clock runs backwards in the timeline")
+        step_s = time_s - start_s
+        apart_s = np.abs(sum(block[name] for name in PART_SECONDS) - step_s)
+        # The clock is as exact as its last bit, which is worth more the longer the run.
+        wrong = np.flatnonzero(apart_s > 1e-9 * step_s + 4 * np.spacing(np.abs(time_s)))
+        if len(wrong):
+            raise ValueError(
+                f"{self._allocator}: the parts of step {block['step'][wrong[0]]} do not sum to its "
+                f"{step_s[wrong[0]]} s"
+            )
         self._waited_s += float(waits_s.sum())
 
     def requests(self, block: Columns) -> None:

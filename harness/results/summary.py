@@ -9,7 +9,16 @@ from collections.abc import Callable
 import numpy as np
 
 from harness.results.metrics import METRICS
-from harness.results.runlog import BYTES, CATEGORIES, Columns, LogCheck, RunLog
+from harness.results.runlog import (
+    BYTES,
+    CATEGORIES,
+    LIMITED_BY,
+    PART_SECONDS,
+    PARTS,
+    Columns,
+    LogCheck,
+    RunLog,
+)
 from harness.results.slo import SloSpec, good
 from harness.results.stream import blocks_of
 from harness.results.token_gaps import TokenGaps
@@ -70,6 +79,10 @@ class Summary:
                 self._sums[f"{name}{column}"].append(float((block[column] * seconds).sum()))
         for column in ("blocks_in_use", "logical_blocks"):
             self._sums[column].append(float((block[column] * step_s).sum()))
+        for column in LIMITED_BY:
+            self._sums[column].append(float((block[column] * step_s).sum()))
+        for column in PART_SECONDS:
+            self._sums[column].append(float(block[column].sum()))
         for column in ("preemptions", "hit_tokens", "batched_tokens", "copied_bytes"):
             self._counts[column] += int(block[column].sum())
         for column in ("batch", "metadata_bytes"):
@@ -99,6 +112,7 @@ class Summary:
         self._check.totals(totals)
         values = {
             **self._memory(totals),
+            **self._time(totals),
             **self._throughput(totals),
             **self._latency_metrics(),
             **self._costs(totals),
@@ -128,6 +142,17 @@ class Summary:
             "mean_batch": _ratio(self._sum("batch"), length_s),
             "peak_batch": self._peaks["batch"],
             "saturated_mean_batch": _ratio(self._sum("saturated_batch"), saturated_s),
+        }
+
+    def _time(self, totals: dict[str, float]) -> dict[str, Value]:
+        gap_s = totals.get("gap_s", 0.0)
+        length_s = self._sum("s") + gap_s
+        limited_s = {name: self._sum(name) for name in LIMITED_BY}
+        limited_s["limited_by_nobody"] += gap_s
+        parts_s = {part: self._sum(f"{part}_s") for part in PARTS} | {"gap": gap_s}
+        return {
+            **{f"{name}_share": _ratio(s, length_s) for name, s in limited_s.items()},
+            **{f"time_{part}_share": _ratio(s, length_s) for part, s in parts_s.items()},
         }
 
     def _throughput(self, totals: dict[str, float]) -> dict[str, Value]:

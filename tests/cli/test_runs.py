@@ -68,7 +68,7 @@ def test_a_run_leaves_what_is_promised(runs):
     assert (requests.groupby("allocator", observed=True).size() == 40).all()
     assert set(requests["allocator"]) == set(finished)
     assert {p.name for p in (cwd / "a" / "figures").iterdir()} == {
-        "waste.png", "memory_over_time.png", "throughput.png", "latency.png",
+        "waste.png", "memory_over_time.png", "time.png", "throughput.png", "latency.png",
     }  # fmt: skip
     assert "paged" in done.stdout
     assert "*" in done.stdout

@@ -187,3 +187,16 @@ def test_a_bar_of_a_sweep_leaves_nothing_behind():
             ended(10)
         left[transient] = not file.getvalue().endswith("\x1b[2K")
     assert left == {False: True, True: False}
+
+
+def test_the_limit_of_each_allocator_stands_below_the_table_where_it_is_known():
+    rows = rows_of(requests_per_s=[1.0, 2.0, 3.0])
+    assert "Limited by" not in printed(rows)
+    for place, shares in enumerate(({"memory": 0.961}, {"sequences": 0.7, "memory": 0.3}, {})):
+        for limit in ("nobody", "memory", "sequences", "tokens", "preemption", "policy"):
+            if shares:
+                rows[place].metrics[f"limited_by_{limit}_share"] = shares.get(limit, 0.0)
+    text = printed(rows)
+    first = "\nLimited by, % of the time: contiguous_max memory 96,\n"
+    assert f"{first}contiguous_pow2 sequences 70.\n" in text
+    assert max(map(len, text.splitlines())) <= 80

@@ -44,9 +44,7 @@ def calibrated_parts(cost, work):
         "prefill": cost._prefill_s(work.prefill_new, work.prefill_past, work.block_tokens)
         if pieces
         else 0.0,
-        "decode": float(
-            cost._vary_s(0.0, work.decode_seqs, context, np.zeros(1), work.block_tokens)[0]
-        )
+        "decode": float(cost._decode_s(work.decode_seqs, context, work.block_tokens)[0])
         if work.decode_seqs
         else 0.0,
         "sample": cost._sample_s(work.sampled),

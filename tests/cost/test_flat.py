@@ -11,7 +11,7 @@ from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline, Work
-from harness.cost.flat import copies_s, maps_s, step_s
+from harness.cost.flat import copies_s, maps_s, step
 from harness.cost.software import SoftwareSpec
 from harness.engine.compiled.clock import StepWork
 from tests.places import CONF
@@ -63,7 +63,7 @@ def test_a_step_has_the_same_price(name, model, software):
     prices = cost.flatten(allocator)
     for _ in range(50):
         work, flat = drawn_step(rng, prices.block_tokens)
-        assert step_s(prices, flat) == cost.step_s(work)
+        assert step(prices, flat) == cost.step(work)
 
 
 @pytest.mark.parametrize("name", ALLOCATORS)

@@ -41,6 +41,9 @@ class Count:
     def ended(self, columns):
         pass
 
+    def token_gaps(self, seconds, counts):
+        pass
+
 
 def advance(engine, ends):
     """Run until so many more have ended, a compiled loop for a block; return the steps."""

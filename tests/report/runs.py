@@ -25,6 +25,8 @@ def log(allocator, *, steps=40, requests=12, speed=1.0, seed=0, capacity=1 << 20
     timeline |= {
         "step": np.arange(steps), "time_s": time_s, "start_s": time_s - 0.1 / speed,
         "token_bytes": token, "idle_bytes": capacity - token, "batch": np.full(steps, 4),
+        "limited_by_memory": np.arange(steps) % 4 > 0,
+        "limited_by_nobody": np.arange(steps) % 4 == 0, "linear_s": np.full(steps, 0.1 / speed),
         "blocks_in_use": np.full(steps, 50), "logical_blocks": np.full(steps, 60),
     }  # fmt: skip
     first = np.sort(rng.uniform(0.1, 0.5, requests)) * time_s[-1]

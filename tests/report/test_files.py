@@ -53,7 +53,8 @@ def test_one_run_gives_both_files(run, capsys):
         assert words in text
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings == [
-        "Results", "Where the memory went", "Throughput and latency", "What the knobs do",
+        "Results", "Where the memory went", "Where the time went", "Throughput and latency",
+        "What the knobs do",
         "Sharing, preemption and the allocator's own cost", "Every metric",
         "Configuration, environment, how to reproduce",
     ]  # fmt: skip

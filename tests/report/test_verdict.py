@@ -7,6 +7,7 @@ from harness.report.load import ReportError, load_collection
 from harness.report.sweeps import curve_lines, knob_lines
 from harness.report.verdict import verdicts
 from harness.results import ResultRow
+from harness.results.runlog import LIMITS
 from tests.report.runs import config, sweep, write
 
 
@@ -52,6 +53,39 @@ def test_what_speaks_against_the_choice_is_said(tmp_path):
     said = lone(tmp_path, slow_first, row("virtual", 400, ttft_p50_s=1.0))
     assert said[1].startswith("Against it: the median first token comes sooner with virtual")
     assert "preempts 40 times for 100 requests" in said[1]
+
+
+def limited(**shares):
+    found = {f"limited_by_{limit}_share": 0.0 for limit in LIMITS}
+    found |= {f"limited_by_{limit}_share": share for limit, share in shares.items()}
+    return {**found, "time_linear_share": 0.6, "time_attention_share": 0.2, "time_maps_share": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ({"sequences": 0.61, "memory": 0.2}, "paged is held back by engine.max_num_seqs=256 in 61"),
+        ({"tokens": 0.5, "nobody": 0.3}, "paged is held back by engine.max_num_batched_tokens in"),
+        ({"memory": 0.9, "preemption": 0.1}, "paged is held back by memory in 90"),
+        ({"preemption": 0.5}, "paged is held back by preemption in 50"),
+        ({"policy": 0.8, "nobody": 0.2}, "engine=static keeps others out of paged in 80"),
+        ({"nobody": 1.0}, "Nobody waits for paged in 100"),
+    ],
+)
+def test_what_holds_the_choice_back_is_said_and_where_its_time_goes(shares, words, tmp_path):
+    rows = [row("paged", 800, **limited(**shares)), row("virtual", 400, **limited(memory=1.0))]
+    engine = {"max_num_seqs": 256, "max_num_batched_tokens": None}
+    run = Run("run", tmp_path, {**config(), "engine": engine}, {}, rows)
+    said = verdicts(Collection([run], {}))[1]
+    assert said.startswith(words)
+    assert said.endswith("its time goes to linear layers (60\u00a0%) and attention (20\u00a0%).")
+    alone = Run("run", tmp_path, {**config(), "engine": engine}, {}, rows[:1])
+    assert verdicts(Collection([alone], {}))[1] == said
+
+
+def test_a_run_of_before_limits_were_noted_has_no_such_sentence(tmp_path):
+    said = lone(tmp_path, row("paged", 800), row("virtual", 400))
+    assert not any("held back" in text or "waits" in text for text in said)
 
 
 def test_rows_that_put_out_nothing_are_told_apart_by_latency(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.results.runlog import CATEGORIES, RunLog
+from harness.results.runlog import CATEGORIES, LIMITED_BY, PART_SECONDS, RunLog
 
 
 def make_log(
@@ -40,6 +40,9 @@ def make_log(
             ("metadata_bytes", 1 << 12),
         )
     }
+    start_s = time_s - durations_s
+    limit = rng.integers(0, len(LIMITED_BY), steps)
+    shares = rng.dirichlet(np.ones(len(PART_SECONDS)), steps).T
     arrival_s = np.sort(rng.uniform(0, 1, requests))
     first_token_s = arrival_s + rng.exponential(1.0, requests)
     finish_s = first_token_s + rng.exponential(2.0, requests)
@@ -52,11 +55,16 @@ def make_log(
         capacity_bytes=capacity_bytes,
         timeline={
             "step": np.arange(steps),
-            "start_s": time_s - durations_s,
+            "start_s": start_s,
             "time_s": time_s,
             "blocks_in_use": rng.integers(0, logical + 1),
             "logical_blocks": logical,
             "saturated": rng.random(steps) < saturated_probability,
+            **{name: limit == place for place, name in enumerate(LIMITED_BY)},
+            **{
+                name: share * (time_s - start_s)
+                for name, share in zip(PART_SECONDS, shares, strict=True)
+            },
             **counts,
             **{f"{name}_bytes": part for name, part in zip(CATEGORIES, parts, strict=True)},
         },

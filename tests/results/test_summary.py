@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.results.metrics import METRICS
-from harness.results.runlog import CATEGORIES, RunLog
+from harness.results.runlog import CATEGORIES, LIMITS, PARTS, RunLog
 from harness.results.slo import SloSpec
 from harness.results.summary import summarize
 from harness.results.token_gaps import TokenGaps
@@ -40,6 +40,13 @@ def golden_log() -> RunLog:
         "external_bytes": [30, 0, 0],
         "cached_bytes": [0, 20, 10],
         "idle_bytes": [0, 10, 60],
+        **{f"limited_by_{limit}": [False] * 3 for limit in LIMITS},
+        "limited_by_memory": [True, False, False],
+        "limited_by_tokens": [False, False, True],
+        "limited_by_nobody": [False, True, False],
+        **{f"{part}_s": [0.0] * 3 for part in PARTS},
+        "linear_s": [1.5, 1.0, 2.0],
+        "software_s": [0.5, 0.0, 2.0],
     }
     requests = {
         "request": [0, 1, 2],
@@ -70,6 +77,9 @@ def golden_log() -> RunLog:
         },
         token_gaps(),
     )
+
+
+GOLDEN_LIMITS = {"memory": 2, "tokens": 4, "nobody": 1 + 3}
 
 
 def token_gaps() -> TokenGaps:
@@ -107,6 +117,10 @@ def test_golden_run():
         **{"itl_mean_s": 2.0, "itl_p50_s": 1.0, "itl_p90_s": 3.4, "itl_p99_s": 3.94},
         **{"e2e_mean_s": 6.0, "e2e_p50_s": 6.0, "e2e_p90_s": 8.4, "e2e_p99_s": 8.94},
         "normalized_latency_mean_s": (3 / 1 + 9 / 4) / 2,
+        **{f"limited_by_{limit}_share": 0.0 for limit in LIMITS},
+        **{f"limited_by_{limit}_share": s / 10 for limit, s in GOLDEN_LIMITS.items()},
+        **{f"time_{part}_share": 0.0 for part in PARTS},
+        **{"time_linear_share": 0.45, "time_software_share": 0.25, "time_gap_share": 0.3},
         "preemptions": 1,
         "hit_tokens": 5,
         "hit_bytes": 40,

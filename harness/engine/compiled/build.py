@@ -26,6 +26,7 @@ PLAIN = (pages, extents, answers, state, queue, step, chunked, whole_prompts)
 LOOPS: dict[str, FunctionType] = {
     "chunked": chunked.chunked,
     "continuous": whole_prompts.whole_prompts,
+    "static": whole_prompts.whole_prompts,
     "orca": whole_prompts.whole_prompts,
 }
 

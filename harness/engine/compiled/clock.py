@@ -9,7 +9,7 @@ from harness.engine.executor import Executor
 
 #: the type of a clock's constants, and the module of its functions, which the executor registers
 CLOCKS: dict[type, ModuleType] = {}
-CALLS = ("step_s", "copies_s", "maps_s")
+CALLS = ("step", "copies_s", "maps_s")
 
 
 class StepWork(NamedTuple):
@@ -41,9 +41,9 @@ def clock_of(executor: Executor) -> Any:
 NO_WORK = StepWork(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def step_s(prices: Any, work: StepWork) -> float:
-    """Return the seconds of a step."""
-    return CLOCKS[type(prices)].step_s(prices, work)
+def step(prices: Any, work: StepWork) -> Any:
+    """Return the `seconds` in which a step computes, and its linear, attention, all_reduce `_s`."""
+    return CLOCKS[type(prices)].step(prices, work)
 
 
 def copies_s(prices: Any, slots: int) -> float:

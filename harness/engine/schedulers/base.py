@@ -76,6 +76,7 @@ class Scheduler(abc.ABC):
         self.waiting: deque[Group] = deque()
         self.running = Running(setup.max_rows, max_len, setup.sampling.mode == "beam")
         self.saturated = False  # the head of the queue was refused memory when last asked for
+        self.limit = "nobody"  # of `LIMITS`: why the head of the queue is not in the planned step
         self.looked_up_tokens = 0  # of all admissions: what a prefix cache could have given
         self.wasted_tokens = 0  # computed, lost by a preemption and computed again
 
@@ -158,8 +159,12 @@ class Scheduler(abc.ABC):
         if grant is None:
             if not len(self.running):
                 raise self._unservable(group, f"{self._empty_pool()} refused it")
-            self.saturated = True
+            self._refused()
         return grant
+
+    def _refused(self) -> None:
+        """Note that memory keeps the head of the queue out."""
+        self.saturated, self.limit = True, "memory"
 
     def _start(self, group: Group, rows: IntArray) -> None:
         """Let the head of the queue run in these rows."""
@@ -208,7 +213,7 @@ class Scheduler(abc.ABC):
         group.preemptions += 1
         plan.preempted.append(group)
         self.waiting.appendleft(group)
-        self.saturated = True
+        self.saturated, self.limit = True, "preemption"  # nobody is let in beside a preemption
 
     def _evict(self, group: Group) -> Grant:
         """Take the memory of a group that will be back."""

@@ -192,7 +192,10 @@ class ChunkedScheduler(Scheduler):
     # -- admission ---------------------------------------------------------------------------
     def _schedule_waiting(self, plan: Plan, budget: int) -> None:
         """Take groups from the queue, in order, while rows, budget and memory last."""
-        while self._head_has_rows() and budget:
+        while self.waiting:
+            if not self._head_has_rows() or not budget:
+                self.limit = "tokens" if self._head_has_rows() else "sequences"
+                return
             group = self.waiting[0]
             single = group.sequences == 1
             known = group.prompt_tokens + group.generated
@@ -216,6 +219,7 @@ class ChunkedScheduler(Scheduler):
             self.looked_up_tokens += end
             self.wasted_tokens += max(0, group.lost_tokens - hit)
             group.lost_tokens = 0
+        self.limit = "nobody"
 
     # -- preemption --------------------------------------------------------------------------
     def _preempt(self, group: Group, plan: Plan) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from allocators.base import Grant, IntArray
 from harness.engine.group import NO_ROWS, Group
 from harness.engine.plan import Plan
+from harness.engine.schedulers.base import Horizon, one_step
 from harness.engine.schedulers.whole_prompts import WholePromptScheduler
 from harness.engine.setup import Setup
 
@@ -30,6 +31,11 @@ class StaticScheduler(WholePromptScheduler):
 
     def _admits(self) -> bool:
         return not len(self.running)
+
+    def _decode(self, horizon: Horizon) -> Plan | None:
+        # A batch of swapped groups decodes at once: it is limited by what ended it, in one step.
+        formed = self.limit not in ("policy", "nobody")
+        return super()._decode(one_step if formed else horizon)
 
     def grown_lengths(self) -> IntArray:
         # Sequences that have ended are still computed; they come last.

@@ -33,7 +33,7 @@ class WholePromptScheduler(Scheduler):
 
     # -- a step ------------------------------------------------------------------------------
     def plan(self, horizon: Horizon) -> Plan | None:
-        prefills = self._admit() if self._admits() else []
+        prefills = self._admit() if self._admits() else self._hold_back()
         if prefills:
             started = [p.group for p in prefills if not p.group.generated]
             return Plan(self._take_pending(), prefills, started=started)
@@ -43,6 +43,11 @@ class WholePromptScheduler(Scheduler):
     @abc.abstractmethod
     def _admits(self) -> bool:
         """Say whether the queue is asked before this step."""
+
+    def _hold_back(self) -> list[Prefill]:
+        """Admit nobody, whoever waits."""
+        self.limit = "policy" if self.waiting else "nobody"
+        return []
 
     def decoding_lengths(self, plan: Plan) -> IntArray:
         return NO_ROWS if plan.prefills else self.grown_lengths()
@@ -60,24 +65,31 @@ class WholePromptScheduler(Scheduler):
         """
         prefills: list[Prefill] = []
         tokens, self.saturated = 0, False
-        while self._head_has_rows():
+        while self.waiting:
+            if not self._head_has_rows():
+                self.limit = "sequences"
+                return prefills
             group = self.waiting[0]
             if group.swapped:
-                if fetches and self._fetch(group):
+                if not fetches:
+                    self.limit = "preemption"
+                elif self._fetch(group):
                     continue
-                break
+                return prefills
             prompt = self._prompt(group)
             private = group.prompt_tokens + group.generated - prompt.tokens
             tokens += prompt.tokens + private * group.sequences
             if prefills and tokens > self._budget_tokens:
-                break
+                self.limit = "tokens"
+                return prefills
             rows = self._next_rows(group)
             grant = self._ask(group, rows, prompt, group.demand(private))
             if grant is None:
-                break
+                return prefills
             self._start(group, rows)
             prefills.append(Prefill(group, grant, prompt.tokens, private))
             self._note_admission(prefills[-1])
+        self.limit = "nobody"
         return prefills
 
     def _prompt(self, group: Group) -> Prompt:
@@ -94,7 +106,7 @@ class WholePromptScheduler(Scheduler):
         if not self._granted(self._allocator.resume(rows, group.index), self._pending):
             if not len(self.running):
                 raise self._unservable(group, f"{self._empty_pool()} refused to take it back")
-            self.saturated = True
+            self._refused()
             return False
         group.swapped = False
         self._start(group, rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.results.runlog import ResultRow, RunLog
 
-FIGURES = ("waste", "memory_over_time", "throughput", "latency")
+FIGURES = ("waste", "memory_over_time", "time", "throughput", "latency")
 
 
 def write_figures(
@@ -20,7 +20,7 @@ def write_figures(
     """
     if not rows:
         return []
-    from harness.report.charts import latency, memory, throughput, waste
+    from harness.report.charts import latency, memory, throughput, time, waste
     from harness.report.charts.chart import Variant, save
     from harness.report.charts.theme import themed
 
@@ -30,6 +30,6 @@ def write_figures(
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in FIGURES]
     with themed():
-        for path, module in zip(paths, (waste, memory, throughput, latency), strict=True):
+        for path, module in zip(paths, (waste, memory, time, throughput, latency), strict=True):
             save(module.draw(variants).figure, path)
     return paths

@@ -63,7 +63,11 @@ def text_colour(category: str) -> str:
     """What reads best on a category's colour; on `idle`, which follows the page, that is ink."""
     if category == "idle":
         return INK
-    background = CATEGORY_COLOURS[category]
+    return on_colour(CATEGORY_COLOURS[category])
+
+
+def on_colour(background: str) -> str:
+    """What reads best on a colour, `#RRGGBB`."""
     red, green, blue = (int(background[i : i + 2], 16) / 255 for i in (1, 3, 5))
     luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
     return ON_LIGHT if luminance > 0.25 else ON_DARK

@@ -24,9 +24,8 @@ def free_and_named(arrays):
     counts = pool.counts[0]
     heap = pool.ranks.heap[: counts.ranked].tolist()
     assert pool.ranks.place[heap].tolist() == list(range(len(heap)))
-    free += sorted(
-        heap, key=lambda block: (int(pool.ranks[block].hits), int(pool.ranks[block].since))
-    )
+    rank = {block: (int(of.hits), int(of.since)) for block in heap for of in [pool.ranks[block]]}
+    free += sorted(heap, key=rank.get)
     assert counts.free == len(free)
     assert counts.cached == blocks.keyed[free].sum()
     assert blocks.keyed.sum() == sum(map(len, named.values()))

@@ -20,7 +20,7 @@ POLICIES = ("chunked", "continuous", "orca")
 
 def computing(allocator):
     """Return the executor of a device on which the attention of a piece takes long to compute."""
-    return roofline(allocator, tflops=1e-3)
+    return roofline(allocator, prefill_efficiency=1e-5)
 
 
 @st.composite
