@@ -447,7 +447,6 @@ def usage(
 ) -> Account:
     """Account for the pool; `rows` and those of `ended` are all that are active."""
     pages, t, most = memory.pages, memory.pages.page_tokens, memory.pages.table.shape[1]
-    ranges = ranges_of(memory, rows) if width > 1 else rows
     spare, later, logical = 0, 0, 0
     for i in range(len(rows)):
         vrange, length = memory.range_of[rows[i]], memory.length[rows[i]]
@@ -455,15 +454,16 @@ def usage(
             continue  # of a group that is not forked yet
         count = pages.count[vrange]
         room, soon = moves.unwritten(count, length, finals[i], t)
-        if width > 1 and moves.tail_again(pages, ranges, i, length, width):
-            left = t - length % t  # is there once
-            room -= left
-            soon -= min(left, max(finals[i] - length, 0))
         spare += room
         later += soon
         if memory.tail_tokens:
             later += written_in_tail(count, length, finals[i], most, t)
         logical += count
+    if width > 1:
+        ranges = ranges_of(memory, rows)
+        twice, twice_later = moves.slack_again(pages, ranges, finals, memory.held, width)
+        spare -= twice
+        later -= twice_later
     idle = _idle_page_groups(memory)
     held = len(pages.ref) - pages.ends[1] - idle
     written = held * t - spare
