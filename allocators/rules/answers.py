@@ -4,19 +4,53 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: of an admission; growth answers REFUSED or the slots that memory has to copy, 0 for none
+from allocators.base import Demand, IntArray, Prompt
+
+#: of an admission, a fork or growth
 NEVER_FITS, REFUSED, GRANTED = -2, -1, 0
 
 
 class Ask(NamedTuple):
-    """An admission of one sequence: `Prompt` and `Demand` without identities and forks."""
+    """An admission or a fork: `Prompt` and `Demand` without identities."""
 
     tokens: int
     whole_tokens: int
     prompt_tokens: int
     output_tokens: int
+    private_tokens: int
+    sequences: int
     request: int  # its number, in order of arrival
     hit_tokens: int  # that `lookup` has just found
+
+
+def ask_of(prompt: Prompt, demand: Demand) -> Ask:
+    """Return what an admission asks for, but for what is found in a prefix index."""
+    return Ask(
+        prompt.tokens,
+        prompt.whole_tokens,
+        demand.prompt_tokens,
+        demand.output_tokens,
+        demand.private_tokens,
+        demand.sequences,
+        request=0,
+        hit_tokens=0,
+    )
+
+
+class Answer(NamedTuple):
+    """Whether memory agrees, and a `Grant` in numbers: slots to copy, page-groups to (un)map."""
+
+    verdict: int
+    copied: int
+    maps: int
+    unmaps: int
+
+
+AGREED, REFUSAL, NEVER = (
+    Answer(GRANTED, 0, 0, 0),
+    Answer(REFUSED, 0, 0, 0),
+    Answer(NEVER_FITS, 0, 0, 0),
+)
 
 
 class StepMaps(NamedTuple):
@@ -29,6 +63,16 @@ class StepMaps(NamedTuple):
 
 
 NO_MAPS = StepMaps(0, 0, 0, 0)
+
+
+class Ended(NamedTuple):
+    """Sequences of a static batch that have ended and still hold memory.
+
+    `rows` of them, and the pages that hold at least one slot of theirs.
+    """
+
+    rows: IntArray
+    pages: int
 
 
 class Account(NamedTuple):

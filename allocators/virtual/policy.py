@@ -25,9 +25,11 @@ from allocators.base import (
     one_of,
 )
 from allocators.grants import join
-from allocators.growth import bisect_headroom, pages_when_forked
+from allocators.growth import bisect_headroom
 from allocators.page_table import ceil_div
 from allocators.rules import virtual as rules
+from allocators.rules.answers import ask_of
+from allocators.rules.mapping import VirtualArrays
 from allocators.virtual.background import Background, CodeBackground, PaperBackground
 from allocators.virtual.shape import RangeShape
 from allocators.virtual.sharing import RangeHolder
@@ -104,12 +106,7 @@ class Virtual(RangeHolder):
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         t, sequences, private = self.geometry.page_tokens, len(rows), demand.private_tokens
-        whole = -(-(prompt.tokens + private) // t)
-        shared = 0
-        if self.alias and sequences > 1:
-            shared = prompt.tokens // t if private else whole
-        forked = pages_when_forked(prompt, demand, sequences, t, self.alias)
-        needed = max(shared + sequences * (whole - shared), forked)
+        needed = rules.asked(ask_of(prompt, demand), sequences, t, self.alias)
         if needed > self.pages.num_pages:
             raise NeverFits(
                 f"{needed} page-groups of {t} tokens are needed, the pool has "
@@ -259,17 +256,18 @@ class Virtual(RangeHolder):
         return self.release(rows)
 
     # -- views -------------------------------------------------------------------------------
-    def arrays(self) -> rules.VirtualArrays | None:
+    def arrays(self) -> VirtualArrays | None:
         own_rules = isinstance(self.thread, CodeBackground) and not self.keeps_room
         if type(self) is not Virtual or self.has_prefix_index or not own_rules:
             return None
-        return rules.VirtualArrays(
+        return VirtualArrays(
             self.pages.arrays,
             self.length,
             self.active,
             self.range_of,
             self.ranges.length,
             self.ranges.told,
+            self.alias,
             self.thread.deferred,
             self.thread.threaded,
             self.shape.tail_tokens,

@@ -21,7 +21,7 @@ from harness.engine.observer import Observer
 from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
 from harness.results import ResultRow, RunLog
-from harness.results.stream import Consumer, Intake, Kept
+from harness.results.stream import BLOCK_ROWS, Consumer, Intake, Kept
 from harness.results.summary import Summary
 
 if TYPE_CHECKING:
@@ -66,16 +66,18 @@ def stream_variant(
     observers: Sequence[Observer] = (),
     real: RealRun | None = None,
     progress: Callable[[int], None] = lambda ended: None,
+    block_rows: int = BLOCK_ROWS,
 ) -> Served:
     """Serve the requests with the allocator `name`; a failure is a row with status and reason.
 
     `consumers` are given the log while it grows, also that of a run that fails later.  `real` is
-    the decoder of a real run; `progress` is told how many requests have ended.
+    the decoder of a real run; `progress` is told how many requests have ended.  Blocks have
+    `block_rows` rows, but an engine hands over steps by the thousand.
     """
     limit_s = prepared.config.harness.variant_timeout_s
     try:
         with time_limit(limit_s):
-            return _serve(prepared, name, consumers, observers, real, progress)
+            return _serve(prepared, name, consumers, observers, real, progress, block_rows)
     except Unsupported as error:
         return Served(ResultRow(name, "unsupported", str(error)))
     except (AllocatorError, MemoryError) as error:
@@ -109,12 +111,13 @@ def _serve(
     observers: Sequence[Observer],
     real: RealRun | None,
     progress: Callable[[int], None],
+    block_rows: int,
 ) -> Served:
     config, requests = prepared.config, prepared.requests
     allocator, digest = prepared.allocator(name), None
     capacity_bytes = allocator.geometry.capacity_bytes
     summary = Summary(name, capacity_bytes, config.slo)
-    intake = Intake([summary, *consumers], requests.name)
+    intake = Intake([summary, *consumers], requests.name, block_rows)
     with ExitStack() as held:
         if real is None:
             software = config.software

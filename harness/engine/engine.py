@@ -11,7 +11,7 @@ import numpy as np
 from allocators.base import Grant, IntArray, Usage
 from harness.engine.answers import check_answer
 from harness.engine.arrivals import NO_MORE, Arrivals
-from harness.engine.beams import drawn_lineage, open_lineage
+from harness.engine.beams import open_lineage
 from harness.engine.executor import Explains, Samples
 from harness.engine.group import NO_ROWS, Group
 from harness.engine.host_time import HostTime
@@ -47,9 +47,7 @@ class Engine:
         self._scheduler = make_scheduler(replace(setup, allocator=self._timed))
         self._requests, self._sampling = setup.requests, sampling
         self._executor, self._observers = executor, setup.observers
-        self._lineage = setup.lineage or partial(
-            drawn_lineage, setup.seed, width=sampling.width, switch=sampling.beam_switch
-        )
+        self._lineage = setup.drawn_lineage
         if isinstance(executor, Samples):
             executor.begin(self._scheduler.running)
             self._lineage = lambda request, steps: open_lineage(steps, sampling.width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -111,10 +112,11 @@ class SimulatedExecutor:
 
     def _before(self, grants: list[Grant]) -> PricedGrant:
         """Return what these grants take, one after the other."""
-        if not grants:
-            return _NO_GRANTS
-        priced = [self._cost.grant(grant, self._allocator) for grant in grants]
-        return PricedGrant(*(sum(seconds, 0.0) for seconds in zip(*priced, strict=True)))
+        before = _NO_GRANTS
+        for grant in grants:  # `sum` adds otherwise from Python 3.12 on
+            priced = self._cost.grant(grant, self._allocator)
+            before = PricedGrant(*map(operator.add, before, priced))
+        return before
 
     def _work(self, plan: Plan, lengths: IntArray) -> Work:
         """Return what a step of the plan computes: pieces of prompts, and rows that decode."""

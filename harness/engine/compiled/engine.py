@@ -14,13 +14,13 @@ from harness.engine.compiled import state as at
 from harness.engine.compiled.build import compiled, compiled_keys
 from harness.engine.compiled.clock import CLOCKS, clock_of
 from harness.engine.compiled.keys import KeyFeed
+from harness.engine.compiled.lineages import BeamFeed
 from harness.engine.compiled.state import Block, Options, State
 from harness.engine.schedulers import SCHEDULERS
 from harness.engine.schedulers.base import unservable
 from harness.engine.setup import Setup
 from harness.results.runlog import RunLog
 from harness.results.stream import Sink, kept_log
-from workloads.requests import RequestTable
 
 #: steps of a block: how often a loop returns to Python
 BLOCK_STEPS = 1 << 15
@@ -46,6 +46,7 @@ class CompiledEngine:
         self._serve = compiled(engine.policy, family, CLOCKS[type(self._prices)])
         self._options = Options(
             max_rows=setup.max_rows,
+            width=setup.sampling.sequences,
             budget_tokens=policy.budget_tokens(setup),
             expected_tokens=engine.expected_output_tokens,
             pool_tokens=sum(allocator.balance()) * allocator.geometry.page_tokens,
@@ -53,13 +54,17 @@ class CompiledEngine:
             response_s=float(front_end.response_s),
             plans_ahead=front_end.plans_ahead,
             beside=engine.policy == "orca",
+            static=engine.policy == "static",
+            beams=setup.sampling.mode == "beam",
         )
-        self._state = _state(setup.requests, front_end.request_s, setup.max_rows)
-        self._feed: KeyFeed | None = None
-        if allocator.has_prefix_index:
+        self._state = _state(setup, self._options)
+        self._feed: KeyFeed | BeamFeed | None = None
+        if self._options.beams:
+            self._feed = BeamFeed(setup.drawn_lineage)
+        elif allocator.has_prefix_index:
             order, block_tokens = self._state.requests.index, allocator.geometry.page_tokens
             self._feed = KeyFeed(setup.requests, order, block_tokens, compiled_keys())
-            self._state.now[0].keyed = 0
+        self._state.now[0].fed = 0 if self._feed else len(setup.requests)
 
     def run(self, name: str, progress: Callable[[int], None] = lambda ended: None) -> RunLog:
         """Serve all requests, and keep the log of all steps; see `serve`."""
@@ -89,7 +94,7 @@ class CompiledEngine:
             progress(int(now["served"]))
             if stopped == at.DONE:
                 return self._totals()
-            if stopped == at.KEYLESS:
+            if stopped == at.UNFED:
                 self._arrays = self._feed.feed(self._arrays, self._state)
             elif stopped != at.FULL:
                 raise self._unservable(stopped)
@@ -116,7 +121,7 @@ class CompiledEngine:
             }  # fmt: skip
             columns["request"] = ended["index"]
             columns["arrival_s"] = self._table.arrival_s[ended["index"]]
-            columns["sequences"] = np.ones(len(ended), dtype=np.int64)
+            columns["sequences"] = np.full(len(ended), self._options.width)
             sink.ended(columns)
         return first_step + len(taken)
 
@@ -139,32 +144,44 @@ class CompiledEngine:
         request = self._state.requests[now["stuck"]]
         prompt, output = int(request["prompt_tokens"]), int(request["output_tokens"])
         pool = f"the empty pool of {self._allocator.geometry.capacity_tokens} tokens"
-        reason = f"{pool} refused it"
-        if stopped == at.NEVER:
-            tokens, whole = (int(now[f"stuck_{name}"]) for name in ("tokens", "whole_tokens"))
-            asked = Prompt(tokens, whole_tokens=whole), Demand(prompt, output)
+        width, reason = self._options.width, f"{pool} refused it"
+        if stopped == at.REFUSED_FORKED:
+            reason = f"{pool} refused all its sequences"
+        elif stopped == at.NEVER:
+            asked = ("tokens", "whole_tokens", "private_tokens", "rows")
+            tokens, whole, private, rows = (int(now[f"stuck_{name}"]) for name in asked)
+            demand = Demand(prompt, output, private, width)
             try:
-                self._allocator.admit(np.array([0]), *asked)
+                self._allocator.admit(np.arange(rows), Prompt(tokens, whole_tokens=whole), demand)
             except NeverFits as error:
                 reason = str(error)
-        return unservable(self._table.name(int(request["index"])), prompt, output, 1, reason)
+        name = self._table.name(int(request["index"]))
+        return unservable(name, prompt, output, width, reason)
 
 
-def _state(table: RequestTable, request_s: float, max_rows: int) -> State:
+def _state(setup: Setup, options: Options) -> State:
     """Return where a run starts."""
+    table = setup.requests
     order = np.argsort(table.arrival_s, kind="stable")
     requests = records(len(order), at.REQUEST)
     requests["index"] = order
-    requests["arrives_s"] = table.arrival_s[order] + request_s
+    requests["arrives_s"] = table.arrival_s[order] + setup.front_end.request_s
     requests["prompt_tokens"] = table.prompt_tokens[order]
     requests["output_tokens"] = table.output_tokens[order]
+    requests["refused_alone"] = -1
     for name in ("first_scheduled_s", "first_token_s", "finish_s", "itl_max_s"):
         requests[name] = np.nan
-    rows, finals = np.zeros((2, max_rows), dtype=np.int64)
-    sequences, places = records(max_rows, at.SEQUENCE), records(max_rows, at.PLACE)
+    groups = records(options.max_rows // options.width, at.GROUP)
+    # Beams of all that can run at once, and of as many behind them.
+    slots = 2 * len(groups) if options.beams else 0
+    steps = int(table.output_tokens.max(initial=0))
+    lineage = np.zeros((slots, steps if slots else 0, options.width), dtype=np.int16)
     now = records(1, at.NOW)
-    now.keyed = len(order)
-    return State(requests, rows, finals, sequences, places, now)
+    now["stuck"], now["free_slots"] = -1, slots
+    columns = np.zeros((5, 2 * options.max_rows), dtype=np.int64)
+    columns[at.FREE, :slots] = np.arange(slots)
+    places = records(options.max_rows, at.PLACE)
+    return State(requests, columns, groups, places, lineage, now)
 
 
 def records(n: int, kind: np.dtype) -> np.recarray:

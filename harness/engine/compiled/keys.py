@@ -1,6 +1,6 @@
 """Keys of requests' blocks, for families that look prompts up: made before one may be let in.
 
-A loop stops where it wants more (`KEYLESS`).  What is at hand are those of whoever runs or waits
+A loop stops where it wants more (`UNFED`).  What is at hand are those of whoever runs or waits
 and of the next to come, so that memory is bounded by what is live.
 """
 
@@ -62,30 +62,30 @@ class KeyFeed:
         now, keys, blocks = state.now[0], self._keys, self._blocks
         live = np.concatenate(
             [
-                state.sequences.owner[: now.running],
+                state.groups.owner[: now.running],
                 state.places.preempted[: now.preempted],
-                np.arange(now.next, now.keyed),
+                np.arange(now.next, now.fed),
             ]
         )
         ahead = max(BLOCKS_AHEAD, int(blocks[live].sum()))
-        before = int(self._ends[now.keyed - 1]) if now.keyed else 0
+        before = int(self._ends[now.fed - 1]) if now.fed else 0
         stop = int(np.searchsorted(self._ends, before + ahead, side="right"))
-        stop = max(stop, min(int(now.arrived), int(now.next) + len(state.rows)))
-        fresh = np.arange(now.keyed, stop)
+        stop = max(stop, min(int(now.arrived), int(now.next) + len(state.groups)))
+        fresh = np.arange(now.fed, stop)
         whose = np.concatenate([live, fresh])
         ends = np.cumsum(blocks[whose])
         first, second = np.empty((2, int(ends[-1])), dtype=np.int64)
         for who, end in zip(whose.tolist(), ends.tolist(), strict=True):
             n, start = int(blocks[who]), int(keys.starts[who])
             to = slice(end - n, end)
-            if who < now.keyed:
+            if who < now.fed:
                 first[to] = keys.first[start : start + n]
                 second[to] = keys.second[start : start + n]
             else:
                 self._make(who, first[to], second[to])
         keys.starts[whose] = ends - blocks[whose]
         self._keys = Keys(keys.starts, first, second)
-        now.keyed = stop
+        now.fed = stop
         return arrays._replace(keys=self._keys)
 
     def _make(self, who: int, first: IntArray, second: IntArray) -> None:

@@ -14,14 +14,15 @@ import numpy as np
 from allocators.base import IntArray
 from harness.results.runlog import TIMELINE_COLUMNS
 
-#: why a loop stopped: a block is full, the keys of requests are wanted, all have ended, or a
-#: request can never be served
-FULL, KEYLESS, DONE, NEVER, REFUSED_ALONE = range(5)
+#: why a loop stopped: a block is full, what requests bring along is wanted (keys or beams), all
+#: have ended, or a request can never be served
+FULL, UNFED, DONE, NEVER, REFUSED_ALONE, REFUSED_FORKED = range(6)
 #: how asking the queue ends, if not with such a reason: one was let in, or what keeps the next out
-LET_IN, NOBODY, MEMORY, SEQUENCES, TOKENS, PREEMPTION = range(5, 11)
+LET_IN, NOBODY, MEMORY, SEQUENCES, TOKENS, PREEMPTION, POLICY = range(6, 13)
 
 #: a request, in order of arrival, and what has become of it so far; `arrives_s` is when the
-#: scheduler sees it, `lost_tokens` what its last preemption lost
+#: scheduler sees it, `lost_tokens` what its last preemption lost, `common` how many of its tokens
+#: its sequences share; `refused_alone` is as of a `Group`, and `slot` says where its beams stand
 REQUEST = np.dtype(
     [
         ("index", np.int64),
@@ -31,6 +32,9 @@ REQUEST = np.dtype(
         ("generated", np.int64),
         ("preemptions", np.int64),
         ("lost_tokens", np.int64),
+        ("common", np.int64),
+        ("refused_alone", np.int64),
+        ("slot", np.int64),
         ("first_scheduled_s", np.float64),
         ("first_token_s", np.float64),
         ("finish_s", np.float64),
@@ -38,8 +42,11 @@ REQUEST = np.dtype(
         ("itl_max_s", np.float64),
     ]
 )
-#: a sequence that runs: its request, the tokens to come, and whether this step samples one
-SEQUENCE = np.dtype([("owner", np.int64), ("left", np.int64), ("samples", np.int64)])
+#: a group that runs: its request, the tokens to come, whether this step samples one, and whether
+#: all its sequences exist, or the first computes the prompt for all
+GROUP = np.dtype(
+    [("owner", np.int64), ("left", np.int64), ("samples", np.int64), ("forked", np.int64)]
+)
 #: entry i says whether row i is in use, and who was preempted as the i-th of those who still wait
 PLACE = np.dtype([("taken", np.int64), ("preempted", np.int64)])
 #: where the run stands
@@ -50,12 +57,15 @@ NOW = np.dtype(
         ("gap_s", np.float64),
         ("gap_cached_byte_s", np.float64),
         ("map_s", np.float64),
-        ("copy_s", np.float64),  # of what has to be copied before the next step
+        ("map_due_s", np.float64),  # with what has to be mapped before the next step
+        ("grant_s", np.float64),  # of what has to be copied and mapped before the next step
+        ("grant_maps_s", np.float64),  # of these seconds those of maps, and of copies
+        ("grant_copies_s", np.float64),
         ("copy_slots", np.int64),
         ("preempted", np.int64),  # how many of the preempted wait
         ("next", np.int64),  # the first request that was never let in
         ("arrived", np.int64),  # how many have joined the queue
-        ("keyed", np.int64),  # how many have their keys at hand, if keys are wanted
+        ("fed", np.int64),  # how many have what they bring along at hand, if that is wanted
         ("running", np.int64),
         ("lowest", np.int64),  # no row below this one is free
         ("served", np.int64),
@@ -68,9 +78,21 @@ NOW = np.dtype(
         ("all_hit_tokens", np.int64),
         ("maps", np.int64),
         ("unmaps", np.int64),
+        ("maps_due", np.int64),
+        ("unmaps_due", np.int64),
+        ("saturated", np.int64),  # whether memory refused somebody when last asked
+        ("free_slots", np.int64),
+        # of a static batch: sequences that have ended, their slots with the token to come, the
+        # most of them, and the pages in which they have something
+        ("ended_rows", np.int64),
+        ("ended_context", np.int64),
+        ("ended_longest", np.int64),
+        ("ended_pages", np.int64),
         ("stuck", np.int64),  # the request that can never be served, and what it asked for
         ("stuck_tokens", np.int64),
         ("stuck_whole_tokens", np.int64),
+        ("stuck_private_tokens", np.int64),
+        ("stuck_rows", np.int64),
     ]
 )
 #: a step of the timeline, but for its number
@@ -79,10 +101,15 @@ STEP = np.dtype([item for item in TIMELINE_COLUMNS.items() if item[0] != "step"]
 GAP = np.dtype([("seconds", np.float64), ("count", np.int64)])
 
 
+#: columns of a state
+ROWS, FINALS, PARENTS, ENDED, FREE = range(5)
+
+
 class Options(NamedTuple):
     """What does not change: limits, and what the front end adds."""
 
     max_rows: int
+    width: int  # sequences of each request
     budget_tokens: int
     expected_tokens: int
     pool_tokens: int
@@ -90,20 +117,27 @@ class Options(NamedTuple):
     response_s: float
     plans_ahead: bool
     beside: bool  # prompts are computed beside decodes
+    static: bool  # a batch is released as one
+    beams: bool
 
 
 class State(NamedTuple):
     """Everything that changes but memory: arrays of the records above.
 
-    Of `rows`, `finals` (slots at the end) and `sequences` the first `running` count, in order of
-    admission.  The preempted come before all others in the queue, whoever was preempted last first.
+    Of `groups` the first `running` count, in order of admission.  Each has `width` entries of two
+    `columns`, at `width` times its place: `ROWS`, and `FINALS` (slots at the end).  The preempted
+    come before all others in the queue, whoever was preempted last first.
+
+    `lineage` [slots, steps, width] says which candidate each one continues at each beam step, of a
+    request that has a slot.  More columns: `FREE` slots, which none has; `PARENTS`, scratch; and
+    `ENDED`, the rows of a static batch that have ended, in that order.
     """
 
     requests: Any
-    rows: IntArray
-    finals: IntArray
-    sequences: Any
+    columns: IntArray
+    groups: Any
     places: Any
+    lineage: Any
     now: Any
 
 
@@ -117,13 +151,13 @@ class Block(NamedTuple):
 
 def has_room(state: State, block: Block) -> bool:
     """Say whether the block takes another step, whoever ends with it."""
-    now = state.now[0]
-    rows = len(state.rows)
-    ended, gaps = now.ended + rows <= len(block.ended), now.gaps + rows <= len(block.gaps)
+    now, most = state.now[0], len(state.groups)
+    ended, gaps = now.ended + most <= len(block.ended), now.gaps + most <= len(block.gaps)
     return now.steps < len(block.steps) and ended and gaps
 
 
-def has_keys(state: State) -> bool:
-    """Say whether all that the coming step may let in for the first time have their keys."""
+def is_fed(state: State) -> bool:
+    """Say whether all that the coming step may let in for the first time have what they need."""
     now = state.now[0]
-    return now.keyed >= min(now.arrived, now.next + len(state.rows))
+    at_most = len(state.groups) - now.running - now.preempted
+    return now.fed >= min(now.arrived, now.next + at_most)

@@ -30,6 +30,7 @@ RUNS = {
 }
 
 
+DEMO = ("contiguous_max", "contiguous_pow2", "contiguous_oracle", "paged", "virtual")
 NAMES = ("paged", "virtual", "contiguous_oracle")
 
 
@@ -62,6 +63,18 @@ def test_a_run_of_azure_lengths(run, name, shared_file, benchmark):
     if compiled == "on":
         engine()[0][0].run("first")
     rounds = 1 if compiled == "off" else 3
+    log = benchmark.pedantic(lambda made: made.run("x"), setup=engine, rounds=rounds)
+    benchmark.extra_info["steps"] = log.steps
+
+
+@pytest.mark.parametrize("name", DEMO)
+@pytest.mark.parametrize("loop", ["off", "on"])
+def test_beams_of_the_demo(loop, name, benchmark):
+    """Beam search of width 4, 1,000 requests at once, `engine=continuous`."""
+    engine = engines(prepare(compose("+workload=beam", f"engine.compiled={loop}")), name)
+    rounds = 1 if loop == "off" else 3
+    if loop == "on":
+        engine()[0][0].run("first")
     log = benchmark.pedantic(lambda made: made.run("x"), setup=engine, rounds=rounds)
     benchmark.extra_info["steps"] = log.steps
 

@@ -55,7 +55,14 @@ def outcome(engine):
 
 
 def compare(
-    make, requests, front_end=FRONT_ENDS[0], interpreted=True, executor=roofline, **options
+    make,
+    requests,
+    front_end=FRONT_ENDS[0],
+    interpreted=True,
+    executor=roofline,
+    sampling=GREEDY,
+    seed=0,
+    **options,
 ):
     """Run both on allocators of `make`; return the log, or None if nobody can serve a request."""
     allocator, other = make(), make()
@@ -63,7 +70,7 @@ def compare(
     spec = EngineSpec(**options)
 
     def setup(of):
-        return Setup(of, requests, GREEDY, spec, executor(of), 0, front_end=front_end)
+        return Setup(of, requests, sampling, spec, executor(of), seed, front_end=front_end)
 
     expected, engine = Engine(setup(other)), over_arrays(setup(allocator), interpreted)
     log, ours = (outcome(run) for run in (expected, engine))

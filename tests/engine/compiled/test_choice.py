@@ -1,6 +1,8 @@
 """Which loop serves a run, why not the compiled one, and where that is kept."""
 
 import errno
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ from numba.core import caching
 from allocators.base import Unsupported
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
-from allocators.prefix import FREE_ORDERS
 from allocators.rules import paged
+from allocators.rules.hashed import ORDERS
 from allocators.virtual import Virtual
 from harness.comparison import compose, prepare
 from harness.comparison.variant import run_variant
@@ -40,14 +42,20 @@ def chosen(allocator=None, requests=None, sampling=GREEDY, executor=None, observ
 
 
 REFUSED = {
-    "engine=static": {"policy": "static"},
-    "sampling.mode=parallel": {"sampling": MODES["parallel"]},
-    "sampling.mode=beam": {"sampling": MODES["beam"]},
+    "sampling.mode=speculative": {"sampling": SamplingSpec("speculative"), "policy": "continuous"},
     "engine.preemption=swap": {"preemption": "swap"},
     "wait for the end of others": {"requests": drawn(10, "closed")},
     "recorded of each step": {"observers": [object()]},
     "prefix index": {"allocator": Paged(POOL, prefix_index="radix")},
-    "index, decides": {"allocator": Paged(POOL, prefix_index="hash", eviction="lfu")},
+    "index, decides": {"allocator": Paged(POOL, prefix_index="hash", eviction="s3fifo")},
+    "with one sequence a request": {
+        "allocator": Paged(POOL, prefix_index="hash"),
+        "sampling": MODES["parallel"],
+    },
+    "a static batch with a prefix index": {
+        "allocator": Paged(POOL, prefix_index="hash"),
+        "policy": "static",
+    },
     "this allocator": {"allocator": Own(POOL)},
     "decides in Python": {"allocator": Virtual(POOL, page_size="64KiB", rules="paper")},
     "decides in": {"allocator": Virtual(POOL, page_size="64KiB", admission="vattention")},
@@ -63,15 +71,25 @@ def test_what_is_not_compiled_is_refused_with_on_and_runs_with_auto(reason, monk
         chosen(compiled="on", **REFUSED[reason])
 
 
-@pytest.mark.parametrize("policy", ["chunked", "continuous", "orca"])
-def test_each_family_is_compiled(policy):
-    hashed = [Paged(POOL, prefix_index="hash", free_order=x) for x in FREE_ORDERS]
-    for allocator in (Paged(POOL), *hashed, Contiguous(POOL), Virtual(POOL, page_size="64KiB")):
-        assert chosen(allocator, compiled="on", policy=policy) == "compiled"
+@pytest.mark.parametrize("policy", ["chunked", "continuous", "static", "orca"])
+@pytest.mark.parametrize("mode", MODES)
+def test_each_family_is_compiled(policy, mode):
+    if (policy, mode) == ("chunked", "beam"):
+        pytest.skip("no loop serves it")
+    hashed = [Paged(POOL, prefix_index="hash", eviction=x, free_order=y) for x, y in ORDERS]
+    single = mode == "greedy" and policy != "static"
+    for allocator in (
+        Paged(POOL),
+        Contiguous(POOL),
+        Virtual(POOL, page_size="64KiB"),
+        *(hashed if single else ()),
+    ):
+        loop = chosen(allocator, compiled="on", policy=policy, sampling=MODES[mode])
+        assert loop == "compiled"
 
 
 def test_auto_compiles_only_where_that_pays(monkeypatch):
-    few, some, many = (table(*np.ones((2, n), dtype=int)) for n in (100, 4_000, 40_000))
+    few, some, many = (table(*np.ones((2, n), dtype=int)) for n in (100, 4_000, 60_000))
     for kept, expected in ((False, "steps"), (True, "compiled")):
         monkeypatch.setattr(choice, "is_kept", lambda *args, kept=kept: kept)
         assert chosen(requests=few) == "steps"
@@ -80,9 +98,35 @@ def test_auto_compiles_only_where_that_pays(monkeypatch):
         assert chosen(requests=many, compiled="off") == "steps"
 
 
+def test_beams_take_a_step_a_token_so_that_fewer_requests_pay(monkeypatch):
+    """The more slowly, the less a pool holds at once; `max` reserves it for one after the other."""
+    monkeypatch.setattr(choice, "is_kept", lambda *args: True)
+    requests = table([20] * 400, [30] * 400)  # 12,000 steps in turn, 1,500 of eight at once
+    large = replace(POOL, capacity_tokens=8 * 4 * 64)
+    monkeypatch.setattr(choice, "_load_s", lambda: choice.LOAD_S)
+    for allocator, expected in (
+        (Contiguous(replace(POOL, capacity_tokens=4 * 64)), "compiled"),
+        (Contiguous(large), "steps"),
+        (Paged(replace(POOL, capacity_tokens=4 * 64)), "compiled"),
+        (Paged(large), "steps"),
+        (Virtual(replace(POOL, capacity_tokens=4 * 64), page_size="64KiB"), "compiled"),
+    ):
+        for sampling, loop in ((MODES["beam"], expected), (GREEDY, "steps")):
+            assert chosen(allocator, requests, sampling, policy="continuous") == loop
+
+
+def test_a_second_loop_of_a_process_pays_sooner(monkeypatch):
+    monkeypatch.setattr(choice, "is_kept", lambda *args: True)
+    monkeypatch.setitem(sys.modules, "numba", sys.modules.get("numba"))
+    some = table(*np.ones((2, 500), dtype=int))
+    assert chosen(requests=some) == "compiled"
+    monkeypatch.setattr(choice, "_load_s", lambda: choice.LOAD_S)
+    assert chosen(requests=some) == "steps"
+
+
 def test_auto_weighs_the_blocks_of_long_prompts_that_are_looked_up(monkeypatch):
     monkeypatch.setattr(choice, "is_kept", lambda *args: False)
-    long = table(np.full(4_000, 50_000), np.ones(4_000, dtype=int))
+    long = table(np.full(6_000, 50_000), np.ones(6_000, dtype=int))
     assert chosen(requests=long) == "steps"
     assert chosen(Paged(POOL, prefix_index="hash"), requests=long) == "compiled"
 
@@ -91,9 +135,10 @@ def test_a_row_says_which_loop_served_it_or_why_none_did():
     options = ["+workload=uniform", "workload.num_requests=3", "allocator=[paged]", "report=none"]
     row, _ = run_variant(prepare(compose(*options)), "paged")
     assert (row.status, row.loop) == ("ok", "steps")
-    row, _ = run_variant(prepare(compose(*options, "engine=static", "engine.compiled=on")), "paged")
+    swaps = ("engine.preemption=swap", "engine.compiled=on")
+    row, _ = run_variant(prepare(compose(*options, *swaps)), "paged")
     assert row.status == "unsupported"
-    assert row.reason.startswith("engine.compiled=on: engine=static has no compiled loop")
+    assert row.reason.startswith("engine.compiled=on: engine.preemption=swap runs step by step")
 
 
 # -- where it is kept --------------------------------------------------------------------------

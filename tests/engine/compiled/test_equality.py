@@ -1,6 +1,7 @@
 """The loop over arrays takes the very steps of the step engine, in tight pools too."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,22 @@ from allocators.base import Geometry
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
+from harness.engine.config import SamplingSpec
+from harness.results.runlog import LIMITS
 from tests.engine.cases import table
-from tests.engine.compiled.both import FRONT_ENDS, compare
+from tests.engine.compiled.both import FRONT_ENDS, GREEDY, compare
 
 MAX_LEN = 40
-POLICIES = ("chunked", "continuous", "orca")
+#: of buddies, the one that holds the longest
+EXTENT = 64
+POLICIES = ("chunked", "continuous", "orca", "static")
+#: who serves groups of several sequences, and in which mode
+GROUPS = [
+    (policy, mode)
+    for policy in POLICIES
+    for mode in ("parallel", "beam")
+    if (policy, mode) != ("chunked", "beam")  # beams are refused there
+]
 LENGTHS = {
     "any": st.tuples(st.integers(1, 20), st.integers(1, 14)),
     "long outputs": st.tuples(st.integers(1, 8), st.integers(12, 30)),
@@ -45,9 +57,44 @@ def cases(draw, policy):
     }
 
 
-def held_to_each_other(make, policy, seen, case):
-    geometry = Geometry(max(1, case["tokens"]), 9, MAX_LEN, layers=3)
-    log = compare(make(geometry), case["requests"], case["front_end"], **case["options"])
+@st.composite
+def groups(draw, policy, mode, family):
+    """Draw as `cases` does, with groups of two to four, in a pool for little more than one.
+
+    What a group needs depends on how much of it its sequences share.
+    """
+    case = draw(cases(policy))
+    n = draw(st.integers(2, 4))
+    options, requests = case["options"], case["requests"]
+    options["max_num_seqs"] = draw(st.sampled_from([n, 9, 12, 12]))
+    options["max_num_batched_tokens"] = max(n, options["max_num_batched_tokens"])
+    switch = draw(st.sampled_from([0.1, 0.5]))
+    case["sampling"] = SamplingSpec(mode, n=n, width=n, beam_switch=switch)
+    case["seed"] = draw(st.integers(0, 3))
+    prompts, grown = requests.prompt_tokens, requests.output_tokens - 1
+    longest = int((prompts + grown).max())
+    if family == "contiguous":
+        each = draw(st.sampled_from([longest, EXTENT, EXTENT, EXTENT + EXTENT // n]))
+        case["tokens"] += n * each - longest
+    elif family == "virtual":
+        case["tokens"] += n * draw(st.sampled_from([longest, longest, longest + 19])) - longest
+    elif draw(st.booleans()):  # else less, with beams that have much in common
+        case["tokens"] += int((prompts + n * grown).max()) - longest
+    return case
+
+
+def held_to_each_other(make, seen, case):
+    """Run a case both ways; count what happened in it."""
+    sampling, seed = case.get("sampling", GREEDY), case.get("seed", 0)
+    geometry = Geometry(max(1, case["tokens"]), 12, MAX_LEN, layers=3)
+    log = compare(
+        make(geometry),
+        case["requests"],
+        case["front_end"],
+        sampling=sampling,
+        seed=seed,
+        **case["options"],
+    )
     if log is None:
         seen["never fits"] += 1
         return
@@ -55,84 +102,87 @@ def held_to_each_other(make, policy, seen, case):
     seen["finished"] += 1
     seen["preemptions"] += int(t["preemptions"].sum())
     seen["refusals"] += int(t["saturated"].sum())
-    for limit in ("nobody", "memory", "sequences", "tokens", "preemption"):
+    for limit in LIMITS:
         seen[limit] += int(t[f"limited_by_{limit}"].sum())
     seen["waits"] += log.totals["gap_s"] > 0
     seen["wasted"] += log.totals["wasted_tokens"]
     seen["maps"] += log.totals.get("maps", 0)
     seen["unmaps"] += log.totals.get("unmaps", 0)
     seen["copied"] += int(t["copied_bytes"].sum())
+    seen["shared"] += int((t["logical_blocks"] > t["blocks_in_use"]).sum())
+
+
+# -- pools -------------------------------------------------------------------------------------
+def paged_pools(geometry, block, watermark):
+    tokens = -(-geometry.capacity_tokens // block) * block
+    pool = replace(geometry, capacity_tokens=tokens)
+    return lambda: Paged(pool, block_size=block, watermark=watermark)
+
+
+def contiguous_pools(geometry, reservation, placement, whole):
+    # `max` needs a place for the longest that there may be, and a buddy for more than that.
+    tokens = geometry.capacity_tokens + (MAX_LEN if whole else 0)
+    pool = replace(geometry, capacity_tokens=tokens)
+    return lambda: Contiguous(pool, reservation=reservation, placement=placement)
+
+
+def virtual_pools(geometry, sharing, deferred, background, head_dim):
+    # A page-group of 64 KiB holds 8 tokens of it, or 18 and a part.
+    tokens = -(-geometry.capacity_tokens // 19) * 19
+    pool = Geometry(tokens, geometry.max_seqs, MAX_LEN, layers=2, kv_heads=8, head_dim=head_dim)
+    knobs = {"sharing": sharing, "deferred": deferred, "background": background}
+    return lambda: Virtual(pool, page_size="64KiB", **knobs)
+
+
+PAGED = st.tuples(st.sampled_from([1, 2, 4, 16]), st.sampled_from([0.0, 0.1]))
+CONTIGUOUS = st.tuples(
+    st.sampled_from(["grow", "grow", "grow", "grow", "pow2", "oracle", "max"]),
+    st.sampled_from(["buddy", "first_fit", "best_fit"]),
+    st.booleans(),
+)
+VIRTUAL = st.tuples(
+    st.sampled_from(["alias", "copy"]), st.booleans(), st.booleans(), st.sampled_from([512, 224])
+)
+FAMILIES = {
+    "paged": (paged_pools, PAGED),
+    "contiguous": (contiguous_pools, CONTIGUOUS),
+    "virtual": (virtual_pools, VIRTUAL),
+}
+EVER = ("never fits", "finished", "preemptions", "refusals", "waits")
+WANTED = {
+    "paged": EVER,
+    "contiguous": (*EVER, "copied", "wasted"),
+    "virtual": (*EVER, "maps", "unmaps"),
+}
+
+
+def check_all(family, drawn, examples):
+    """Hold the two loops to each other in drawn cases and pools; return what happened."""
+    seen = Counter()
+    pools, knobs = FAMILIES[family]
+
+    @settings(max_examples=examples, deadline=None, derandomize=True)
+    @given(drawn, knobs)
+    def check(case, knobs):
+        held_to_each_other(lambda geometry: pools(geometry, *knobs), seen, case)
+
+    check()
+    return seen
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_paged_steps_are_those_of_the_step_engine(policy):
-    seen = Counter()
-
-    @settings(max_examples=60, deadline=None, derandomize=True)
-    @given(cases(policy), st.sampled_from([1, 2, 4, 16]), st.sampled_from([0.0, 0.1]))
-    def check(case, block, watermark):
-        def make(geometry):
-            tokens = -(-geometry.capacity_tokens // block) * block
-            pool = Geometry(tokens, geometry.max_seqs, geometry.max_len, layers=3)
-            return lambda: Paged(pool, block_size=block, watermark=watermark)
-
-        held_to_each_other(make, policy, seen, case)
-
-    check()
-    limits = ("nobody", "memory", "sequences", "tokens", "preemption")
-    for what in ("never fits", "finished", "preemptions", "refusals", "waits", *limits):
-        assert seen[what], what
+@pytest.mark.parametrize("family", FAMILIES)
+def test_steps_are_those_of_the_step_engine(family, policy):
+    seen = check_all(family, cases(policy), 60)
+    limits = set(LIMITS) - {"sequences" if policy == "static" else "policy"}
+    assert all(seen[what] for what in (*WANTED[family], *limits)), seen
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_contiguous_steps_are_those_of_the_step_engine(policy):
-    seen = Counter()
-
-    @settings(max_examples=60, deadline=None, derandomize=True)
-    @given(
-        cases(policy),
-        st.sampled_from(["max", "pow2", "oracle", "grow", "grow"]),
-        st.sampled_from(["buddy", "first_fit", "best_fit"]),
-        st.booleans(),
-    )
-    def check(case, reservation, placement, whole):
-        def make(geometry):
-            # `max` needs a place for the longest that there may be.
-            tokens = MAX_LEN + geometry.capacity_tokens if whole else geometry.capacity_tokens
-            pool = Geometry(tokens, geometry.max_seqs, geometry.max_len, layers=3)
-            return lambda: Contiguous(pool, reservation=reservation, placement=placement)
-
-        held_to_each_other(make, policy, seen, case)
-
-    check()
-    wanted = ("never fits", "finished", "preemptions", "refusals", "waits", "copied", "wasted")
-    assert all(seen[what] for what in wanted), seen
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_virtual_steps_are_those_of_the_step_engine(policy):
-    seen = Counter()
-
-    @settings(max_examples=60, deadline=None, derandomize=True)
-    @given(
-        cases(policy),
-        st.sampled_from(["alias", "copy"]),
-        st.booleans(),
-        st.booleans(),
-        st.sampled_from([512, 224]),
-    )
-    def check(case, sharing, deferred, background, head_dim):
-        def make(geometry):
-            # A page-group of 64 KiB holds 8 tokens of it, or 18 and a part.
-            tokens = -(-geometry.capacity_tokens // 19) * 19
-            pool = Geometry(tokens, 9, MAX_LEN, layers=2, kv_heads=8, head_dim=head_dim)
-            knobs = {"sharing": sharing, "deferred": deferred, "background": background}
-            return lambda: Virtual(pool, page_size="64KiB", **knobs)
-
-        held_to_each_other(make, policy, seen, case)
-
-    check()
-    wanted = ("never fits", "finished", "preemptions", "refusals", "waits", "maps", "unmaps")
+@pytest.mark.parametrize(("policy", "mode"), GROUPS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_steps_of_groups_are_those_of_the_step_engine(family, policy, mode):
+    seen = check_all(family, groups(policy, mode, family), 40)
+    wanted = (*WANTED[family], "copied", *["shared"] * (family != "contiguous"))
     assert all(seen[what] for what in wanted), seen
 
 

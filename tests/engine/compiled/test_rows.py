@@ -1,29 +1,36 @@
-"""Which row an admission takes, in the loop over arrays."""
+"""Which rows an admission takes, in the loop over arrays."""
 
 import numpy as np
+import pytest
 
 from harness.engine.compiled.engine import records
-from harness.engine.compiled.queue import free_row, leave_row
-from harness.engine.compiled.state import NOW, PLACE, Options, State
+from harness.engine.compiled.queue import find_rows, leave_row
+from harness.engine.compiled.state import NOW, PLACE, ROWS, Options, State
 
-ROWS = 12
+MOST = 12
 
 
-def test_an_admission_takes_the_first_free_row():
+@pytest.mark.parametrize("width", [1, 3, 5])
+def test_an_admission_takes_the_first_free_rows(width):
     rng = np.random.default_rng(0)
-    state = State(*[None] * 4, places=records(ROWS, PLACE), now=records(1, NOW))
-    options = Options(*[ROWS if name == "max_rows" else 0 for name in Options._fields])
-    now, taken, full = state.now[0], set(), 0
+    columns = np.zeros((5, 2 * MOST), dtype=np.int64)
+    places, now = records(MOST, PLACE), records(1, NOW)[0]
+    state = State(None, columns, None, places, None, [now])
+    limits = {"max_rows": MOST, "width": width}
+    options = Options(*[limits.get(name, 0) for name in Options._fields])
+    groups, full = [], 0
     for _ in range(2000):
-        row = free_row(state, options)
-        assert row == min(set(range(ROWS)) - taken, default=-1)
-        full += row < 0
-        if row >= 0 and rng.random() < 0.6:
-            state.places[row].taken = 1
-            taken.add(row)
-        elif taken:
-            gone = int(rng.choice(sorted(taken)))
-            leave_row(state, gone)
-            taken.remove(gone)
-        now.running = len(taken)
+        now.running = len(groups)
+        free = sorted(set(range(MOST)) - {row for group in groups for row in group})
+        found, first = find_rows(options, state), width * len(groups)
+        assert found == (len(free) >= width)
+        rows = columns[ROWS, first : first + width].tolist()
+        assert not found or rows == free[:width]
+        full += not found
+        if found and rng.random() < 0.6:
+            places.taken[rows] = 1
+            groups.append(rows)
+        elif groups:
+            for row in groups.pop(int(rng.integers(len(groups)))):
+                leave_row(state, row)
     assert full > 50

@@ -1,0 +1,200 @@
+"""One run: a variant at a rate, with the requests of a seed; and what was seen of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from harness.capacity.question import Variant, composed_of
+from harness.capacity.watch import Diverged, Watch, counted
+from harness.comparison.key import job_key
+from harness.comparison.prepared import Prepared, RequestTables, prepare
+from harness.comparison.variant import Served, stream_variant
+from harness.results import ResultRow
+from harness.results.runlog import Columns
+from harness.results.slo import SloSpec, good
+from harness.results.summary import Summary
+
+#: runs of one allocator that a question takes at least, and requests beyond which they are worth
+#: compiling a loop for
+RUNS, COMPILED_REQUESTS = 25, 33_000
+#: rows of a block: how often the queue is looked at
+BLOCK_ROWS = 4096
+#: what changes when an observation means something else: kept ones are then not read
+VERSION = 2
+#: metrics of a run that are taken of the requests that count alone
+OF_REQUESTS = ("ttft_", "tpot_", "e2e_", "normalized_latency_", "good_share")
+_ON = "engine.compiled=on:"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A run to be made.
+
+    rate: `workload.rate`, a second; None: all at once.  seed: lengths, gaps and draws.
+    requests: how many; None: as many as the workload has.  whole: it is never stopped early.
+    """
+
+    variant: Variant
+    rate: float | None
+    seed: int
+    requests: int | None = None
+    whole: bool = False
+
+    def composed(self) -> DictConfig:
+        """Return the configuration of the run."""
+        composed = copy.deepcopy(composed_of(self.variant.options))
+        composed.seed = self.seed
+        composed.allocators = {self.variant.allocator: composed.allocators[self.variant.allocator]}
+        workload = composed.workload
+        workload.rate = math.inf if self.rate is None else self.rate
+        if self.variant.own_times and self.rate is not None:
+            workload.arrivals = "trace"
+        if self.requests is not None:
+            workload.num_requests = self.requests
+        return composed
+
+    def key(self) -> str:
+        """Return the hash of the configuration and the code that runs it."""
+        return f"{job_key(self.composed())}-{VERSION}{'-whole' * self.whole}"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a run showed.
+
+    status, reason: as of a `ResultRow`; nothing else counts unless the status is `ok`.
+    diverges: the queue grew as long as requests arrived; stopped: so the run was ended early.
+    requests: how many the run had; first, counted: those that `metrics` are of, from the first on.
+    metrics: those of docs/metrics.md; none of a run that was stopped. Latencies and `good_share`
+        are of the requests that count, rates of what ended while they came (see `_rates`), all
+        others, gaps between tokens too, of the whole run.
+    """
+
+    rate: float | None
+    seed: int
+    status: str
+    reason: str | None = None
+    diverges: bool = False
+    stopped: bool = False
+    requests: int = 0
+    first: int = 0
+    counted: int = 0
+    metrics: Mapping[str, float | int | None] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return asdict(self)
+
+
+@cache
+def _tables() -> RequestTables:
+    return RequestTables()
+
+
+@cache
+def _uncompiled() -> set[tuple[tuple[str, ...], str]]:
+    """Variants that no compiled loop serves, as far as this process knows."""
+    return set()
+
+
+def observe(probe: Probe) -> Observation:
+    """Make a run.  Raises `ConfigError` for what cannot be run at all."""
+    composed = probe.composed()
+    prepared = prepare(composed, _tables())
+    known = (probe.variant.options, probe.variant.allocator)
+    if (
+        prepared.config.engine.compiled == "auto"
+        and known not in _uncompiled()
+        and RUNS * len(prepared.requests) >= COMPILED_REQUESTS
+    ):
+        prepared.config.engine.compiled = "on"
+    watch = _watch(probe, prepared)
+    served = _served(prepared, probe.variant.allocator, watch)
+    if (served.row.reason or "").startswith(_ON) and composed.engine.compiled == "auto":
+        _uncompiled().add(known)
+        prepared.config.engine.compiled = "off"
+        watch = _watch(probe, prepared)
+        served = _served(prepared, probe.variant.allocator, watch)
+    return _observation(probe, served, watch, prepared)
+
+
+def _watch(probe: Probe, prepared: Prepared) -> Watch:
+    rate = math.inf if probe.rate is None else probe.rate
+    return Watch(prepared.requests, rate, stops=not probe.whole)
+
+
+def _served(prepared: Prepared, allocator: str, watch: Watch) -> Served:
+    try:
+        return stream_variant(prepared, allocator, [watch], block_rows=BLOCK_ROWS)
+    except Diverged:  # with HYDRA_FULL_ERROR nothing is turned into a row
+        return Served(ResultRow(allocator, "error"))
+
+
+def _observation(probe: Probe, served: Served, watch: Watch, prepared: Prepared) -> Observation:
+    row, requests, slo = served.row, len(prepared.requests), prepared.config.slo
+    if not row.ok and not watch.stopped:
+        return Observation(probe.rate, probe.seed, row.status, row.reason, requests=requests)
+    if watch.stopped:
+        return Observation(
+            probe.rate, probe.seed, "ok", diverges=True, stopped=True, requests=requests
+        )
+    columns = watch.ended()
+    window = counted(columns)
+    return Observation(
+        probe.rate,
+        probe.seed,
+        "ok",
+        diverges=watch.diverges(),
+        requests=requests,
+        first=window.start,
+        counted=window.stop - window.start,
+        metrics={**row.metrics, **_latencies(columns, window, slo), **_rates(columns, window, slo)},
+    )
+
+
+def _latencies(columns: Columns, window: slice, slo: SloSpec) -> dict[str, float | int | None]:
+    summary = Summary("window", 0, slo)
+    summary.requests({name: column[window] for name, column in columns.items()})
+    found = summary.metrics({})
+    return {name: value for name, value in found.items() if name.startswith(OF_REQUESTS)}
+
+
+def _rates(columns: Columns, window: slice, slo: SloSpec) -> dict[str, float | None]:
+    """Return requests and tokens a second of what ended while arrivals that count came.
+
+    From as long after the first of them as one stays on average: before, those end that came
+    before it, or in a run that has no warm-up none.
+    """
+    arrivals, ends = columns["arrival_s"], columns["finish_s"]
+    if window.stop - window.start < 2:
+        return {}
+    first_s, stop_s = float(arrivals[window].min()), float(arrivals.max())
+    stay_s = float((ends - arrivals)[window].mean())
+    start_s = min(first_s + stay_s, (first_s + stop_s) / 2)
+    if stop_s <= first_s:  # all at once: of those in the middle, while others still wait
+        start_s, stop_s = (float(value) for value in np.quantile(ends, (0.2, 0.8)))
+    within = (ends > start_s) & (ends <= stop_s)
+    outputs = (columns["output_tokens"] * columns["sequences"])[within].sum()
+    prompts = columns["prompt_tokens"][within].sum()
+    length_s = stop_s - start_s
+    if length_s <= 0:
+        return {}
+    good_per_s = float((good(columns, slo) & within).sum() / length_s) if slo.limits else None
+    return {
+        "requests_per_s": float(within.sum() / length_s),
+        "goodput_requests_per_s": good_per_s,
+        "output_tokens_per_s": float(outputs / length_s),
+        "total_tokens_per_s": float((prompts + outputs) / length_s),
+    }
