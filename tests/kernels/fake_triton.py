@@ -72,11 +72,15 @@ class Driver:
 
 
 @contextmanager
-def launches():
-    """Let back end `triton` be chosen for CPU tensors, and note what it launches."""
+def launches(driver=None):
+    """Let back end `triton` be chosen for CPU tensors, and note what it launches.
+
+    With a driver of Triton's own, kernels are compiled and launched by that.
+    """
     noted = Launches()
+    compiling = triton.compiler.compile if driver else noted.compile
     active = triton.runtime.driver._active
-    triton.runtime.driver.set_active(Driver())
+    triton.runtime.driver.set_active(driver or Driver())
     registry._probe.cache_clear()
     backend = registry.REGISTRY["triton"]
     anyhow = registry.Backend(backend.module, lambda *question: YES, head_dims=backend.head_dims)
@@ -86,7 +90,7 @@ def launches():
         kernel.device_caches = defaultdict(kernel.create_binder)
     try:
         with (
-            mock.patch.object(triton.compiler, "compile", noted.compile),
+            mock.patch.object(triton.compiler, "compile", compiling),
             mock.patch.dict(registry.REGISTRY, triton=anyhow),
             torch.inference_mode(),
         ):

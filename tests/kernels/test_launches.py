@@ -1,6 +1,10 @@
 """What Triton is given on its way to a GPU that is not here: pointers, and what is compiled."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from allocators.base import Grant, Strided
 from kernels import copy_slots, decode, place, prefill, store
 from kernels.memory import backing_for
 from tests.executors.model.serving_cases import contiguous, paged, virtual
+from tests.places import ROOT
 
 triton = pytest.importorskip("triton")
 
@@ -68,3 +73,19 @@ def test_memory_copies_with_the_kernel_where_it_can_run(make):
         assert [name for name, *_ in seen.launched] == ["move_slots"] * 2 * caches
     with backing_for(make(600), dtype=torch.float32) as memory:
         assert memory.mover == "reference"
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="Triton's launcher is compiled by gcc")
+def test_triton_s_own_launcher_takes_what_it_is_given(tmp_path):
+    """Its C code parses the arguments and asks a made-up libcuda about each pointer."""
+    command = ["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o"]
+    source = ROOT / "tests" / "kernels" / "stub_libcuda.c"
+    subprocess.run([*command, str(tmp_path / "libcuda.so.1"), str(source)], check=True)
+    variables = {"TRITON_LIBCUDA_PATH": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.kernels.real_launcher", str(tmp_path)],
+        cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    # Two moves of a store, decode and its reduction, a prefill, a copy.
+    assert "launched 6" in run.stdout, run.stdout + run.stderr[-3000:]
+    assert "refused: Pointer argument" in run.stdout
