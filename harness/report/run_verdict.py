@@ -128,7 +128,8 @@ def _keeps_up(best: ResultRow, others: Sequence[ResultRow]) -> str:
 def _good(run: Run, rows: Sequence[ResultRow]) -> list[str]:
     """How many requests each row serves within the limits of `slo`; none where there are none."""
     slo = run.config.get("slo")
-    limits = [f"slo.{name}={limit:g}" for name, limit in dict(slo or {}).items() if limit]
+    given = slo.items() if isinstance(slo, dict) else ()
+    limits = [f"slo.{name}={limit:g}" for name, limit in given if isinstance(limit, int | float)]
     counted = [row for row in rows if row.metrics.get("good_share") is not None]
     if not limits or not counted:
         return []

@@ -73,8 +73,10 @@ def test_limits_on_requests_are_answered_and_who_serves_more_within_them(tmp_pat
     assert said[2] == "Against it: virtual serves more requests within the limits."
     alone = Run("run", tmp_path, {**config(), "slo": slo}, {}, rows[:1])
     assert verdicts(Collection([alone], {}))[1].endswith(": paged 0.5 (25\u00a0% of all).")
-    without = Run("run", tmp_path, config(), {}, [row("paged", 800), row("virtual", 400)])
-    assert len(verdicts(Collection([without], {}))) == 1
+    for none in (None, "x", {"ttft_s": None, "itl_s": "x"}):
+        without = Run("run", tmp_path, {**config(), "slo": none}, {}, rows)
+        said = verdicts(Collection([without], {}))
+        assert not any(text.startswith("Requests/s within") for text in said)
 
 
 def limited(**shares):
