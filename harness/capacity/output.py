@@ -107,7 +107,7 @@ def record(rows: Sequence[Row], asked: Asked) -> str:
     price = asked.options.price_per_gpu_hour
     found = {
         "schema_version": SCHEMA_VERSION,
-        "limits": dict(asked.limits.at_most),
+        "limits": asked.limits.values,
         "run": asked.run,
         "also": asked.also,
         "options": asdict(asked.options),

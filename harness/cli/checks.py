@@ -131,6 +131,10 @@ def _explain(error: Exception, overrides: list[str]) -> str:
     key = unknown.group(1)
     if key == "workload":
         return "write +workload=NAME, with a plus sign"
+    if key == "out":
+        return (
+            "unknown option out: hydra.run.dir=DIR, of a sweep hydra.sweep.dir=DIR, is the folder"
+        )
     others = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
     try:
         composed = compose(*others)
