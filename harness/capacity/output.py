@@ -98,7 +98,7 @@ def best_sentence(rows: Sequence[Row]) -> str:
         of = worse.of_best
         text += f", {1 / of.mean:.2f} times {worse.label} ({1 / of.high:.2f} to {1 / of.low:.2f})"
     if level:
-        text += f"; no worse within the interval: {', '.join(level)}"
+        text += f"; not told apart from it at 95 %: {', '.join(level)}"
     return f"{text}."
 
 
