@@ -8,7 +8,7 @@ DEMO ?= +workload=beam
 
 .PHONY: demo test lint format bench baseline gallery measure clean
 
-demo: $(VENV)/ready
+demo: $(VENV)/loops
 	$(BIN)/python -m harness $(DEMO)
 
 test: $(VENV)/ready
@@ -50,6 +50,15 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt torch
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test]'
+	@touch $@
+
+# The demo's loops, one for each family of allocators, compiled two at a time: half a minute, once.
+LOOPS := paged virtual contiguous_max
+$(VENV)/loops: $(VENV)/ready $(wildcard harness/engine/compiled/*.py allocators/rules/*.py) harness/cost/flat.py
+	@rm -rf build/loops
+	@printf '%s\n' $(LOOPS) | xargs -P 2 -I NAME $(BIN)/python -m harness +workload=beam \
+		workload.num_requests=3 allocator='[NAME]' engine.compiled=on report=none \
+		hydra.run.dir=build/loops/NAME >/dev/null
 	@touch $@
 
 clean:

@@ -35,7 +35,7 @@ from allocators.prefix import attach
 from allocators.prefix.caching import PrefixCaching
 from allocators.rules import paged as rules
 from allocators.rules.answers import ask_of
-from allocators.rules.hashed import HashedArrays, hashed_arrays
+from allocators.rules.hashed import ORDERS, HashedArrays, hashed_arrays
 
 
 class Paged(PrefixCaching):
@@ -83,8 +83,8 @@ class Paged(PrefixCaching):
             raise Unsupported("offload needs host memory for one block: raise engine.host_gib")
         self.host = HostPages(host_pages, tier)
         self.has_prefix_index = prefix_index != "none"
-        one_queue = (prefix_index, eviction, offload) == ("hash", "lru", False)
-        self._queue = free_order if one_queue else None
+        compiled = prefix_index == "hash" and not offload
+        self._order = ORDERS.get((eviction, free_order)) if compiled else None
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -231,9 +231,9 @@ class Paged(PrefixCaching):
         )
         if not self.has_prefix_index:
             return arrays
-        if not self._queue:
+        if self._order is None:
             return None
-        return hashed_arrays(arrays, self.pages.free.pages(), self._queue == "by_age")
+        return hashed_arrays(arrays, self.pages.free.pages(), self._order)
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:

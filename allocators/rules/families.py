@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from allocators.base import IntArray
-from allocators.rules import contiguous, hashed, paged, virtual
+from allocators.rules import contiguous, hashed, mapping, paged, virtual
 from allocators.rules.answers import Account, Answer, Ask, Ended, StepMaps
 
 #: the type of a family's arrays, and the module of its rules
@@ -14,7 +14,7 @@ FAMILIES: dict[type, ModuleType] = {
     paged.PagedArrays: paged,
     hashed.HashedArrays: hashed,
     contiguous.ContiguousArrays: contiguous,
-    virtual.VirtualArrays: virtual,
+    mapping.VirtualArrays: virtual,
 }
 CALLS = (
     "lookup", "admit", "grow", "fork", "reassign", "begin_step", "release", "preempt",

@@ -31,6 +31,15 @@ ROW = np.dtype([("request", np.int64), ("done", np.int64), ("known", np.int64)])
 NO_NUMBERS = np.empty(0, dtype=np.int64)
 
 
+#: `eviction` and `free_order`, and how they are called here
+ORDERS = {
+    ("lru", "unkeyed_first"): cached.UNKEYED_FIRST,
+    ("lru", "by_age"): cached.BY_AGE,
+    ("fifo", "unkeyed_first"): cached.FIFO,
+    ("lfu", "unkeyed_first"): cached.LFU,
+}
+
+
 class Keys(NamedTuple):
     """Keys of whole requests, one request's behind the other's: `first` and `second` [blocks].
 
@@ -63,12 +72,12 @@ class HashedArrays(NamedTuple):
     keys: Keys
 
 
-def hashed_arrays(plain: paged.PagedArrays, free: IntArray, by_age: bool) -> HashedArrays:
+def hashed_arrays(plain: paged.PagedArrays, free: IntArray, order: int) -> HashedArrays:
     """Return the state of a `Paged` that holds nothing and whose free blocks are these."""
     table = plain.pages.table
     return HashedArrays(
         *plain,
-        cached.cached_blocks(free, len(plain.pages.ref), by_age),
+        cached.cached_blocks(free, len(plain.pages.ref), order),
         np.zeros(len(table), dtype=ROW).view(np.recarray),
         np.zeros(table.shape[1], dtype=np.int64),
         NO_KEYS,
@@ -106,6 +115,7 @@ def admit(memory: HashedArrays, rows: IntArray, ask: Ask) -> Answer:
         block = memory.found[i]
         if not pages.ref[block]:
             cached.hold(pool, block)
+        cached.note_hit(pool, block)
         pages.ref[block] += 1
         pages.table[row, i] = block
     pages.count[row] = hit
@@ -115,13 +125,15 @@ def admit(memory: HashedArrays, rows: IntArray, ask: Ask) -> Answer:
     of = memory.rows[row]
     of.request, of.done = ask.request, hit
     of.known = (ask.prompt_tokens + ask.output_tokens) // t
-    _key_full(memory, row)
+    _key_full(memory, row, True)
     return AGREED
 
 
 def _append(memory: HashedArrays, row: int, n: int) -> None:
     """Give a row `n` more blocks; the caller makes sure of room first."""
     pages = memory.pages
+    if memory.pool.order >= cached.FIFO:
+        cached.unrank(memory.pool, n)
     for _ in range(n):
         block = cached.take(memory.pool)
         pages.table[row, pages.count[row]] = block
@@ -129,14 +141,19 @@ def _append(memory: HashedArrays, row: int, n: int) -> None:
         pages.count[row] += 1
 
 
-def _key_full(memory: HashedArrays, row: int) -> None:
-    """Key the blocks that a row has filled since this was last asked."""
+def _key_full(memory: HashedArrays, row: int, deepest_first: bool) -> None:
+    """Key the blocks that a row has filled since this was last asked; who counts as keyed first."""
     of, keys = memory.rows[row], memory.keys
+    first, table = of.done, memory.pages.table
     full = min(memory.length[row] // memory.pages.page_tokens, of.known)
     while of.done < full:
-        at, block = keys.starts[of.request] + of.done, memory.pages.table[row, of.done]
+        at, block = keys.starts[of.request] + of.done, table[row, of.done]
         cached.name(memory.pool, block, keys.first[at], keys.second[at])
         of.done += 1
+    if memory.pool.order < cached.FIFO:
+        return
+    for i in range(first, full):
+        cached.note_named(memory.pool, table[row, first + full - 1 - i if deepest_first else i])
 
 
 # -- growth ------------------------------------------------------------------------------------
@@ -152,7 +169,7 @@ def grow(memory: HashedArrays, rows: IntArray, n: int, width: int) -> Answer:
             _append(memory, row, moves.lacking(pages.count[row], memory.length[row], n, t))
     for row in rows:
         memory.length[row] += n
-        _key_full(memory, row)
+        _key_full(memory, row, False)
     return AGREED
 
 
@@ -193,6 +210,8 @@ def release(memory: HashedArrays, row: int) -> int:
         pages.ref[block] -= 1
         if not pages.ref[block]:
             cached.give(memory.pool, block)
+    if memory.pool.order >= cached.FIFO:
+        cached.rank(memory.pool)
     pages.count[row] = 0
     memory.length[row] = 0
     memory.active[row] = False

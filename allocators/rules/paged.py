@@ -171,11 +171,13 @@ def tally(
     for i in range(len(rows)):
         count, length = pages.count[rows[i]], memory.length[rows[i]]
         room, written_later = moves.unwritten(count, length, finals[i], t)
-        if width > 1 and moves.tail_again(pages, rows, i, length, width):
-            room, written_later = 0, 0  # what is left of a page is there once
         spare += room
         later += written_later
         logical += count
+    if width > 1:
+        twice, twice_later = moves.slack_again(pages, rows, finals, memory.length, width)
+        spare -= twice
+        later -= twice_later
     for row in ended.rows:
         logical += pages.count[row]
     per_token, capacity_bytes = memory.bytes_per_token, memory.capacity_bytes

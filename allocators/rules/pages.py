@@ -242,6 +242,22 @@ def _sort_last(pages: Pages, n: int) -> None:
         gap //= 2
 
 
+def slack_again(
+    pages: Pages, rows: IntArray, finals: IntArray, length: IntArray, width: int
+) -> tuple[int, int]:
+    """Return the slots left in partly filled pages that others hold too, and how many get written.
+
+    Of each page once for every row that holds it, but the first.
+    """
+    twice, soon = 0, 0
+    for i in range(len(rows)):
+        if rows[i] >= 0 and tail_again(pages, rows, i, length[rows[i]], width):
+            left = pages.page_tokens - length[rows[i]] % pages.page_tokens
+            twice += left
+            soon += min(left, max(finals[i] - length[rows[i]], 0))
+    return twice, soon
+
+
 def distinct(pages: Pages, rows: IntArray, length: IntArray) -> int:
     """Count the pages that hold at least one slot of the rows of one group, shared ones once."""
     found = 0

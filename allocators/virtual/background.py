@@ -11,8 +11,8 @@ import abc
 import numpy as np
 
 from allocators.base import Grant, IntArray
-from allocators.rules import virtual as rules
-from allocators.rules.virtual import LOOK_AHEAD_TOKENS, MOST_AHEAD
+from allocators.rules import mapping as rules
+from allocators.rules.mapping import LOOK_AHEAD_TOKENS, MOST_AHEAD
 from allocators.virtual.ranges import Ranges
 
 

@@ -29,6 +29,7 @@ from allocators.growth import bisect_headroom
 from allocators.page_table import ceil_div
 from allocators.rules import virtual as rules
 from allocators.rules.answers import ask_of
+from allocators.rules.mapping import VirtualArrays
 from allocators.virtual.background import Background, CodeBackground, PaperBackground
 from allocators.virtual.shape import RangeShape
 from allocators.virtual.sharing import RangeHolder
@@ -255,11 +256,11 @@ class Virtual(RangeHolder):
         return self.release(rows)
 
     # -- views -------------------------------------------------------------------------------
-    def arrays(self) -> rules.VirtualArrays | None:
+    def arrays(self) -> VirtualArrays | None:
         own_rules = isinstance(self.thread, CodeBackground) and not self.keeps_room
         if type(self) is not Virtual or self.has_prefix_index or not own_rules:
             return None
-        return rules.VirtualArrays(
+        return VirtualArrays(
             self.pages.arrays,
             self.length,
             self.active,

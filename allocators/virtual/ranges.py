@@ -16,7 +16,7 @@ import numpy as np
 
 from allocators.base import EMPTY_GRANT, NO_MAPS, Grant, IntArray
 from allocators.page_table import NO_PAGES, PageTable
-from allocators.rules import virtual as rules
+from allocators.rules import mapping as rules
 
 
 class Ranges:

@@ -9,6 +9,7 @@ import numpy as np
 from allocators.base import IntArray, Usage
 from allocators.page_table import ceil_div
 from allocators.rules import virtual as rules
+from allocators.rules.mapping import written_in_tail
 
 if TYPE_CHECKING:
     from allocators.virtual.policy import Virtual
@@ -61,4 +62,4 @@ def _later_in_tails(
     """
     past = lengths - np.arange(steps - 1, -1, -1)[:, None]
     count, t = virtual.pages.count[ranges], virtual.geometry.page_tokens
-    return rules.written_in_tail(count, past, finals, virtual.range_pages, t).sum(axis=1)
+    return written_in_tail(count, past, finals, virtual.range_pages, t).sum(axis=1)

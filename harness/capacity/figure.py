@@ -35,7 +35,7 @@ def draw(rows: Sequence[Row], limits: Limits, title: str = "", words: str = "") 
     """Return the figure: normalized latency first, then the metrics that are limited."""
     held = [row for row in rows if row.rate is not None]
     metrics = [NORMALIZED, *(name for name in limits.at_most if name != NORMALIZED)][:PANELS]
-    width_in = max(LEAST_IN, 0.6 + 4.3 * len(metrics))
+    width_in = max(LEAST_IN, 0.6 + 3.6 * len(metrics))
     figure = new_figure(width_in, 3.6, title, words)
     for axes, metric in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True

@@ -72,11 +72,11 @@ class Checking(Metronome):
         return 1.0
 
 
-def roofline(allocator):
-    """Return an executor whose steps all take different times."""
+def roofline(allocator, **cost):
+    """Return an executor whose steps all take different times; `cost` are those of a `CostSpec`."""
     model = ModelShape(**yaml.safe_load((CONF / "model" / "llama-tiny.yaml").read_text()))
     hardware = HardwareSpec(**yaml.safe_load((CONF / "hardware" / "a10g.yaml").read_text()))
-    return SimulatedExecutor(Roofline(model, hardware, CostSpec()), allocator)
+    return SimulatedExecutor(Roofline(model, hardware, CostSpec(**cost)), allocator)
 
 
 def table(prompts, outputs, arrival_s=None, concurrency=None):

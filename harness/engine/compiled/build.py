@@ -88,10 +88,12 @@ def cache_folder(policy: str, family: ModuleType, prices: ModuleType) -> Path | 
 
 
 def _texts(family: ModuleType) -> list[ModuleType]:
-    """Return the modules of a family's rules: its own, and those that it calls."""
-    called = [value for value in vars(family).values() if isinstance(value, ModuleType)]
-    ours = family.__name__.rpartition(".")[0]
-    return [family, *(module for module in called if module.__name__.startswith(ours))]
+    """Return the modules of a family's rules: its own, and those that they call."""
+    texts, ours = [family], family.__name__.rpartition(".")[0]
+    for text in texts:
+        called = [value for value in vars(text).values() if isinstance(value, ModuleType)]
+        texts += [one for one in called if one.__name__.startswith(ours) and one not in texts]
+    return texts
 
 
 def _folder(name: str, modules: Iterable[ModuleType]) -> Path | None:

@@ -1,5 +1,9 @@
 """What is free and what has a key after a run, by the loop over arrays and by the classes."""
 
+import numpy as np
+
+from allocators.prefix.pool import OrderedPool
+
 
 def free_and_named(arrays):
     """Return a loop's free blocks in order, and those of each key, oldest first."""
@@ -18,6 +22,10 @@ def free_and_named(arrays):
             key = (int(blocks[block].first) % 2**64, int(blocks[block].second) % 2**64)
             named.setdefault(key, []).append(block)
     counts = pool.counts[0]
+    heap = pool.ranks.heap[: counts.ranked].tolist()
+    assert pool.ranks.place[heap].tolist() == list(range(len(heap)))
+    rank = {block: (int(of.hits), int(of.since)) for block in heap for of in [pool.ranks[block]]}
+    free += sorted(heap, key=rank.get)
     assert counts.free == len(free)
     assert counts.cached == blocks.keyed[free].sum()
     assert blocks.keyed.sum() == sum(map(len, named.values()))
@@ -31,4 +39,8 @@ def free_and_named_of(allocator):
     for key, page in index._page_of.items():
         for each in (page, *index._more.get(key, [])):
             named.setdefault((key, int(index._second[each])), []).append(each)
-    return allocator.pages.free.pages().tolist(), named, allocator.evictions
+    pool = allocator.pages.free
+    if not isinstance(pool, OrderedPool):
+        return pool.pages().tolist(), named, allocator.evictions
+    ranked = sorted(np.flatnonzero(pool.order.free).tolist(), key=pool.order._rank)
+    return [*pool._blank.pages().tolist(), *ranked], named, allocator.evictions

@@ -11,8 +11,8 @@ from numba.core import caching
 from allocators.base import Unsupported
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
-from allocators.prefix import FREE_ORDERS
 from allocators.rules import paged
+from allocators.rules.hashed import ORDERS
 from allocators.virtual import Virtual
 from harness.comparison import compose, prepare
 from harness.comparison.variant import run_variant
@@ -47,7 +47,7 @@ REFUSED = {
     "wait for the end of others": {"requests": drawn(10, "closed")},
     "recorded of each step": {"observers": [object()]},
     "prefix index": {"allocator": Paged(POOL, prefix_index="radix")},
-    "index, decides": {"allocator": Paged(POOL, prefix_index="hash", eviction="lfu")},
+    "index, decides": {"allocator": Paged(POOL, prefix_index="hash", eviction="s3fifo")},
     "with one sequence a request": {
         "allocator": Paged(POOL, prefix_index="hash"),
         "sampling": MODES["parallel"],
@@ -76,7 +76,7 @@ def test_what_is_not_compiled_is_refused_with_on_and_runs_with_auto(reason, monk
 def test_each_family_is_compiled(policy, mode):
     if (policy, mode) == ("chunked", "beam"):
         pytest.skip("no loop serves it")
-    hashed = [Paged(POOL, prefix_index="hash", free_order=x) for x in FREE_ORDERS]
+    hashed = [Paged(POOL, prefix_index="hash", eviction=x, free_order=y) for x, y in ORDERS]
     single = mode == "greedy" and policy != "static"
     for allocator in (
         Paged(POOL),

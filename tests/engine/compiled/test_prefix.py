@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from allocators.base import Geometry
 from allocators.paged import Paged
+from allocators.rules.hashed import ORDERS
 from harness.engine.compiled import keys
 from tests.engine.cases import roofline, table
 from tests.engine.compiled.both import FRONT_ENDS, compare
@@ -19,9 +20,7 @@ POLICIES = ("chunked", "continuous", "orca")
 
 def computing(allocator):
     """Return the executor of a device on which the attention of a piece takes long to compute."""
-    executor = roofline(allocator)
-    executor._cost._prefill_pair_s *= 1e5
-    return executor
+    return roofline(allocator, prefill_efficiency=1e-5)
 
 
 @st.composite
@@ -55,28 +54,28 @@ def test_blocks_are_found_keyed_and_evicted_as_by_the_step_engine(policy, monkey
     monkeypatch.setattr(keys, "BLOCKS_AHEAD", 5)
     seen = Counter()
 
-    @settings(max_examples=100, deadline=None, derandomize=True)
+    @settings(max_examples=120, deadline=None, derandomize=True)
     @given(
         cases(policy),
         st.sampled_from([1, 2, 4, 4, 7]),
         st.sampled_from([0.0, 0.0, 0.1]),
-        st.sampled_from(["unkeyed_first", "by_age"]),
+        st.sampled_from(list(ORDERS)),
         st.sampled_from([roofline, computing]),
     )
-    def check(case, block, watermark, free_order, executor):
+    def check(case, block, watermark, order, executor):
         requests, tokens, front_end, options = case
         pool = Geometry(-(-tokens // block) * block, 9, MAX_LEN, layers=3)
-        knobs = {"block_size": block, "watermark": watermark, "free_order": free_order}
+        knobs = {"block_size": block, "watermark": watermark, "prefix_index": "hash"}
+        knobs["eviction"], knobs["free_order"] = order
         options["executor"] = executor
-        log = compare(
-            lambda: Paged(pool, prefix_index="hash", **knobs), requests, front_end, **options
-        )
+        log = compare(lambda: Paged(pool, **knobs), requests, front_end, **options)
         if log is None:
             seen["never fits"] += 1
             return
         t = log.timeline
         seen["finished"] += 1
         seen["evictions"] += log.totals["evictions"]
+        seen[order] += log.totals["evictions"]
         seen["hits"] += int(t["hit_tokens"].sum())
         seen["cached"] += int(t["cached_bytes"].sum())
         seen["preemptions"] += int(t["preemptions"].sum())
@@ -86,4 +85,4 @@ def test_blocks_are_found_keyed_and_evicted_as_by_the_step_engine(policy, monkey
 
     check()
     wanted = ("never fits", "finished", "evictions", "hits", "cached", "preemptions", "refusals")
-    assert all(seen[what] for what in (*wanted, "cached in a gap", "wasted")), seen
+    assert all(seen[what] for what in (*wanted, *ORDERS, "cached in a gap", "wasted")), seen
