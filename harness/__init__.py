@@ -19,12 +19,17 @@ put_first()
 
 if TYPE_CHECKING:
     from harness.api import Results, load, run
+    from harness.errors import InputError
 
-__all__ = ["Results", "load", "run"]
+__all__ = ["InputError", "Results", "load", "run"]
 
 
 def __getattr__(name: str) -> object:
     # Not with the package: a command that prints its help needs none of it.
+    if name == "InputError":
+        from harness.errors import InputError
+
+        return InputError
     if name in __all__:
         from harness import api
 

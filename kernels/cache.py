@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from allocators.base import IntArray, Unsupported
-from kernels.registry import probe
+from kernels.registry import HEAD_DIMS, probe
 
 Index = tuple[torch.Tensor, ...]
 
@@ -20,18 +20,22 @@ def store(
     v_cache: torch.Tensor,
     slots: torch.Tensor | IntArray,
     *,
+    writers: torch.Tensor | None = None,
     backend: str = "reference",
 ) -> None:
     """Write new keys and values, [T, kv_heads, head_dim], to `slots` [T] of the caches.
 
-    Slots are those of the layout (`new_slots`), each at most once.  `backend` is "triton" or any
-    other name, which means torch.  Raises `Unsupported` as `decode` does.
+    Slots are those of the layout (`new_slots`), each at most once, or with the same token:
+    `writers[i]` (int64 [T]) is the one that is written to `slots[i]`, i without it.  `backend` is
+    "triton" or any other name, which means torch.  Raises `Unsupported` as `decode` does.
     """
     slots = torch.as_tensor(slots, dtype=torch.int64, device=k_cache.device)
     if backend == "triton":
         kernels = _triton(k_cache)
-        kernels.store(k, v, k_cache, v_cache, slots)
+        kernels.store(k, v, k_cache, v_cache, slots, writers)
         return
+    if writers is not None:
+        k, v = k[writers], v[writers]
     k_cache[_index(k_cache, slots)] = k
     v_cache[_index(v_cache, slots)] = v
 
@@ -79,7 +83,8 @@ def _index(cache: torch.Tensor, slots: torch.Tensor) -> Index:
 
 
 def _triton(cache: torch.Tensor):  # noqa: ANN202 - the module, imported only where it can run
-    support = probe("triton", cache.device.type, str(cache.dtype), cache.shape[-1], None)
+    # A head of any size is moved; only attention has a list of them.
+    support = probe("triton", cache.device.type, str(cache.dtype), HEAD_DIMS[0], None)
     if not support.ok:
         raise Unsupported(f"triton: {support.reason}")
     from kernels import triton_cache

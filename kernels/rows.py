@@ -26,6 +26,21 @@ from allocators.base import BlockTable, IntArray, Layout, Strided
 
 
 @dataclass(frozen=True, slots=True)
+class HostRows:
+    """What the host knows of `Rows`: reading it from the device would wait for all that it does."""
+
+    starts: IntArray  # int64 [S + 1]
+    lengths: IntArray  # int64 [S]
+    first: IntArray  # int64 [S]; the slot of position 0 of a contiguous row
+    within_page: bool  # some row begins behind the start of its page
+
+    @property
+    def queries(self) -> IntArray:
+        """New tokens of each row, [S]."""
+        return np.diff(self.starts)
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """A layout placed on a device; make one per step with `place` and use it in every layer.
 
@@ -43,6 +58,8 @@ class Rows:
     max_length: int
     max_queries: int
     contiguous: bool
+    #: None where the tensors are buffers whose numbers change (a captured pass)
+    host: HostRows | None = None
     #: what a back end has derived from these rows, to use it again in the next layer
     derived: dict[Any, Any] = field(default_factory=dict)
 
@@ -80,16 +97,24 @@ def place(
         page, table, offset = _strided(layout, cache, lengths)
     contiguous = isinstance(layout, Strided) and bool((offset + lengths <= page).all())
     device = cache.device
+    starts = np.append(0, np.cumsum(queries))
+    host = HostRows(
+        starts=starts,
+        lengths=lengths,
+        first=np.asarray(layout.base) if isinstance(layout, Strided) else np.zeros_like(lengths),
+        within_page=bool(offset.any()),
+    )
     return Rows(
         page_tokens=page,
         block_tokens=layout.page_tokens if isinstance(layout, BlockTable) else None,
         table=torch.as_tensor(table.astype(np.int32), device=device),
         offset=torch.as_tensor(offset, device=device),
         lengths=torch.as_tensor(lengths.astype(np.int32), device=device),
-        starts=torch.as_tensor(np.append(0, np.cumsum(queries)).astype(np.int32), device=device),
+        starts=torch.as_tensor(starts.astype(np.int32), device=device),
         max_length=int(lengths.max(initial=0)),
         max_queries=int(queries.max(initial=0)),
         contiguous=contiguous,
+        host=host,
     )
 
 
@@ -157,3 +182,9 @@ def new_slots(layout: Layout, query_lengths: Sequence[int] | IntArray) -> IntArr
         return np.asarray(layout.base)[row] + position
     page = layout.page_tokens
     return np.asarray(layout.table)[row, position // page] * page + position % page
+
+
+def known(rows: Rows) -> HostRows:
+    """Return what the host knows of rows that were placed, and not captured."""
+    assert rows.host is not None, "a captured pass cannot go row by row"
+    return rows.host

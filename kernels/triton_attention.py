@@ -6,6 +6,7 @@ import torch
 import triton
 
 from kernels import triton_kernels
+from kernels.anchor import anchored
 from kernels.batch import Batch
 from kernels.rows import Rows
 
@@ -34,7 +35,8 @@ def decode(batch: Batch) -> None:
     parts = torch.empty((count, heads, splits, dim), **working)
     q = adjacent(batch.q)
     triton_kernels.decode_split[(count, kv_heads, splits)](
-        q, keys, values, rows.table, rows.offset, rows.lengths, peaks, totals, parts, batch.scale,
+        q, *anchored(keys), *anchored(values), rows.table, rows.offset, rows.lengths,
+        peaks, totals, parts, batch.scale,
         *q.stride()[:2], *keys.stride()[:3], *values.stride()[:3], rows.table.stride(0),
         splits,
         GROUP=group,
@@ -63,7 +65,8 @@ def prefill(batch: Batch) -> None:
     blocks = -(-rows.max_queries // QUERY_BLOCK)
     q = adjacent(batch.q)
     triton_kernels.prefill[(rows.num_rows, blocks, heads)](
-        q, keys, values, rows.table, rows.offset, rows.lengths, rows.starts, out, batch.scale,
+        q, *anchored(keys), *anchored(values), rows.table, rows.offset, rows.lengths, rows.starts,
+        out, batch.scale,
         *q.stride()[:2], *keys.stride()[:3], *values.stride()[:3], rows.table.stride(0),
         *out.stride()[:2],
         GROUP=batch.group,

@@ -9,6 +9,7 @@ import torch
 import triton
 
 from allocators.base import IntArray
+from kernels.anchor import anchored
 from kernels.rows import as_pages
 from kernels.triton_kernels import move_slots
 
@@ -22,11 +23,13 @@ def store(
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
     slots: torch.Tensor,
+    writers: torch.Tensor | None,
 ) -> None:
-    """Write k and v, [T, kv_heads, head_dim], to `slots` [T]."""
-    each = torch.arange(len(slots), device=slots.device)
-    move(k, each, k_cache, slots)
-    move(v, each, v_cache, slots)
+    """Write k and v, [T, kv_heads, head_dim], to `slots` [T]: token `writers[i]` to slot i."""
+    if writers is None:
+        writers = torch.arange(len(slots), device=slots.device)
+    move(k, writers, k_cache, slots)
+    move(v, writers, v_cache, slots)
 
 
 def copy_slots(caches: Sequence[torch.Tensor], source: IntArray, target: IntArray) -> None:
@@ -57,7 +60,7 @@ def move(
     heads, dim = target.shape[-2:]
     grid = (len(source_slots), triton.cdiv(heads * dim, BLOCK))
     move_slots[grid](
-        read, write, source_slots, target_slots, heads * dim, dim,
+        *anchored(read), *anchored(write), source_slots, target_slots, heads * dim, dim,
         *read.stride()[:3], *write.stride()[:3], read.shape[1], write.shape[1],
         BLOCK=BLOCK,
     )  # fmt: skip

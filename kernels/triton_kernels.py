@@ -6,7 +6,10 @@ table[i, q // PAGE].  A row without a block table lies in one page (`CONTIGUOUS`
 Numbers are summed in an order that depends on positions alone (fixed blocks, fixed splits), so a
 row's result does not depend on the layout or on the rest of the batch.
 
-Integers that overflow 32 bits in a large cache (pages times stride) are widened first.
+Caches come as an anchor and the elements from it to the cache (`kernels.anchor`).  Strides and
+other integers that may need 64 bits are 64 bits wide always: else their type would follow their
+value, and a larger cache would compile another kernel.  What changes from call to call (splits, the
+width of a table, slots of a cache) is not specialised on, for the same reason.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - arguments are pointers and strides
@@ -50,11 +53,12 @@ def _absorb(q, k, v, seen, scale, peak, total, acc, WIDEN: tl.constexpr):
     return high, total, acc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_row", "splits"])
 def decode_split(
-    q, k, v, table, offset, lengths, peaks, totals, parts, scale,
-    q_row, q_head, k_page, k_token, k_head, v_page, v_token, v_head, table_row,
-    splits,
+    q, k, k_start: tl.int64, v, v_start: tl.int64, table, offset, lengths, peaks, totals, parts,
+    scale, q_row: tl.int64, q_head: tl.int64,
+    k_page: tl.int64, k_token: tl.int64, k_head: tl.int64,
+    v_page: tl.int64, v_token: tl.int64, v_head: tl.int64, table_row: tl.int64, splits: tl.int32,
     GROUP: tl.constexpr, GROUP_PAD: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
     PAGE: tl.constexpr, CONTIGUOUS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
     WIDEN: tl.constexpr,
@@ -78,6 +82,7 @@ def decode_split(
     total = tl.zeros([GROUP_PAD], tl.float32)
     acc = tl.zeros([GROUP_PAD, DIM_PAD], tl.float32)
     table += row.to(tl.int64) * table_row
+    k, v = k + k_start, v + v_start
     end = tl.minimum(length, (split + 1) * SPLIT)
     for start in range(split * SPLIT, end, BLOCK):
         n = start + tl.arange(0, BLOCK)
@@ -96,9 +101,9 @@ def decode_split(
     tl.store(parts + at[:, None] * DIM + d[None, :], acc, mask=mine)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def decode_reduce(
-    peaks, totals, parts, out, lengths, out_row, out_head, splits,
+    peaks, totals, parts, out, lengths, out_row: tl.int64, out_head: tl.int64, splits: tl.int32,
     DIM: tl.constexpr, DIM_PAD: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Join the splits of one query head, one after the other.  Grid (rows, query_heads).
@@ -121,10 +126,13 @@ def decode_reduce(
     tl.store(out + row.to(tl.int64) * out_row + head * out_head + d, acc / total, mask=d < DIM)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_row"])
 def prefill(
-    q, k, v, table, offset, lengths, starts, out, scale,
-    q_row, q_head, k_page, k_token, k_head, v_page, v_token, v_head, table_row, out_row, out_head,
+    q, k, k_start: tl.int64, v, v_start: tl.int64, table, offset, lengths, starts, out, scale,
+    q_row: tl.int64, q_head: tl.int64,
+    k_page: tl.int64, k_token: tl.int64, k_head: tl.int64,
+    v_page: tl.int64, v_token: tl.int64, v_head: tl.int64, table_row: tl.int64,
+    out_row: tl.int64, out_head: tl.int64,
     GROUP: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
     PAGE: tl.constexpr, CONTIGUOUS: tl.constexpr, QUERIES: tl.constexpr, BLOCK: tl.constexpr,
     WIDEN: tl.constexpr,
@@ -147,6 +155,7 @@ def prefill(
     total = tl.zeros([QUERIES], tl.float32)
     acc = tl.zeros([QUERIES, DIM_PAD], tl.float32)
     table += row.to(tl.int64) * table_row
+    k, v = k + k_start, v + v_start
     end = tl.minimum(length, length - new + (block + 1) * QUERIES)
     for begin in range(0, end, BLOCK):
         n = begin + tl.arange(0, BLOCK)
@@ -163,14 +172,16 @@ def prefill(
     tl.store(out + at[:, None] * out_row + head * out_head + d[None, :], found, mask=mine)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["s_tokens", "t_tokens"])
 def move_slots(
-    source, target, source_slots, target_slots, numbers, dim,
-    s_page, s_token, s_head, t_page, t_token, t_head, s_tokens, t_tokens,
+    source, source_start: tl.int64, target, target_start: tl.int64, source_slots, target_slots,
+    numbers, dim, s_page: tl.int64, s_token: tl.int64, s_head: tl.int64,
+    t_page: tl.int64, t_token: tl.int64, t_head: tl.int64, s_tokens: tl.int64, t_tokens: tl.int64,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """target[target_slots[i]] = source[source_slots[i]], `numbers` each.  Grid (slots, blocks)."""
     i = tl.program_id(0)
+    source, target = source + source_start, target + target_start
     from_slot, to_slot = tl.load(source_slots + i), tl.load(target_slots + i)
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     head, d = x // dim, x % dim

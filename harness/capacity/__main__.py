@@ -92,10 +92,13 @@ def _show(asked: Asked, found: Sequence[Capacity], out: Path, arguments: Sequenc
     if any(row.rate is not None for row in rows):
         config = composed_of(found[0].variant.options)
         title = f"Capacity: {config.model.name} on {config.hardware.name}, {config.workload.name}"
-        with themed():
-            save(draw(rows, asked.limits, title, how).figure, out / "capacity.png")
-            chart = draw(rows, asked.limits)
-            write_text(out / "capacity.html", page(title, rows, asked, chart, arguments))
+        try:
+            with themed():
+                save(draw(rows, asked.limits, title, how).figure, out / "capacity.png")
+                chart = draw(rows, asked.limits)
+                write_text(out / "capacity.html", page(title, rows, asked, chart, arguments))
+        except (ImportError, ValueError, RuntimeError) as error:  # Matplotlib's settings are bad
+            say(f"note: no figure and no page: {' '.join(str(error).split())}")
     print(f"Results in {out}")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from harness.capacity.slo import PREFIX, Limits, parse_limits, request_limits
 from harness.command.arguments import parse_options
+from harness.command.folder import check_folder
 from harness.command.ranges import Positive, Real, Whole, out_of_range
 from harness.errors import ConfigError
 
@@ -45,6 +47,9 @@ RANGES = {
     "tolerance": Real(0.002, 0.5),
     "jobs": Whole(1, 1024),
 }
+
+#: options of `python -m harness` that mean nothing to a search
+IGNORED = ("hydra.", "hydra/", "sweep.")
 
 
 @dataclass
@@ -92,4 +97,21 @@ def parse(arguments: Sequence[str]) -> Asked:
         raise ConfigError(problem)
     if options.requests is not None and options.duration is not None:
         raise ConfigError("give requests=N or duration=SECONDS, not both")
+    _check_run(run, also)
+    check_folder("kept", Path(options.kept).expanduser())
     return Asked(options, parse_limits(limits), run, also)
+
+
+def _check_run(run: Sequence[str], also: Sequence[str]) -> None:
+    """Raise `ConfigError` for options of a run that would change nothing here."""
+    for argument in [*run, *(each for line in also for each in line.split())]:
+        name = argument.lstrip("+~").partition("=")[0]
+        if name.startswith(IGNORED):
+            raise ConfigError(
+                f"{name} is an option of python -m harness; out=DIR, kept=DIR and jobs=N say here "
+                "where results go and how runs are made"
+            )
+    for line in also:
+        limit = next((each for each in line.split() if each.startswith(PREFIX)), None)
+        if limit is not None:
+            raise ConfigError(f"also={limit}: limits hold for every row; ask for others by itself")

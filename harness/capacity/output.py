@@ -98,7 +98,7 @@ def best_sentence(rows: Sequence[Row]) -> str:
         of = worse.of_best
         text += f", {1 / of.mean:.2f} times {worse.label} ({1 / of.high:.2f} to {1 / of.low:.2f})"
     if level:
-        text += f"; no worse within the interval: {', '.join(level)}"
+        text += f"; not told apart from it at 95 %: {', '.join(level)}"
     return f"{text}."
 
 
@@ -107,7 +107,7 @@ def record(rows: Sequence[Row], asked: Asked) -> str:
     price = asked.options.price_per_gpu_hour
     found = {
         "schema_version": SCHEMA_VERSION,
-        "limits": dict(asked.limits.at_most),
+        "limits": asked.limits.values,
         "run": asked.run,
         "also": asked.also,
         "options": asdict(asked.options),

@@ -51,10 +51,12 @@ class Limits:
     """at_most: from a metric's name to the largest value allowed, in the metric's unit.
 
     good_share: the least share of the requests that keep the limits on each; None: there are none.
+    of_requests: those limits, by their names, seconds.
     """
 
     at_most: Mapping[str, float] = field(default_factory=dict)
     good_share: float | None = None
+    of_requests: Mapping[str, float] = field(default_factory=dict)
 
     def broken(self, metrics: Mapping[str, float | int | None]) -> list[str]:
         """Return the metrics above their limit, the furthest above it first.
@@ -77,7 +79,14 @@ class Limits:
 
     def texts(self) -> list[str]:
         """Return the limits as one types them."""
-        return [self.text(name) for name in self.metrics]
+        each = [f"{PREFIX}{name}={value:g}" for name, value in self.of_requests.items()]
+        return [*each, *(self.text(name) for name in self.metrics)]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Every limit by its name, those on each request and the share that keeps them too."""
+        share = {} if self.good_share is None else {GOOD_SHARE: self.good_share}
+        return {**self.of_requests, **share, **self.at_most}
 
     @property
     def metrics(self) -> list[str]:
@@ -92,37 +101,30 @@ def _excess(value: float | int | None, limit: float) -> float:
 def parse_limits(arguments: Sequence[str]) -> Limits:
     """Return the limits of arguments `slo.NAME=VALUE`.
 
-    Those on each request are left to the run that they are options of.
+    Those on each request are options of the run too, which counts who keeps them.
     Raises `ConfigError`, one line: an unknown name, what is no positive number, two values for one
     metric, or a limit that another one makes idle.
     """
     metrics, of_requests = latency_metrics(), request_limits()
     known = (*of_requests, GOOD_SHARE, *metrics)
-    at_most: dict[str, float] = {}
-    share = None
+    given: dict[str, float] = {}
     for argument in arguments:
         name, _, text = argument.removeprefix(PREFIX).partition("=")
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f" (did you mean {PREFIX}{near[0]}?)" if near else ""
             raise ConfigError(f"{PREFIX}{name}: no such limit{hint}; there are {', '.join(known)}")
-        if name in of_requests:
-            share = share or DEFAULT_GOOD_SHARE
-            continue
         value = _positive(f"{PREFIX}{name}", text)
-        if name == GOOD_SHARE:
-            share = value
-            continue
-        if at_most.setdefault(name, value) != value:
+        if given.setdefault(name, value) != value:
             raise ConfigError(
-                f"{PREFIX}{name}={at_most[name]:g} and {PREFIX}{name}={value:g} contradict each "
+                f"{PREFIX}{name}={given[name]:g} and {PREFIX}{name}={value:g} contradict each "
                 "other: give one"
             )
-    limits = Limits(at_most, share)
+    each = {name: value for name, value in given.items() if name in of_requests}
+    share = given.get(GOOD_SHARE, DEFAULT_GOOD_SHARE if each else None)
+    limits = Limits({n: value for n, value in given.items() if n in metrics}, share, each)
     _check_idle(limits)
-    _check_share(
-        share, any(a.startswith(tuple(f"{PREFIX}{n}=" for n in of_requests)) for a in arguments)
-    )
+    _check_share(share, bool(each))
     return limits
 
 
@@ -143,7 +145,8 @@ def _positive(name: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        unit = BY_NAME[name.removeprefix(PREFIX)].unit
+        metric = BY_NAME.get(name.removeprefix(PREFIX))
+        unit = "s" if metric is None else metric.unit
         raise ConfigError(f"{name} must be a positive number ({unit}), got {text!r}")
     return value
 

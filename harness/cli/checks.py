@@ -131,6 +131,8 @@ def _explain(error: Exception, overrides: list[str]) -> str:
     key = unknown.group(1)
     if key == "workload":
         return "write +workload=NAME, with a plus sign"
+    if key == "out":
+        return "unknown option out: give hydra.run.dir=DIR, or for a sweep hydra.sweep.dir=DIR"
     others = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
     try:
         composed = compose(*others)

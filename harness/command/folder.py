@@ -16,9 +16,14 @@ def out_folder(given: str | None, command: str) -> Path:
     Raises ConfigError, one line, where nothing can be written.
     """
     out = Path(given or f"results/runs/{command}-{datetime.now():%Y%m%d-%H%M%S}").expanduser()
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"out={out} is a file; expected a directory")
-    nearest = next(each for each in (out, *out.absolute().parents) if each.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError(f"out={out}: {nearest} cannot be written")
+    check_folder("out", out)
     return out
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Raise `ConfigError`, one line that names the option, where nothing can be written."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{option}={folder} is a file; expected a directory")
+    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"{option}={folder}: {nearest} cannot be written")

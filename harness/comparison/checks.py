@@ -14,7 +14,7 @@ from harness.errors import ConfigError
 from harness.executors.spec import EXECUTORS, ExecutorSpec
 from harness.observers.spec import check_recording
 from harness.results.goal import check_goal
-from harness.results.slo import check_slo
+from harness.results.slo import check_counted, check_slo
 
 #: GiB beyond any pool, and far from where numbers overflow
 MOST_GIB = 1e9
@@ -71,6 +71,7 @@ def check(config: Config) -> None:
     check_recording(config.harness, config.report, config.timeline)
     check_goal(config.sweep)
     check_slo(config.slo)
+    check_counted(config.sweep.maximize, config.slo)
     if not config.is_real:
         for option in fields(ExecutorSpec):
             if option.name != "name" and getattr(config.executor, option.name) != option.default:

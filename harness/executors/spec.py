@@ -17,7 +17,8 @@ class ExecutorSpec:
     """`simulated` prices steps; `model` runs a decoder, and the rest are its options.
 
     `device`, `dtype`, `backend` (of attention) on `auto`: a GPU if torch sees one, in the bytes of
-    `model.dtype_bytes` with the Triton kernels; else the CPU in float32 with the compiled kernel.
+    `model.dtype_bytes` with the Triton kernels; else the CPU in float32 with the compiled kernel
+    (where Numba is not installed, with the reference).
     `weights`: a directory of safetensors with its config.json, from which the model's shape is
     taken; null: random, drawn with `seed`.  `batch_invariant`: the numbers of a sequence do not
     depend on what else is in its batch, to the bit (null: in float32); it costs padding.

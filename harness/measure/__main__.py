@@ -45,6 +45,7 @@ def _report(arguments: Sequence[str]) -> int:
 def _measure(options: MeasureOptions, command: str) -> int:
     import torch
 
+    from harness.measure.archive import check_archive, write_archive
     from harness.measure.report import write_report
     from harness.measure.runner import run_steps
     from harness.measure.steps.environment import describe
@@ -60,12 +61,21 @@ def _measure(options: MeasureOptions, command: str) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out={out} cannot be made: {error.strerror}") from error
+    archive = Path(options.archive).expanduser().absolute() if options.archive else None
+    if archive:
+        check_archive(archive, out)
+
+    def keep() -> None:
+        if archive:
+            write_archive(out, archive)
+
     interrupted, found = False, {}
     try:
-        found = run_steps(options, out, device, command, environment)
+        found = run_steps(options, out, device, command, environment, keep)
     except KeyboardInterrupt:
         interrupted = True
     print(f"Records in {out}; tables in {write_report(out)}")
+    keep()
     if interrupted:
         return INTERRUPTED
     return _status(found)

@@ -25,7 +25,8 @@ records anew (DIR/README.md); the first does so at its end.
 
   out=DIR            where records go; results/measured/DATE-GPU (on a CPU results/runs/measure-..)
   only=STEP,...      of {", ".join(STEPS)}
-  limit_s=570        seconds for all; a step that would start too late is recorded as skipped
+  limit_s=540        seconds for all; a step that would start too late is recorded as skipped
+  archive=FILE       the records as one .tar.gz too, written again after each step
   device=cuda        cuda, or cpu: proves the chain without a GPU
   quick=false        true: tiny sizes
   requests=N         of the comparison; as many as fit the time, by a trial of a few steps
@@ -39,7 +40,8 @@ records anew (DIR/README.md); the first does so at its end.
 class MeasureOptions:
     out: str | None = None
     only: Any = None
-    limit_s: float = 570.0
+    limit_s: float = 540.0
+    archive: str | None = None
     device: str = "cuda"
     quick: bool = False
     requests: int | None = None

@@ -52,10 +52,12 @@ def run_steps(
     device: torch.device,
     command: str,
     environment: dict[str, Any],
+    after_each: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Run the steps asked for, each leaving its record in `out`; return the status of each.
 
-    Raises what is not an error of a step: KeyboardInterrupt, after the record was written.
+    `after_each` is called when a step has left its record.  Raises what is not an error of a step:
+    KeyboardInterrupt, after the record was written.
     """
     deadline_s = time.monotonic() + options.limit_s
     # Tiny sizes need a fraction of the time.
@@ -83,6 +85,7 @@ def run_steps(
             job.end("skipped", f"{max(left_s, 0):.0f} s were left, it needs {least_s:.0f} s")
         found[name] = job.status
         say(f"{name}: {job.status}{f' ({job.reason})' if job.reason else ''}")
+        after_each()
     return found
 
 

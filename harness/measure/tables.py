@@ -39,7 +39,7 @@ def _kernels(results: Record) -> list[str]:
     ]
     floor = results["floor"]
     parts.append(
-        f"Times in {floor['dtype']}: medians; {floor['flushed_bytes']} bytes overwritten before "
+        f"Times in {floor['dtype']}: medians; {floor['flushed_bytes']} bytes read before "
         f"each sample. Floor: bytes at the {floor['copy_bytes_s'] / 1e9:.4g} GB/s that a copy "
         f"reads and writes here, or FLOPs at the {floor['product_flops_s'] / 1e12:.4g} TFLOP/s of "
         "a matrix product, whichever takes longer. Call: as the host sees it, launches included."

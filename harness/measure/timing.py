@@ -15,7 +15,7 @@ MIB = 2**20
 #: what the device is kept busy with while a call is queued, so that the gaps between a call's
 #: launches are not counted as the device's time
 QUEUE_CYCLES = 1_000_000
-#: cleared before a sample where the device does not tell the size of its last cache
+#: read before a sample where the device does not tell the size of its last cache
 FLUSH_BYTES = 256 * MIB
 
 
@@ -75,9 +75,10 @@ class Timer:
         """Return the spread of `repeats` samples of `work()`, and `call_s`.
 
         On CUDA a sample is the time between two events around one call, with the last-level cache
-        overwritten before it (a layer's KV is not in it either, when a step comes to that layer)
-        and the call queued while the device is busy.  `call_s` is the time of a call as the host
-        sees it, of many one after the other: larger where launching takes longer than computing.
+        full of something else before it (a layer's KV is not in it either, when a step comes to
+        that layer) and the call queued while the device is busy.  `call_s` is the time of a call as
+        the host sees it, of many one after the other: larger where launching takes longer than
+        computing.
         """
         for _ in range(3):  # compiles, loads, allocates
             work()
@@ -92,14 +93,17 @@ class Timer:
         return {**spread(self.laps(marks)[::2]), "call_s": self.call_s(work, repeats)}
 
     def _disturb(self) -> None:
-        """On CUDA, overwrite the last-level cache and keep the device busy for a while."""
+        """On CUDA, fill the last-level cache and keep the device busy for a while.
+
+        By reading: what had been written would be written back within the sample, at its expense.
+        """
         if self._on_cuda:
-            self._flushed.zero_()
+            self._flushed.amax()
             self._cuda._sleep(QUEUE_CYCLES)
 
     @cached_property
     def _flushed(self) -> torch.Tensor:
-        return torch.empty(self.flush_bytes, dtype=torch.int8, device=self.device)
+        return torch.zeros(self.flush_bytes // 4, dtype=torch.int32, device=self.device)
 
 
 def copy_bytes_s(timer: Timer, size_bytes: int, repeats: int) -> float:

@@ -120,7 +120,9 @@ def _loss(best: ResultRow, rows: Sequence[ResultRow]) -> float:
 
 
 def best_run_verdict(collection: Collection, runs: Sequence[Run]) -> list[str]:
-    """The run that serves most, where each has one allocator."""
+    """The run that serves most, where each has one allocator; that there is none, where all do."""
     best = max(runs, key=lambda run: output(run.ok_rows[0]))
     row = best.ok_rows[0]
+    if len(runs) > 1 and _loss(row, [run.ok_rows[0] for run in runs]) <= CLOSE:
+        return [f"All serve about {speed(row)}."]
     return [f"{row.allocator} with {best.label(collection.headers)} serves most: {speed(row)}."]

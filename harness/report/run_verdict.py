@@ -24,7 +24,7 @@ def run_verdict(run: Run) -> list[str]:
     titled = [(run.title(row.allocator), row) for row in rows]
     if len(rows) == 1:
         alone = f"{rows[0].allocator} serves {speed(rows[0])}; nothing to compare it with."
-        return [alone, *held_back(run, rows[0]), *prefix_hits(titled)]
+        return [alone, *_good(run, rows), *held_back(run, rows[0]), *prefix_hits(titled)]
     ranked = rank(rows)
     best = ranked[0]
     sentences = []
@@ -46,7 +46,8 @@ def run_verdict(run: Run) -> list[str]:
         sentences.insert(0, f"{choice} {best.allocator}: {_serves_most(best, others)}")
     if len(sentences) == 2:
         sentences.reverse()
-    return sentences + held_back(run, best) + _reservations(best, rows) + prefix_hits(titled)
+    against = _reservations(run, best, rows)
+    return sentences + _good(run, rows) + held_back(run, best) + against + prefix_hits(titled)
 
 
 def held_back(run: Run, row: ResultRow) -> list[str]:
@@ -124,9 +125,32 @@ def _keeps_up(best: ResultRow, others: Sequence[ResultRow]) -> str:
     )
 
 
-def _reservations(best: ResultRow, rows: Sequence[ResultRow]) -> list[str]:
-    """What speaks against the choice: a faster first token elsewhere, preemptions."""
+def _good(run: Run, rows: Sequence[ResultRow]) -> list[str]:
+    """How many requests each row serves within the limits of `slo`; none where there are none."""
+    slo = run.config.get("slo")
+    given = slo.items() if isinstance(slo, dict) else ()
+    limits = [f"slo.{name}={limit:g}" for name, limit in given if isinstance(limit, int | float)]
+    counted = [row for row in rows if row.metrics.get("good_share") is not None]
+    if not limits or not counted:
+        return []
+    each = [
+        f"{row.allocator} {spoken(_goodput(row))} ({percent(row.metrics['good_share'])} of all)"
+        for row in sorted(counted, key=_goodput, reverse=True)
+    ]
+    return [f"Requests/s within {listed(limits)}: {', '.join(each)}."]
+
+
+def _goodput(row: ResultRow) -> float:
+    return float(row.metrics.get("goodput_requests_per_s") or 0.0)
+
+
+def _reservations(run: Run, best: ResultRow, rows: Sequence[ResultRow]) -> list[str]:
+    """What speaks against the choice: goodput or a faster first token elsewhere, preemptions."""
     notes = []
+    real = [row for row in rows if not run.idealised(row.allocator)]
+    better = max(real, key=_goodput, default=best)
+    if _goodput(better) > (1 + CLOSE) * _goodput(best):
+        notes.append(f"{better.allocator} serves more requests within the limits")
     waits = [row for row in rows if (row.metrics.get("ttft_p50_s") is not None)]
     mine = best.metrics.get("ttft_p50_s")
     if mine is not None and waits:

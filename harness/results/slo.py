@@ -10,6 +10,9 @@ import numpy as np
 from harness.errors import ConfigError
 from harness.results.runlog import Columns
 
+#: metrics that are not defined without a limit
+COUNTS_GOOD = ("goodput_requests_per_s", "good_share")
+
 
 @dataclass
 class SloSpec:
@@ -40,6 +43,13 @@ def check_slo(spec: SloSpec) -> None:
                 f"slo.{part}={limits[part]:g} is beyond slo.e2e_s={limits['e2e_s']:g}, which then "
                 "limits it already: lower one or leave it out"
             )
+
+
+def check_counted(metric: str | None, spec: SloSpec) -> None:
+    """Raise `ConfigError` where `metric` counts good requests and no limit says which those are."""
+    if metric in COUNTS_GOOD and not spec.limits:
+        options = ", ".join(f"slo.{item.name}" for item in fields(spec))
+        raise ConfigError(f"sweep.maximize={metric} counts good requests: set one of {options}")
 
 
 def good(requests: Columns, spec: SloSpec) -> np.ndarray:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import abc
+from functools import cached_property
+from itertools import pairwise
 
+import numpy as np
 import torch
 
 from allocators.base import Geometry, Grant, IntArray
 from kernels.cache import load
+from kernels.registry import HEAD_DIMS, probe
 
 
 class BackingError(Exception):
@@ -94,26 +98,37 @@ class Backing(abc.ABC):
         """Return where the caches show these physical slots, as a layout would address them."""
         return slots
 
-    def save(self, slots: IntArray) -> torch.Tensor:
-        """Copy layout slots to host memory, [2 x layers, slots, kv_heads, head_dim].
+    def save(self, slots: IntArray, host: torch.Tensor, at: IntArray) -> None:
+        """Copy layout slots to slots `at` of host memory, [2 x layers, slots, kv_heads, head_dim].
 
-        The memory is pinned if the cache is on a CUDA device.
+        Each number is gathered on the device and sent once.  The host has it when this returns.
         """
-        caches = self._caches()
-        shape = (len(caches), len(slots), *caches[0].shape[-2:])
-        host = torch.empty(shape, dtype=self.dtype, pin_memory=self.device.type == "cuda")
-        at = torch.as_tensor(slots, dtype=torch.int64, device=self.device)
-        for saved, cache in zip(host, caches, strict=True):
-            saved.copy_(load(cache, at))
-        return host
+        order, runs = _runs(at)
+        read = torch.as_tensor(slots[order], dtype=torch.int64, device=self.device)
+        for saved, cache in zip(host, self._caches(), strict=True):
+            found = load(cache, read)
+            for some, to in runs:
+                saved[to].copy_(found[some], non_blocking=True)
+        if self.device.type == "cuda":
+            # What was saved may be unmapped in another thread as soon as this returns.
+            torch.cuda.current_stream(self.device).synchronize()
 
-    def restore(self, slots: IntArray, saved: torch.Tensor) -> None:
-        """Write what `save` returned to layout slots, in order."""
-        at = torch.as_tensor(slots, dtype=torch.int64, device=self.device)
-        for cache, part in zip(self._caches(), saved, strict=True):
+    def restore(self, slots: IntArray, host: torch.Tensor, at: IntArray) -> None:
+        """Write slots `at` of such host memory to layout slots, in order."""
+        order, runs = _runs(at)
+        write = torch.as_tensor(slots[order], dtype=torch.int64, device=self.device)
+        for cache, saved in zip(self._caches(), host, strict=True):
+            parts = [saved[to].to(self.device, non_blocking=True) for _, to in runs]
             page = cache.shape[1]
-            index = (at,) if cache.dim() == 3 else (at // page, at % page)
-            cache[index] = part.to(self.device)
+            index = (write,) if cache.dim() == 3 else (write // page, write % page)
+            cache[index] = parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @cached_property
+    def mover(self) -> str:
+        """The back end that copies slots: Triton's kernel where it can run, else torch."""
+        # It moves heads of any size.
+        found = probe("triton", self.device.type, str(self.dtype), HEAD_DIMS[0], None)
+        return "triton" if found.ok else "reference"
 
     def _caches(self) -> list[torch.Tensor]:
         return [
@@ -132,3 +147,14 @@ class Backing(abc.ABC):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _runs(at: IntArray) -> tuple[IntArray, list[tuple[slice, slice]]]:
+    """Order slots; return the order, and of each run in it where it is and what it is."""
+    order = np.argsort(at, kind="stable")
+    slots = at[order]
+    cuts = np.flatnonzero(np.diff(slots) != 1) + 1
+    edges = np.concatenate([[0], cuts, [len(slots)]]).tolist()
+    return order, [
+        (slice(a, b), slice(int(slots[a]), int(slots[a]) + b - a)) for a, b in pairwise(edges)
+    ]

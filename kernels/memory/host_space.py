@@ -23,15 +23,13 @@ class HostSpace:
         """Execute the swaps out; comes before the grant's unmaps."""
         if len(grant.swaps_out):
             source, target = expand(grant.swaps_out)
-            saved = self._memory.save(self._memory.located(source))
-            self._space()[:, torch.as_tensor(target)] = saved
+            self._memory.save(self._memory.located(source), self._space(), target)
 
     def fetch(self, grant: Grant) -> None:
         """Execute the swaps in; comes after the grant's maps."""
         if len(grant.swaps_in):
             target, source = expand(grant.swaps_in)
-            saved = self._space()[:, torch.as_tensor(source)]
-            self._memory.restore(self._memory.located(target), saved)
+            self._memory.restore(self._memory.located(target), self._space(), source)
 
     def _space(self) -> torch.Tensor:
         if self._held is None:

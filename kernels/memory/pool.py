@@ -68,7 +68,7 @@ class PoolMemory(Backing):
 
     def copy(self, grant: Grant) -> None:
         if len(grant.copies):
-            copy_slots(self._all.unbind(0), grant.copies)
+            copy_slots(self._all.unbind(0), grant.copies, backend=self.mover)
 
     # -- end ---------------------------------------------------------------------------------
     def close(self) -> None:

@@ -141,11 +141,11 @@ class VirtualMemory(Backing):
         # What lies behind the pages' whole tokens comes with the rests of full pages.
         source, target, n = grant.copies[grant.copies[:, 0] < shape.num_pages * t].T
         virtual = np.column_stack([self._virtual(source), self._virtual(target), n])
-        copy_slots([shape.pages(whole) for whole in self._tensors], virtual)
+        copy_slots([shape.pages(whole) for whole in self._tensors], virtual, backend=self.mover)
         full = virtual[n == t]
         if shape.packing == "dense" and shape.rest_bytes and len(full):
             one = np.column_stack([full[:, :2] // t, np.ones(len(full), dtype=np.int64)])
-            copy_slots([shape.rests(whole) for whole in self._tensors], one)
+            copy_slots([shape.rests(whole) for whole in self._tensors], one, backend=self.mover)
 
     def wait(self) -> None:
         pending, self._pending = self._pending, None

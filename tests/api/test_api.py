@@ -5,8 +5,8 @@ import re
 import pandas as pd
 import pytest
 
+from harness import InputError
 from harness.api import Results, load, run
-from harness.errors import InputError
 from harness.results import Claim, ResultsError
 from tests.cli.sweeps.small import SMALL
 from tests.places import ROOT

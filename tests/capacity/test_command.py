@@ -84,6 +84,10 @@ def test_ctrl_c_keeps_what_was_run(tmp_path, capsys, monkeypatch):
         (("engine.max_num_seqs=1,2",), "engine.max_num_seqs=1,2 lists several values"),
         (("also=",), "also= has no options"),
         (("also=seed=0 engine.max_num_seqs=1", "also=seed=0 engine.max_num_seqs=1"), "twice"),
+        (("also=engine.max_num_seqs=1 slo.ttft_s=1",), "limits hold for every row"),
+        (("hydra.run.dir=here",), "hydra.run.dir is an option of python -m harness; out=DIR"),
+        (("sweep.maximize=requests_per_s",), "sweep.maximize is an option of python -m harness"),
+        (("kept=/dev/null",), "kept=/dev/null is a file; expected a directory"),
         (("engine.max_seqs=2",), "unknown option engine.max_seqs"),
         (("-m",), "-m: expected OPTION=VALUE"),
     ],
@@ -93,6 +97,19 @@ def test_what_is_wrong_is_one_line_and_status_2(tmp_path, capsys, arguments, say
     assert (status, out) == (2, "")
     assert says in err.splitlines()[-1]
     assert not list(tmp_path.glob("*/runs/capacity-2*"))
+
+
+def test_what_cannot_be_drawn_is_a_note_and_the_answer_is_there(tmp_path, capsys, monkeypatch):
+    def broken(*_):
+        raise ValueError("no such\nbackend")
+
+    monkeypatch.setattr("harness.capacity.figure.draw", broken)
+    status, out, err = run(capsys, *SMALL, "curve=false", "out=here", folder=tmp_path)
+    assert (status, "sustains" in out) == (0, True)
+    assert err.endswith("note: no figure and no page: no such backend\n")
+    assert json.loads((tmp_path / "here" / "capacity.json").read_text())["limits"] == {
+        "ttft_mean_s": 0.06
+    }
 
 
 def test_a_workload_is_needed(capsys):

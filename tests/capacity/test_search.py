@@ -71,7 +71,7 @@ def test_a_sentence_claims_no_difference_within_the_interval(one):
     ]
     said = best_sentence(rows_of(found))
     assert re.match(r"b sustains 10\.\d requests a second \(95 %: .*\), 2\.0\d times a \(", said)
-    assert said.endswith("; no worse within the interval: c.")
+    assert said.endswith("; not told apart from it at 95 %: c.")
     alone = [replace(capacity, held=capacity.held[:1]) for capacity in found[:2]]
     assert best_sentence(rows_of(alone)).endswith(
         "times a; one sample does not say how sure that is."

@@ -21,6 +21,9 @@ def test_every_latency_of_a_run_can_be_limited():
         (["slo.ttft_p99_s=fast"], "got 'fast'"),
         (["slo.ttft_p99_s=inf"], "must be a positive number"),
         (["slo.ttft_p99_s=1", "slo.ttft_p99_s=2"], "contradict each other"),
+        (["slo.ttft_s=1", "slo.ttft_s=2"], "slo.ttft_s=1 and slo.ttft_s=2 contradict each other"),
+        (["slo.ttft_s=null"], "slo.ttft_s must be a positive number (s), got 'null'"),
+        (["slo.ttft_s=1", "slo.good_share=0.9", "slo.good_share=0.8"], "contradict each other"),
         (["slo.good_share=0.9"], "give slo.ttft_s, slo.itl_s, slo.tpot_s, slo.e2e_s"),
         (["slo.ttft_s=1", "slo.good_share=99"], "slo.good_share must be at most 1, got 99"),
         (["slo.ttft_p99_s=1", "slo.ttft_p50_s=2"], "slo.ttft_p50_s=2 contradicts slo.ttft_p99_s=1"),
@@ -42,7 +45,8 @@ def test_the_limit_that_is_missed_most_comes_first():
         "ttft_p50_s",
     ]
     requests = parse_limits(["slo.ttft_s=1", "slo.ttft_p50_s=1"])
-    assert requests.texts() == ["slo.ttft_p50_s=1", "slo.good_share=0.99"]
+    assert requests.texts() == ["slo.ttft_s=1", "slo.ttft_p50_s=1", "slo.good_share=0.99"]
+    assert requests.values == {"ttft_s": 1.0, "good_share": 0.99, "ttft_p50_s": 1.0}
     assert requests.broken({"good_share": 0.98, "ttft_p50_s": 1.5}) == ["good_share", "ttft_p50_s"]
     assert requests.broken({"good_share": 0.99, "ttft_p50_s": 1.0}) == []
     # Nothing shows that a latency without a value is within its limit.

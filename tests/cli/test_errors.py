@@ -72,6 +72,7 @@ CASES = [
     (["seed=x"], "seed=x"),
     (["sweep.resume=true"], "sweep.resume and sweep.maximize are options of -m"),
     (["sweep.maximise=x"], "did you mean sweep.maximize"),
+    (["out=here"], "unknown option out: give hydra.run.dir=DIR"),
     (["+nonsense=1"], "unknown option nonsense"),
     (["+workload.nonsense=1"], "unknown option workload.nonsense"),
     (["+engine.nonsense=1"], "unknown option engine.nonsense"),

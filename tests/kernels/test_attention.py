@@ -5,10 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention.bias import CausalBias
 
 from allocators.base import BlockTable, Strided, Unsupported
-from kernels import decode, new_slots, place, prefill
+from kernels import decode, new_slots, place, prefill, sdpa
 from tests.kernels.cases import close, make
+from tests.kernels.host_reads import no_host_reads
 
 LENGTHS = [1, 16, 15, 17, 64, 333]
 LAYOUTS = {
@@ -64,6 +66,32 @@ def test_sdpa_decodes_contiguous_rows_in_place(even):
         case.layout = Strided(np.array([0, 40, 80]), case.layout.lengths)
         case.k_cache, case.v_cache = torch.randn((2, 120, 2, 64))
     runs(case, "sdpa")
+
+
+@pytest.mark.parametrize("call", ["even decode", "uneven decode", "prompts", "chunks"])
+def test_sdpa_waits_for_no_device_and_draws_no_mask(monkeypatch, call):
+    """A mask with grouped heads keeps torch from its flash kernel."""
+    lengths = [40, 40, 40] if call == "even decode" else [1, 40, 17]
+    queries = {"prompts": [1, 40, 17], "chunks": [1, 7, 3]}.get(call, [1, 1, 1])
+    case = make(lengths, queries, heads=(8, 2))
+    if call == "even decode":
+        case.layout = Strided(np.array([0, 40, 80]), case.layout.lengths)
+        case.k_cache, case.v_cache = torch.randn((2, 120, 2, 64))
+    expected, rows = case.expected(), place(case.layout, case.k_cache, queries)
+    attend, masks = sdpa.scaled_dot_product_attention, []
+
+    def noted(*args, attn_mask=None, **options):
+        masks.append(attn_mask)
+        return attend(*args, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(sdpa, "scaled_dot_product_attention", noted)
+    with no_host_reads(), torch.inference_mode():
+        out = prefill(*case.args[:3], rows, None, case.scale, backend="sdpa")
+        if max(queries) == 1:
+            out = decode(*case.args[:3], rows, case.scale, backend="sdpa")
+    assert (out - expected).abs().max() < 2e-5
+    assert all(mask is None or isinstance(mask, CausalBias) for mask in masks)
+    assert any(mask is not None for mask in masks) == (call == "chunks")
 
 
 @settings(deadline=None, max_examples=20)

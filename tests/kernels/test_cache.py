@@ -65,6 +65,14 @@ def test_store_writes_both_caches_and_no_other_slot():
         assert load(cache, others)[:, 1, 2].tolist() == others
 
 
+def test_a_slot_may_be_written_twice_by_the_same_token():
+    k, v = numbered(12, page=4), numbered(12)
+    new = torch.arange(18.0).reshape(3, 2, 3) + 50
+    store(new, -new, k, v, np.array([7, 2, 2]), writers=torch.tensor([0, 1, 1]))
+    assert torch.equal(load(k, [7, 2]), new[:2])
+    assert torch.equal(load(v, [7, 2]), -new[:2])
+
+
 def test_new_slots_are_the_last_positions_of_each_row():
     table = BlockTable(4, np.array([[5, 1, -1], [0, 2, 7]]), np.array([6, 9]))
     assert new_slots(table, [3, 1]).tolist() == [23, 4, 5, 28]

@@ -1,16 +1,18 @@
 """What is passed to FlashAttention, shown with stand-ins that do what its documentation says."""
 
+import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.nn.attention import varlen
 
 from kernels import flash
 from kernels.batch import Batch
 from kernels.rows import place
 from tests.kernels.cases import close, make
+from tests.kernels.host_reads import no_host_reads
 
 
 def attend(q, k_rows, v_rows, starts, scale):
@@ -34,23 +36,43 @@ def pages_of(cache, table, lengths):
     ]  # fmt: skip
 
 
-def torch_stand_in(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa,
-                   seqused_k, block_table):  # fmt: skip
-    assert window_size == (-1, 0)
-    assert enable_gqa == (q.shape[1] != k.shape[-2])
-    assert cu_q.dtype == seqused_k.dtype == torch.int32
-    assert max_q == cu_q.diff().max()
-    assert max_k == seqused_k.max()
-    if block_table is None:
-        rows = [
-            [x[int(s) : int(s) + int(n)] for s, n in zip(cu_k[:-1], seqused_k, strict=True)]
-            for x in (k, v)
-        ]
-    else:
-        assert cu_k is None
-        assert block_table.dtype == torch.int32
-        rows = [pages_of(x, block_table, seqused_k) for x in (k, v)]
-    return attend(q, *rows, cu_q, scale)
+#: what the operator takes in torch 2.11; pages came with 2.12
+TAKEN = (
+    *("query", "key", "value", "cum_seq_q", "cum_seq_k", "max_q", "max_k", "dropout_p"),
+    *("is_causal", "return_debug_mask", "scale", "window_size_left", "window_size_right"),
+    *("seqused_k", "alibi_slopes"),
+)
+
+
+class TorchOperator:
+    """Stands in for `torch.ops.aten._flash_attention_forward` of one version of torch."""
+
+    def __init__(self, *more, error=0.0):
+        self.error = error
+        names = [SimpleNamespace(name=name) for name in (*TAKEN, *more)]
+        self.default = SimpleNamespace(_schema=SimpleNamespace(arguments=names))
+
+    def __call__(self, q, k, v, cu_q, cu_k, max_q, max_k, dropout, causal, debug, *, scale,
+                 seqused_k, block_table=None):  # fmt: skip
+        assert (dropout, causal, debug) == (0.0, True, False)
+        assert cu_q.dtype == seqused_k.dtype == torch.int32
+        assert max_q == cu_q.diff().max()
+        assert max_k == seqused_k.max()
+        if block_table is None:
+            assert cu_k.dtype == torch.int32
+            rows = flat_rows(k, v, cu_k[:-1], seqused_k)
+        else:
+            assert cu_k is None
+            assert "block_table" in [a.name for a in self.default._schema.arguments]
+            assert block_table.dtype == torch.int32
+            rows = [pages_of(x, block_table, seqused_k) for x in (k, v)]
+        return attend(q, *rows, cu_q, scale) + self.error, None, None, None, None
+
+
+def flat_rows(k, v, starts, lengths):
+    return [
+        [x[int(s) : int(s) + int(n)] for s, n in zip(starts, lengths, strict=True)] for x in (k, v)
+    ]
 
 
 def fa3_paged(q, k, v, *, cache_seqlens, page_table, cu_seqlens_q, max_seqlen_q, softmax_scale,
@@ -63,11 +85,7 @@ def fa3_paged(q, k, v, *, cache_seqlens, page_table, cu_seqlens_q, max_seqlen_q,
 
 def fa3_flat(q, k, v, cu_q, cu_k, max_q, max_k, *, seqused_k, softmax_scale, causal):
     assert causal
-    rows = [
-        [x[int(s) : int(s) + int(n)] for s, n in zip(cu_k[:-1], seqused_k, strict=True)]
-        for x in (k, v)
-    ]
-    return attend(q, *rows, cu_q, softmax_scale)
+    return attend(q, *flat_rows(k, v, cu_k[:-1], seqused_k), cu_q, softmax_scale)
 
 
 def fa2(q, k, v, cu_q, cu_k, max_q, max_k, *, softmax_scale, causal, block_table):
@@ -77,15 +95,29 @@ def fa2(q, k, v, cu_q, cu_k, max_q, max_k, *, softmax_scale, causal, block_table
     return attend(q, *rows, cu_q, softmax_scale)
 
 
+def fa2_cache(q, k_cache, v_cache, *, cache_seqlens, cache_batch_idx, softmax_scale, causal):
+    """Index times stride is where a row begins, as in the kernel; the index is not checked."""
+    assert causal
+    assert cache_seqlens.dtype == cache_batch_idx.dtype == torch.int32
+    count, new = q.shape[:2]
+    assert k_cache.shape[1] >= cache_seqlens.max()
+    rows = [
+        [
+            x.as_strided(
+                (int(n), *x.shape[2:]), x.stride()[1:], x.storage_offset() + int(i) * x.stride(0)
+            )
+            for i, n in zip(cache_batch_idx, cache_seqlens, strict=True)
+        ]
+        for x in (k_cache, v_cache)
+    ]
+    starts = torch.arange(count + 1) * new
+    return attend(q.flatten(0, 1), *rows, starts, softmax_scale).view_as(q)
+
+
 @pytest.fixture(autouse=True)
-def _fresh_trials(monkeypatch):
-    """Trials are remembered, so forget them; refuse torch's own kernel, which needs a GPU."""
+def _fresh_trials():
+    """Trials are remembered, so forget them; torch's own kernel needs a GPU and refuses."""
     flash.find.cache_clear()
-
-    def absent(*args, **kwargs):
-        raise RuntimeError("paged KV is not supported by this build")
-
-    monkeypatch.setattr(varlen, "varlen_attn", absent)
     yield
     flash.find.cache_clear()
 
@@ -97,23 +129,75 @@ def install(monkeypatch, name, **functions):
 CASES = {"page-16": {"page": 16}, "page-256": {"page": 256}, "flat": {}}
 
 
+def use_torch(monkeypatch, operator):
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", operator)
+
+
+def computes(kind, queries=(30, 1, 5), heads=(4, 2)):
+    case = make([30, 7, 300], queries, dtype=torch.float16, heads=heads, **CASES[kind])
+    rows = place(case.layout, case.k_cache, case.queries)
+    out = case.poisoned_out()
+    case.k_cache.nan_to_num_(0.0)
+    case.v_cache.nan_to_num_(0.0)
+    flash.prefill(Batch.of(case.q, case.k_cache, case.v_cache, rows, case.scale, out))
+    close(out, case)
+
+
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("candidate", ["torch", "flash_attn_interface"])
-def test_each_candidate_is_called_as_it_is_documented(monkeypatch, candidate, kind):
+@pytest.mark.parametrize("queries", [(30, 1, 5), (1, 1, 1)], ids=["prefill", "decode"])
+def test_each_candidate_is_called_as_it_is_documented(monkeypatch, candidate, kind, queries):
     if candidate == "torch":
-        monkeypatch.setattr(varlen, "varlen_attn", torch_stand_in)
+        use_torch(monkeypatch, TorchOperator("block_table", "num_splits"))
     else:
         install(monkeypatch, candidate, flash_attn_with_kvcache=fa3_paged,
                 flash_attn_varlen_func=fa3_flat)  # fmt: skip
     for heads in ((4, 2), (2, 2)):
-        case = make([30, 7, 300], [30, 1, 5], dtype=torch.float16, heads=heads, **CASES[kind])
+        computes(kind, queries, heads)
+
+
+def test_torch_2_11_reads_contiguous_rows_and_no_pages(monkeypatch):
+    use_torch(monkeypatch, TorchOperator())
+    computes("flat")
+    support = flash.find("float16", 64, 16, "cpu")[1]
+    assert re.search(r"torch: torch \S+ reads no pages", support.reason)
+
+
+def test_the_operator_of_this_torch_takes_what_it_is_given():
+    """Nothing is computed for shapes without numbers, but names and types are checked."""
+    for kind in ("flat", "page-16"):
+        case = make([30, 7], [30, 1], dtype=torch.float16, **CASES[kind])
         rows = place(case.layout, case.k_cache, case.queries)
-        out = case.poisoned_out()
-        case.k_cache.nan_to_num_(0.0)
-        case.v_cache.nan_to_num_(0.0)
-        batch = Batch.of(case.q, case.k_cache, case.v_cache, rows, case.scale, out)
-        flash.prefill(batch)
-        close(out, case)
+        batch = Batch.of(case.q, case.k_cache, case.v_cache, rows, case.scale, case.q)
+        batch = replace(batch, q=batch.q.to("meta"), keys=batch.keys.to("meta"),
+                        values=batch.values.to("meta"))  # fmt: skip
+        assert flash.torch_flash(batch).shape == case.q.shape
+
+
+@pytest.mark.parametrize("queries", [(30, 1, 5), (3, 3, 3), (1, 1, 1)], ids=str)
+def test_flash_2_reads_contiguous_rows_by_their_index(monkeypatch, queries):
+    install(monkeypatch, "flash_attn", flash_attn_with_kvcache=fa2_cache)
+    computes("flat", queries)
+
+
+def test_a_call_waits_for_no_device(monkeypatch):
+    """The trial may; what is timed may not.  Each call is made, and does nothing."""
+    called = []
+
+    def nothing(q, *args, **options):
+        called.append(q)
+        return q
+
+    install(monkeypatch, "flash_attn", flash_attn_with_kvcache=nothing,
+            flash_attn_varlen_func=nothing)  # fmt: skip
+    for kind in ("flat", "page-256"):
+        case = make([30, 7, 300], [30, 1, 5], dtype=torch.float16, **CASES[kind])
+        rows = place(case.layout, case.k_cache, case.queries)
+        batch = Batch.of(case.q, case.k_cache, case.v_cache, rows, case.scale, case.q.clone())
+        monkeypatch.setattr(flash, "find", lambda *question: (flash.flash_2, None))
+        with no_host_reads():
+            flash.prefill(batch)
+    assert len(called) == 3 + 1
 
 
 def test_flash_2_takes_pages_of_a_multiple_of_256_only(monkeypatch):
@@ -122,14 +206,17 @@ def test_flash_2_takes_pages_of_a_multiple_of_256_only(monkeypatch):
     attend, support = flash.find("float16", 64, 16, "cpu")
     assert attend is None
     assert "pages of a multiple of 256 tokens, not 16" in support.reason
-    assert "torch: paged KV is not supported by this build" in support.reason
+    assert "torch: Could not run 'aten::_flash_attention_forward'" in support.reason
+
+
+@pytest.mark.parametrize("page", [1, 2, 16, None])
+def test_the_smallest_pages_are_tried(monkeypatch, page):
+    use_torch(monkeypatch, TorchOperator("block_table"))
+    assert flash.find("float16", 64, page, "cpu")[1].ok
 
 
 def test_a_kernel_that_answers_wrongly_is_refused(monkeypatch):
-    def wrong(*args, **kwargs):
-        return torch_stand_in(*args, **kwargs) + 0.1
-
-    monkeypatch.setattr(varlen, "varlen_attn", wrong)
+    use_torch(monkeypatch, TorchOperator("block_table", error=0.1))
     support = flash.find("bfloat16", 64, 16, "cpu")[1]
     assert not support.ok
     assert "torch: differs from the reference by 0.1" in support.reason

@@ -36,8 +36,10 @@ def test_kernels_compile_to_machine_code_without_a_gpu(name, capability):
     kernel, constants = getattr(triton_kernels, name), CASES[name]
     pointers = dict.fromkeys(("q", "k", "v", "out", "source", "target"), "*bf16")
     pointers |= dict.fromkeys(("table", "lengths", "starts"), "*i32")
+    wide = ("_start", "_row", "_head", "_page", "_token", "_tokens")
     pointers |= dict.fromkeys(("offset", "source_slots", "target_slots"), "*i64")
     pointers |= dict.fromkeys(("peaks", "totals", "parts"), "*fp32") | {"scale": "fp32"}
+    pointers |= {arg: "i64" for arg in kernel.arg_names if arg.endswith(wide)}
     signature = {
         arg: "constexpr" if arg in constants else pointers.get(arg, "i32")
         for arg in kernel.arg_names

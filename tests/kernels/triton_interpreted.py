@@ -75,6 +75,10 @@ def test_store_and_copies():
     assert torch.equal(load(cache, [6, 1, 11]), new)
     assert torch.equal(load(flat, [6, 1, 11]), -new)
     assert cache.isnan().sum() == flat.isnan().sum() == 9 * 160
+    writers = torch.tensor([2, 1, 1])
+    store(-new, new, cache, flat, np.array([6, 1, 1]), writers=writers, backend="triton")
+    assert torch.equal(load(cache, [6, 1, 11]), torch.stack([-new[2], -new[1], new[2]]))
+    store(new, -new, cache, flat, np.array([6, 1, 11]), backend="triton")
     copy_slots([cache], np.array([[6, 1, 1], [1, 6, 1], [11, 0, 1]]), backend="triton")
     assert torch.equal(load(cache, [1, 6, 0, 11]), new[[0, 1, 2, 2]])
     copy_slots([cache], np.array([[0, 2, 2]]), backend="triton")

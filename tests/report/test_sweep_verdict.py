@@ -84,3 +84,12 @@ def test_what_is_served_and_on_what_is_no_knob():
     headers = ["workload.rate", "allocators.paged.block_size"]
     collection = swept(headers, *(((r, 16), [row("paged", r)]) for r in (1.0, 2.0)))
     assert verdicts(collection)[0].startswith("paged with rate 2.0")
+
+
+def test_runs_that_serve_alike_have_no_best():
+    speeds = {("hash",): 100.0, ("radix",): 99.5}
+    headers = ["allocators.paged.prefix_index"]
+    alike = swept(headers, *((at, [row("paged", speed)]) for at, speed in speeds.items()))
+    assert verdicts(alike)[0] == "All serve about 100 output tokens/s."
+    faster = swept(headers, (("hash",), [row("paged", 100.0)]), (("radix",), [row("paged", 90.0)]))
+    assert verdicts(faster)[0].startswith("paged with prefix_index hash serves most: 100 output")

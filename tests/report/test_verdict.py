@@ -55,6 +55,30 @@ def test_what_speaks_against_the_choice_is_said(tmp_path):
     assert "preempts 40 times for 100 requests" in said[1]
 
 
+def test_limits_on_requests_are_answered_and_who_serves_more_within_them(tmp_path):
+    def good(rate, share):
+        return {"goodput_requests_per_s": rate, "good_share": share}
+
+    slo = {"ttft_s": 1.0, "itl_s": 0.05, "tpot_s": None, "e2e_s": None}
+    rows = [
+        row("paged", 800, **good(0.5, 0.25)),
+        row("virtual", 400, **good(0.75, 0.5)),
+        row("contiguous_oracle", 300, **good(1.5, 1.0)),
+    ]
+    said = verdicts(Collection([Run("run", tmp_path, {**config(), "slo": slo}, {}, rows)], {}))
+    assert said[1] == (
+        "Requests/s within slo.ttft_s=1 and slo.itl_s=0.05: contiguous_oracle 1.5 "
+        "(100\u00a0% of all), virtual 0.75 (50\u00a0% of all), paged 0.5 (25\u00a0% of all)."
+    )
+    assert said[2] == "Against it: virtual serves more requests within the limits."
+    alone = Run("run", tmp_path, {**config(), "slo": slo}, {}, rows[:1])
+    assert verdicts(Collection([alone], {}))[1].endswith(": paged 0.5 (25\u00a0% of all).")
+    for none in (None, "x", {"ttft_s": None, "itl_s": "x"}):
+        without = Run("run", tmp_path, {**config(), "slo": none}, {}, rows)
+        said = verdicts(Collection([without], {}))
+        assert not any(text.startswith("Requests/s within") for text in said)
+
+
 def limited(**shares):
     found = {f"limited_by_{limit}_share": 0.0 for limit in LIMITS}
     found |= {f"limited_by_{limit}_share": share for limit, share in shares.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,12 @@ import kernels
 from allocators.base import Allocator, BlockTable, IntArray, Layout, Strided
 from harness.executors.model.graphs import Caches, Capture, DecodeGraphs, scratch_like
 from kernels.memory import Backing
-from kernels.rows import Rows
+from kernels.rows import Rows, as_pages
 
 if TYPE_CHECKING:
     from harness.executors.model.decoder import Decoder
 
-#: tokens of each of the two rows on which a warm-up runs
+#: tokens of a row on which a warm-up runs
 WARM_TOKENS = 16
 
 
@@ -56,7 +57,7 @@ class Forward:
         self._backend, self._single = backend, single
         layers = range(allocator.geometry.layers)
         self._caches = [(memory.keys(i), memory.values(i)) for i in layers]
-        self._scratch = scratch_like(self._caches, 2 * WARM_TOKENS)
+        self._scratch = scratch_like(self._caches, WARM_TOKENS)
         self._graphs = None
         if capture is not None:
             self._graphs = DecodeGraphs(
@@ -74,19 +75,26 @@ class Forward:
 
     def warm_up(self) -> None:
         """Compile, load and capture what a run needs: no step is timed cold."""
-        cache = self._scratch[0][0]
-        row = WARM_TOKENS if cache.dim() == 3 else cache.shape[1]
-        n = min(row, WARM_TOKENS)
-        stops = np.full(2, n)
-        layout: Layout = Strided(np.array([0, row]), stops)
-        if self._allocator.block_tables:
-            layout = BlockTable(row, np.array([[0], [1]]), stops)
-        for start in (0, n - 1):
-            tokens = np.zeros(2 * (n - start), dtype=np.int64)
-            pieces = Pieces(np.arange(2), np.full(2, start), stops, tokens)
-            self.logits(self._pass(self._scratch, layout, pieces))
+        for layout in self._warm_layouts():
+            n = int(layout.lengths[0])
+            for start in (0, n - 1):
+                tokens = np.zeros(n - start, dtype=np.int64)
+                pieces = Pieces(np.zeros(1, int), np.array([start]), layout.lengths, tokens)
+                self.logits(self._pass(self._scratch, layout, pieces))
         if self._graphs is not None:
             self._graphs.prepare(layout)
+
+    def _warm_layouts(self) -> Iterator[Layout]:
+        """Yield a row of scratch memory for each way in which rows may lie in pages."""
+        if self._allocator.block_tables:
+            page = self._caches[0][0].shape[1]
+            yield BlockTable(page, np.array([[0, 1]]), np.array([min(2 * page, WARM_TOKENS)]))
+            return
+        pages, page = as_pages(self._scratch[0][0], None).shape[:2]
+        yield Strided(np.zeros(1, int), np.array([min(page, WARM_TOKENS)]))
+        if pages > 1 and page < self._allocator.geometry.max_len:
+            # A kernel of its own reads rows that run over the end of a page.
+            yield Strided(np.array([page - 1]), np.array([2]))
 
     def close(self) -> None:
         """Let go of the memory's views."""
@@ -118,10 +126,11 @@ class Forward:
         tokens: torch.Tensor,
         positions: torch.Tensor,
         slots: torch.Tensor,
+        writers: torch.Tensor,
         rows: Rows,
         caches: Caches,
     ) -> torch.Tensor:
-        attend = _Attend(self._decoder.scale, self._backend, caches, slots, [rows])
+        attend = _Attend(self._decoder.scale, self._backend, caches, slots, [rows], writers)
         return self._decoder.hidden(tokens, positions, attend)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -136,16 +145,23 @@ class _Attend:
     """
 
     def __init__(
-        self, scale: float, backend: str, caches: Caches, slots: torch.Tensor, parts: list[Rows]
+        self,
+        scale: float,
+        backend: str,
+        caches: Caches,
+        slots: torch.Tensor,
+        parts: list[Rows],
+        writers: torch.Tensor | None = None,
     ) -> None:
+        """With `writers`, what is stored at slot i is the KV of token `writers[i]`, not i."""
         self._scale, self._backend, self._caches = scale, backend, caches
-        self._slots, self._parts = slots, parts
+        self._slots, self._parts, self._writers = slots, parts, writers
 
     def __call__(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
         keys, values = self._caches[layer]
-        kernels.store(k, v, keys, values, self._slots, backend=self._backend)
+        kernels.store(k, v, keys, values, self._slots, writers=self._writers, backend=self._backend)
         out, at = torch.empty(q.shape, dtype=q.dtype, device=q.device), 0
         for rows in self._parts:
             single = rows.max_queries == 1

@@ -3,8 +3,8 @@
 A CUDA graph replays the same kernels on the same addresses.  So the inputs of a decoding pass
 (tokens, positions, slots, and where each row's KV lies) are copied into buffers of a fixed size,
 and the pass over them is captured once for each size: a power of two of rows, and a longest length
-of 1,024, 4,096 and so on.  Rows that fill a batch up repeat its last row: they write the same
-numbers to the same slot.
+of 1,024, 2,048 and so on.  Rows that fill a batch up attend to one token, the first of the last
+row, and have nothing of their own to store: they store what the last row does, where it does.
 
 Capturing runs nothing, so it can be done before there is any KV; the kernels are compiled by a pass
 over scratch memory of the same strides.
@@ -22,14 +22,18 @@ import torch
 import kernels
 from allocators.base import BlockTable, Geometry, Layout, Strided
 from allocators.placement import next_power_of_two
+from kernels.compiling import nothing_compiled
+from kernels.registry import MOST_PAGE_TOKENS
 from kernels.rows import Rows, as_pages
 
 #: the first of the lengths for which graphs are captured, and from each to the next
-LEAST_LENGTH, LENGTH_FACTOR = 1024, 4
+LEAST_LENGTH, LENGTH_FACTOR = 1024, 2
 
 Caches = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer
-#: computes tokens, positions, slots and rows of a batch over caches
-Pass = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Rows, Caches], torch.Tensor]
+#: computes tokens, positions and rows of a batch over caches; to each slot goes the KV of a writer
+Pass = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Rows, Caches], torch.Tensor
+]
 
 
 class Captured(Protocol):
@@ -56,7 +60,8 @@ class CudaCapture:
     def __call__(
         self, work: Callable[[], torch.Tensor], warm_up: Callable[[], torch.Tensor]
     ) -> tuple[Captured, torch.Tensor]:
-        # Before a capture everything has to be compiled and every library set up.
+        # Before a capture everything has to be compiled and every library set up: loading a kernel
+        # is refused within one.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -64,7 +69,8 @@ class CudaCapture:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Only what this thread does is captured: another one may be mapping memory.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        mode = {"pool": self._pool, "capture_error_mode": "thread_local"}
+        with nothing_compiled(), torch.cuda.graph(graph, **mode):
             out = work()
         self._pool = graph.pool()
         return graph, out
@@ -77,6 +83,7 @@ class _Entry:
     tokens: torch.Tensor  # int64 [B]
     positions: torch.Tensor  # int64 [B]
     slots: torch.Tensor  # int64 [B]
+    writers: torch.Tensor  # int64 [B]
     rows: Rows
     graph: Captured
     out: torch.Tensor  # [B, hidden]
@@ -88,7 +95,7 @@ class DecodeGraphs:
     def __init__(
         self, work: Pass, caches: Caches, scratch: Caches, geometry: Geometry, capture: Capture
     ) -> None:
-        """`scratch`: two pages (or some slots) of memory with the strides of `caches`."""
+        """`scratch`: two pages, or some slots, of memory with the strides of `caches`."""
         self._work, self._caches, self._scratch = work, caches, scratch
         self._geometry, self._capture = geometry, capture
         self._entries: dict[tuple[int, int], _Entry] = {}
@@ -116,14 +123,16 @@ class DecodeGraphs:
             longest *= LENGTH_FACTOR
         filled = np.minimum(np.arange(size), count - 1)
         layout = layout.take(filled)
+        slots = kernels.new_slots(layout, np.ones(size, dtype=np.int64))
+        layout = replace(layout, lengths=np.where(np.arange(size) < count, layout.lengths, 1))
         entry = self._entry(size, longest, layout)
         rows = kernels.place(layout, self._caches[0][0])
-        slots = kernels.new_slots(layout, np.ones(size, dtype=np.int64))
         width = rows.table.shape[1]
         for held, new in (
             (entry.tokens, tokens[torch.as_tensor(filled)]),
             (entry.positions, torch.as_tensor(np.asarray(layout.lengths, dtype=np.int64) - 1)),
             (entry.slots, torch.as_tensor(slots)),
+            (entry.writers, torch.as_tensor(filled)),
             (entry.rows.table[:, :width], rows.table),
             (entry.rows.offset, rows.offset),
             (entry.rows.lengths, rows.lengths),
@@ -157,9 +166,12 @@ class DecodeGraphs:
             max_length=min(longest, self._geometry.max_len),
             # It may hold now and not later, unless nothing can run over the end of a page.
             contiguous=pages == 1,
+            host=None,
             derived={},
         )
-        tokens, positions, slots = (torch.zeros_like(rows.offset) for _ in range(3))
+        inputs = tokens, positions, slots, writers = [
+            torch.zeros_like(rows.offset) for _ in range(4)
+        ]
 
         # One long page is shorter there.
         page = kernels.place(layout, self._scratch[0][0]).page_tokens
@@ -167,24 +179,29 @@ class DecodeGraphs:
 
         def work() -> torch.Tensor:
             rows.derived.clear()
-            return self._work(tokens, positions, slots, rows, self._caches)
+            return self._work(*inputs, rows, self._caches)
 
         def warm_up() -> torch.Tensor:
-            return self._work(tokens, positions, slots, scratch_rows, self._scratch)
+            return self._work(*inputs, scratch_rows, self._scratch)
 
         graph, out = self._capture(work, warm_up)
-        return _Entry(tokens, positions, slots, rows=rows, graph=graph, out=out)
+        return _Entry(tokens, positions, slots, writers, rows=rows, graph=graph, out=out)
 
 
 def scratch_like(caches: Caches, slots: int) -> Caches:
-    """Return memory for two pages, or for `slots` of a flat cache, strided as `caches` are.
+    """Return memory for two pages, or for `slots` where that is more, strided as `caches` are.
 
     All layers share it.  Numbers are 0.
     """
     one = caches[0][0]
-    size = (slots if one.dim() == 3 else 2, *one.shape[1:])
+    size, strides = (2, *one.shape[1:]), one.stride()
+    flat = as_pages(one, None)
+    if flat.shape[0] == 1:
+        # Two pages of a cache without gaps may be two whole ranges: so many slots do.
+        page = one.shape[1] if one.dim() == 4 and one.shape[1] <= MOST_PAGE_TOKENS else 1
+        size, strides = (max(slots, 2 * page), *one.shape[-2:]), flat.stride()[1:]
     keys, values = (
-        torch.empty_strided(size, one.stride(), dtype=one.dtype, device=one.device).zero_()
+        torch.empty_strided(size, strides, dtype=one.dtype, device=one.device).zero_()
         for _ in range(2)
     )
     return [(keys, values)] * len(caches)

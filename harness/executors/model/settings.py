@@ -21,6 +21,7 @@ from harness.executors.spec import (
     ExecutorSpec,
 )
 from kernels import BACKENDS
+from kernels.support import installed
 
 MIB, GIB = 2**20, 2**30
 #: share of a GPU's free memory that the KV pool may take when nothing else is said; activations,
@@ -66,7 +67,8 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
     if spec.dtype == "auto":
         spec.dtype = "float32" if on_cpu or model.dtype_bytes == 4 else "bfloat16"
     if spec.backend == "auto":
-        spec.backend = "cpu" if on_cpu else "triton"
+        # Without Numba a CPU is there to try the chain, which the oracle does as well.
+        spec.backend = "triton" if not on_cpu else "cpu" if installed("numba") else "reference"
     if spec.handles == "auto":
         spec.handles = "on_demand" if on_cpu else "ahead"
     if spec.batch_invariant is None:

@@ -43,6 +43,8 @@ _PANELS = (
     ("limited_by_", LIMIT_COLOURS, "what kept the next request out"),
     ("time_", PART_COLOURS, "what the time was made of"),
 )
+# What lies between the axes and their key, which has the labels of the ticks in it.
+_KEY_IN = 0.4
 # A label needs this much of a panel that is an inch wide to stand inside its segment, in percent.
 _INSIDE = 30.0
 assert set(LIMIT_COLOURS) == set(LIMITS), "a limit has no colour"
@@ -124,7 +126,10 @@ def _bar(
 
 def _finish(axes: Axes, heading: str, colours: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
+    from matplotlib.transforms import ScaledTranslation
 
+    # In inches, since a share of the axes is less the fewer bars there are.
+    below = ScaledTranslation(0, -_KEY_IN, axes.figure.dpi_scale_trans)
     axes.set_title(heading)
     axes.set_xlim(0, 100)
     axes.set_xticks(range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)])
@@ -133,7 +138,8 @@ def _finish(axes: Axes, heading: str, colours: Mapping[str, str]) -> None:
     axes.legend(
         handles=[Patch(color=colour, label=_words(name)) for name, colour in colours.items()],
         loc="upper left",
-        bbox_to_anchor=(0, -0.22),
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axes.transAxes + below,
         ncols=4,
         handlelength=1.0,
         handleheight=1.0,

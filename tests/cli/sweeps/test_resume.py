@@ -165,6 +165,10 @@ def test_two_sweeps_in_one_folder_are_one_too_many(tmp_path):
             ("sweep.maximize=requests_per_s", "sweep.at_most={ttft_p99_s: 0}"),
             "sweep.at_most.ttft_p99_s must be a positive number, got 0",
         ),
+        (
+            ("sweep.maximize=goodput_requests_per_s", "slo.ttft_s=1,null"),
+            "sweep.maximize=goodput_requests_per_s counts good requests: set one of slo.ttft_s, ",
+        ),
         (("sweep.maximize=requests_per_s", "sweep.at_most=3"), "must be {METRIC: VALUE, ...}"),
     ],
 )

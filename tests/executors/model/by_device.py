@@ -115,7 +115,9 @@ class Stage:
     """A model on a device, and the requests that it serves with every allocator."""
 
     def __init__(self, device, size, **options):
-        spec = ExecutorSpec(name="model", device=device, **{"dtype": "float32", **options})
+        # On demand, also where a run makes handles ahead: else what is resident says nothing.
+        fixed = {"dtype": "float32", "handles": "on_demand"}
+        spec = ExecutorSpec(name="model", device=device, **{**fixed, **options})
         shape = settle(spec, load_model("llama-tiny"))
         if size == "small":
             shape = replace(shape, layers=2)
@@ -185,6 +187,13 @@ class Stage:
         return served
 
 
+def told_bytes(memory, allocator):
+    """Return what should be resident: handles made ahead are held whatever is mapped."""
+    if getattr(memory, "handles", "on_demand") == "ahead":
+        return memory.committed_bytes
+    return expected_bytes(allocator)
+
+
 class Served:
     """An observer of one run: counts, and after each step asks the system what is resident.
 
@@ -194,7 +203,7 @@ class Served:
 
     def __init__(self, memory, allocator):
         self._memory, self.outputs = memory, []
-        offset_bytes = memory.resident_bytes() - expected_bytes(allocator)
+        offset_bytes = memory.resident_bytes() - told_bytes(memory, allocator)
         self.facts = {
             "digest": "", "steps": 0, "preemptions": 0, "swapped_slots": 0, "copied_slots": 0,
             "hit_tokens": 0, "resident_offset_bytes": offset_bytes,
@@ -210,7 +219,7 @@ class Served:
             facts["swapped_slots"] += sum(int(each[:, 2].sum()) for each in swaps)
         facts["hit_tokens"] += step.plan.hit_tokens
         held = self._memory.resident_bytes()
-        off = held - expected_bytes(step.allocator) - facts["resident_offset_bytes"]
+        off = held - told_bytes(self._memory, step.allocator) - facts["resident_offset_bytes"]
         low, high = facts["resident_difference_bytes"]
         facts["resident_difference_bytes"] = [min(low, off), max(high, off)]
         facts["resident_peak_bytes"] = max(facts["resident_peak_bytes"], held)

@@ -1,39 +1,26 @@
 """Replayed decoding gives what computing it gives; the capture itself needs a GPU."""
 
-from contextlib import ExitStack, contextmanager
-from unittest import mock
-
 import numpy as np
 import pytest
 import torch
 
+import kernels
 from allocators.base import Demand, Prompt
+from allocators.paged import Paged
 from harness.executors.model.forward import Forward, Pieces
 from kernels.memory import backing_for
 from tests.executors.model.serving_cases import (
     ROOMY_TOKENS,
     contiguous,
     decoder_of,
+    geometry,
     paged,
     requests,
     serve,
     virtual,
 )
-
-HOST_READS = ("tolist", "item", "__int__", "__bool__", "__float__", "__index__", "nonzero")
-
-
-@contextmanager
-def no_host_reads():
-    """Refuse what would wait for the device, which nothing that is captured may do."""
-
-    def refuse(self, *args):
-        raise AssertionError("the host reads a tensor while capturing")
-
-    with ExitStack() as patched:
-        for name in HOST_READS:
-            patched.enter_context(mock.patch.object(torch.Tensor, name, refuse))
-        yield
+from tests.kernels.host_reads import no_host_reads
+from tests.kernels.memory.cases import execute
 
 
 class Again:
@@ -114,3 +101,46 @@ def test_a_result_outlives_the_next_replay():
     assert not torch.equal(*hidden)
     forward.close()
     memory.close()
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_rows_that_fill_a_batch_up_attend_to_one_token_and_store_nothing_of_their_own(
+    monkeypatch, name
+):
+    kept, seen = [], []
+    attend = kernels.decode
+    monkeypatch.setattr(
+        kernels, "decode", lambda *a, **k: seen.append(a[3].lengths) or attend(*a, **k)
+    )
+    for capture in (None, Again()):
+        allocator = MEMORIES[name]()
+        with backing_for(allocator, dtype=torch.float32) as memory, torch.inference_mode():
+            forward = Forward(decoder_of("llama"), allocator, memory, "cpu")
+            rows, lengths = np.arange(3), np.array([5, 20, 33])
+            for row, n in zip(rows, lengths, strict=True):
+                grant = allocator.admit(rows[row : row + 1], Prompt(int(n)), Demand(int(n), 4))
+                execute(memory, allocator, grant)
+            prompts = Pieces(rows, np.zeros(3, int), lengths, np.arange(lengths.sum()) % 190)
+            forward.run(prompts)
+            forward = Forward(decoder_of("llama"), allocator, memory, "cpu", capture=capture)
+            seen.clear()
+            hidden = forward.run(Pieces(rows, lengths - 1, lengths, np.array([7, 8, 9])))
+            slots = kernels.new_slots(allocator.layout(rows), lengths)
+            kept.append([hidden] + [
+                kernels.load(cache, slots) for i in range(2)
+                for cache in (memory.keys(i), memory.values(i))
+            ])  # fmt: skip
+            forward.close()
+    assert seen[-1].tolist() == [5, 20, 33, 1]
+    for a, b in zip(*kept, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_lengths_of_captured_passes_double():
+    """A pass is launched for the longest row that it may have."""
+    allocator = Paged(geometry(tokens=9000, max_len=5000, max_seqs=1), block_size=7)
+    with backing_for(allocator, dtype=torch.float32) as memory:
+        forward = Forward(decoder_of("llama"), allocator, memory, "cpu", capture=Again())
+        forward.warm_up()
+        assert [longest for _, longest in forward._graphs._entries] == [1024, 2048, 4096, 8192]
+        forward.close()

@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 
+from tests.executors.model.by_device import Stage, variants
 from tests.executors.model.serving_cases import (
     OPT,
     ROOMY_TOKENS,
@@ -133,3 +134,14 @@ def test_sampling_depends_on_the_seed_and_on_temperature():
     assert first.digest != serve(paged(ROOMY_TOKENS), table, "parallel", seed=6).digest
     samples = first.outputs[0]
     assert len({tuple(row) for row in samples.tolist()}) > 1, "all samples are the same"
+
+
+@pytest.mark.parametrize("handles", ["on_demand", "ahead"])
+def test_what_is_resident_is_what_was_told_however_handles_are_made(handles):
+    """A GPU's `auto` makes them ahead, and then the whole pool is held from the start."""
+    here = Stage("cpu", "small", handles=handles)
+    variant = next(v for v in variants("cpu", "small") if v.family == "virtual")
+    facts = here.serve(variant, "greedy").facts
+    assert facts["resident_offset_bytes"] == 0
+    assert facts["resident_difference_bytes"] == [0, 0]
+    assert facts["resident_peak_bytes"]

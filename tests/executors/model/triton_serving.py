@@ -3,10 +3,12 @@
 import os
 
 import pytest
+from triton.runtime.interpreter import GridExecutor
 
 from allocators.paged import Paged
 from tests.executors.model.serving_cases import geometry, requests, serve, virtual
 from tests.executors.model.test_graphs import Again
+from tests.kernels.fake_triton import check_pointers
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_triton.py"
 
@@ -14,6 +16,18 @@ MEMORIES = {
     "paged": lambda: Paged(geometry(tokens=90), block_size=7),
     "virtual": lambda: virtual(200, layout="sliced"),
 }
+
+
+@pytest.fixture(autouse=True)
+def _pointers_are_asked_about(monkeypatch):
+    """The interpreter takes any address; a GPU's launcher does not."""
+    launch = GridExecutor.__call__
+
+    def checked(self, *args, **options):
+        check_pointers(args)
+        launch(self, *args, **options)
+
+    monkeypatch.setattr(GridExecutor, "__call__", checked)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import matplotlib
 import pytest
 import seaborn
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from harness.report.charts import FIGURES, write_figures
+from harness.report.charts.chart import PAGE_IN, Variant
 from harness.report.charts.theme import (
     ALLOCATOR_COLOURS,
     TEXT_POINTS,
@@ -12,8 +14,10 @@ from harness.report.charts.theme import (
     short_name,
     themed,
 )
+from harness.report.charts.time import bars
 from harness.report.charts.waste import share_basis
 from harness.results import ResultRow
+from harness.results.runlog import LIMITS, PARTS
 from harness.results.summary import summarize
 from tests.results.logs import make_log
 
@@ -99,3 +103,19 @@ def test_the_theme_is_seaborns_whatever_the_user_has_set():
     assert seaborns.keys() > OWN
     for name in seaborns.keys() - OWN:
         assert settings[name] == seaborns[name], name
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_the_key_of_where_the_time_went_covers_no_tick(count):
+    limits = {f"limited_by_{name}_share": 1 / len(LIMITS) for name in LIMITS}
+    parts = {f"time_{name}_share": 1 / 8 for name in (*PARTS, "gap")}
+    rows = [ResultRow(name, metrics={**limits, **parts}) for name in SIX[:count]]
+    with themed():
+        chart = bars([Variant(row.allocator, row) for row in rows], PAGE_IN)
+        canvas = FigureCanvasAgg(chart.figure)
+        canvas.draw()
+        for axes in chart.figure.axes:
+            key = axes.get_legend().get_window_extent()
+            ticks = [label.get_window_extent() for label in axes.get_xticklabels()]
+            assert all(key.y1 < tick.y0 for tick in ticks)
+            assert key.y0 >= 0

@@ -1,0 +1,126 @@
+"""What a run compiles, it compiles while it warms up: no timed step, and no capture, may."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cache
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from allocators.base import Demand, Prompt
+from allocators.virtual import Virtual
+from harness.executors.model.decoder import build_decoder
+from harness.executors.model.forward import Forward, Pieces
+from harness.executors.model.graphs import CudaCapture
+from kernels import copy_slots, decode
+from kernels.memory import backing_for
+from tests.executors.model.serving_cases import LLAMA, contiguous, geometry, paged, virtual
+from tests.kernels.cases import make
+
+pytest.importorskip("triton")
+
+from tests.kernels.fake_triton import launches
+
+#: a token of one tensor takes 1,536 bytes, so that a page-group holds 42 tokens and a rest
+UNEVEN = replace(LLAMA, heads=6, kv_heads=3)
+#: more than 2^31 numbers lie between the first and the last range
+FAR = geometry(tokens=6000, max_len=1 << 18)
+
+MEMORIES = {
+    "flat": lambda: contiguous(6000, reservation="grow"),
+    "paged": lambda: paged(2000, block_size=7),
+    "paged 1": lambda: paged(2000, block_size=1),
+    "padded": lambda: virtual(6000, shape=UNEVEN),
+    "whole": lambda: virtual(6000, layout="sliced"),
+    "far": lambda: Virtual(FAR, page_size="64KiB"),
+}
+
+
+@cache
+def decoder(name):
+    shape = UNEVEN if name == "padded" else LLAMA
+    return build_decoder(
+        shape, device="cpu", dtype=torch.float32, seed=7, weights=None, batch_invariant=True
+    )
+
+
+class Captures:
+    """A capture that notes what was compiled in it."""
+
+    def __init__(self, seen):
+        self.seen, self.captured, self.inside = seen, 0, []
+
+    def __call__(self, work, warm_up):
+        warm_up()
+        before = len(self.seen.compiled)
+        out = work()
+        self.captured += 1
+        self.inside += self.seen.compiled[before:]
+        return Replay(), out
+
+
+class Replay:
+    def replay(self):
+        pass
+
+
+def batches(allocator):
+    """Yield pieces of sequences: prompts, chunks and decodes of many sizes."""
+    rng = np.random.default_rng(0)
+    rows = np.arange(24)
+    for row in rows:
+        assert allocator.admit(rows[row : row + 1], Prompt(48), Demand(48, 8)) is not None
+    for count in (1, 2, 3, 16, 17, 24):
+        some = rng.permutation(rows)[:count]
+        for stops in (np.full(count, 5), np.full(count, 48), rng.integers(2, 49, count)):
+            for new in (np.ones(count, dtype=np.int64), stops, np.minimum(stops, 2)):
+                # Who decodes comes first.
+                order = np.argsort(new > 1, kind="stable")
+                part = (some[order], (stops - new)[order], stops[order])
+                yield Pieces(*part, np.zeros(int(new.sum()), dtype=np.int64))
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("name", MEMORIES)
+def test_everything_is_compiled_before_the_first_step(name, graphs, single):
+    allocator = MEMORIES[name]()
+    with backing_for(allocator, dtype=torch.float32) as memory, launches() as seen:
+        captures = Captures(seen)
+        capture = captures if graphs else None
+        forward = Forward(
+            decoder(name), allocator, memory, "triton", single=single, capture=capture
+        )
+        forward.warm_up()
+        warm = len(seen.compiled)
+        assert warm
+        for pieces in batches(allocator):
+            forward.run(pieces)
+        caches = [memory.keys(0)]
+        if hasattr(memory, "shape"):
+            caches = [memory.shape.pages(whole) for whole in memory._tensors]
+        for copies in ([[0, 1, 1]], [[0, 1, 1], [1, 0, 1]], [[0, 20, 17]]):
+            copy_slots(caches, np.array(copies), backend=memory.mover)
+        forward.close()
+    assert not captures.inside, "compiled within a capture"
+    assert captures.captured >= (6 if graphs else 0)
+    assert not seen.compiled[warm:]
+
+
+def test_a_capture_in_which_something_would_be_compiled_is_refused():
+    cases = [make([20], page=page) for page in (7, 9)]
+
+    def work(case):
+        return lambda: decode(*case.args, case.scale, backend="triton")
+
+    made_up = {name: mock.MagicMock() for name in ("Stream", "current_stream", "CUDAGraph")}
+    made_up |= {"stream": nullcontext, "graph": lambda *args, **options: nullcontext()}
+    with mock.patch.multiple(torch.cuda, **made_up), launches() as seen:
+        CudaCapture()(work(cases[0]), work(cases[0]))
+        with pytest.raises(RuntimeError, match=r"compile within a capture: .*decode_split"):
+            CudaCapture()(work(cases[1]), work(cases[0]))
+        assert len(seen.compiled) == 2
+        CudaCapture()(work(cases[1]), work(cases[1]))
+    assert {name for name, *_ in seen.compiled} == {"decode_split", "decode_reduce"}
