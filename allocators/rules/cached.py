@@ -43,13 +43,14 @@ HALF, LOW = 32, (1 << 32) - 1
 
 
 class Cached(NamedTuple):
-    """`blocks` [pages + 1] and `counts` [1] of the records above; `slots` [power of two].
+    """`blocks` [pages + 1] and `counts` [1] of the records above; `table` [power of two] of keys.
 
-    `free` counts all that nobody holds, `cached` those of them that have a key.
+    `free` counts all that nobody holds, `cached` those of them that have a key.  `order` is one of
+    the four above; `ranks` [pages] are empty in the first two.
     """
 
     blocks: Any
-    slots: IntArray
+    table: IntArray
     counts: Any
     order: int
     ranks: Any
@@ -59,12 +60,12 @@ def cached_blocks(free: IntArray, num_pages: int, order: int) -> Cached:
     """Return the state of a pool whose blocks have no keys, of which these are free, in order."""
     blocks = np.zeros(num_pages + 1, dtype=BLOCK).view(np.recarray)
     counts = np.zeros(1, dtype=COUNTS).view(np.recarray)
-    slots = np.full(2 << num_pages.bit_length(), NONE, dtype=np.int64)
+    table = np.full(2 << num_pages.bit_length(), NONE, dtype=np.int64)
     ring = np.append(free, num_pages)
     blocks.behind[ring], blocks.before[ring] = np.roll(ring, -1), np.roll(ring, 1)
     counts.free[0] = len(free)
     ranks = np.zeros(num_pages if order >= FIFO else 0, dtype=RANK).view(np.recarray)
-    return Cached(blocks, slots, counts, order, ranks)
+    return Cached(blocks, table, counts, order, ranks)
 
 
 # -- free blocks -------------------------------------------------------------------------------
@@ -142,11 +143,11 @@ def _unlink(memory: Cached, block: int) -> None:
 # -- keys --------------------------------------------------------------------------------------
 def named(memory: Cached, first: int) -> int:
     """Return the block that a key's first sum names, the oldest that has it; NONE if none has."""
-    slots, most = memory.slots, len(memory.slots) - 1
+    table, most = memory.table, len(memory.table) - 1
     at = (first >> HALF) & most
-    while slots[at] != NONE:
-        block = slots[at] & LOW
-        if slots[at] >> HALF == first >> HALF and memory.blocks[block].first == first:
+    while table[at] != NONE:
+        block = table[at] & LOW
+        if table[at] >> HALF == first >> HALF and memory.blocks[block].first == first:
             return block
         at = (at + 1) & most
     return NONE
@@ -168,26 +169,26 @@ def note_named(memory: Cached, block: int) -> None:
 
 def name(memory: Cached, block: int, first: int, second: int) -> None:
     """Give a held block a key."""
-    slots, entry, most = memory.slots, memory.blocks[block], len(memory.slots) - 1
+    table, entry, most = memory.table, memory.blocks[block], len(memory.table) - 1
     entry.first, entry.second, entry.keyed = first, second, 1
     at = (first >> HALF) & most
-    while slots[at] != NONE:
+    while table[at] != NONE:
         at = (at + 1) & most
-    slots[at] = (first >> HALF << HALF) | block
+    table[at] = (first >> HALF << HALF) | block
 
 
 def _forget(memory: Cached, block: int) -> None:
     """Take a block's key; what stands behind it moves up, so that the oldest stays the first."""
-    slots, entry, most = memory.slots, memory.blocks[block], len(memory.slots) - 1
+    table, entry, most = memory.table, memory.blocks[block], len(memory.table) - 1
     entry.keyed = 0
     hole = (entry.first >> HALF) & most
-    while slots[hole] & LOW != block:
+    while table[hole] & LOW != block:
         hole = (hole + 1) & most
     at = (hole + 1) & most
-    while slots[at] != NONE:
-        home = (slots[at] >> HALF) & most
+    while table[at] != NONE:
+        home = (table[at] >> HALF) & most
         if (at - home) & most >= (at - hole) & most:
-            slots[hole] = slots[at]
+            table[hole] = table[at]
             hole = at
         at = (at + 1) & most
-    slots[hole] = NONE
+    table[hole] = NONE

@@ -1,8 +1,8 @@
 """The roofline's formula: constants as one tuple, the price of a step as plain functions.
 
-`Roofline` calls them as Python, also for many steps at once; the compiled loop calls them compiled,
-for steps of single sequences without swaps.  What varies while a batch just decodes takes a number
-or an array, so that n steps at once have the very bits of n single steps.
+`Roofline` calls them as Python, also for many steps at once; the compiled loop, which has neither
+swaps nor drafts, calls them compiled.  What varies while a batch just decodes takes a number or an
+array, so that n steps at once have the very bits of n single steps.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which loop serves a run: the engine step by step, or a compiled loop over arrays.
 
 Both take the same steps.  Step by step everything runs: any allocator, sampling, executor, and
-whoever looks on.  The compiled loop serves our own allocators on a simulated clock, some forty
+whoever looks on.  The compiled loop serves our own allocators on a simulated clock, some thirty
 times as fast (docs/performance.md).
 """
 

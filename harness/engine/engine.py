@@ -15,7 +15,7 @@ from harness.engine.beams import open_lineage
 from harness.engine.executor import Explains, Samples
 from harness.engine.group import NO_ROWS, Group
 from harness.engine.host_time import HostTime
-from harness.engine.meter import Ended, GapMeter, Meter, category_bytes
+from harness.engine.meter import Meter, RequestMeter, TokenGapMeter, category_bytes
 from harness.engine.observer import StepView
 from harness.engine.plan import Plan
 from harness.engine.schedulers import make_scheduler
@@ -74,8 +74,8 @@ class Engine:
         `progress` is told how many requests have ended so far.  Raises `Unservable` for a request
         that can never fit.
         """
-        self._meter, self._ended = Meter(sink), Ended(sink)
-        self._token_gaps = GapMeter(sink, self._sampling.sequences)
+        self._meter, self._ended = Meter(sink), RequestMeter(sink)
+        self._token_gaps = TokenGapMeter(sink, self._sampling.sequences)
         ended, total = 0, len(self._requests)
         while ended < total:
             self._arrive()

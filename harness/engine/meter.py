@@ -92,7 +92,7 @@ class Meter:
             self.finish()
 
 
-class Ended:
+class RequestMeter:
     """Accounts for requests that have ended; nothing is kept of those that the sink has."""
 
     def __init__(self, sink: Sink) -> None:
@@ -127,7 +127,7 @@ class Ended:
             self._rows = []
 
 
-class GapMeter:
+class TokenGapMeter:
     """Accounts for the gaps between two tokens of a request, once for all of its sequences."""
 
     def __init__(self, sink: Sink, sequences: int) -> None:

@@ -1,13 +1,14 @@
 """The table of metrics and the page made from it."""
 
-from harness.results.metrics import BY_NAME, METRICS, render_markdown
+from harness.results.metrics import BY_NAME, METRICS
+from harness.results.metrics_page import render_markdown
 from tests.places import ROOT
 
 
 def test_the_page_is_what_the_module_prints():
     page = ROOT / "docs" / "metrics.md"
     assert page.read_text(encoding="utf-8") == render_markdown(), (
-        "run `python -m harness.results.metrics > docs/metrics.md`"
+        "run `python -m harness.results.metrics_page > docs/metrics.md`"
     )
 
 

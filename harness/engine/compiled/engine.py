@@ -84,11 +84,11 @@ class CompiledEngine:
         block = Block(
             records(BLOCK_STEPS, at.STEP),
             np.zeros(BLOCK_STEPS + self._options.max_rows, dtype=np.int64),
-            records(2 * BLOCK_STEPS + self._options.max_rows, at.GAP),
+            records(2 * BLOCK_STEPS + self._options.max_rows, at.TOKEN_GAP),
         )
         steps = 0
         while True:
-            now["steps"] = now["ended"] = now["gaps"] = 0
+            now["steps"] = now["ended"] = now["token_gaps"] = 0
             stopped = self._serve(self._arrays, self._prices, self._options, self._state, block)
             steps = self._give(sink, block, steps)
             progress(int(now["served"]))
@@ -107,7 +107,7 @@ class CompiledEngine:
         steps["step"] = first_step + np.arange(len(taken))
         if len(taken):
             sink.steps(steps)
-        gaps = block.gaps[: now["gaps"]]
+        gaps = block.token_gaps[: now["token_gaps"]]
         if len(gaps):
             sink.token_gaps(gaps["seconds"], gaps["count"])
         ended = self._state.requests[block.ended[: now["ended"]]]
@@ -173,13 +173,13 @@ def _state(setup: Setup, options: Options) -> State:
         requests[name] = np.nan
     groups = records(options.max_rows // options.width, at.GROUP)
     # Beams of all that can run at once, and of as many behind them.
-    slots = 2 * len(groups) if options.beams else 0
+    entries = 2 * len(groups) if options.beams else 0
     steps = int(table.output_tokens.max(initial=0))
-    lineage = np.zeros((slots, steps if slots else 0, options.width), dtype=np.int16)
+    lineage = np.zeros((entries, steps if entries else 0, options.width), dtype=np.int16)
     now = records(1, at.NOW)
-    now["stuck"], now["free_slots"] = -1, slots
+    now["stuck"], now["free_beams"] = -1, entries
     columns = np.zeros((5, 2 * options.max_rows), dtype=np.int64)
-    columns[at.FREE, :slots] = np.arange(slots)
+    columns[at.FREE_BEAMS, :entries] = np.arange(entries)
     places = records(options.max_rows, at.PLACE)
     return State(requests, columns, groups, places, lineage, now)
 

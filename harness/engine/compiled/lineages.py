@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from allocators.base import IntArray
-from harness.engine.compiled.state import FREE, State
+from harness.engine.compiled.state import FREE_BEAMS, State
 
 
 class BeamFeed:
@@ -23,11 +23,11 @@ class BeamFeed:
     def feed(self, arrays: Any, state: State) -> Any:
         """Draw the beams of those who come next, as many as there is room for; return `arrays`."""
         now = state.now[0]
-        while now.fed < len(state.requests) and now.free_slots:
+        while now.fed < len(state.requests) and now.free_beams:
             request = state.requests[now.fed]
             now.fed += 1
-            now.free_slots -= 1
-            request.slot = state.columns[FREE, now.free_slots]
+            now.free_beams -= 1
+            request.beams_at = state.columns[FREE_BEAMS, now.free_beams]
             steps = request.output_tokens - 1
-            state.lineage[request.slot, :steps] = self._draw(int(request["index"]), int(steps))
+            state.lineage[request.beams_at, :steps] = self._draw(int(request["index"]), int(steps))
         return arrays

@@ -160,7 +160,7 @@ def reassign(arrays: Any, prices: Any, options: Options, state: State) -> None:
         request = state.requests[group.owner]
         step = request.output_tokens - group.left - 1
         for k in range(width):
-            parent = state.lineage[request.slot, step, k]
+            parent = state.lineage[request.beams_at, step, k]
             state.columns[PARENTS, i * width + k] = parent
             moved = moved or parent != k
     if moved:
@@ -176,7 +176,7 @@ def preempt_latest(arrays: Any, prices: Any, options: Options, state: State) -> 
     group, first = state.groups[now.running], now.running * width
     request = state.requests[group.owner]
     request.generated = request.output_tokens - group.left
-    request.common = _common_tokens(options, state, request.slot, request.generated)
+    request.common = _common_tokens(options, state, request.beams_at, request.generated)
     computed = arrays.length[state.columns[ROWS, first]]
     shared = min(computed, request.prompt_tokens)
     request.lost_tokens = shared + width * (computed - shared)
@@ -195,7 +195,7 @@ def preempt_latest(arrays: Any, prices: Any, options: Options, state: State) -> 
         release_ended(arrays, prices, options, state)
 
 
-def _common_tokens(options: Options, state: State, slot: int, generated: int) -> int:
+def _common_tokens(options: Options, state: State, beams_at: int, generated: int) -> int:
     """Return how many of its generated tokens all sequences of a group share."""
     if options.width == 1:
         return generated
@@ -205,7 +205,7 @@ def _common_tokens(options: Options, state: State, slot: int, generated: int) ->
     for step in range(generated - 1, 0, -1):
         alike = True
         for k in range(options.width):
-            ancestors[k] = state.lineage[slot, step, ancestors[k]]
+            ancestors[k] = state.lineage[beams_at, step, ancestors[k]]
             alike = alike and ancestors[k] == ancestors[0]
         if alike:
             return step

@@ -22,7 +22,7 @@ LET_IN, NOBODY, MEMORY, SEQUENCES, TOKENS, PREEMPTION, POLICY = range(6, 13)
 
 #: a request, in order of arrival, and what has become of it so far; `arrives_s` is when the
 #: scheduler sees it, `lost_tokens` what its last preemption lost, `common` how many of its tokens
-#: its sequences share; `refused_alone` is as of a `Group`, and `slot` says where its beams stand
+#: its sequences share; `refused_alone` is as of a `Group`, and `beams_at` where its beams stand
 REQUEST = np.dtype(
     [
         ("index", np.int64),
@@ -34,7 +34,7 @@ REQUEST = np.dtype(
         ("lost_tokens", np.int64),
         ("common", np.int64),
         ("refused_alone", np.int64),
-        ("slot", np.int64),
+        ("beams_at", np.int64),
         ("first_scheduled_s", np.float64),
         ("first_token_s", np.float64),
         ("finish_s", np.float64),
@@ -69,9 +69,9 @@ NOW = np.dtype(
         ("running", np.int64),
         ("lowest", np.int64),  # no row below this one is free
         ("served", np.int64),
-        ("steps", np.int64),  # of this block, as are those that ended in it, and gaps
+        ("steps", np.int64),  # of this block, as are those that ended in it, and token gaps
         ("ended", np.int64),
-        ("gaps", np.int64),
+        ("token_gaps", np.int64),
         ("looked_up_tokens", np.int64),
         ("wasted_tokens", np.int64),
         ("hit_tokens", np.int64),  # of the step that is planned, and of all
@@ -81,7 +81,7 @@ NOW = np.dtype(
         ("maps_due", np.int64),
         ("unmaps_due", np.int64),
         ("saturated", np.int64),  # whether memory refused somebody when last asked
-        ("free_slots", np.int64),
+        ("free_beams", np.int64),  # entries of `lineage` that nobody has
         # of a static batch: sequences that have ended, their slots with the token to come, the
         # most of them, and the pages in which they have something
         ("ended_rows", np.int64),
@@ -98,11 +98,11 @@ NOW = np.dtype(
 #: a step of the timeline, but for its number
 STEP = np.dtype([item for item in TIMELINE_COLUMNS.items() if item[0] != "step"])
 #: a gap between two tokens of a request, and how many had it in one step
-GAP = np.dtype([("seconds", np.float64), ("count", np.int64)])
+TOKEN_GAP = np.dtype([("seconds", np.float64), ("count", np.int64)])
 
 
 #: columns of a state
-ROWS, FINALS, PARENTS, ENDED, FREE = range(5)
+ROWS, FINALS, PARENTS, ENDED, FREE_BEAMS = range(5)
 
 
 class Options(NamedTuple):
@@ -128,9 +128,9 @@ class State(NamedTuple):
     `columns`, at `width` times its place: `ROWS`, and `FINALS` (slots at the end).  The preempted
     come before all others in the queue, whoever was preempted last first.
 
-    `lineage` [slots, steps, width] says which candidate each one continues at each beam step, of a
-    request that has a slot.  More columns: `FREE` slots, which none has; `PARENTS`, scratch; and
-    `ENDED`, the rows of a static batch that have ended, in that order.
+    `lineage` [entries, steps, width] says which candidate each one continues at each beam step, of
+    a request that has an entry.  More columns: `FREE_BEAMS`, the entries that none has; `PARENTS`,
+    scratch; and `ENDED`, the rows of a static batch that have ended, in that order.
     """
 
     requests: Any
@@ -146,14 +146,15 @@ class Block(NamedTuple):
 
     steps: Any
     ended: IntArray
-    gaps: Any
+    token_gaps: Any
 
 
 def has_room(state: State, block: Block) -> bool:
     """Say whether the block takes another step, whoever ends with it."""
     now, most = state.now[0], len(state.groups)
-    ended, gaps = now.ended + most <= len(block.ended), now.gaps + most <= len(block.gaps)
-    return now.steps < len(block.steps) and ended and gaps
+    ends = now.ended + most <= len(block.ended)
+    gaps = now.token_gaps + most <= len(block.token_gaps)
+    return now.steps < len(block.steps) and ends and gaps
 
 
 def is_fed(state: State) -> bool:

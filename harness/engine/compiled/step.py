@@ -12,7 +12,7 @@ from harness.engine.compiled.queue import release, release_ended, waiting
 from harness.engine.compiled.state import (
     ENDED,
     FINALS,
-    FREE,
+    FREE_BEAMS,
     MEMORY,
     NOBODY,
     POLICY,
@@ -161,9 +161,9 @@ def _note_gaps(state: State, block: Block, seconds: float, count: int) -> None:
     """Note that so many requests had a gap of these seconds between two tokens."""
     now = state.now[0]
     if count:
-        gap = block.gaps[now.gaps]
+        gap = block.token_gaps[now.token_gaps]
         gap.seconds, gap.count = seconds, count
-        now.gaps += 1
+        now.token_gaps += 1
 
 
 def _end(
@@ -183,8 +183,8 @@ def _end(
     else:
         release(arrays, prices, state, rows, width if group.forked else 1)
     if options.beams:
-        state.columns[FREE, now.free_slots] = request.slot
-        now.free_slots += 1
+        state.columns[FREE_BEAMS, now.free_beams] = request.beams_at
+        now.free_beams += 1
     block.ended[now.ended] = group.owner
     now.ended += 1
     now.served += 1

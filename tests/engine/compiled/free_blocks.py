@@ -14,9 +14,9 @@ def free_and_named(arrays):
         assert blocks[blocks[at].behind].before == at
         free.append(int(at))
         at = blocks[at].behind
-    slots = pool.slots.tolist()
-    start = slots.index(-1)  # whoever runs over the end is behind who stands at the start
-    for entry in slots[start:] + slots[:start]:
+    table = pool.table.tolist()
+    start = table.index(-1)  # whoever runs over the end is behind who stands at the start
+    for entry in table[start:] + table[:start]:
         if entry >= 0 or entry < -1:
             block = entry & (2**32 - 1)
             key = (int(blocks[block].first) % 2**64, int(blocks[block].second) % 2**64)
