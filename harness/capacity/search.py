@@ -146,8 +146,10 @@ def _find(capacity: Capacity) -> Generator[list[Probe], list[Observation], None]
     if settings.requests is None and variant.requests is None:
         size = requests_by_rule(at_once)
     capacity.requests = size if settings.duration_s is None else None
-    start = saturated.metrics.get("requests_per_s") or 1.0
-    middle = settings.power(float(start))
+    start = float(saturated.metrics.get("requests_per_s") or 1.0)
+    if not math.isfinite(start):
+        raise NoRate(f"{size} requests leave no time to measure: take more of them (requests=N)")
+    middle = settings.power(start)
     first = variant.seed
     (held,) = yield from _together(capacity, [_from_afar(capacity, first, middle, size)])
     seeds = range(first + 1, first + (settings.seeds if variant.seeds_differ else 1))

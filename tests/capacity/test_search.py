@@ -44,6 +44,12 @@ def test_the_highest_rate_that_holds_is_found_wherever_it_is(one, at):
     assert len(found.seen) < 25 + 4 * 4
 
 
+def test_too_few_requests_to_have_a_throughput_are_said_so(one):
+    found = drive(find(one, LIMITS, Settings(requests=50)), knee(1.0, guess=float("inf")))
+    assert found.held == []
+    assert found.reason == "50 requests leave no time to measure: take more of them (requests=N)"
+
+
 def test_seeds_that_differ_give_an_interval_and_a_ratio_that_is_narrower(one):
     spread = [0.9, 1.0, 1.1, 0.95, 1.05]
     settings = Settings(curve=False)
