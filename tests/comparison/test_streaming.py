@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,7 +28,7 @@ FILES = ("requests.parquet", "timeline.parquet")
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of 40 rows, so that a run of hundreds of steps has many, and not at its end."""
-    monkeypatch.setattr(variant, "Intake", partial(Intake, block_rows=40))
+    monkeypatch.setattr(variant, "Intake", lambda to, name, rows: Intake(to, name, block_rows=40))
     monkeypatch.setattr(meter, "STEP_ROWS", 64)
     monkeypatch.setattr(meter, "ENDED_ROWS", 4)
 
