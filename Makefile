@@ -52,7 +52,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test]'
 	@touch $@
 
-# The demo's loops, one for each family of allocators, compiled two at a time: half a minute, once.
+# The demo's loops, one for each family of allocators, compiled two at a time: a minute, once.
 LOOPS := paged virtual contiguous_max
 $(VENV)/loops: $(VENV)/ready $(wildcard harness/engine/compiled/*.py allocators/rules/*.py) harness/cost/flat.py
 	@rm -rf build/loops
