@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from harness.capacity.slo import PREFIX, Limits, parse_limits, request_limits
+from harness.capacity.options import sorted_out
+from harness.capacity.slo import Limits, parse_limits
 from harness.command.arguments import parse_options
 from harness.command.ranges import Positive, Range, Real, Whole, out_of_range
 from harness.errors import ConfigError
@@ -75,19 +76,9 @@ class Asked:
 def parse(arguments: Sequence[str]) -> Asked:
     """Return what a command line asks for.  Raises `ConfigError`, one line."""
     names = {each.name for each in fields(AdviceOptions)}
-    own, limits, run = [], [], []
-    for argument in arguments:
-        if argument.startswith("-"):
-            raise ConfigError(f"{argument}: expected OPTION=VALUE; --help lists the options")
-        name, _, value = argument.partition("=")
-        if name == "workload.rate":
-            own.append(f"rate={value}")
-        elif name.startswith(PREFIX):
-            limits.append(argument)
-            if name.removeprefix(PREFIX) in request_limits():
-                run.append(argument)
-        else:
-            (own if name in names else run).append(argument)
+    rate = "workload.rate="
+    given = [a.replace(rate, "rate=", 1) if a.startswith(rate) else a for a in arguments]
+    own, limits, run = sorted_out(given, names)
     if len([argument for argument in own if argument.startswith("rate=")]) > 1:
         raise ConfigError("give rate= or workload.rate= once")
     options = parse_options(own, AdviceOptions)

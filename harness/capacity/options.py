@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -75,22 +75,30 @@ class Asked:
     also: list[str] = field(default_factory=list)
 
 
-def parse(arguments: Sequence[str]) -> Asked:
-    """Return what a command line asks for.  Raises `ConfigError`, one line."""
-    names = {each.name for each in fields(CapacityOptions)}
-    own, limits, run, also = [], [], [], []
+def sorted_out(arguments: Sequence[str], names: Set[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return the options of these names, the limits, and the options of a run.
+
+    Limits on each request are both of the last two.  Raises `ConfigError` for what is no option.
+    """
+    own, limits, run = [], [], []
     for argument in arguments:
         if argument.startswith("-"):
             raise ConfigError(f"{argument}: expected OPTION=VALUE; --help lists the options")
-        name, _, value = argument.partition("=")
-        if name == "also":
-            also.append(value)
-        elif name.startswith(PREFIX):
+        name = argument.partition("=")[0]
+        if name.startswith(PREFIX):
             limits.append(argument)
             if name.removeprefix(PREFIX) in request_limits():
                 run.append(argument)
         else:
             (own if name in names else run).append(argument)
+    return own, limits, run
+
+
+def parse(arguments: Sequence[str]) -> Asked:
+    """Return what a command line asks for.  Raises `ConfigError`, one line."""
+    names = {each.name for each in fields(CapacityOptions)}
+    also = [a.partition("=")[2] for a in arguments if a.startswith("also=")]
+    own, limits, run = sorted_out([a for a in arguments if not a.startswith("also=")], names)
     options = parse_options(own, CapacityOptions)
     problem = out_of_range("", options, RANGES)
     if problem is not None:

@@ -15,7 +15,6 @@ array of steps, so skipping ahead over n steps gives the very bits of n single s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from harness.cost.calibration import LAYOUTS, MADE_BY, Calibration, load_calibra
 from harness.cost.curves import FloatArray
 from harness.cost.flat import NOTHING, Priced
 from harness.cost.grants import PricedGrant
+from harness.cost.model import CostModel
 from harness.cost.roofline import Work
 from harness.cost.shapes import CostError, HardwareSpec, ModelShape
 from harness.cost.spec import CostSpec
@@ -31,7 +31,7 @@ from harness.cost.spec import CostSpec
 NEEDS_FILE = f"cost_model=calibrated needs cost_model.file=FILE, made by {MADE_BY}"
 
 
-class Calibrated:
+class Calibrated(CostModel):
     """Prices steps and grants by what was measured; all times in seconds."""
 
     def __init__(self, model: ModelShape, calibration: Calibration, file: str = "the file") -> None:
@@ -70,9 +70,6 @@ class Calibrated:
         return cls(model, load_calibration(cost.file), cost.file)
 
     # -- a step --------------------------------------------------------------------------------
-    def step_s(self, work: Work) -> float:
-        """Return the seconds one step takes; 0 for a step without any token."""
-        return cast(float, self.step(work).seconds)
 
     def step(self, work: Work) -> Priced:
         """Return what one step takes, and on what; see `Roofline.step`."""
@@ -94,21 +91,6 @@ class Calibrated:
         seconds += float(self._table_s(np.array([work.table_bytes]))[0])
         return Priced(seconds, linear, attention + self._store_s(tokens), 0.0)
 
-    def decode_window_s(
-        self,
-        seqs: int,
-        context_tokens: int,
-        steps: int,
-        table_bytes: IntArray | int,
-        block_tokens: int,
-    ) -> FloatArray:
-        """Return [steps] seconds of consecutive steps, as `Roofline.decode_window_s`.
-
-        Bitwise equal to `step_s` of each step.
-        """
-        priced = self.decode_window(seqs, context_tokens, steps, table_bytes, block_tokens)
-        return cast(FloatArray, priced.seconds)
-
     def decode_window(
         self,
         seqs: int,
@@ -117,7 +99,7 @@ class Calibrated:
         table_bytes: IntArray | int,
         block_tokens: int,
     ) -> Priced:
-        """Return what these steps take, and on what; see `decode_window_s`."""
+        """Return what these steps take, and on what; see `CostModel`."""
         if seqs == 0:
             return NOTHING._replace(seconds=np.zeros(steps))
         context = (context_tokens + seqs * np.arange(steps, dtype=np.int64)).astype(np.float64)
@@ -128,9 +110,6 @@ class Calibrated:
         return Priced(seconds, linear, decode + self._store_s(seqs), 0.0)
 
     # -- a grant -------------------------------------------------------------------------------
-    def grant_s(self, grant: Grant, allocator: Allocator) -> float:
-        """Return the seconds of all that a grant asks for; raises as `grant`."""
-        return self.grant(grant, allocator).seconds
 
     def grant(self, grant: Grant, allocator: Allocator) -> PricedGrant:
         """Return what all that a grant asks for takes.

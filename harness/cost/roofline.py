@@ -17,16 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 
 from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator, Grant, IntArray
 from harness.cost import flat, shapes
-from harness.cost.curves import FloatArray
 from harness.cost.flat import NOTHING, FlatPrices, Priced
 from harness.cost.grants import GrantPrices, PricedGrant
 from harness.cost.limits import check_cost, check_hardware
+from harness.cost.model import CostModel
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.software import Software, SoftwareSpec
 from harness.cost.spec import MEASURED_BLOCK_TOKENS, CostSpec
@@ -70,7 +69,7 @@ class Work:
     block_tokens: int = 0
 
 
-class Roofline:
+class Roofline(CostModel):
     """Prices steps and grants; all times in seconds, all bytes per rank unless said otherwise."""
 
     def __init__(
@@ -182,9 +181,6 @@ class Roofline:
         )
 
     # -- a step --------------------------------------------------------------------------------
-    def step_s(self, work: Work) -> float:
-        """Return the seconds one step takes; 0 for a step without any token."""
-        return cast(float, self.step(work).seconds)
 
     def step(self, work: Work) -> Priced:
         """Return what one step takes, and on what; nothing for a step without any token."""
@@ -213,22 +209,6 @@ class Roofline:
         seconds = float(flat.beside_s(prices, seconds, rows, tokens, pieces, sampled, sent))
         return Priced(seconds, layers, attention, reduce)
 
-    def decode_window_s(
-        self,
-        seqs: int,
-        context_tokens: int,
-        steps: int,
-        table_bytes: IntArray | int,
-        block_tokens: int,
-    ) -> FloatArray:
-        """Return [steps] seconds of consecutive steps in which `seqs` sequences decode and sample.
-
-        Step j reads context_tokens + j * seqs tokens of KV and sends table_bytes[j] (or the same
-        number each step).  Bitwise equal to `step_s` of each step.
-        """
-        priced = self.decode_window(seqs, context_tokens, steps, table_bytes, block_tokens)
-        return cast(FloatArray, priced.seconds)
-
     def decode_window(
         self,
         seqs: int,
@@ -237,7 +217,7 @@ class Roofline:
         table_bytes: IntArray | int,
         block_tokens: int,
     ) -> Priced:
-        """Return what these steps take, and on what; see `decode_window_s`."""
+        """Return what these steps take, and on what; see `CostModel`."""
         if seqs == 0:
             return NOTHING._replace(seconds=np.zeros(steps))
         prices = self.of_blocks(block_tokens)
@@ -251,9 +231,6 @@ class Roofline:
         return Priced(seconds, layers, decode, reduce)
 
     # -- a grant -------------------------------------------------------------------------------
-    def grant_s(self, grant: Grant, allocator: Allocator) -> float:
-        """Return the seconds of what a grant asks for before the step computes."""
-        return self.grant(grant, allocator).seconds
 
     def grant(self, grant: Grant, allocator: Allocator) -> PricedGrant:
         """Return what a grant takes before the step computes, and on what."""

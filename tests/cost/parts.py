@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from allocators.base import BLOCK_TABLE_ENTRY_BYTES
 from harness.cost import flat
 
 
@@ -28,7 +29,10 @@ def roofline_parts(roof, work):
 def _cpu_s(spec, work, tokens):
     pieces = int(np.count_nonzero(work.prefill_new))
     us = spec.step_us + spec.sequence_us * (work.decode_seqs + pieces) + spec.token_us * tokens
-    return 1e-6 * (us + spec.prefill_us * pieces + spec.sampling_us * work.sampled)
+    seconds = 1e-6 * (us + spec.prefill_us * pieces + spec.sampling_us * work.sampled)
+    if spec.overlapped:  # else the entries of tables are written in `tables`
+        seconds += 1e-9 * spec.table_entry_ns * work.table_bytes / BLOCK_TABLE_ENTRY_BYTES
+    return seconds
 
 
 def calibrated_parts(cost, work):

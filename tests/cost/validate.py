@@ -20,7 +20,8 @@ import pandas as pd
 
 from harness.command.tables import markdown_table
 from harness.cost import flat
-from harness.cost.roofline import FloatArray, Roofline, Work
+from harness.cost.curves import FloatArray
+from harness.cost.roofline import Roofline, Work
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.spec import CostSpec
 from tests.cost.parts import roofline_parts

@@ -182,3 +182,8 @@ class RealMemory(SlotMemory):
             assert 0 <= held - self.backing.committed_bytes < OS_PAGE_BYTES
         self.peak_bytes = max(self.peak_bytes, held)
         return found
+
+
+def open_backing(name="virtual-alias", **options):
+    allocator = ALLOCATORS[name]()
+    return allocator, backing_for(allocator, dtype=torch.float32, **options)
