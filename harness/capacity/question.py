@@ -21,6 +21,7 @@ from harness.cli.overrides import single_point
 from harness.cli.sweeps.composer import is_plain, set_plain
 from harness.comparison import Prepared, compose, prepare
 from harness.errors import ConfigError
+from harness.report.collection import IDEALISED
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Variant:
     own_times: the requests are a trace's, and arrive in its pattern, stretched to a rate.
     requests: how many there are, of a trace or as typed; None: as many as it takes.
     gpus: that serve together.  seed: the first of the seeds.  what: arrives at the rate.
+    idealised: it reads how long each answer becomes, as no server can.
     notes: what the user should know of such a run, a line each.
     """
 
@@ -42,6 +44,7 @@ class Variant:
     gpus: int = 1
     seed: int = 0
     what: str = "requests"
+    idealised: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -119,6 +122,7 @@ def _variants(lines: tuple[str, ...], added: str) -> list[Variant]:
             seed=config.seed,
             notes=tuple(prepared.notes),
             what="requests" if requests.after is None else "conversations",
+            idealised=config.allocators[name].get("reservation") in IDEALISED,
         )
         for name in config.allocators
     ]
