@@ -7,7 +7,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -19,7 +19,8 @@ from harness.cli.help import options
 from harness.cli.installed import search_path_override
 from harness.cli.overrides import single_point
 from harness.cli.sweeps.composer import is_plain, set_plain
-from harness.comparison import Prepared, compose, prepare
+from harness.comparison.config import compose, run_options, to_config
+from harness.comparison.prepared import Prepared, RequestTables, prepared_of
 from harness.errors import ConfigError
 from harness.report.collection import IDEALISED
 
@@ -139,13 +140,20 @@ def _prepared(lines: tuple[str, ...]) -> Prepared:
         if not any(o.key_or_group == "workload" for o in overrides):
             raise ConfigError(f"+workload=NAME is needed, one of {', '.join(options('workload'))}")
         single_point(overrides)
-        composed = copy.deepcopy(composed_of(lines))
+        composed = composed_of(lines)
         _check_open(composed)
-        if composed.workload.arrivals in ("poisson", "gamma"):
-            composed.workload.rate = math.inf  # they are refused without one
-        return prepare(composed)
+        config = to_config(composed)
+        if config.workload.arrivals in ("poisson", "gamma"):
+            config.workload.rate = math.inf  # they are refused without one
+        return prepared_of(config, run_options(composed), _tables())
     except WRONG_INPUT as error:
         raise ConfigError(explained(error, list(lines), overrides)) from error
+
+
+@cache
+def _tables() -> RequestTables:
+    """Return the requests that variants have in common."""
+    return RequestTables()
 
 
 def _check_open(composed: DictConfig) -> None:
