@@ -32,7 +32,7 @@ def times(gain: Interval) -> str:
 
 def worth(each: Worth) -> str:
     """Return what a knob is worth."""
-    return "the default has no rate" if each.ratio is None else percent(each.ratio)
+    return "without it there is no rate" if each.ratio is None else percent(each.ratio)
 
 
 def short(reason: str | None) -> str:
