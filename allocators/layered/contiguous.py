@@ -46,7 +46,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
     A slot's number is `stride` times the unit at which its part of an extent begins, and its place
     in that part: so a part's slots follow each other, and a number says which bytes it is.
     `parts` [layer groups, rows] are the units at which the parts begin, `rings` how many slots they
-    have, and `oldest` the first position that each still holds.
+    have, `oldest` the first position that each still holds, and `begun` the first that it ever did.
     """
 
     def __init__(self, geometry: Geometry, *, ring: bool = True, **knobs: str) -> None:
@@ -65,7 +65,9 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
             if kinds[i].kind in WINDOW_KINDS and most < geometry.max_len
         }
         shape = (len(kinds), geometry.max_seqs)
-        self.parts, self.rings, self.oldest = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+        self.parts, self.rings, self.oldest, self.begun = (
+            np.zeros(shape, dtype=np.int64) for _ in range(4)
+        )
         host_bytes = geometry.host_tokens * geometry.bytes_per_token
         self.host = HostExtents(host_bytes // self.unit_bytes)
         self._tickets: dict[int, tuple[IntArray, IntArray]] = {}  # lengths and reserved slots
@@ -149,7 +151,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
             at, start, count = _stretches(read, ends, rings[i])
             source = self._slot(parts[i, at], start % rings[i, at])
             copies.append((source, self._slots_of(i, rows[at], start), count))
-            self.oldest[i, rows] = read
+            self.oldest[i, rows] = self.begun[i, rows] = read
         return _granted(copies)
 
     def quiet_steps(self, rows: IntArray, at_most: int) -> int:
@@ -181,7 +183,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
             at, start, count = _stretches(first, ends, self.rings[i, sources])
             source = self._slots_of(i, sources[at], start)
             copies.append((source, self._slots_of(i, targets[at], start), count))
-            self.oldest[i, targets] = first
+            self.oldest[i, targets] = self.begun[i, targets] = first
         self.first_new[targets] = lengths
         return _granted(copies)
 
@@ -204,7 +206,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:
         super().release(rows)
-        for state in (self.parts, self.rings, self.oldest):
+        for state in (self.parts, self.rings, self.oldest, self.begun):
             state[:, rows] = 0
         self.first_new[rows], self.computes[rows] = 0, False
         return EMPTY_GRANT
@@ -236,7 +238,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
         self.length[rows] = self.first_new[rows] = lengths
         self.active[rows] = True
         for i, kind in enumerate(self.geometry.layer_groups):
-            self.oldest[i, rows] = self._live_from(kind, lengths)
+            self.oldest[i, rows] = self.begun[i, rows] = self._live_from(kind, lengths)
         return Grant(swaps_in=self._swaps(rows, lengths, saved[:, 1]))
 
     def _live_units(self, lengths: IntArray) -> IntArray:
@@ -283,10 +285,11 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
                 live += np.broadcast_to(slots, past.shape).sum(axis=1) * kind.slot_bytes
                 continue
             read = past - kind.first_read(query)
-            empty = np.maximum(slots - past, 0)
-            # A ring's dead slots are written again, as far as the sequence will get.
+            holds = np.minimum(past - self.begun[i, rows], slots)
+            # A ring's dead slots are written again, as far as the sequence will get; the blank
+            # ones come first.
             again = np.minimum(to_come, slots - read)
-            over = slots - empty - read - np.maximum(again - empty, 0)
+            over = holds - read - np.maximum(again - (slots - holds), 0)
             live += read.sum(axis=1) * kind.slot_bytes
             later += again.sum(axis=1) * kind.slot_bytes
             dead += over.sum(axis=1) * kind.slot_bytes

@@ -39,7 +39,8 @@ class LayeredMemory(SlotMemory):
         units = -(-self.geometry.capacity_bytes // self.unit)
         self.units: IntArray = np.full(units, -1, dtype=np.int64)
         self.away: dict[tuple[int, int], int] = {}  # (layer group, host slot): value
-        self._start_values()
+        self.maps_pages = False
+        self._begin()
 
     # -- one layer group ---------------------------------------------------------------------
     def _covered(self, layer_group: int, slots: IntArray) -> IntArray:

@@ -72,13 +72,14 @@ class SlotMemory:
             self.num_slots = self.first_tail + self.geometry.max_seqs * self.tail_tokens
         self.values: IntArray = np.full(self.num_slots, -1, dtype=np.int64)
         self.host: IntArray = np.full(self.geometry.host_tokens, -1, dtype=np.int64)
+        self._begin()
+
+    # -- values ------------------------------------------------------------------------------
+    def _begin(self) -> None:
+        """Map nothing, and start counting values."""
         self.mapped: dict[Place, int] = {}
         self.step_maps: dict[int, set[Place]] = {}
         self.step_writes: set[int] = set()
-        self._start_values()
-
-    # -- values ------------------------------------------------------------------------------
-    def _start_values(self) -> None:
         self._beside = EMPTY_GRANT
         self._next_value = 0
         self._prefixes: dict[tuple[int, ...], int] = {}

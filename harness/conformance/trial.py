@@ -53,6 +53,9 @@ class Trial(Steps):
             require(not possible, "never fits", f"{text(prompt)} x {len(rows)} fits when empty")
             self.counts["never_fits"] += 1
             return False
+        except Unsupported:
+            self.counts["unsupported"] += 1
+            return False
         if grant is None:
             fits_empty = len(self.tokens) and fits_when_empty(self.make, len(rows), prompt, demand)
             require(bool(fits_empty), "never fits", f"{text(prompt)} x {len(rows)} never will")
