@@ -12,11 +12,16 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from kernels import registry, triton_kernels
+from kernels import registry, triton_decode, triton_prefill, triton_slots
 from kernels.support import YES
 
 TARGET = GPUTarget("cuda", 90, 32)
-KERNELS = ("decode_split", "decode_reduce", "prefill", "move_slots")
+KERNELS = (
+    triton_decode.decode_split,
+    triton_decode.decode_reduce,
+    triton_prefill.prefill_block,
+    triton_slots.move_slots,
+)
 
 
 def mapped(address):
@@ -84,9 +89,8 @@ def launches(driver=None):
     registry._probe.cache_clear()
     backend = registry.REGISTRY["triton"]
     anyhow = registry.Backend(backend.module, lambda *question: YES, head_dims=backend.head_dims)
-    kernels = [getattr(triton_kernels, name) for name in KERNELS]
-    kept = [kernel.device_caches for kernel in kernels]
-    for kernel in kernels:
+    kept = [kernel.device_caches for kernel in KERNELS]
+    for kernel in KERNELS:
         kernel.device_caches = defaultdict(kernel.create_binder)
     try:
         with (
@@ -96,7 +100,7 @@ def launches(driver=None):
         ):
             yield noted
     finally:
-        for kernel, caches in zip(kernels, kept, strict=True):
+        for kernel, caches in zip(KERNELS, kept, strict=True):
             kernel.device_caches = caches
         registry._probe.cache_clear()
         triton.runtime.driver._active = active

@@ -14,7 +14,7 @@ from triton.backends.nvidia import driver as nvidia
 from allocators.base import Grant, Strided
 from kernels import copy_slots, decode, place, prefill, store
 from kernels.memory import backing_for
-from kernels.triton_kernels import move_slots
+from kernels.triton_slots import move_slots
 from tests.executors.model.serving_cases import virtual
 from tests.kernels.fake_triton import Driver, launches
 
