@@ -66,6 +66,9 @@ class Launches:
 
 
 class Driver:
+    def __init__(self, target=TARGET):
+        self.target = target
+
     def get_current_device(self):
         return 0
 
@@ -73,19 +76,19 @@ class Driver:
         return 0
 
     def get_current_target(self):
-        return TARGET
+        return self.target
 
 
 @contextmanager
-def launches(driver=None):
-    """Let back end `triton` be chosen for CPU tensors, and note what it launches.
+def launches(driver=None, target=TARGET):
+    """Let back end `triton` be chosen for CPU tensors, and note what it launches on `target`.
 
     With a driver of Triton's own, kernels are compiled and launched by that.
     """
     noted = Launches()
     compiling = triton.compiler.compile if driver else noted.compile
     active = triton.runtime.driver._active
-    triton.runtime.driver.set_active(driver or Driver())
+    triton.runtime.driver.set_active(driver or Driver(target))
     registry._probe.cache_clear()
     backend = registry.REGISTRY["triton"]
     anyhow = registry.Backend(backend.module, lambda *question: YES, head_dims=backend.head_dims)

@@ -23,6 +23,7 @@ stub = ctypes.CDLL(str(Path(sys.argv[1]) / "libcuda.so.1"), mode=ctypes.RTLD_GLO
 
 class RealDriver(Driver):
     def __init__(self):
+        super().__init__()
         self.utils, self.launcher_cls = nvidia.CudaUtils(), nvidia.CudaLauncher
 
 
