@@ -7,6 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from allocators.base import Unsupported
 from kernels.anchor import anchored
 from kernels.batch import Batch
 from kernels.triton_parts import STAGES, absorb, adjacent, key_block, locate, page_constant, widen
@@ -62,6 +63,8 @@ def prefill_block(
 
 
 def prefill(batch: Batch) -> None:
+    if batch.window is not None:
+        raise Unsupported("triton prefill: takes no window")
     keys, values, rows, out = batch.keys, batch.values, batch.rows, batch.out
     _, heads, dim = batch.q.shape
     dim_pad = triton.next_power_of_2(dim)
