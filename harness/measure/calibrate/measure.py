@@ -48,7 +48,7 @@ def measure(real: RealRun, options: CalibrateOptions, command: str) -> Calibrati
         step = StepParts(rounds, grid, decoder, pool, real.spec.backend)
         linear, store = step.layers()
         moves = memory.moves(rounds, grid, pool)
-        maps = memory.maps(rounds, grid, geometry, decoder.dtype, held)
+        maps = memory.maps(rounds, grid, geometry, decoder.dtype, real.spec.handles, held)
         pace = probe(rounds, decoder)
         tables: dict[str, Any] = {
             "linear": linear,
