@@ -124,7 +124,7 @@ def make_allocator(name: str, knobs: dict[str, Any], geometry: Geometry) -> Allo
             "allocators.base.Allocator"
         )
     try:
-        return kind(geometry, **arguments)
+        return kind.of(geometry, **arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"allocators.{name}: {error}") from error
 

@@ -11,7 +11,7 @@ import numpy as np
 from allocators.base import Allocator, Grant, IntArray, StepGrants, Usage
 from harness.conformance.memory import Place, SlotMemory, require
 
-CATEGORIES = ("token", "reserved", "internal", "round_up", "cached", "free")
+CATEGORIES = ("token", "reserved", "internal", "expired", "round_up", "cached", "free")
 NOBODY: IntArray = np.empty(0, dtype=np.int64)
 
 
@@ -71,7 +71,7 @@ def conservation(allocator: Allocator, capacity: int, memory: SlotMemory) -> Non
 def usage_adds_up(
     allocator: Allocator, rows: IntArray, finals: IntArray, slots: list[IntArray]
 ) -> None:
-    """The six categories sum to the capacity; tokens are the distinct `slots` of these rows."""
+    """The categories sum to the capacity; tokens are the distinct `slots` of these rows."""
     usage = allocator.usage(rows, finals)
     split = {name: int(getattr(usage, name)[0]) for name in CATEGORIES}
     require(min(split.values()) >= 0, "usage", f"a negative share of memory: {split}")

@@ -119,15 +119,14 @@ class Calibrated(CostModel):
         Raises `Unsupported` for maps of a page size that was not measured.
         """
         maps_s = 0.0
-        calls, page_bytes = allocator.pages_per_group, allocator.page_bytes
+        page_bytes = allocator.page_bytes
         if len(grant.unmaps):
-            maps_s += calls * len(grant.unmaps) * self._call_s("unmap", page_bytes)
+            maps_s += allocator.driver_calls(grant.unmaps) * self._call_s("unmap", page_bytes)
         if len(grant.maps):
-            maps_s += calls * len(grant.maps) * self._call_s("map", page_bytes)
+            maps_s += allocator.driver_calls(grant.maps) * self._call_s("map", page_bytes)
         geometry = allocator.geometry
-        slot_bytes = geometry.bytes_per_token / geometry.ranks
         copies_s, out_s, in_s = (
-            curve.one(int(rows[:, 2].sum()) * slot_bytes) if len(rows) else 0.0
+            curve.one(geometry.bytes_moved(rows) / geometry.ranks) if len(rows) else 0.0
             for rows, curve in (
                 (grant.copies, self._copy),
                 (grant.swaps_out, self._swap_out),

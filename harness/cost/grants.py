@@ -44,11 +44,11 @@ class GrantPrices:
         maps_s = copies_s = swaps_s = 0.0
         if len(grant.maps) or len(grant.unmaps):
             map_s, unmap_s = self.call_s(allocator.page_bytes)
-            calls = allocator.pages_per_group
-            maps_s = calls * (len(grant.unmaps) * unmap_s + len(grant.maps) * map_s)
+            unmaps, maps = (allocator.driver_calls(of) for of in (grant.unmaps, grant.maps))
+            maps_s = unmaps * unmap_s + maps * map_s
         if len(grant.copies):
             geometry = allocator.geometry
-            moved = int(grant.copies[:, 2].sum()) * geometry.bytes_per_token / geometry.ranks
+            moved = geometry.bytes_moved(grant.copies) / geometry.ranks
             copies_s = self._cost.copy_launch_us * 1e-6 + moved * self.copy_byte_s
         swaps = self._transfers(grant.swaps_out) + self._transfers(grant.swaps_in)
         if swaps:
@@ -83,8 +83,8 @@ class GrantPrices:
 
     def _sent_s(self, grant: Grant, allocator: Allocator) -> float:
         geometry = allocator.geometry
-        slots = int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())
-        return slots * geometry.bytes_per_token / geometry.ranks * self._pcie_byte_s
+        sent = geometry.bytes_moved(grant.swaps_out) + geometry.bytes_moved(grant.swaps_in)
+        return sent / geometry.ranks * self._pcie_byte_s
 
     def call_s(self, page_bytes: int) -> tuple[float, float]:
         """Return the seconds of a driver call that maps such a page, and of one that unmaps it."""

@@ -1,7 +1,6 @@
 """The calibrated cost model: exact where measured, monotone between, and exact skipping."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
 from tests.cost.calibrations import SHAPE, TABLES, decode_rows, made_up, paged
 from tests.cost.parts import calibrated_parts
-from tests.cost.steps import decode, prefill, step_by_step_s
+from tests.cost.steps import Pool, decode, prefill, step_by_step_s
 from workloads.requests import RequestTable
 
 COST = Calibrated(SHAPE, made_up())
@@ -181,7 +180,7 @@ def test_a_simulated_run_is_the_same_whether_it_skips_or_not(family):
 # -- grants ------------------------------------------------------------------------------------
 def allocator(page_bytes=65536):
     shape = Geometry(1000, 8, 1000, layers=2, kv_heads=2, head_dim=16, dtype_bytes=4)
-    return SimpleNamespace(geometry=shape, pages_per_group=4, page_bytes=page_bytes)
+    return Pool(geometry=shape, pages_per_group=4, page_bytes=page_bytes)
 
 
 def rows(n, slots=1):
