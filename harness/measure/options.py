@@ -12,7 +12,10 @@ from harness.command.arguments import parse_options
 from harness.cost.shapes import ModelShape
 from harness.errors import ConfigError
 
-STEPS = ("environment", "kernels", "vmm", "identity", "comparison", "beam", "calibrate")
+STEPS = (
+    *("environment", "kernels", "curve", "vmm", "identity"),
+    *("comparison", "beam", "calibrate"),
+)
 DEVICES = ("cuda", "cpu")
 
 USAGE = f"""\

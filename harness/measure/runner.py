@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.command.output import say
 from harness.measure.job import Job, Unmeasurable, one_line
 from harness.measure.options import STEPS, MeasureOptions
-from harness.measure.steps import checks, commands, environment, vmm
+from harness.measure.steps import checks, commands, curve, environment, vmm
 from harness.measure.subprocesses import GRACE_S, last_line, run_python
 from harness.results.atomic import write_text
 
@@ -37,6 +37,7 @@ class Step:
 PLAN: dict[str, Step] = {
     "environment": Step(environment.run, 3, 1.0),
     "kernels": Step(checks.kernels, 20, 0.35),
+    "curve": Step(curve.run, 20, 0.5),
     "vmm": Step(vmm.run, 8, 0.2),
     "identity": Step(checks.identity, 20, 0.4),
     "comparison": Step(commands.comparison, 60, 0.8),
