@@ -153,21 +153,48 @@ def _identity(results: Record) -> list[str]:
     ]
 
 
-def _comparison(results: Record) -> list[str]:
-    names = [name for name in results["rows"][0] if name not in ("reason", "output_digest")]
-    rows = [[row.get(name) for name in names] for row in results["rows"]]
-    config = results["config"]
-    said = f"{config['num_requests']} requests, model {config['model']['name']}, "
-    said += f"{config['executor']['dtype']} on {config['executor']['device']}. "
-    said += f"The same outputs: {cell_text(results['same_outputs'])}."
-    return [said, table(names, rows)]
+def _serving(results: Record) -> list[str]:
+    said = f"{results['requests']} requests a run, model {results['model']}, {results['dtype']}. "
+    said += "Means over rounds, and their 95 % intervals by Student's t."
+    shown = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "mean_batch", "token_share",
+             "preemptions", "steps", "map_s", "allocator_us_per_step")  # fmt: skip
+    rows = [
+        (r["run"], r["allocator"], r["status"], r["rounds"], *(_mean_text(r.get(n)) for n in shown),
+         r["reason"])
+        for r in results["rows"]
+    ]  # fmt: skip
+    head = ("run", "allocator", "status", "rounds", *shown, "reason")
+    parts = [said, table(head, rows)]
+    if "not_calibrated" in results:
+        parts.append(f"Not calibrated: {results['not_calibrated']}.")
+    if "simulated" not in results:
+        return parts
+    compared = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "mean_batch")
+    errors = [
+        (r["run"], r["allocator"], r["status"], *(_error_text(r.get(n)) for n in compared),
+         r["reason"])
+        for r in results["simulated"]
+    ]  # fmt: skip
+    parts.append(
+        f"The same runs simulated with `{results['calibration']}` (cost_model=calibrated, "
+        f"{results['calibration_rounds']} rounds): simulated over measured, less one; and both."
+    )
+    parts.append(table(("run", "allocator", "status", *compared, "reason"), errors))
+    return parts
 
 
-def _calibrate(results: Record) -> list[str]:
-    if "file" not in results:
-        return []
-    printed = f"```\n{results['run']['output'].strip()}\n```"
-    return [f"The file: `{results['file']}`. What the command printed:", printed]
+def _mean_text(found: Record | None) -> str:
+    if found is None:
+        return ""
+    if found["low"] is None:
+        return f"{found['mean']:.4g}"
+    return f"{found['mean']:.4g} ({found['low']:.4g} to {found['high']:.4g})"
+
+
+def _error_text(found: Record | None) -> str:
+    if found is None or found["error"] is None:
+        return ""
+    return f"{found['error']:+.1%} ({found['simulated']:.4g}, {found['measured']:.4g})"
 
 
 DRAWN: dict[str, Callable[[Record], list[str]]] = {
@@ -176,7 +203,6 @@ DRAWN: dict[str, Callable[[Record], list[str]]] = {
     "curve": _curve,
     "vmm": _vmm,
     "identity": _identity,
-    "comparison": _comparison,
-    "beam": _comparison,
-    "calibrate": _calibrate,
+    "opt-13b": _serving,
+    "llama-3-8b": _serving,
 }

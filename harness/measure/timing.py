@@ -22,6 +22,8 @@ FLUSH_BYTES = 256 * MIB
 #: and on a CPU
 CPU_FLUSH_BYTES = 64 * MIB
 RESAMPLES = 2000
+#: two-sided 95 % quantiles of Student's t by degrees of freedom, as every table prints them
+STUDENT_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
 INTERVAL = f"95 %, of the median over rounds, by percentile bootstrap ({RESAMPLES} resamples)"
 
 
@@ -46,6 +48,15 @@ def median_interval(samples: FloatArray) -> tuple[float, float, float]:
     drawn = np.median(random.choice(samples, (RESAMPLES, len(samples))), axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
     return float(np.median(samples)), low, high
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Return the mean, and its 95 % interval by Student's t: None of a single value, or of many."""
+    mean, count = float(np.mean(values)), len(values)
+    if count - 1 not in STUDENT_T:
+        return mean, None, None
+    half = STUDENT_T[count - 1] * float(np.std(values, ddof=1)) / count**0.5
+    return mean, mean - half, mean + half
 
 
 class Timer:
