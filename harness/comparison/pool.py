@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from allocators.base import Geometry
 from harness.comparison.config import Config
 from harness.cost.memory import kv_pool_bytes
@@ -102,3 +104,14 @@ def doubts(config: Config, geometry: Geometry) -> list[str]:
                 f"({left_bytes / GIB:.1f} GiB with memory={config.memory.name})"
             )
     return found
+
+
+def unmeasured_blocks(config: Config, sizes: Sequence[int]) -> list[str]:
+    """Return which block sizes lie beyond those of a calibration, `sizes`, a line each."""
+    asked = {name: knobs.get("block_size") for name, knobs in config.allocators.items()}
+    return [
+        f"{name}: attention was measured with blocks of {', '.join(map(str, sizes))} tokens, so a "
+        f"step with blocks of {size} takes as long as with {nearest}"
+        for name, size in asked.items()
+        if isinstance(size, int) and (nearest := min(max(size, sizes[0]), sizes[-1])) != size
+    ]

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from allocators.base import Allocator, Geometry
 from harness.comparison.checks import check, check_real
 from harness.comparison.config import Config, run_options, to_config
-from harness.comparison.pool import doubts, make_geometry, pool_option
+from harness.comparison.pool import doubts, make_geometry, pool_option, unmeasured_blocks
 from harness.comparison.time_limit import time_limit
-from harness.cost import CostError, make_cost
+from harness.cost import Calibrated, CostError, make_cost
 from harness.errors import ConfigError
 from workloads.build import build
 from workloads.errors import WorkloadError
@@ -92,13 +92,15 @@ def prepare(composed: DictConfig, tables: RequestTables | None = None) -> Prepar
     requests = (tables or RequestTables()).of(config)
     _check_longest(config, geometry, requests)
     try:
-        make_cost(config.model, config.hardware, config.cost_model, config.software)
+        cost = make_cost(config.model, config.hardware, config.cost_model, config.software)
     except CostError as error:
         raise ConfigError(str(error)) from error
     prepared = Prepared(config, saved, geometry, requests, list(requests.notes))
     for name in config.allocators:
         _try_allocator(prepared, name)
     prepared.notes += doubts(config, geometry)
+    if isinstance(cost, Calibrated) and not config.is_real:
+        prepared.notes += unmeasured_blocks(config, cost.page_sizes)
     saved.update(notes=list(prepared.notes), num_requests=len(requests))
     return prepared
 

@@ -12,7 +12,10 @@ from harness.command.arguments import parse_options
 from harness.cost.shapes import ModelShape
 from harness.errors import ConfigError
 
-STEPS = ("environment", "kernels", "vmm", "identity", "comparison", "beam", "calibrate")
+STEPS = (
+    *("environment", "kernels", "curve", "vmm", "identity"),
+    *("opt-13b", "llama-3-8b"),
+)
 DEVICES = ("cuda", "cpu")
 
 USAGE = f"""\
@@ -29,7 +32,7 @@ records anew (DIR/README.md); the first does so at its end.
   archive=FILE       the records as one .tar.gz too, written again after each step
   device=cuda        cuda, or cpu: proves the chain without a GPU
   quick=false        true: tiny sizes
-  requests=N         of the comparison; as many as fit the time, by a trial of a few steps
+  requests=N         of each run that is served; as many as fit the time, by a trial of a few steps
   isolate=true       each step in a process of its own: a fault on the device, or a kernel that
                      never ends, then costs one step (false with device=cpu)
   commit=SHA         what is measured, where the checkout came without its history
