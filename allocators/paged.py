@@ -11,12 +11,13 @@ until their memory is needed (docs/prefix.md).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
+    Allocator,
     BlockTable,
     Demand,
     Geometry,
@@ -30,6 +31,8 @@ from allocators.base import (
 )
 from allocators.growth import bisect_headroom
 from allocators.host import HostPages, HostTier
+from allocators.layered.build import check_knobs
+from allocators.layered.paged import LayeredPaged
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
 from allocators.prefix.caching import PrefixCaching
@@ -48,6 +51,25 @@ class Paged(PrefixCaching):
     """
 
     block_tables: ClassVar[bool] = True
+
+    @classmethod
+    def of(
+        cls,
+        geometry: Geometry,
+        *,
+        groups: str = "hybrid",
+        window_share: float | None = None,
+        **knobs: Any,
+    ) -> Allocator:
+        """Return this policy for a pool, of layer groups the one that `groups` names.
+
+        `groups` (hybrid, uniform, split) and `window_share` are `LayeredPaged`'s; a model without
+        layer groups does not need them.
+        """
+        if geometry.layer_groups:
+            return LayeredPaged.of(geometry, groups=groups, window_share=window_share, **knobs)
+        check_knobs(groups, window_share)
+        return cls(geometry, **knobs)
 
     def __init__(
         self,
