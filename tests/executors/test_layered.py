@@ -66,15 +66,15 @@ def test_each_layer_group_is_told_what_its_tokens_read():
 
 def test_a_piece_of_a_prompt_pays_for_what_it_reads_alone():
     seconds = {}
-    for past in (1000, 3000):
+    for past in (1000, 3048):
         piece = Chunk(SimpleNamespace(sequences=1), past, 512, last=False, hit_tokens=0)
         priced = executor()
         priced.step(Plan([], chunks=[piece]), np.empty(0, dtype=np.int64))
         seconds[past] = priced.parts[PARTS.index("attention")]
-    # Windows are full, and eight chunks are begun and ended, behind 1000 tokens as behind 3000.
+    # Windows are full, and eight chunks are begun and ended, behind 1000 tokens as behind 3048.
     full = executor()._cost.layers_of_blocks(16)[0].prices
-    more = 2000 * 512 * full.prefill_pair_s * full.prefill_slowdown
-    assert seconds[3000] - seconds[1000] == pytest.approx(more)
+    more = 2048 * 512 * full.prefill_pair_s * full.prefill_slowdown
+    assert seconds[3048] - seconds[1000] == pytest.approx(more)
 
 
 def test_each_table_that_is_sent_counts():
