@@ -51,7 +51,9 @@ class ByteMemory:
         assert len({(g, host) for g, host, _ in moved}) == len(moved), "two swaps write one slot"
         self.host.update(((g, host), value) for g, host, value in moved)
         for vrange, column, page, g in grant.unmaps.tolist():
-            assert self.mapped.pop((g, vrange, column)) == page, "another page-group is mapped there"
+            assert self.mapped.pop((g, vrange, column)) == page, (
+                "another page-group is mapped there"
+            )
         for vrange, column, page, g in grant.maps.tolist():
             assert (g, vrange, column) not in self.mapped, "something is mapped there"
             self.mapped[g, vrange, column] = page
