@@ -176,14 +176,19 @@ class BlockTable:
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p."""
+    """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p.
+
+    Where there is a `ring` of so many slots, it lies in slot base[i] + p % ring[i].
+    """
 
     base: IntArray  # [rows]
     lengths: IntArray  # [rows]
+    ring: IntArray | None = None  # [rows]
 
     def take(self, at: IntArray) -> Strided:
         """Return these rows of it, in this order."""
-        return Strided(self.base[at], self.lengths[at])
+        ring = None if self.ring is None else self.ring[at]
+        return Strided(self.base[at], self.lengths[at], ring)
 
 
 #: what a kernel needs to find the KV of some rows

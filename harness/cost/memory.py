@@ -15,13 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from harness.cost.shapes import (
-    CostError,
-    HardwareSpec,
-    ModelShape,
-    kv_bytes_per_token,
-    weight_bytes,
-)
+from harness.cost.kv import kv_bytes_per_token
+from harness.cost.parameters import weight_bytes
+from harness.cost.shapes import CostError, HardwareSpec, ModelShape
 
 GIB = 2**30
 #: which rows of the largest step the output head computes

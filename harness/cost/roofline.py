@@ -21,11 +21,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator, Grant, IntArray
-from harness.cost import flat, shapes
+from harness.cost import flat
 from harness.cost.flat import NOTHING, FlatPrices, Priced
 from harness.cost.grants import GrantPrices, PricedGrant
+from harness.cost.kv import kv_heads_per_rank
 from harness.cost.limits import check_cost, check_hardware
 from harness.cost.model import CostModel
+from harness.cost.parameters import always_parameters, expert_layers, expert_parameters
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.software import Software, SoftwareSpec
 from harness.cost.spec import MEASURED_BLOCK_TOKENS, CostSpec
@@ -94,13 +96,12 @@ class Roofline(CostModel):
         width = model.dtype_bytes
 
         layers, heads = model.layers, max(1, -(-model.heads // ranks)) * model.head_dim
-        layer = shapes.attention_parameters(model) + shapes.router_parameters(model)
-        always = layers * layer / ranks  # weights every token passes
-        expert = layers * shapes.expert_parameters(model) / ranks  # of one expert, all layers
+        always = always_parameters(model) / ranks  # weights every token passes
+        expert = expert_layers(model) * expert_parameters(model) / ranks  # of one, all layers
         weight_s = width / (self.byte_s * cost.weight_bandwidth_efficiency)
         elementwise_byte_s = self.byte_s * cost.elementwise_bandwidth_efficiency
         elementwise_floor_s = layers * ELEMENTWISE_KERNELS * cost.elementwise_floor_us * 1e-6
-        kv = shapes.kv_heads_per_rank(model, ranks) * model.head_dim
+        kv = kv_heads_per_rank(model, ranks) * model.head_dim
         kv_bytes = 2 * layers * kv * width  # one token's KV
         query_bytes = 2 * layers * heads * width  # one token's query and output
         decode_byte_s = 1 / (self.byte_s * hardware.decode_bandwidth_efficiency)

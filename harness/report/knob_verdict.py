@@ -20,6 +20,7 @@ _GIVEN = (
     "software",
     "memory",
     "seed",
+    "slo",
 )
 
 

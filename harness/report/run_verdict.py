@@ -24,7 +24,7 @@ def run_verdict(run: Run) -> list[str]:
     titled = [(run.title(row.allocator), row) for row in rows]
     if len(rows) == 1:
         alone = f"{rows[0].allocator} serves {speed(rows[0])}; nothing to compare it with."
-        return [alone, *_good(run, rows), *held_back(run, rows[0]), *prefix_hits(titled)]
+        return [alone, *good_within(run, rows), *held_back(run, rows[0]), *prefix_hits(titled)]
     ranked = rank(rows)
     best = ranked[0]
     sentences = []
@@ -47,7 +47,7 @@ def run_verdict(run: Run) -> list[str]:
     if len(sentences) == 2:
         sentences.reverse()
     against = _reservations(run, best, rows)
-    return sentences + _good(run, rows) + held_back(run, best) + against + prefix_hits(titled)
+    return sentences + good_within(run, rows) + held_back(run, best) + against + prefix_hits(titled)
 
 
 def held_back(run: Run, row: ResultRow) -> list[str]:
@@ -125,7 +125,7 @@ def _keeps_up(best: ResultRow, others: Sequence[ResultRow]) -> str:
     )
 
 
-def _good(run: Run, rows: Sequence[ResultRow]) -> list[str]:
+def good_within(run: Run, rows: Sequence[ResultRow]) -> list[str]:
     """How many requests each row serves within the limits of `slo`; none where there are none."""
     slo = run.config.get("slo")
     given = slo.items() if isinstance(slo, dict) else ()

@@ -16,8 +16,9 @@ from harness.command.output import say
 from harness.command.tables import markdown_table
 from harness.cost.calibrated import Calibrated
 from harness.cost.calibration import Calibration
+from harness.cost.kv import kv_bytes_per_token, kv_geometry
 from harness.cost.roofline import Work
-from harness.cost.shapes import ModelShape, kv_bytes_per_token, kv_geometry
+from harness.cost.shapes import ModelShape
 from harness.executors.model.real_run import RealRun
 from harness.measure.calibrate import memory
 from harness.measure.calibrate.grids import FULL, QUICK, Grid

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from allocators.virtual import PAGE_BYTES
-from harness.cost.shapes import kv_geometry
+from harness.cost.kv import kv_geometry
 from harness.measure.calibrate import accuracy
 from harness.measure.calibrate.accuracy import measure_accuracy, serving_runs
 from harness.measure.options import load_model
