@@ -32,16 +32,16 @@ def served(tmp_path_factory):
 def test_every_default_allocator_serves_every_run_in_every_round(served):
     rows = served.results["rows"]
     assert {(r["run"], r["allocator"]) for r in rows} == {
-        (run, name) for run in ("chat", "beam", "prefix") for name in DEFAULTS
+        (run, name) for run in ("chat", "prefix") for name in DEFAULTS
     }
     for row in rows:
-        assert (row["status"], row["rounds"]) == ("ok", serving.QUICK_ROUNDS)
+        assert (row["status"], row["rounds"]) == ("ok", serving.SIZED_ROUNDS)
         assert len(row["output_digests"]) == 1, "the same tokens each time"
         assert row["finished_requests"]["mean"] == serving.QUICK_REQUESTS
         for name in serving.COMPARED:
             assert row[name]["low"] <= row[name]["mean"] <= row[name]["high"]
     # float32: whatever the allocator
-    for run in serving.RUNS:
+    for run in ("chat", "prefix"):
         assert len({row["output_digests"][0] for row in rows if row["run"] == run}) == 1
 
 
@@ -69,13 +69,14 @@ def test_the_same_runs_are_simulated_with_what_was_measured(served):
 )
 def test_on_a_gpu_the_shapes_are_those_of_the_models(step, heads):
     model = ModelShape(dtype_bytes=2)
-    for run, workload in (("chat", "sharegpt"), ("beam", "beam"), ("prefix", "shared_prefix")):
+    other = {"opt-13b": ("beam", "beam"), "llama-3-8b": ("prefix", "shared_prefix")}[step]
+    for run, workload in (("chat", "sharegpt"), other):
         config = Service(step, "cuda", False).simulated(run, model).config
         assert (config.model.heads, config.model.kv_heads) == heads
         assert config.workload.name == workload
         assert config.kv_memory_gib == 12
         assert set(config.allocators) == DEFAULTS
-    assert config.allocators["paged"]["prefix_index"] == "hash"
+    assert config.allocators["paged"]["prefix_index"] == ("hash" if step != "opt-13b" else "none")
 
 
 def rows_of(*statuses):
@@ -104,7 +105,7 @@ def test_an_error_fails_the_step_and_its_rows_are_kept(tmp_path, monkeypatch):
     made = make_job("opt-13b", tmp_path, quick=True)
     with pytest.raises(RuntimeError, match="chat, virtual: it broke"):
         serving.opt_13b(made)
-    assert len(made.results["rows"]) == 15
+    assert len(made.results["rows"]) == 10
     assert "simulated" not in made.results
 
 
@@ -126,7 +127,6 @@ def test_later_rounds_are_left_out_where_they_would_take_the_time_of_the_calibra
     made = make_job("opt-13b", tmp_path)
     left = iter([100.0, *[x for n in range(100) for x in (100.0 - 10 * n, 90.0 - 10 * n)]])
     monkeypatch.setattr(made, "left_s", lambda: next(left))
-    monkeypatch.setattr(serving, "RUNS", {"chat": ()})
     monkeypatch.setattr(serving, "allocators", lambda prepared: ("paged",))
     served = type("Served", (), {"row": rows_of("ok")[0]})
     monkeypatch.setattr(serving, "stream_variant", lambda *_, **__: served)
