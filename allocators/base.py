@@ -176,14 +176,19 @@ class BlockTable:
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p."""
+    """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p.
+
+    Where there is a `ring` of so many slots, it lies in slot base[i] + p % ring[i].
+    """
 
     base: IntArray  # [rows]
     lengths: IntArray  # [rows]
+    ring: IntArray | None = None  # [rows]
 
     def take(self, at: IntArray) -> Strided:
         """Return these rows of it, in this order."""
-        return Strided(self.base[at], self.lengths[at])
+        ring = None if self.ring is None else self.ring[at]
+        return Strided(self.base[at], self.lengths[at], ring)
 
 
 #: what a kernel needs to find the KV of some rows
@@ -368,6 +373,13 @@ class Allocator(abc.ABC):
         knows the truth, the policy does not).  With `steps` > 1 they have just grown by at least
         that many slots at once, without any operation on memory.
         """
+
+    def table_entries(self, longest: int | IntArray) -> int | IntArray:
+        """Return the entries of one row of all block tables that a step sends to the device.
+
+        The longest row of the step has `longest` tokens, a number or [steps].
+        """
+        return -(-longest // self.geometry.page_tokens) if self.block_tables else 0
 
     def driver_calls(self, page_groups: IntArray) -> int:
         """Return how many driver calls of one rank map (or unmap) these rows of a grant."""

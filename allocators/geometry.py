@@ -25,6 +25,8 @@ class Geometry:
     head_dim: int = 1
     dtype_bytes: int = 2
     ranks: int = 1
+    #: of the scale of one token's keys in one head, and of its values, where they are quantised so
+    scale_bytes: int = 0
     #: slots of host memory for sequences that are swapped out
     host_tokens: int = 0
     #: what the layers keep where they do not all keep every token's keys and values; then
@@ -40,7 +42,12 @@ class Geometry:
         """Bytes of one token's KV, in every layer that takes a slot for it."""
         if self.layer_groups:
             return sum(group.slot_bytes for group in self.layer_groups if group.grows)
-        return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype_bytes * self.ranks
+        return 2 * self.layers * self.ranks * self.token_bytes
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys, or values, in one layer on one rank of a uniform model."""
+        return self.kv_heads * (self.head_dim * self.dtype_bytes + self.scale_bytes)
 
     @property
     def capacity_bytes(self) -> int:

@@ -11,7 +11,7 @@ import triton
 from allocators.base import IntArray
 from kernels.anchor import anchored
 from kernels.rows import as_pages
-from kernels.triton_kernels import move_slots
+from kernels.triton_slots import move_slots
 
 #: numbers that one program moves
 BLOCK = 1024

@@ -47,7 +47,7 @@ def test_kernels_are_launched_over_memory_that_begins_unmapped(late_row):
         prefill(new, k, v, rows, None, 1.0, backend="triton")
         copy_slots([k], np.array([[base, base + 1, 1]]), backend="triton")
     names = [name for name, *_ in seen.launched]
-    assert set(names) == {"move_slots", "decode_split", "decode_reduce", "prefill"}
+    assert set(names) == {"move_slots", "decode_split", "decode_reduce", "prefill_block"}
 
 
 def test_keys_and_values_are_still_read_16_bytes_at_a_time():

@@ -18,8 +18,8 @@ CASES = {
     "decode_split": DECODE
     | {"DIM": 80, "DIM_PAD": 128, "PAGE": 7, "CONTIGUOUS": False, "BLOCK": 64},
     "decode_reduce": {"DIM": 80, "DIM_PAD": 128, "SPLIT": 256},
-    "prefill": {"GROUP": 4, "DIM": 80, "DIM_PAD": 128, "PAGE": 1, "CONTIGUOUS": True, "QUERIES": 32,
-                "BLOCK": 64, "WIDEN": False},
+    "prefill_block": {"GROUP": 4, "DIM": 80, "DIM_PAD": 128, "PAGE": 1, "CONTIGUOUS": True,
+                      "QUERIES": 32, "BLOCK": 64, "WIDEN": False},
     "move_slots": {"BLOCK": 1024},
 }  # fmt: skip
 
@@ -31,9 +31,10 @@ def test_kernels_compile_to_machine_code_without_a_gpu(name, capability):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from kernels import triton_kernels
+    from tests.kernels.fake_triton import KERNELS
 
-    kernel, constants = getattr(triton_kernels, name), CASES[name]
+    kernel = next(kernel for kernel in KERNELS if kernel.__name__ == name)
+    constants = CASES[name]
     pointers = dict.fromkeys(("q", "k", "v", "out", "source", "target"), "*bf16")
     pointers |= dict.fromkeys(("table", "lengths", "starts"), "*i32")
     wide = ("_start", "_row", "_head", "_page", "_token", "_tokens")
