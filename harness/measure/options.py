@@ -11,12 +11,16 @@ from typing import Any
 from harness.command.arguments import parse_options
 from harness.cost.shapes import ModelShape
 from harness.errors import ConfigError
+from kernels.support import installed
 
 STEPS = (
     *("environment", "kernels", "curve", "vmm", "identity"),
     *("opt-13b", "llama-3-8b"),
 )
 DEVICES = ("cuda", "cpu")
+#: what a machine must have besides torch and what torch needs; Numba, pandas, pyarrow and the rest
+#: of pyproject.toml are for simulations, files and figures
+NEEDED = ("numpy", "yaml", "omegaconf", "hydra", "safetensors", "psutil")
 
 USAGE = f"""\
 usage: python -m harness.measure [OPTION=VALUE ...]
@@ -74,6 +78,15 @@ def parse(arguments: Sequence[str]) -> MeasureOptions:
     if options.requests is not None and options.requests < 1:
         raise ConfigError(f"requests must be at least 1, got {options.requests}")
     return options
+
+
+def check_installed() -> None:
+    """Raise `ConfigError` that names all that is missing here of `NEEDED`."""
+    missing = [name for name in NEEDED if not installed(name)]
+    if missing:
+        raise ConfigError(
+            f"not installed: {', '.join(missing)} (docs/gpu.md says what to take along)"
+        )
 
 
 def check_one_of(name: str, value: str, allowed: Collection[str]) -> None:

@@ -1,8 +1,8 @@
 """The steps `opt-13b` and `llama-3-8b`: real serving, repeated, and the same runs simulated.
 
-The model is loaded once.  Chat, beam search and a shared prefix are served by all default
-allocators, in rounds whose order is drawn anew; then its times are measured (`calibrate`) and the
-very same runs are simulated with them.
+The model is loaded once.  Chat and beam search, or chat and a shared prefix, are served by all
+default allocators, in rounds whose order is drawn anew; then the model's times are measured
+(`calibrate`) and the very same runs are simulated with them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from harness.executors.model.real_run import RealRun
 from harness.measure.calibrate.measure import measure
 from harness.measure.calibrate.options import CalibrateOptions
 from harness.measure.job import Job, one_line
-from harness.measure.steps.sizing import allocators, fitting_requests
+from harness.measure.steps.sizing import MOST, allocators, fitting_requests
 from harness.measure.subprocesses import release
 from harness.measure.timing import mean_interval
 from harness.results import ResultRow
 
 #: what is served, and how
-RUNS: Mapping[str, tuple[str, ...]] = {
-    "chat": ("+workload=sharegpt",),
-    "beam": ("+workload=beam",),
-    "prefix": ("+workload=shared_prefix", "allocators.paged.prefix_index=hash"),
+RUNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "opt-13b": {"chat": ("+workload=sharegpt",), "beam": ("+workload=beam",)},
+    "llama-3-8b": {
+        "chat": ("+workload=sharegpt",),
+        "prefix": ("+workload=shared_prefix", "allocators.paged.prefix_index=hash"),
+    },
 }
 #: the pool of PagedAttention's set-up with OPT-13B; on a CPU one that binds as well
 KV = {
@@ -51,9 +53,10 @@ CPU_LENGTHS = tuple(
     for name, value in (("kind", "uniform"), ("low", 16), ("high", most))
 )
 CPU_REQUESTS, QUICK_REQUESTS = 12, 2
-ROUNDS, QUICK_ROUNDS = 3, 2
+#: at most, and as many as the number of requests is chosen for
+ROUNDS, SIZED_ROUNDS = 3, 2
 #: of the step's time, for serving; the rest is for the calibration and the simulation
-SERVING = 0.55
+SERVING = 0.65
 #: what is compared between a real run and its simulation
 COMPARED = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "mean_batch")
 #: of each real run, kept beside those
@@ -81,27 +84,35 @@ class Service:
         sizes = (f"model.{name}={value}" for name, value in shape.items())
         return (*chosen, *CPU_LENGTHS, *sizes)
 
-    def real(self, run: str, requests: int) -> Prepared:
-        """Return a run of so many requests on the real model."""
+    @property
+    def runs(self) -> Mapping[str, tuple[str, ...]]:
+        return RUNS[self.step]
+
+    def real(self, run: str) -> Prepared:
+        """Return a run on the real model, of as many requests as are ever served.
+
+        To be asked before the model is loaded: it is checked that there is memory for one.
+        """
         executor = ("executor=model", f"executor.device={self.device}")
-        asked = (*RUNS[run], *self.options, *executor, f"executor.max_requests={requests}")
+        asked = (*self.runs[run], *self.options, *executor, f"executor.max_requests={MOST}")
         return prepare(compose(*asked))
 
     def simulated(self, run: str, model: ModelShape, *cost: str) -> Prepared:
         """Return it as it is simulated, for the shape that the real model has here."""
-        asked = (*RUNS[run], *self.options, f"model.dtype_bytes={model.dtype_bytes}", *cost)
+        asked = (*self.runs[run], *self.options, f"model.dtype_bytes={model.dtype_bytes}", *cost)
         return prepare(compose(*asked))
 
 
 def serve(step: str, job: Job) -> None:
     """Fill `results.rows`, a row for each run and allocator, and `results.simulated`."""
     service = Service(step, job.device.type, job.quick)
-    config = service.real("chat", 1).config
+    prepared = {run: service.real(run) for run in service.runs}
+    config = prepared["chat"].config
     real = RealRun(config.executor, config.model, config.seed)
-    results = job.results
-    results["model"] = config.model.name
-    results["dtype"] = real.spec.dtype
-    prepared = {run: service.real(run, n) for run, n in _requests(job, service, real).items()}
+    requests, results = _requests(job, service, real), job.results
+    results |= {"model": config.model.name, "dtype": real.spec.dtype, "requests": requests}
+    for each in prepared.values():
+        each.requests = each.requests.take(np.arange(requests))
     taken = _rounds(job, real, prepared)
     job.save()
     file = _calibrate(job, real, f"calibration-{step}.json")
@@ -119,18 +130,17 @@ def serve(step: str, job: Job) -> None:
 opt_13b, llama_3_8b = partial(serve, "opt-13b"), partial(serve, "llama-3-8b")
 
 
-def _requests(job: Job, service: Service, real: RealRun) -> dict[str, int]:
+def _requests(job: Job, service: Service, real: RealRun) -> int:
     """Return how many requests each run serves."""
-    requests = job.options.requests
-    if requests is None and job.device.type == "cuda" and not job.quick:
-        runs = {run: service.simulated(run, real.decoder.shape) for run in RUNS}
-        found = fitting_requests(job, real, runs, SERVING * job.left_s(), ROUNDS)
-        job.results["sizing"] = found
-        requests = int(found["requests"])
-    if requests is None:
-        requests = QUICK_REQUESTS if job.quick else CPU_REQUESTS
-    job.results["requests"] = requests
-    return dict.fromkeys(RUNS, requests)
+    if job.options.requests is not None:
+        return min(MOST, job.options.requests)
+    if job.quick or job.device.type == "cpu":
+        return QUICK_REQUESTS if job.quick else CPU_REQUESTS
+    runs = {run: service.simulated(run, real.decoder.shape) for run in service.runs}
+    found = fitting_requests(job, real, runs, SERVING * job.left_s(), SIZED_ROUNDS)
+    job.results["sizing"] = found
+    job.save()
+    return int(found["requests"])
 
 
 Taken = dict[tuple[str, str], list[ResultRow]]
@@ -142,7 +152,7 @@ def _rounds(job: Job, real: RealRun, prepared: Mapping[str, Prepared]) -> Taken:
     taken: Taken = {pair: [] for pair in pairs}
     cost_s = dict.fromkeys(pairs, 0.0)
     random, until_s = np.random.default_rng(0), (1 - SERVING) * job.left_s()
-    for number in range(QUICK_ROUNDS if job.quick else ROUNDS):
+    for number in range(SIZED_ROUNDS if job.quick else ROUNDS):
         for at in random.permutation(len(pairs)):
             pair = run, name = pairs[at]
             began_s = job.left_s()

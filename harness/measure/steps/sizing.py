@@ -22,7 +22,7 @@ SIMULATED = 200
 TRIAL_REQUESTS, TRIAL_TOKENS = 16, 32
 #: of the time given, for what a trial cannot see: rows beyond its own, longer contexts
 USED = 0.6
-FEWEST, MOST = 10, 1000
+FEWEST, MOST = 10, 500
 
 
 def fitting_requests(
