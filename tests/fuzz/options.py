@@ -50,7 +50,7 @@ KNOBS = {
     "allocators.paged.watermark": (),
     "allocators.paged.window_share": (
         "allocators.paged.groups=split",
-        "model.layer_groups=[{kind: full, layers: 1}, {kind: sliding, layers: 1, window: 9}]",
+        "model.layer_groups=[{kind: full, layers: 2}, {kind: sliding, layers: 2, window: 9}]",
     ),
     "allocators.virtual.reclaim_free": (
         "allocator=[virtual]",
