@@ -374,6 +374,13 @@ class Allocator(abc.ABC):
         that many slots at once, without any operation on memory.
         """
 
+    def table_entries(self, longest: int | IntArray) -> int | IntArray:
+        """Return the entries of one row of all block tables that a step sends to the device.
+
+        The longest row of the step has `longest` tokens, a number or [steps].
+        """
+        return -(-longest // self.geometry.page_tokens) if self.block_tables else 0
+
     def driver_calls(self, page_groups: IntArray) -> int:
         """Return how many driver calls of one rank map (or unmap) these rows of a grant."""
         return len(page_groups) * self.pages_per_group

@@ -76,6 +76,16 @@ class LayeredAllocator(Allocator):
     def layer_layout(self, rows: IntArray, layer_group: int) -> Layout:
         """Return what a kernel needs to find the KV of these sequences in one layer group."""
 
+    def table_entries(self, longest: int | IntArray) -> int | IntArray:
+        """As in `Allocator`; here a table for each layer group, of blocks of `page_tokens`."""
+        if not self.block_tables:
+            return 0
+        page_tokens, entries = self.geometry.page_tokens, longest * 0
+        for group in self.geometry.layer_groups:
+            slots = longest if group.grows else group.encoder_tokens or 1
+            entries = entries + -(-slots // page_tokens)
+        return entries
+
     # A uniform view: the first layer group's.
     def layout(self, rows: IntArray) -> Layout:
         return self.layer_layout(rows, 0)

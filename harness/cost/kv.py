@@ -5,7 +5,7 @@
 | `auto` | as the model computes | none |
 | `fp32`, `fp16`, `bf16` | 4, 2, 2 bytes | none |
 | `fp8` | 1 byte | one for the keys and one for the values of a layer, with its weights |
-| `fp8_per_token_head`, `int8` | 1 byte | one for each token's keys in each KV head, one for its values, in the pool |
+| `fp8_per_token_head`, `int8` | 1 byte | two for each token and KV head, in the pool |
 
 A scale is a number of fp32.  These are formats of vLLM, where the last two are called `fp8`
 (FP8_PER_TENSOR), `fp8_per_token_head` and `int8_per_token_head` (vllm/v1/kv_cache_interface.py).

@@ -25,7 +25,12 @@ def mixer_parameters(model: ModelShape, layer: LayerSpec) -> int:
         return _latent_parameters(model, layer)
     query, output = layer.heads * layer.head_dim, layer.heads * layer.v_head_dim
     gates = output if model.attention_gate else 0
-    return model.hidden * (query + gates + _key_value(layer) + output)
+    return model.hidden * (query + gates + output) + key_value_parameters(model, layer)
+
+
+def key_value_parameters(model: ModelShape, layer: LayerSpec) -> int:
+    """Return the K and V projections of one layer with heads."""
+    return model.hidden * _key_value(layer)
 
 
 def _key_value(layer: LayerSpec) -> int:
@@ -79,11 +84,24 @@ def router_parameters(model: ModelShape) -> int:
 
 
 def always_parameters(model: ModelShape) -> int:
-    """Return the matrices that every token passes, all layers: all but the experts it chooses."""
+    """Return the matrices of all layers but those of the experts that a token chooses."""
     mixers = sum(each.layers * mixer_parameters(model, each) for each in settled_layers(model))
     mixed = router_parameters(model) + expert_parameters(model, model.shared_ffn)
     dense = model.dense_layers * expert_parameters(model, model.dense_ffn)
     return mixers + expert_layers(model) * mixed + dense
+
+
+def passed_parameters(model: ModelShape) -> int:
+    """Return the matrices that every token passes, all layers, but for its experts.
+
+    A cross layer's K and V projections are for the encoder's tokens.
+    """
+    unused = sum(
+        each.layers * key_value_parameters(model, each)
+        for each in settled_layers(model)
+        if each.kind == "cross"
+    )
+    return always_parameters(model) - unused
 
 
 def expert_layers(model: ModelShape) -> int:

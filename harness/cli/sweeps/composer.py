@@ -56,12 +56,15 @@ def set_plain(composed: DictConfig, overrides: Sequence[Override]) -> None:
 
 
 def is_plain(key: str, given: Sequence[str]) -> bool:
-    """Whether an option is a value in the configuration, which no other override touches.
+    """Whether an option is a value in the configuration, which no other value touches.
 
     given: the options of all overrides, of which `key` is one.
     """
-    if key.startswith(("+", "~", "hydra")) or key.partition("@")[0] in groups():
+    known = groups()
+    if key.startswith(("+", "~", "hydra")) or key.partition("@")[0] in known:
         return False
     others = [other.lstrip("+~") for other in given]
     others.remove(key)
+    # What a group's option brings is there before any value is set.
+    others = [other for other in others if other.partition("@")[0] not in known]
     return not any(f"{a}.".startswith(f"{b}.") for o in others for a, b in ((key, o), (o, key)))

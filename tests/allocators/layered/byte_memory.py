@@ -22,7 +22,7 @@ class ByteMemory:
         self.mapped = {}  # (layer group, range, column) -> page-group
 
     def _pieces(self, layer_group):
-        return self.allocator.slot_pieces(layer_group, np.zeros(1, np.int64)).shape[1]
+        return self.allocator.slot_pieces(layer_group, np.zeros(0, np.int64)).shape[1]
 
     def places(self, layer_group, slots):
         """Return the grains of these slots, [slots, grains of one]."""
@@ -51,7 +51,9 @@ class ByteMemory:
         assert len({(g, host) for g, host, _ in moved}) == len(moved), "two swaps write one slot"
         self.host.update(((g, host), value) for g, host, value in moved)
         for vrange, column, page, g in grant.unmaps.tolist():
-            assert self.mapped.pop((g, vrange, column)) == page, "another page-group is mapped there"
+            assert self.mapped.pop((g, vrange, column)) == page, (
+                "another page-group is mapped there"
+            )
         for vrange, column, page, g in grant.maps.tolist():
             assert (g, vrange, column) not in self.mapped, "something is mapped there"
             self.mapped[g, vrange, column] = page

@@ -1,10 +1,9 @@
 """Contiguous with layer groups: rings, closed forms, and stories under pressure."""
 
-import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from allocators.base import Demand, Geometry, Prompt, Unsupported
+from allocators.base import Geometry
 from allocators.contiguous import RESERVATIONS, Contiguous
 from allocators.layers import LayerGroup
 from allocators.placement import PLACEMENTS

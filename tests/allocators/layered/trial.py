@@ -147,6 +147,10 @@ class Trial:
                 final = self.live[row].final
                 self.live[row] = was[parent].fork()
                 self.live[row].final = final
+                # What a row reads that has not computed since is between its parent's and its own.
+                query = int(self.allocator.first_new[row])
+                assert was[parent].query <= query <= was[parent].written
+                self.live[row].query = query
         self.grants.append((grant, True))
         self.step()
         return True
@@ -253,6 +257,7 @@ class Trial:
             else:
                 past = len(values)
                 values += self._fresh(length - past)
+                self._are_mapped(row, g, slots, past)
                 slots = slots[past:length]
                 assert (slots >= 0).all(), "what is written has no slot"
                 self.memory.write(g, slots, values[past:])
@@ -262,11 +267,22 @@ class Trial:
         for g, kind in enumerate(self.kinds):
             slots, values = self.allocator.layer_slots(row, g), sequence.values[g]
             first = int(kind.first_read(np.array([query]))[0]) if kind.grows else 0
+            self._are_mapped(row, g, slots[: len(values)], first)
             slots = slots[first : len(values)]
             assert len(slots) == len(values[first:])
             assert (slots >= 0).all(), f"a hole in {kind.kind} of row {row}, from {first} on"
             held = self.memory.read(g, slots).tolist()
             assert held == values[first:], f"{kind.kind} of row {row} from {first} on is lost"
+
+    def _are_mapped(self, row, g, slots, first):
+        """The page table leads from each position to the slot that the policy names."""
+        if not self.allocator.pages_per_group:
+            return
+        t = self.allocator.tables.shapes.tables[g].page_tokens
+        for position in range(first, len(slots)):
+            page = self.memory.mapped.get((g, row, position // t))
+            assert page is not None, f"position {position} of row {row} is not mapped"
+            assert page * t + position % t == slots[position], "another page-group is mapped"
 
     # -- checks ------------------------------------------------------------------------------
     def verify(self):
