@@ -82,11 +82,7 @@ class Paged(PrefixCaching):
         free_order: str = "unkeyed_first",
         offload: bool = False,
     ) -> None:
-        # A bool is an int to Python; `block_size=true` in a YAML is a mistake all the same.
-        if type(block_size) is not int or not 1 <= block_size <= 512:
-            raise ValueError(f"block_size must be a whole number from 1 to 512, got {block_size!r}")
-        if not is_number(watermark) or not 0.0 <= watermark < 1.0:
-            raise ValueError(f"watermark must be at least 0 and below 1, got {watermark!r}")
+        check_blocks(block_size, watermark)
         if type(offload) is not bool:
             raise ValueError(f"offload must be true or false, got {offload!r}")
         super().__init__(replace(geometry, page_tokens=block_size))
@@ -270,3 +266,12 @@ class Paged(PrefixCaching):
         expected = ceil_div(self.length, self.geometry.page_tokens)
         assert (self.pages.count == expected).all(), "a row holds blocks it does not fill"
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"
+
+
+def check_blocks(block_size: object, watermark: object) -> None:
+    """Raise ValueError for values that no pool would take."""
+    # A bool is an int to Python; `block_size=true` in a YAML is a mistake all the same.
+    if type(block_size) is not int or not 1 <= block_size <= 512:
+        raise ValueError(f"block_size must be a whole number from 1 to 512, got {block_size!r}")
+    if not is_number(watermark) or not 0.0 <= watermark < 1.0:
+        raise ValueError(f"watermark must be at least 0 and below 1, got {watermark!r}")
