@@ -27,10 +27,10 @@ from allocators.base import (
     Prompt,
     Unsupported,
     Usage,
-    is_number,
 )
 from allocators.growth import bisect_headroom
 from allocators.host import HostPages, HostTier
+from allocators.knobs import check_blocks
 from allocators.layered.build import check_knobs
 from allocators.layered.paged import LayeredPaged
 from allocators.page_table import PageTable, ceil_div
@@ -82,9 +82,7 @@ class Paged(PrefixCaching):
         free_order: str = "unkeyed_first",
         offload: bool = False,
     ) -> None:
-        check_blocks(block_size, watermark)
-        if type(offload) is not bool:
-            raise ValueError(f"offload must be true or false, got {offload!r}")
+        check_blocks(block_size, watermark, offload)
         super().__init__(replace(geometry, page_tokens=block_size))
         num_blocks = geometry.capacity_tokens // block_size
         if num_blocks < 1:
@@ -266,12 +264,3 @@ class Paged(PrefixCaching):
         expected = ceil_div(self.length, self.geometry.page_tokens)
         assert (self.pages.count == expected).all(), "a row holds blocks it does not fill"
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"
-
-
-def check_blocks(block_size: object, watermark: object) -> None:
-    """Raise ValueError for values that no pool would take."""
-    # A bool is an int to Python; `block_size=true` in a YAML is a mistake all the same.
-    if type(block_size) is not int or not 1 <= block_size <= 512:
-        raise ValueError(f"block_size must be a whole number from 1 to 512, got {block_size!r}")
-    if not is_number(watermark) or not 0.0 <= watermark < 1.0:
-        raise ValueError(f"watermark must be at least 0 and below 1, got {watermark!r}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from allocators.base import Geometry, NeverFits, Unsupported, is_number, one_of
 from allocators.layered import grouping
 from allocators.layered.grouping import Spread
-from allocators.layered.pools import OnePool, SplitPools
+from allocators.layered.pools import CachedPools, OnePool, SplitPools
 from allocators.layers import LayerGroup
 from allocators.page_table import FreeQueue
+from allocators.prefix import EVICTIONS, FREE_ORDERS, INDEXES, POOLS
+from allocators.prefix.pool import BlockPool
 
 GROUPS = ("hybrid", "uniform", "split")
 #: of a windowed layer group: tokens for each token of the others (SGLang, `swa_full_tokens_ratio`)
@@ -23,10 +25,10 @@ def check_knobs(groups: object, window_share: object) -> None:
         raise ValueError(f"window_share must be null or between 0 and 1, got {window_share!r}")
 
 
-def build(
+def spread_over(
     geometry: Geometry, groups: str, block_size: int, window_share: float | None
-) -> tuple[Spread, SplitPools]:
-    """Return the tables and the empty pools of `groups`.
+) -> tuple[Spread, list[int]]:
+    """Return the tables of `groups`, and how many pages each pool has.
 
     Raises NeverFits where a pool would hold no page, Unsupported where the rule cannot serve these
     layer groups.
@@ -42,18 +44,67 @@ def build(
         raise NeverFits(
             f"the pool of {geometry.pool_bytes} bytes holds no page of {page_bytes} bytes"
         )
-    return spread, OnePool(FreeQueue(pages), pages, page_bytes, len(spread.tables))
+    return spread, [pages]
+
+
+def make_pools(spread: Spread, pages: list[int], queue: type[BlockPool] | None) -> SplitPools:
+    """Return the empty pools of a spread; `queue` keeps pages with keys (None: none has one)."""
+    page_bytes = spread.page_bytes()
+    if queue is not None:
+        queues = [queue(count) for count in pages]
+        return CachedPools(queues, pages, page_bytes, spread.pool_of())
+    if len(pages) == 1:
+        return OnePool(pages[0], page_bytes[0], len(spread.tables))
+    blank = [FreeQueue(count) for count in pages]
+    return SplitPools(blank, pages, page_bytes, spread.pool_of())
+
+
+def caching_queue(
+    spread: Spread, prefix_index: str, eviction: str, free_order: str, offload: bool
+) -> type[BlockPool] | None:
+    """Return the pool that a prefix index over these tables keeps its pages in; None without one.
+
+    Raises ValueError for an unknown name, Unsupported for what layer groups do not have.
+    """
+    one_of("prefix_index", prefix_index, INDEXES)
+    one_of("eviction", eviction, EVICTIONS)
+    one_of("free_order", free_order, FREE_ORDERS)
+    if offload:
+        raise Unsupported("offload saves blocks of uniform models, not those of layer groups")
+    if prefix_index == "none":
+        return None
+    if (prefix_index, eviction) != ("hash", "lru"):
+        raise Unsupported(
+            f"layer groups have prefix_index=hash with eviction=lru, as vLLM's hybrid manager, not "
+            f"prefix_index={prefix_index} with eviction={eviction}"
+        )
+    kinds = {table.kind for table in spread.tables}
+    if "state" in kinds:
+        raise Unsupported(
+            "a state holds all tokens up to now, so that none of a prefix is left to be hit: "
+            "layers with a state need prefix_index=none"
+        )
+    if "cross" in kinds or any(table.before for table in spread.tables):
+        raise Unsupported(
+            "nothing tells whether two requests have the same encoder's tokens: layers that read "
+            "them need prefix_index=none"
+        )
+    sizes = {table.page_tokens for table in spread.tables}
+    if "chunked" in kinds and len(sizes) > 1:
+        raise Unsupported(
+            f"a hit on chunked layers needs pages of equally many tokens, not of {sorted(sizes)}"
+        )
+    return POOLS[free_order]
 
 
 def _split(
     geometry: Geometry, block_size: int, window_share: float | None
-) -> tuple[Spread, SplitPools]:
+) -> tuple[Spread, list[int]]:
     spread = grouping.split(geometry.layer_groups, block_size)
     shares = pool_shares(geometry, window_share)
-    page_bytes = [table.page_bytes for table in spread.tables]
     pages = [
         int(share * geometry.pool_bytes) // size
-        for share, size in zip(shares, page_bytes, strict=True)
+        for share, size in zip(shares, spread.page_bytes(), strict=True)
     ]
     for group, share, count in zip(geometry.layer_groups, shares, pages, strict=True):
         if not count:
@@ -61,7 +112,7 @@ def _split(
                 f"the {group.kind} layers' share of the pool, {share:.3g} of "
                 f"{geometry.pool_bytes} bytes, holds no page"
             )
-    return spread, SplitPools.of(pages, page_bytes, grouping.pool_of(spread))
+    return spread, pages
 
 
 def pool_shares(geometry: Geometry, window_share: float | None) -> list[float]:

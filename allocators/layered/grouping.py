@@ -32,6 +32,15 @@ class Spread:
     tables: list[TableShape]
     layer_groups: tuple[LayerGroup, ...]
 
+    def pool_of(self) -> IntArray:
+        """Return the pool of each table, [tables]."""
+        return np.array([table.pool for table in self.tables], dtype=np.int64)
+
+    def page_bytes(self) -> list[int]:
+        """Return the bytes of a page of each pool."""
+        of = {table.pool: table.page_bytes for table in self.tables}
+        return [of[pool] for pool in range(len(of))]
+
 
 def uniform(layer_groups: tuple[LayerGroup, ...], block_size: int) -> Spread:
     """Keep each token in each layer: one table, as with hybrid management off.
@@ -79,11 +88,6 @@ def split(layer_groups: tuple[LayerGroup, ...], block_size: int) -> Spread:
             )
         )
     return Spread(tables, layer_groups)
-
-
-def pool_of(spread: Spread) -> IntArray:
-    """Return the pool of each table, [tables]."""
-    return np.array([table.pool for table in spread.tables], dtype=np.int64)
 
 
 def hybrid(layer_groups: tuple[LayerGroup, ...], block_size: int) -> Spread:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from allocators.base import Allocator, Geometry, Grant, IntArray, NeverFits, Unsupported, one_of
+from allocators.knobs import check_blocks
 from allocators.layered import grouping
 from allocators.layered.grouping import Spread
 from allocators.layered.jenga_pools import LargePages
 from allocators.layered.paged import LayeredPaged
 from allocators.page_table import NO_PAGES
-from allocators.paged import Paged, check_blocks
+from allocators.paged import Paged
 from allocators.prefix import INDEXES
 
 
@@ -40,7 +41,7 @@ class Jenga(LayeredPaged):
         if not geometry.layer_groups:
             blocks = {"block_size": block_size, "watermark": watermark}
             return Paged(geometry, prefix_index=prefix_index, **blocks, **knobs)
-        check_blocks(block_size, watermark)
+        check_blocks(block_size, watermark, False)
         one_of("prefix_index", prefix_index, INDEXES)
         if prefix_index != "none":
             raise Unsupported(

@@ -32,13 +32,17 @@ from allocators.base import (
     Usage,
 )
 from allocators.growth import bisect_headroom
+from allocators.knobs import check_blocks
 from allocators.layered import account
 from allocators.layered.base import LayeredAllocator
-from allocators.layered.build import build, check_knobs
+from allocators.layered.build import caching_queue, check_knobs, make_pools, spread_over
 from allocators.layered.grouping import Spread
-from allocators.layered.pools import Pools
+from allocators.layered.pools import CachedPools, Pools
+from allocators.layered.prefix import HashLayerIndex, Hit, LayerIndex, NoIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
+from allocators.page_table import NO_PAGES
+from allocators.prefix.index import PrefixStats
 
 
 class LayeredPaged(LayeredAllocator):
@@ -59,6 +63,24 @@ class LayeredPaged(LayeredAllocator):
         self._table_of = {
             member: index for index, table in enumerate(spread.tables) for member in table.members
         }
+        self.has_prefix_index = isinstance(pools, CachedPools)
+        index = HashLayerIndex if self.has_prefix_index else NoIndex
+        self.index: LayerIndex = index(self.tables)
+        # Rows that were refused growth last: what lies behind them goes before any other's memory.
+        self._refused: IntArray = NO_PAGES
+
+    @property
+    def prefix_stats(self) -> PrefixStats:
+        """Lookups, hits and evictions so far; all zero without an index."""
+        return self.index.stats()
+
+    @property
+    def evictions(self) -> int:
+        """Pages whose cached prefix was given up for another use, so far."""
+        return self.index.stats().evictions
+
+    def lookup(self, prompt: Prompt) -> int:
+        return self.index.find(prompt).tokens
 
     @classmethod
     def of(
@@ -76,11 +98,10 @@ class LayeredPaged(LayeredAllocator):
     ) -> LayeredPaged:
         """Return the policy of these knobs; raises as `Allocator.of` does."""
         check_knobs(groups, window_share)
-        if prefix_index != "none" or offload:
-            raise Unsupported("no prefix index of layer groups yet")
-        return cls(
-            geometry, *build(geometry, groups, block_size, window_share), watermark=watermark
-        )
+        check_blocks(block_size, watermark, offload)
+        spread, pages = spread_over(geometry, groups, block_size, window_share)
+        queue = caching_queue(spread, prefix_index, eviction, free_order, offload)
+        return cls(geometry, spread, make_pools(spread, pages, queue), watermark=watermark)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -88,24 +109,35 @@ class LayeredPaged(LayeredAllocator):
         whole = self._asked(prompt, demand, sequences)
         if not self._fits_empty(whole):
             raise NeverFits(self._never(whole))
-        leave = self._watermark if self.active.any() else 0
+        hit = self.index.find(prompt)
         taken = self._taken(prompt.tokens, private, sequences)
-        if not (self.pools.fits(whole, leave) and self.pools.fits(taken, leave)):
+        if not self._admits(hit, whole, taken):
             return None
         first = rows[:1]
-        tables.extend(first, tables.shapes.columns(np.array([prompt.tokens])))
+        self.index.hold(int(rows[0]), hit)
+        tables.extend(first, tables.lacking(first, np.array([prompt.tokens])))
+        self.index.admitted(int(rows[0]), prompt, hit, alone=sequences == 1)
         if sequences > 1:
             tables.share(int(rows[0]), rows[1:])
         self.length[rows], self.active[rows] = prompt.tokens, True
         self.first_new[rows] = prompt.tokens
-        self.first_new[first] = 0
-        if not private:
-            return EMPTY_GRANT
         # The parent goes last and so keeps its partly filled page: there the prompt's KV will be
         # written, and from there the others copy.  Nothing is given back: this step reads it all.
-        grant = self._append(np.roll(rows, -1), private)
-        self.first_new[first] = 0
-        return grant
+        grant = self._append(np.roll(rows, -1), private) if private else EMPTY_GRANT
+        self.first_new[first] = hit.tokens
+        return replace(grant, cached_tokens=hit.tokens) if hit.tokens else grant
+
+    def _admits(self, hit: Hit, whole: IntArray, taken: IntArray) -> bool:
+        """Say whether what is asked and what is taken would fit beside what is found, [tables].
+
+        Pages that are hit and that nobody holds are among the free ones, and will not be any more.
+        """
+        found, ref = hit.columns(), self.tables.ref
+        idle = np.array([np.count_nonzero(ref[pages] == 0) for pages in hit.pages])
+        leave = self._watermark if self.active.any() else 0
+        return all(
+            self.pools.fits(np.maximum(pages - found, 0) + idle, leave) for pages in (whole, taken)
+        )
 
     def _asked(self, prompt: Prompt, demand: Demand, sequences: int) -> IntArray:
         """Return the pages that have to be free for an admission, [tables].
@@ -157,9 +189,24 @@ class LayeredPaged(LayeredAllocator):
         tables, lengths = self.tables, self.length[rows]
         behind = tables.behind(rows, lengths)
         if not self._serves(rows, lengths, n, behind):
+            self._refused = rows
             return None
-        tables.forget(rows, behind)
+        self._refused = NO_PAGES
+        if len(rows) > 1 and self.index.mixes(tables.leading(rows, behind)[3]):
+            for row in rows.reshape(-1, 1):
+                self._forget(row)
+                grant = self._append(row, n)
+                assert grant is EMPTY_GRANT
+            return grant
+        self._forget(rows)
         return self._append(rows, n)
+
+    def _forget(self, rows: IntArray) -> None:
+        """Give back what lies behind the next token of each row."""
+        behind = self.tables.behind(rows, self.length[rows])
+        if behind.any():
+            self.tables.forget(rows, behind)
+            self.first_new[rows] = self.length[rows]
 
     def _serves(self, rows: IntArray, lengths: IntArray, n: int, behind: IntArray) -> bool:
         """Say whether rows can grow by `n`, one after the other, after `behind` has gone."""
@@ -193,6 +240,7 @@ class LayeredPaged(LayeredAllocator):
             tables.extend(rows, lacking, room if n > 1 else None)
         self.first_new[rows] = lengths
         self.length[rows] = lengths + n
+        self.index.grown(rows, lengths + n)
         return grant
 
     def headroom(self, rows: IntArray) -> int:
@@ -231,25 +279,34 @@ class LayeredPaged(LayeredAllocator):
             raise Unsupported("what lies behind a window was given back, and is needed again")
         self.length[row] = length
         self.first_new[row] = min(int(self.first_new[row]), length)
+        self.index.truncated(row, length)
         tables.cut(row, self._columns(length))
         return EMPTY_GRANT
 
     # -- sharing -----------------------------------------------------------------------------
     def fork(self, parent: int, children: IntArray, demand: Demand) -> Grant | None:
         self.tables.share(parent, children)
+        self.index.diverged(np.append(children, parent))
         self.length[children] = self.first_new[children] = self.length[parent]
         self.active[children] = True
         return EMPTY_GRANT
 
     def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
         self.tables.reassign(rows, parents)
+        self.index.diverged(rows)
         self.first_new[rows] = self.first_new[parents]
         return EMPTY_GRANT
 
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:
+        waiting = self._refused[self.active[self._refused]]
+        if len(waiting):
+            # As if what lies behind them had been given back when they were refused.
+            self._refused = NO_PAGES
+            self._forget(waiting)
         for row in rows.tolist():
             self.tables.clear(row)
+        self.index.diverged(rows)
         self.length[rows] = self.first_new[rows] = 0
         self.active[rows] = False
         return EMPTY_GRANT
@@ -294,7 +351,7 @@ class LayeredPaged(LayeredAllocator):
         free = self.pools.free()[None, :] + to_come
         held = self.pools.sizes - free
         in_use = held @ self.pools.page_bytes
-        cached = np.zeros_like(in_use)
+        cached = self.pools.cached_before(to_come) @ self.pools.page_bytes
         logical = tables.entries - to_come.sum(axis=1)
         return Usage(
             token=slots.token,
@@ -325,10 +382,13 @@ class LayeredPaged(LayeredAllocator):
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:
         free = int(self.pools.free().sum())
-        return self.pools.num_pages - free, 0, free
+        none = np.zeros((1, len(self.pools.sizes)), dtype=np.int64)
+        cached = int(self.pools.cached_before(none).sum())
+        return self.pools.num_pages - free, cached, free - cached
 
     def check(self) -> None:
         self.tables.check()
+        self.index.check(self.length)
         count, columns = self.tables.count, self.tables.shapes.columns(self.length)
         assert (count == columns).all(), "a row holds pages it does not fill"
         at = self.tables.shapes.dropping

@@ -8,12 +8,14 @@ pages of its own in a fixed share of the memory (SGLang, TensorRT-LLM).
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from allocators.base import IntArray
 from allocators.page_table import FreeQueue
+from allocators.prefix.pool import BlockPool
 
 
 class Queue(Protocol):
@@ -63,6 +65,13 @@ class Pools(abc.ABC):
     def free(self) -> IntArray:
         """Return the pages that are free, [pools]."""
 
+    @abc.abstractmethod
+    def cached_before(self, taken: IntArray) -> IntArray:
+        """Return the free pages that kept a key before the last `taken` were taken, likewise.
+
+        [steps, pools].
+        """
+
     @property
     @abc.abstractmethod
     def sizes(self) -> IntArray:
@@ -90,7 +99,7 @@ class SplitPools(Pools):
     """Pages of one size a pool; `pool_of` [tables] says which pool a table takes from."""
 
     def __init__(
-        self, queues: list[Queue], sizes: list[int], page_bytes: list[int], pool_of: IntArray
+        self, queues: Sequence[Queue], sizes: list[int], page_bytes: list[int], pool_of: IntArray
     ) -> None:
         self.queues, self.pool_of = queues, pool_of
         self._sizes = np.array(sizes, dtype=np.int64)
@@ -101,11 +110,6 @@ class SplitPools(Pools):
         self.num_pages = int(self._sizes.sum())
         #: which tables take from which pool, [tables, pools]
         self._members = (pool_of[:, None] == np.arange(len(queues))).astype(np.int64)
-
-    @classmethod
-    def of(cls, sizes: list[int], page_bytes: list[int], pool_of: IntArray) -> SplitPools:
-        """Return pools of blank pages in first-in first-out order."""
-        return cls([FreeQueue(size) for size in sizes], sizes, page_bytes, pool_of)
 
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
         return bool((pages @ self._members + leave <= self.free()).all())
@@ -138,6 +142,9 @@ class SplitPools(Pools):
     def free(self) -> IntArray:
         return np.array([len(queue) for queue in self.queues], dtype=np.int64)
 
+    def cached_before(self, taken: IntArray) -> IntArray:
+        return np.zeros_like(taken)
+
     @property
     def sizes(self) -> IntArray:
         return self._sizes
@@ -163,15 +170,47 @@ class SplitPools(Pools):
 
 
 class OnePool(SplitPools):
-    """One pool of pages that all tables take from."""
+    """One pool of pages in first-in first-out order that all tables take from."""
 
-    def __init__(self, queue: Queue, size: int, page_bytes: int, tables: int) -> None:
+    def __init__(self, size: int, page_bytes: int, tables: int) -> None:
+        queue = FreeQueue(size)
         super().__init__([queue], [size], [page_bytes], np.zeros(tables, dtype=np.int64))
 
-    @property
-    def queue(self) -> Queue:
-        return self.queues[0]
 
-    @queue.setter
-    def queue(self, queue: Queue) -> None:
-        self.queues[0] = queue
+class CachedPools(SplitPools):
+    """Pools whose free pages may keep a key, and can be hit until they are taken."""
+
+    def __init__(
+        self,
+        queues: list[BlockPool],
+        sizes: list[int],
+        page_bytes: list[int],
+        pool_of: IntArray,
+    ) -> None:
+        super().__init__(queues, sizes, page_bytes, pool_of)
+        self._caches = queues
+        #: whether each page has a key, in whichever pool it is
+        self.keyed = np.zeros(self.num_pages, dtype=bool)
+        for queue, first in zip(queues, self._first.tolist(), strict=True):
+            queue.keyed = self.keyed[first : first + len(queue.keyed)]
+
+    def on_evict(self, forget: Callable[[list[int]], None]) -> None:
+        """Let `forget` be told of pages that lose their keys."""
+        for queue, first in zip(self._caches, self._first.tolist(), strict=True):
+            queue.on_evict = lambda pages, first=first: forget([page + first for page in pages])
+
+    def remove(self, pages: IntArray) -> None:
+        """Take these cached pages out of their pools; they are held again and keep their keys."""
+        ends = self._first + self._sizes
+        for pool, queue in enumerate(self._caches):
+            here = pages[(pages >= self._first[pool]) & (pages < ends[pool])]
+            queue.remove(here - self._first[pool])
+
+    def cached_before(self, taken: IntArray) -> IntArray:
+        counts = [queue.cached_before(taken[:, i]) for i, queue in enumerate(self._caches)]
+        return np.stack(counts, axis=1)
+
+    @property
+    def evictions(self) -> int:
+        """How many pages lost their keys to be used for something else, so far."""
+        return sum(queue.evictions for queue in self._caches)

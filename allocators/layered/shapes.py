@@ -113,6 +113,12 @@ class TableShapes:
         chunked = positions // np.maximum(self._window, 1) * self._window
         return np.where(self._slides, sliding, chunked) // self._drop_tokens
 
+    def columns_behind(self, position: int) -> IntArray:
+        """Return the same of one position and all tables, [tables]."""
+        columns = np.zeros(len(self.tables), dtype=np.int64)
+        columns[self.dropping] = self.behind(np.array([position]))[:, 0]
+        return columns
+
     def until_behind(self, lengths: IntArray, gone: IntArray) -> int:
         """Return how many tokens any of these rows may still take before a page falls behind.
 

@@ -191,6 +191,15 @@ class LayerTables:
         return np.concatenate(found).astype(np.int64)
 
     # -- sharing -----------------------------------------------------------------------------
+    def start(self, row: int, first: IntArray, pages: list[IntArray]) -> None:
+        """Let an empty row start with these pages of each table, from column `first` on."""
+        for index, held in enumerate(pages):
+            at = int(first[index])
+            self.table[index][row, at : at + len(held)] = held
+            self.ref[held] += 1
+            self.entries += len(held)
+            self.gone[index, row], self.count[index, row] = at, at + len(held)
+
     def share(self, parent: int, children: IntArray) -> None:
         """Let empty rows start with all pages of `parent`."""
         for index, table in enumerate(self.table):

@@ -18,9 +18,6 @@ CASES = {
     "decode_split": DECODE
     | {"DIM": 80, "DIM_PAD": 128, "PAGE": 7, "CONTIGUOUS": False, "BLOCK": 64},
     "decode_reduce": {"DIM": 80, "DIM_PAD": 128, "SPLIT": 256},
-    "prefill_block": {"GROUP": 4, "DIM": 80, "DIM_PAD": 128, "PAGE": 1, "CONTIGUOUS": True,
-                      "QUERIES": 32, "BLOCK": 64, "WIDEN": False},
-    "move_slots": {"BLOCK": 1024},
 }  # fmt: skip
 
 

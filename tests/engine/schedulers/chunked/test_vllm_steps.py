@@ -116,12 +116,22 @@ def test_every_step_is_that_of_vllm(requests, name, prefix_index, steps, skip):
 
 @pytest.mark.parametrize("skip", [False, True], ids=["each step", "skipping ahead"])
 @pytest.mark.parametrize(
-    ("name", "steps"),
-    [("full", 6088), ("full_sw128", 7278), ("full_5sw1024", 6956), ("full_3mamba", 6185)],
+    ("name", "prefix_index", "steps"),
+    [
+        ("full", "none", 6088),
+        ("full_sw128", "none", 7278),
+        ("full_5sw1024", "none", 6956),
+        ("full_3mamba", "none", 6185),
+        ("full", "hash", 5548),
+        ("full_sw128", "hash", 7043),
+        ("full_5sw1024", "hash", 6869),
+    ],
 )
-def test_every_step_of_several_layer_groups_is_that_of_vllm(requests, name, steps, skip):
-    theirs = recorded(f"{name}_off.jsonl.gz")
-    ours = timeline(requests, skip, layered(name))
+def test_every_step_of_several_layer_groups_is_that_of_vllm(
+    requests, name, prefix_index, steps, skip
+):
+    theirs = recorded(f"{name}_{'off' if prefix_index == 'none' else 'on'}.jsonl.gz")
+    ours = timeline(requests, skip, layered(name), prefix_index=prefix_index)
     assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
     differing = {
         column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS
