@@ -1,7 +1,7 @@
 """The flags of two servers that correspond to a setting, where they have any.
 
 vLLM: its engine arguments at commit 002f10e (`vllm/config/cache.py`, `scheduler.py`, after 0.27).
-SGLang: `docs/advanced_features/server_arguments.md` at commit 004813e, 0.5.
+SGLang: its page of server arguments at commit 004813e, 0.5.
 """
 
 from __future__ import annotations

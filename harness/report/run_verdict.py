@@ -105,6 +105,9 @@ def _because(best: ResultRow, last: ResultRow) -> str:
             f"{percent(mine)} of the memory that is not idle holds live KV, against "
             f"{percent(theirs)}"
         )
+    dead = last.metrics.get("expired_share") or 0.0
+    if dead > 0.02 + 2 * (best.metrics.get("expired_share") or 0.0):
+        causes.append(f"{last.allocator} keeps {percent(dead)} in what nothing will read again")
     saved = best.metrics.get("sharing_saved") or 0.0
     if saved > 0.02:
         causes.append(f"sharing saves {percent(saved)} of its blocks")
@@ -183,4 +186,4 @@ def _live(row: ResultRow) -> float | None:
     shares = [row.metrics.get(f"{c}_share") for c in ("token", "reserved", "internal", "external")]
     if any(share is None for share in shares) or not sum(shares):
         return None
-    return shares[0] / sum(shares)
+    return shares[0] / (sum(shares) + (row.metrics.get("expired_share") or 0.0))

@@ -7,6 +7,7 @@ normalized latency. A sweep is answered as a whole, what limits the answer stand
 from __future__ import annotations
 
 from harness.report.collection import Collection
+from harness.report.common_verdict import common_verdict
 from harness.report.knob_verdict import (
     best_run_verdict,
     is_numeric,
@@ -61,4 +62,4 @@ def _verdicts(collection: Collection) -> list[str]:
         titled = [(run.label(collection.headers), run.ok_rows[0]) for run in runs]
         return best + prefix_hits(titled if len(titled) <= _MOST_HITS else [])
     each = [f"{run.label(collection.headers)}: {run_verdict(run)[0]}" for run in runs]
-    return knobs_verdict(collection, runs) + each
+    return knobs_verdict(collection, runs) + common_verdict(collection, runs) + each
