@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import shlex
 from collections.abc import Sequence
@@ -12,13 +11,11 @@ from functools import cache, lru_cache
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from harness.cli.checks import WRONG_INPUT, explained
 from harness.cli.help import options
 from harness.cli.installed import search_path_override
 from harness.cli.overrides import single_point
-from harness.cli.sweeps.composer import is_plain, set_plain
 from harness.comparison.config import compose, run_options, to_config
 from harness.comparison.prepared import Prepared, RequestTables, prepared_of
 from harness.errors import ConfigError
@@ -82,26 +79,7 @@ def _name(line: str) -> str:
 
 @lru_cache(maxsize=1024)
 def composed_of(lines: tuple[str, ...]) -> DictConfig:
-    """Return the configuration of options, once a process; a copy is changed, not this.
-
-    Options that are plain values are set in the configuration of the others, which is what Hydra
-    would make of all of them, in a tenth of the time.
-    """
-    parser = OverridesParser.create()
-    overrides = parser.parse_overrides(list(lines))
-    given = [override.get_key_element() for override in overrides]
-    plain = [o for o in overrides if not o.is_sweep_override() and is_plain(o.key_or_group, given)]
-    rest = tuple(line for line, o in zip(lines, overrides, strict=True) if o not in plain)
-    composed = copy.deepcopy(_by_hydra(rest))
-    try:
-        set_plain(composed, plain)
-    except OmegaConfBaseException:
-        return _by_hydra(lines)  # says what is wrong as for a single run
-    return composed
-
-
-@lru_cache(maxsize=64)
-def _by_hydra(lines: tuple[str, ...]) -> DictConfig:
+    """Return the configuration of options, once a process; a copy is changed, not this."""
     return compose(*lines, *search_path_override(list(lines)))
 
 
