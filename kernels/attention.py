@@ -4,7 +4,9 @@ Both compute, for a query at position p of its row and the positions j <= p of t
 
     out = sum_j softmax_j(scale * q . k_j) v_j
 
-with grouped queries: query head h reads KV head h // (query_heads / kv_heads).
+with grouped queries: query head h reads KV head h // (query_heads / kv_heads).  With a window w
+only the last w positions up to p take part, p among them (Mistral 7B, arXiv 2310.06825, section 2);
+what lies behind the windows of all of a row's queries may hold anything.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ def decode(
     *,
     backend: str = "reference",
     out: torch.Tensor | None = None,
+    window: int | None = None,
 ) -> torch.Tensor:
-    """Attend from the last position of each row to the whole row.
+    """Attend from the last position of each row to the whole row, or to its last `window`.
 
     q: [S, query_heads, head_dim]; caches: see `kernels`; returns [S, query_heads, head_dim] (`out`
     if given).  The KV of the last position must already be stored.  Raises `Unsupported` if the
@@ -39,7 +42,7 @@ def decode(
     rows = place(layout, k_cache)
     if q.shape[0] != rows.num_rows or rows.max_queries > 1:
         raise ValueError(f"decode takes one query a row: {q.shape[0]} for {rows.num_rows} rows")
-    return _run("decode", backend, q, k_cache, v_cache, rows, scale, out)
+    return _run("decode", backend, q, k_cache, v_cache, rows, scale, out, window)
 
 
 def prefill(
@@ -52,6 +55,7 @@ def prefill(
     *,
     backend: str = "reference",
     out: torch.Tensor | None = None,
+    window: int | None = None,
 ) -> torch.Tensor:
     """Attend causally from the last `query_lengths[i]` positions of each row.
 
@@ -61,7 +65,7 @@ def prefill(
     before, `query_lengths` is None.  Raises as `decode`.
     """
     rows = place(layout, k_cache, query_lengths)
-    return _run("prefill", backend, q, k_cache, v_cache, rows, scale, out)
+    return _run("prefill", backend, q, k_cache, v_cache, rows, scale, out, window)
 
 
 def _run(
@@ -73,10 +77,15 @@ def _run(
     rows: Rows,
     scale: float,
     out: torch.Tensor | None,
+    window: int | None,
 ) -> torch.Tensor:
     kv_heads, head_dim = k_cache.shape[-2:]
     if k_cache.shape != v_cache.shape or k_cache.dtype != v_cache.dtype:
         raise ValueError("keys and values have different shapes or types")
+    if k_cache.stride() != v_cache.stride():
+        raise ValueError(f"keys lie {k_cache.stride()} apart and values {v_cache.stride()}")
+    if not scale > 0:
+        raise ValueError(f"a scale is above 0, not {scale}")
     if q.dim() != 3 or q.shape[-1] != head_dim or q.shape[1] % kv_heads:
         raise ValueError(
             f"q {tuple(q.shape)} does not fit {kv_heads} KV heads of {head_dim}: it is "
@@ -84,9 +93,11 @@ def _run(
         )
     if q.dtype != k_cache.dtype or q.device != k_cache.device:
         raise ValueError(f"q is {q.dtype} on {q.device}, KV {k_cache.dtype} on {k_cache.device}")
+    if window is not None and window < 1:
+        raise ValueError(f"a window is 1 position or more, not {window}")
     # Padded ranges are read through a page table, whatever the layout calls itself.
     page = rows.block_tokens if rows.contiguous or rows.block_tokens else rows.page_tokens
-    support = probe(backend, q.device.type, str(q.dtype), head_dim, page)
+    support = probe(backend, q.device.type, str(q.dtype), head_dim, page, window)
     if not support.ok:
         raise Unsupported(f"{backend} {mode}: {support.reason}")
     if out is None:
@@ -94,5 +105,5 @@ def _run(
     elif out.shape != q.shape or out.dtype != q.dtype:
         raise ValueError(f"out is {tuple(out.shape)} {out.dtype}, q {tuple(q.shape)} {q.dtype}")
     attend = getattr(import_module(REGISTRY[backend].module), mode)
-    attend(Batch.of(q, k_cache, v_cache, rows, scale, out))
+    attend(Batch.of(q, k_cache, v_cache, rows, scale, out, window))
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,6 +22,8 @@ class Batch:
     rows: Rows
     scale: float
     out: torch.Tensor  # as q
+    #: a query at position p reads positions p - window + 1 to p only; None: all up to p
+    window: int | None = None
 
     @classmethod
     def of(
@@ -32,10 +34,18 @@ class Batch:
         rows: Rows,
         scale: float,
         out: torch.Tensor,
+        window: int | None = None,
     ) -> Batch:
         """View caches, paged or flat, as the pages of `rows`; nothing is copied."""
         page = rows.page_tokens
-        return cls(q, as_pages(k_cache, page), as_pages(v_cache, page), rows, scale, out)
+        return cls(q, as_pages(k_cache, page), as_pages(v_cache, page), rows, scale, out, window)
+
+    def narrowed(self) -> Batch:
+        """The same without the positions that no query sees; a decode then needs no window."""
+        if self.window is None:
+            return self
+        rows = self.rows.within(self.window)
+        return replace(self, rows=rows, window=None if rows.max_queries == 1 else self.window)
 
     @property
     def kv_heads(self) -> int:

@@ -19,6 +19,8 @@ BITS = {torch.float32: None, torch.bfloat16: torch.uint16, torch.float16: torch.
 QUERY_BLOCK = 16
 #: query-key pairs times numbers a head below which waking a thread costs more than it saves
 WORTH_A_THREAD = 1 << 18
+#: a window that no row is as long as
+NO_WINDOW = 1 << 40
 #: pieces of work a thread: a core that is taken for a while (torch's own threads spin after a
 #: product) does fewer of them
 PIECES = 4
@@ -32,9 +34,11 @@ def prefill(batch: Batch) -> None:
     lengths, starts = rows.lengths.numpy(), rows.starts.numpy()
     kv_heads = batch.kv_heads
     threads = torch.get_num_threads()
-    if (kv_heads, threads) not in rows.derived:
-        rows.derived[kv_heads, threads] = tasks(lengths, starts, kv_heads, threads)
-    parts, work = rows.derived[kv_heads, threads]
+    window = NO_WINDOW if batch.window is None else batch.window
+    key = (kv_heads, threads, window)
+    if key not in rows.derived:
+        rows.derived[key] = tasks(lengths, starts, kv_heads, threads, window)
+    parts, work = rows.derived[key]
     run = partial(
         attend,
         q.float().contiguous().numpy(),
@@ -47,6 +51,7 @@ def prefill(batch: Batch) -> None:
         lengths,
         starts,
         batch.group,
+        window,
         np.float32(batch.scale),
         result.numpy(),
     )
@@ -88,7 +93,9 @@ def pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=pool.cache_clear)
 
 
-def tasks(lengths: IntArray, starts: IntArray, kv_heads: int, threads: int) -> tuple[IntArray, int]:
+def tasks(
+    lengths: IntArray, starts: IntArray, kv_heads: int, threads: int, window: int = NO_WINDOW
+) -> tuple[IntArray, int]:
     """Cut a batch into (row, queries from, to, KV heads from, to), the longest first, [N, 5].
 
     Returns it and the number of query-key pairs of the batch (an upper bound).  A decoded row keeps
@@ -108,6 +115,6 @@ def tasks(lengths: IntArray, starts: IntArray, kv_heads: int, threads: int) -> t
     cut = np.tile(np.column_stack([edge[:-1], edge[1:]]), (len(row), 1))
     found = np.repeat(np.column_stack([row, first, last]), parts, axis=0)
     seen = lengths[row] - (starts[1:][row] - last)
-    work = seen * (last - first)
+    work = np.minimum(seen, window) * (last - first)
     order = np.argsort(-np.repeat(work, parts), kind="stable")
     return np.column_stack([found, cut])[order].astype(np.int64), int(work.sum())

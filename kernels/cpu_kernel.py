@@ -178,6 +178,7 @@ def attend(
     lengths,  # int32 [S]
     starts,  # int32 [S + 1]
     group,  # query heads a KV head
+    window,  # positions that a query reads, itself the last of them
     scale,
     out,  # float32 [T, Hq, D]
     tasks,  # int64 [N, 5]: row, queries from, to, KV heads from, to
@@ -203,15 +204,18 @@ def attend(
         # Position of the first query of this task, and how far the last one sees.
         position = lengths[row] - (starts[row + 1] - first)
         end = position + (last - first)
-        for chunk in range(0, end, CHUNK):
+        # What lies behind every query's window is not read; chunks begin where they always do.
+        begin = max(0, position + 1 - window)
+        for chunk in range(begin // CHUNK * CHUNK, end, CHUNK):
             n = min(CHUNK, end - chunk)
-            for t in range(n):
+            behind = max(0, begin - chunk)
+            for t in range(behind, n):
                 at = offset[row] + chunk + t
                 page = np.int64(table[row, at // page_tokens])
                 token = at % page_tokens
                 k_at[t] = page * strides[0] + token * strides[1]
                 v_at[t] = page * strides[3] + token * strides[4]
-            for t in range(n):
+            for t in range(behind, n):
                 # A token's row ends at a page of the system, where the machine's own prefetching
                 # stops; and values, read head by head later on, are no stream at all.
                 ahead = k_at[min(t + AHEAD, n - 1)]
@@ -221,18 +225,23 @@ def attend(
                         prefetch(k, ahead + head * strides[2] + i)
                     key_at = k_at[t] + head * strides[2]
                     key = k[key_at : key_at + dim]
-                    for query in range(max(0, chunk + t - position), last - first):
+                    from_query = max(0, chunk + t - position)
+                    to_query = min(last - first, chunk + t - position + window)
+                    for query in range(from_query, to_query):
                         at = query * heads + (head - head_from) * group
                         score_token(scaled, at, key, group, scores, t)
             for query in range(last - first):
-                seen = min(n, position + query + 1 - chunk)
+                seen_to = position + query + 1 - chunk
+                seen_from = max(0, seen_to - window)
+                seen = min(n, seen_to) - seen_from
                 if seen <= 0:
                     continue
                 for h in range(heads):
                     at = query * heads + h
-                    peak[at], total[at] = rescale(scores[at], seen, peak[at], total[at], acc[at])
+                    weights = scores[at, seen_from:]
+                    peak[at], total[at] = rescale(weights, seen, peak[at], total[at], acc[at])
                     head_at = (head_from + h // group) * strides[5]
-                    add_values(scores[at], seen, v, v_at, head_at, acc[at])
+                    add_values(weights, seen, v, v_at[seen_from:], head_at, acc[at])
         for query in range(last - first):
             for h in range(heads):
                 at = query * heads + h

@@ -34,17 +34,20 @@ FA2_PAGE_TOKENS = 256
 
 #: what a 16-bit kernel may differ by from float32 in a trial on numbers of about 1
 TRIAL_TOLERANCE = 3e-2
+#: shorter than the rows of a trial, but for those of pages of one token
+TRIAL_WINDOW = 2
 
 
 def prefill(batch: Batch) -> None:
     q, rows = batch.q, batch.rows
     page = None if is_flat(batch) else rows.page_tokens
-    attend, support = find(str(q.dtype).removeprefix("torch."), q.shape[-1], page, q.device.type)
+    kind, windowed = str(q.dtype).removeprefix("torch."), batch.window is not None
+    attend, support = find(kind, q.shape[-1], page, q.device.type, windowed)
     if attend is None:
         raise Unsupported(f"flash: {support.reason}")
     if page is not None and known(rows).within_page:
         raise Unsupported("flash: a row begins within a page")
-    batch.out.copy_(attend(batch))
+    batch.out.copy_(attend(in_sight(batch)))
 
 
 decode = prefill
@@ -53,6 +56,11 @@ decode = prefill
 def is_flat(batch: Batch) -> bool:
     """Whether the rows lie in one uniform buffer, so that a start and a length describe them."""
     return batch.rows.contiguous and batch.keys.shape[0] == 1
+
+
+def in_sight(batch: Batch) -> Batch:
+    """Leave out what lies behind all windows, where a kernel can be told where a row begins."""
+    return batch.narrowed() if is_flat(batch) else batch
 
 
 def flat_or_paged(batch: Batch) -> tuple[bool, torch.Tensor, torch.Tensor]:
@@ -66,15 +74,18 @@ def flat_or_paged(batch: Batch) -> tuple[bool, torch.Tensor, torch.Tensor]:
 def torch_flash(batch: Batch) -> torch.Tensor:
     """The flash implementation that is active in torch, called below its checks.
 
-    `varlen_attn` of torch 2.11 takes no lengths apart from the rows' ends.  No window is passed:
-    with that of causality, (-1, 0), a decode would read the KV of a group once for each head.
+    `varlen_attn` of torch 2.11 takes no lengths apart from the rows' ends.  Where there is
+    none, no window is passed: with that of causality, (-1, 0), a decode would read the KV of a
+    group once for each head.
     """
     rows, (flat, keys, values) = batch.rows, flat_or_paged(batch)
     forward = torch.ops.aten._flash_attention_forward
-    paged = {} if flat else {"block_table": rows.table}
+    more = {} if flat else {"block_table": rows.table}
     taken = {argument.name for argument in forward.default._schema.arguments}
-    if not taken >= set(paged):
+    if not taken >= set(more):
         raise Unsupported(f"torch {torch.__version__} reads no pages (2.12 does)")
+    if batch.window is not None:
+        more |= {"window_size_left": batch.window - 1, "window_size_right": 0}
     return forward(
         batch.q,
         keys,
@@ -88,7 +99,7 @@ def torch_flash(batch: Batch) -> torch.Tensor:
         False,
         scale=batch.scale,
         seqused_k=rows.lengths,
-        **paged,
+        **more,
     )[0]
 
 
@@ -96,7 +107,7 @@ def flash_3(batch: Batch) -> torch.Tensor:
     from flash_attn_interface import flash_attn_varlen_func, flash_attn_with_kvcache
 
     rows, (flat, keys, values) = batch.rows, flat_or_paged(batch)
-    shared = {"softmax_scale": batch.scale, "causal": True}
+    shared = {"softmax_scale": batch.scale, "causal": True, **window_size(batch)}
     if flat:
         found = flash_attn_varlen_func(
             batch.q,
@@ -145,6 +156,7 @@ def flash_2(batch: Batch) -> torch.Tensor:
         softmax_scale=batch.scale,
         causal=True,
         block_table=rows.table,
+        **window_size(batch),
     )
 
 
@@ -185,10 +197,16 @@ def flash_2_flat(batch: Batch, keys: torch.Tensor, values: torch.Tensor) -> torc
             cache_batch_idx=first[some],
             softmax_scale=batch.scale,
             causal=True,
+            **window_size(batch),
         ).flatten(0, 1)
         for some, at, new in parts
     ]
     return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def window_size(batch: Batch) -> dict[str, tuple[int, int]]:
+    """How the flash-attn packages are told of a window: positions before the query, and behind."""
+    return {} if batch.window is None else {"window_size": (batch.window - 1, 0)}
 
 
 def row_starts(rows: Rows) -> torch.Tensor:
@@ -217,7 +235,11 @@ CANDIDATES: dict[str, tuple[str, Attend]] = {
 # -- trial -----------------------------------------------------------------------------------
 @lru_cache(maxsize=64)
 def find(
-    dtype: str, head_dim: int, page_tokens: int | None, device: str = "cuda"
+    dtype: str,
+    head_dim: int,
+    page_tokens: int | None,
+    device: str = "cuda",
+    windowed: bool = False,
 ) -> tuple[Attend | None, Support]:
     """Return the first candidate that computes a tiny batch correctly, or why none does."""
     reasons = []
@@ -226,7 +248,7 @@ def find(
             reasons.append(f"{name}: not installed")
             continue
         try:
-            error = trial(attend, dtype, head_dim, page_tokens, device)
+            error = trial(attend, dtype, head_dim, page_tokens, device, windowed)
         except Exception as failure:
             text = str(failure).strip().splitlines() or [type(failure).__name__]
             reasons.append(f"{name}: {text[0].split('. ')[0]}")
@@ -238,10 +260,17 @@ def find(
     return None, no(f"no flash kernel reads {where} ({'; '.join(reasons)})")
 
 
-def trial(attend: Attend, dtype: str, head_dim: int, page_tokens: int | None, device: str) -> float:
+def trial(
+    attend: Attend,
+    dtype: str,
+    head_dim: int,
+    page_tokens: int | None,
+    device: str,
+    windowed: bool = False,
+) -> float:
     """Return the largest error of two small batches with grouped heads: a prefill and a decode."""
     return max(
-        trial_of(queries, attend, dtype, head_dim, page_tokens, device)
+        trial_of(queries, attend, dtype, head_dim, page_tokens, device, windowed)
         for queries in ([1, 2], [1, 1])
     )
 
@@ -253,6 +282,7 @@ def trial_of(
     head_dim: int,
     page_tokens: int | None,
     device: str,
+    windowed: bool,
 ) -> float:
     """Return the largest error of one batch of two rows, of `queries` new tokens, with a past."""
     kind = getattr(torch, dtype.removeprefix("torch."))
@@ -267,8 +297,9 @@ def trial_of(
     if page_tokens is None:
         layout = Strided(np.array([4 * page - lengths[0], 3]), lengths)
     rows = place(layout, k, queries)
-    batch = Batch.of(q, k, v, rows, head_dim**-0.5, torch.empty_like(q))
+    window = TRIAL_WINDOW if windowed else None
+    batch = Batch.of(q, k, v, rows, head_dim**-0.5, torch.empty_like(q), window)
     wide_out = torch.empty_like(q, dtype=torch.float32)
-    wide = Batch.of(q.float(), k.float(), v.float(), rows, batch.scale, wide_out)
+    wide = Batch.of(q.float(), k.float(), v.float(), rows, batch.scale, wide_out, window)
     reference.prefill(wide)
-    return (attend(batch).float() - wide_out).abs().max().nan_to_num(nan=torch.inf).item()
+    return (attend(in_sight(batch)).float() - wide_out).abs().max().nan_to_num(nan=torch.inf).item()

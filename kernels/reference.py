@@ -22,6 +22,7 @@ def gather(pages: torch.Tensor, rows: Rows, row: int) -> torch.Tensor:
 
 
 def prefill(batch: Batch) -> None:
+    batch = batch.narrowed()
     q, rows, group = batch.q, batch.rows, batch.group
     work = torch.float64 if q.dtype == torch.float64 else torch.float32
     starts = rows.starts.tolist()
@@ -32,8 +33,10 @@ def prefill(batch: Batch) -> None:
         scores = torch.einsum("nhd,lhd->hnl", new, k) * batch.scale
         length, queries = k.shape[0], last - first
         position = torch.arange(length - queries, length, device=q.device)
-        future = torch.arange(length, device=q.device) > position[:, None]  # [N, L]
-        scores.masked_fill_(future, float("-inf"))
+        ahead = torch.arange(length, device=q.device) - position[:, None]  # [N, L]
+        scores.masked_fill_(ahead > 0, float("-inf"))
+        if batch.window is not None:
+            scores.masked_fill_(ahead <= -batch.window, float("-inf"))
         batch.out[first:last] = torch.einsum("hnl,lhd->nhd", scores.softmax(-1), v).to(q.dtype)
 
 

@@ -19,8 +19,8 @@ HEAD_DIMS = (64, 80, 96, 128, 256)
 #: largest page of our Triton kernels, and of the paged allocator
 MOST_PAGE_TOKENS = 512
 
-#: (device, type, head size, page or None) -> whether that can be computed here
-Check = Callable[[str, str, int, int | None], Support]
+#: (device, type, head size, page or None, with a window) -> whether that can be computed here
+Check = Callable[[str, str, int, int | None, bool], Support]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,23 @@ class Backend:
     most_page_tokens: int | None = None
 
 
-def _reference(device: str, dtype: str, head_dim: int, page_tokens: int | None) -> Support:
+def _reference(
+    device: str, dtype: str, head_dim: int, page_tokens: int | None, windowed: bool
+) -> Support:
     return YES
 
 
-def _cpu(device: str, dtype: str, head_dim: int, page_tokens: int | None) -> Support:
+def _cpu(
+    device: str, dtype: str, head_dim: int, page_tokens: int | None, windowed: bool
+) -> Support:
     if device != "cpu":
         return no(f"the compiled CPU kernel cannot read memory of {device}")
     return YES if installed("numba") else no("numba is not installed")
 
 
-def _triton(device: str, dtype: str, head_dim: int, page_tokens: int | None) -> Support:
+def _triton(
+    device: str, dtype: str, head_dim: int, page_tokens: int | None, windowed: bool
+) -> Support:
     if not installed("triton"):
         return no("triton is not installed")
     from triton import knobs
@@ -57,17 +63,21 @@ def _triton(device: str, dtype: str, head_dim: int, page_tokens: int | None) -> 
     return YES
 
 
-def _flash(device: str, dtype: str, head_dim: int, page_tokens: int | None) -> Support:
+def _flash(
+    device: str, dtype: str, head_dim: int, page_tokens: int | None, windowed: bool
+) -> Support:
     if dtype == "float32":
         return no("flash kernels compute in float16 and bfloat16 only")
     if device != "cuda":
         return no(f"flash kernels run on CUDA devices, not on {device}")
     from kernels.flash import find
 
-    return find(dtype, head_dim, page_tokens)[1]
+    return find(dtype, head_dim, page_tokens, windowed=windowed)[1]
 
 
-def _sdpa(device: str, dtype: str, head_dim: int, page_tokens: int | None) -> Support:
+def _sdpa(
+    device: str, dtype: str, head_dim: int, page_tokens: int | None, windowed: bool
+) -> Support:
     if page_tokens is not None:
         return no("scaled_dot_product_attention reads contiguous rows, not pages")
     return YES
@@ -88,20 +98,31 @@ REGISTRY = {
 BACKENDS = tuple(REGISTRY)
 
 
-def probe(backend: str, device: str, dtype: str, head_dim: int, page_tokens: int | None) -> Support:
+def probe(
+    backend: str,
+    device: str,
+    dtype: str,
+    head_dim: int,
+    page_tokens: int | None,
+    window: int | None = None,
+) -> Support:
     """Say whether `backend` can decode and prefill here.
 
     `device` is "cpu" or "cuda" (an index may follow), `dtype` a torch name such as "bfloat16",
-    `page_tokens` the tokens of a page, or None for rows that are contiguous.  Raises `ValueError`
-    for a back end that does not exist.
+    `page_tokens` the tokens of a page, or None for rows that are contiguous, `window` the positions
+    that a query reads, or None for all.  Raises `ValueError` for a back end that does not exist.
     """
     one_of("backend", backend, BACKENDS)
     kind = str(dtype).removeprefix("torch.")
-    return _probe(backend, str(device).split(":")[0], kind, head_dim, page_tokens)
+    return _probe(
+        backend, str(device).split(":")[0], kind, head_dim, page_tokens, window is not None
+    )
 
 
 @lru_cache(maxsize=256)
-def _probe(name: str, device: str, dtype: str, head_dim: int, page_tokens: int | None) -> Support:
+def _probe(
+    name: str, device: str, dtype: str, head_dim: int, page_tokens: int | None, windowed: bool
+) -> Support:
     backend = REGISTRY[name]
     if dtype not in backend.dtypes:
         return no(f"{name} computes in {', '.join(backend.dtypes)}, not in {dtype}")
@@ -115,7 +136,7 @@ def _probe(name: str, device: str, dtype: str, head_dim: int, page_tokens: int |
         return no("torch is not installed")
     if device == "cuda" and not _cuda_available():
         return no("torch sees no CUDA device")
-    return backend.check(device, dtype, head_dim, page_tokens)
+    return backend.check(device, dtype, head_dim, page_tokens, windowed)
 
 
 def _cuda_available() -> bool:

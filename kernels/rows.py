@@ -16,7 +16,7 @@ pages with a stride of their own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,16 @@ class HostRows:
     def queries(self) -> IntArray:
         """New tokens of each row, [S]."""
         return np.diff(self.starts)
+
+    def within(self, window: int) -> HostRows:
+        """As `Rows.within`."""
+        behind = np.maximum(self.lengths - self.queries - (window - 1), 0)
+        return replace(
+            self,
+            lengths=self.lengths - behind,
+            first=self.first + behind,
+            within_page=self.within_page or bool(behind.any()),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,24 @@ class Rows:
     @property
     def num_rows(self) -> int:
         return self.lengths.shape[0]
+
+    def within(self, window: int) -> Rows:
+        """The same without the positions that lie behind the window of every query of their row.
+
+        What is left begins anywhere in a page.
+        """
+        key = ("within", window)
+        if key not in self.derived:
+            behind = (self.lengths - self.starts.diff() - (window - 1)).clamp(min=0)
+            self.derived[key] = replace(
+                self,
+                offset=self.offset + behind,
+                lengths=self.lengths - behind,
+                max_length=min(self.max_length, self.max_queries + window - 1),
+                host=None if self.host is None else self.host.within(window),
+                derived={},
+            )
+        return self.derived[key]
 
 
 def place(

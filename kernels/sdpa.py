@@ -2,7 +2,8 @@
 
 Rows and lengths are taken from the host's copy, so that no call waits for the device.  Causality is
 said and not drawn as a mask: with a mask, or with grouped heads and a mask, torch's flash kernel
-does not apply, and this would be a slower baseline than torch is.
+does not apply, and this would be a slower baseline than torch is.  Only a prefill through a window
+is drawn: there is no other way to say it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def contiguous_row(pages: torch.Tensor, rows: Rows, row: int) -> torch.Tensor:
 
 
 def prefill(batch: Batch) -> None:
+    batch = batch.narrowed()
     q, rows, scale, out = batch.q, batch.rows, batch.scale, batch.out
     kv_heads, dim = batch.keys.shape[-2:]
     host = known(rows)
@@ -40,21 +42,33 @@ def prefill(batch: Batch) -> None:
             continue
         heads = q[first:last].transpose(0, 1)[None]  # [1, Hq, N, D]
         # The last query sees all keys; torch's own `is_causal` lets the first see one.
-        whole = new == k.shape[2]
+        length, mask = k.shape[2], None
+        if batch.window is not None and batch.window < length:
+            mask = band(new, length, batch.window, q.device)
+        elif new < length:
+            mask = causal_lower_right(new, length)
         found = scaled_dot_product_attention(
             heads,
             k,
             v,
-            attn_mask=None if whole else causal_lower_right(new, k.shape[2]),
-            is_causal=whole,
+            attn_mask=mask,
+            is_causal=mask is None,
             scale=scale,
             enable_gqa=heads.shape[1] != kv_heads,
         )
         out[first:last] = found[0].transpose(0, 1)
 
 
+def band(queries: int, length: int, window: int, device: torch.device) -> torch.Tensor:
+    """What each of a row's last queries sees through a window, bool [queries, length]."""
+    every = torch.ones((queries, length), dtype=torch.bool, device=device)
+    last = length - queries
+    return every.tril(last).triu(last - window + 1)
+
+
 def decode(batch: Batch) -> None:
     """One call if all rows are equally long and equally far apart, else one a row."""
+    batch = batch.narrowed()
     host = known(batch.rows)
     steps = np.unique(np.diff(host.first))
     even = len(np.unique(host.lengths)) == 1 and len(steps) < 2 and batch.keys.shape[0] == 1

@@ -49,6 +49,7 @@ class Config:
     software: SoftwareSpec = field(default_factory=SoftwareSpec)
     kv_memory_gib: float | None = None
     kv_tokens: int | None = None
+    kv_dtype: str = "auto"
     seed: int = 0
     report: str = "html"
     timeline: str = "auto"

@@ -19,6 +19,7 @@ class Case:
     layout: BlockTable | Strided
     queries: np.ndarray
     scale: float
+    window: int | None = None
 
     @property
     def args(self):
@@ -27,7 +28,20 @@ class Case:
     def expected(self):
         """The answer in float64, from the numbers as the cache holds them."""
         caches = (self.k_cache.double(), self.v_cache.double())
-        return prefill(self.q.double(), *caches, self.layout, self.queries, self.scale)
+        q, window = self.q.double(), self.window
+        return prefill(q, *caches, self.layout, self.queries, self.scale, window=window)
+
+    def look_through(self, window):
+        """Set a window, and put NaN into every slot that no query sees through it."""
+        self.window = window
+        slots, first = new_slots(self.layout, self.layout.lengths), 0
+        for length, new in zip(self.layout.lengths, self.queries, strict=True):
+            behind = slots[first : first + max(0, length - new - window + 1)]
+            nothing = torch.full((len(behind), *self.k_cache.shape[-2:]), float("nan"))
+            nothing = nothing.to(self.k_cache)
+            store(nothing, nothing, self.k_cache, self.v_cache, behind)
+            first += length
+        return self
 
     def poisoned_out(self):
         return torch.full_like(self.q, float("nan"))

@@ -12,11 +12,17 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from kernels import registry, triton_kernels
+from kernels import registry, triton_decode, triton_prefill, triton_slots
 from kernels.support import YES
 
 TARGET = GPUTarget("cuda", 90, 32)
-KERNELS = ("decode_split", "decode_reduce", "prefill", "move_slots")
+KERNELS = (
+    triton_decode.decode_split,
+    triton_decode.decode_reduce,
+    triton_prefill.prefill_block,
+    triton_slots.store_slots,
+    triton_slots.move_slots,
+)
 
 
 def mapped(address):
@@ -61,6 +67,9 @@ class Launches:
 
 
 class Driver:
+    def __init__(self, target=TARGET):
+        self.target = target
+
     def get_current_device(self):
         return 0
 
@@ -68,25 +77,24 @@ class Driver:
         return 0
 
     def get_current_target(self):
-        return TARGET
+        return self.target
 
 
 @contextmanager
-def launches(driver=None):
-    """Let back end `triton` be chosen for CPU tensors, and note what it launches.
+def launches(driver=None, target=TARGET):
+    """Let back end `triton` be chosen for CPU tensors, and note what it launches on `target`.
 
     With a driver of Triton's own, kernels are compiled and launched by that.
     """
     noted = Launches()
     compiling = triton.compiler.compile if driver else noted.compile
     active = triton.runtime.driver._active
-    triton.runtime.driver.set_active(driver or Driver())
+    triton.runtime.driver.set_active(driver or Driver(target))
     registry._probe.cache_clear()
     backend = registry.REGISTRY["triton"]
     anyhow = registry.Backend(backend.module, lambda *question: YES, head_dims=backend.head_dims)
-    kernels = [getattr(triton_kernels, name) for name in KERNELS]
-    kept = [kernel.device_caches for kernel in kernels]
-    for kernel in kernels:
+    kept = [kernel.device_caches for kernel in KERNELS]
+    for kernel in KERNELS:
         kernel.device_caches = defaultdict(kernel.create_binder)
     try:
         with (
@@ -96,7 +104,7 @@ def launches(driver=None):
         ):
             yield noted
     finally:
-        for kernel, caches in zip(kernels, kept, strict=True):
+        for kernel, caches in zip(KERNELS, kept, strict=True):
             kernel.device_caches = caches
         registry._probe.cache_clear()
         triton.runtime.driver._active = active

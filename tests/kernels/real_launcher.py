@@ -14,7 +14,7 @@ from triton.backends.nvidia import driver as nvidia
 from allocators.base import Grant, Strided
 from kernels import copy_slots, decode, place, prefill, store
 from kernels.memory import backing_for
-from kernels.triton_kernels import move_slots
+from kernels.triton_slots import move_slots
 from tests.executors.model.serving_cases import virtual
 from tests.kernels.fake_triton import Driver, launches
 
@@ -23,6 +23,7 @@ stub = ctypes.CDLL(str(Path(sys.argv[1]) / "libcuda.so.1"), mode=ctypes.RTLD_GLO
 
 class RealDriver(Driver):
     def __init__(self):
+        super().__init__()
         self.utils, self.launcher_cls = nvidia.CudaUtils(), nvidia.CudaLauncher
 
 
@@ -41,7 +42,7 @@ with (
     print("launched", stub.launches())
     one = torch.zeros(1, dtype=torch.int64)
     try:
-        move_slots[(1, 1)](k, 0, k, 0, one, one, 16, 16, *[16] * 8, BLOCK=1024)
+        move_slots[(1, 1)](k, 0, k, 0, one, one, 16, 16, *[16] * 8, WHOLE=True, BLOCK=1024)
     except ValueError as error:
         print("refused:", error)
     sys.stdout.flush()

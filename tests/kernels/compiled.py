@@ -1,0 +1,112 @@
+"""What Triton and ptxas make of our kernels for a GPU that is not here.
+
+A kernel is compiled with the very arguments and specialisations with which a call would launch it:
+`fake_triton` notes them.  `python -m tests.kernels.compiled` prints the table of docs/kernels.md.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+triton = pytest.importorskip("triton")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+
+from tests.kernels.fake_triton import launches  # noqa: E402
+
+#: shared memory that one block may have, in bytes, by compute capability (CUDA C++ Programming
+#: Guide, table "Technical Specifications per Compute Capability")
+MOST_SHARED = {80: 163 << 10, 90: 227 << 10}
+#: what a multiprocessor has of it, and what the system takes of it for each block
+SHARED_OF_ALL, SHARED_OF_BLOCK = {80: 164 << 10, 90: 228 << 10}, 1 << 10
+#: registers of a multiprocessor, and the step in which a warp gets them
+REGISTERS, REGISTER_STEP = 1 << 16, 256
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel for one GPU.
+
+    `registers`: a thread's; `spilled`: bytes of a thread's stack; `shared`: bytes of a block.
+    """
+
+    name: str
+    capability: int
+    registers: int
+    spilled: int
+    shared: int
+    warps: int
+    ttgir: str
+    ptx: str
+    cubin: bytes
+
+    @cached_property
+    def sass(self):
+        """The machine code as nvdisasm shows it."""
+        return with_file(self.cubin, lambda path: run_tool("nvdisasm", "-c", path))
+
+    @property
+    def blocks(self):
+        """Blocks that fit on a multiprocessor at once, by registers and by shared memory."""
+        of_warp = -(-self.registers * 32 // REGISTER_STEP) * REGISTER_STEP
+        by_registers = REGISTERS // (of_warp * self.warps)
+        return min(by_registers, SHARED_OF_ALL[self.capability] // (self.shared + SHARED_OF_BLOCK))
+
+
+def compiled(call, capability=90):
+    """Return by name what the kernels that `call` launches are on a GPU, as `Compiled`.
+
+    Skips the test that asks where there is nothing to compile with.
+    """
+    for tool in ("ptxas", "cuobjdump", "nvdisasm"):
+        tool_path(tool)
+    target = GPUTarget("cuda", capability, 32)
+    with launches(target=target) as seen:
+        call()
+    return {name: build(name, *made, target) for name, made in seen.sources.items()}
+
+
+_built = {}
+
+
+def build(name, source, options, target):
+    """Compile once a session what `fake_triton` noted."""
+    key = (name, source.hash(), str(sorted(options.items())), target.arch)
+    if key not in _built:
+        made = triton.compile(source, target=target, options=options)
+        cubin = made.asm["cubin"]
+        usage = with_file(cubin, lambda path: run_tool("cuobjdump", "-res-usage", path))
+        found = {key: int(n) for key, n in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
+        _built[key] = Compiled(
+            name, target.arch, found["REG"], found["STACK"] + found["LOCAL"],
+            made.metadata.shared, made.metadata.num_warps,
+            made.asm["ttgir"], made.asm["ptx"], cubin,
+        )  # fmt: skip
+    return _built[key]
+
+
+def tool_path(name):
+    """A tool of CUDA that comes with Triton's wheel, or stands in the path; skips without one."""
+    beside = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    path = str(beside) if beside.exists() else shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is neither in Triton's wheel nor in the path")
+    return path
+
+
+def run_tool(name, *arguments):
+    command = [tool_path(name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def with_file(contents, use):
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(contents)
+        file.flush()
+        return use(file.name)
