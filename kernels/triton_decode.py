@@ -166,12 +166,15 @@ def compiled_for(dim_pad: int, group_pad: int, itemsize: int) -> dict[str, Any]:
     """Return how `decode_split` is compiled.
 
     Float32 is multiplied without tensor cores, and with four warps what a thread holds does not fit
-    into its registers.  Else 160 registers leave as many blocks on a multiprocessor as its shared
-    memory does, and give rows in pages as many as contiguous ones, whose addresses need fewer.
+    into its registers.  Of 16-bit heads of 128 and more, shared memory holds three blocks on a
+    multiprocessor; registers for as many are given to rows in pages and to contiguous ones, whose
+    addresses need fewer, so that the two are compiled to the same size.
     """
     if itemsize > 2:
         return {"num_warps": 8}
-    return {"maxnreg": 160} if dim_pad > 64 and group_pad == LEAST_ROWS else {}
+    if dim_pad == 64 or group_pad > LEAST_ROWS:
+        return {}
+    return {"maxnreg": 160 if dim_pad == 128 else 168}
 
 
 def decode(batch: Batch) -> None:
