@@ -180,6 +180,11 @@ def _serving(results: Record) -> list[str]:
         f"{results['calibration_rounds']} rounds): simulated over measured, less one; and both."
     )
     parts.append(table(("run", "allocator", "status", *compared, "reason"), errors))
+    sizes = [
+        f"{name} {found['median']:.1%} ({found['largest']:.1%})"
+        for name, found in results["errors"].items() if found
+    ]  # fmt: skip
+    parts.append(f"Size of the error, median over rows (largest): {', '.join(sizes)}.")
     return parts
 
 

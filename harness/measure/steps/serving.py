@@ -122,6 +122,7 @@ def serve(step: str, job: Job) -> None:
         release(job.device)
         cost = ("cost_model=calibrated", f"cost_model.file={job.out / file}")
         results["simulated"] = list(_simulated(service, model, cost, prepared, taken))
+        results["errors"] = {name: _errors(results["simulated"], name) for name in COMPARED}
     broken = [row for row in results["rows"] if row["status"] == "error"]
     if broken:
         raise RuntimeError(f"{broken[0]['run']}, {broken[0]['allocator']}: {broken[0]['reason']}")
@@ -201,6 +202,12 @@ def _calibrate(job: Job, real: RealRun, file: str) -> str | None:
     job.results["calibration_rounds"] = calibration.repeats
     job.save()
     return file
+
+
+def _errors(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float] | None:
+    """Return the median and the largest |simulated / measured - 1|; None without any."""
+    found = [abs(row[metric]["error"]) for row in rows if metric in row and row[metric]["measured"]]
+    return {"median": float(np.median(found)), "largest": max(found)} if found else None
 
 
 def _simulated(
