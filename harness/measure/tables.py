@@ -169,7 +169,7 @@ def _serving(results: Record) -> list[str]:
         parts.append(f"Not calibrated: {results['not_calibrated']}.")
     if "simulated" not in results:
         return parts
-    compared = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "mean_batch")
+    compared = list(results["errors"])
     errors = [
         (r["run"], r["allocator"], r["status"], *(_error_text(r.get(n)) for n in compared),
          r["reason"])

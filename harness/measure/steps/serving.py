@@ -58,10 +58,10 @@ ROUNDS, SIZED_ROUNDS = 3, 2
 #: of the step's time, for serving; the rest is for the calibration and the simulation
 SERVING = 0.65
 #: what is compared between a real run and its simulation
-COMPARED = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "mean_batch")
+COMPARED = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "mean_batch", "steps")
 #: of each real run, kept beside those
 METRICS = (
-    *COMPARED, "requests_per_s", "peak_batch", "token_share", "preemptions", "steps",
+    *COMPARED, "requests_per_s", "peak_batch", "token_share", "preemptions",
     "finished_requests", "resident_peak_bytes", "map_s", "allocator_us_per_step",
 )  # fmt: skip
 
@@ -148,7 +148,7 @@ Taken = dict[tuple[str, str], list[ResultRow]]
 
 
 def _rounds(job: Job, real: RealRun, prepared: Mapping[str, Prepared]) -> Taken:
-    """Serve every run by every allocator, in rounds; fill `results.rows` after each."""
+    """Serve every run by every allocator, in rounds; keep `results.rows` up to date."""
     pairs = [(run, name) for run, each in prepared.items() for name in allocators(each)]
     taken: Taken = {pair: [] for pair in pairs}
     cost_s = dict.fromkeys(pairs, 0.0)
@@ -163,8 +163,8 @@ def _rounds(job: Job, real: RealRun, prepared: Mapping[str, Prepared]) -> Taken:
             row = stream_variant(prepared[run], name, [], real=real).row
             taken[pair].append(row)
             cost_s[pair] = began_s - job.left_s()
-        job.results["rows"] = [_row(*pair, rows) for pair, rows in taken.items() if rows]
-        job.save()
+            job.results["rows"] = [_row(*each, rows) for each, rows in taken.items() if rows]
+            job.save()
     return taken
 
 
