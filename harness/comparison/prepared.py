@@ -78,6 +78,8 @@ def prepare(composed: DictConfig, tables: RequestTables | None = None) -> Prepar
     config = to_config(composed)
     check(config)
     saved = run_options(composed)
+    if config.model.path:
+        saved["model"] = asdict(config.model)
     if config.is_real:
         # Not imported by a simulated run, which needs no torch.
         from harness.executors.model.settings import described, settle
