@@ -8,14 +8,10 @@ from dataclasses import replace
 from harness.cost.hf.values import Values
 from harness.cost.layers import LayerSpec
 
-FULL = "full_attention"
-#: `layer_types` of transformers, and what each is called here
-NAMES = {
-    FULL: "full",
-    "sliding_attention": "sliding",
-    "chunked_attention": "chunked",
-    "linear_attention": "state",
-}
+#: what a file calls its layers in `layer_types`
+FULL, SLIDING = "full_attention", "sliding_attention"
+CHUNKED, LINEAR = "chunked_attention", "linear_attention"
+NAMES = (FULL, SLIDING, CHUNKED, LINEAR)
 
 
 def grouped(layers: Sequence[LayerSpec]) -> list[LayerSpec]:
@@ -53,10 +49,10 @@ def window(values: Values, key: str, context: int) -> LayerSpec:
 def windowed(values: Values, types: Sequence[str], context: int) -> list[LayerSpec]:
     """Return the layer groups of layers that attend in full or within a window or chunk."""
     made = {FULL: LayerSpec()}
-    if "sliding_attention" in types:
-        made["sliding_attention"] = window(values, "sliding_window", context)
-    if "chunked_attention" in types:
-        made["chunked_attention"] = window(values, "attention_chunk_size", context)
+    if SLIDING in types:
+        made[SLIDING] = window(values, "sliding_window", context)
+    if CHUNKED in types:
+        made[CHUNKED] = window(values, "attention_chunk_size", context)
     for name in types:
         if name not in made:
             raise values.wrong("layer_types", ", ".join([*made, "..."]), f'"{name}"')

@@ -7,10 +7,11 @@ its name, and so is a value that would change layers or weights in a way that is
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
-from harness.cost.hf.families import READERS, vision_layers
+from harness.cost.hf import dense, mixed
 from harness.cost.hf.ignored import IGNORED, VISION
 from harness.cost.hf.values import Values
 from harness.cost.shapes import CostError, ModelShape
@@ -19,6 +20,27 @@ CONFIG = "config.json"
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 #: `model_type` of models that see: that of their language model, in `text_config`
 SEEING = {"gemma3": "gemma3_text", "llama4": "llama4_text", "mllama": "mllama_text_model"}
+#: by `model_type`
+READERS: dict[str, Callable[[Values], ModelShape]] = {
+    "llama": dense.llama,
+    "mistral": dense.mistral,
+    "ministral": dense.ministral,
+    "mixtral": mixed.mixtral,
+    "phi3": dense.phi3,
+    "qwen2": dense.qwen2,
+    "qwen3": dense.qwen3,
+    "qwen3_moe": mixed.qwen3_moe,
+    "opt": dense.opt,
+    "gemma2": dense.gemma2,
+    "gemma3_text": dense.gemma3,
+    "gpt_oss": mixed.gpt_oss,
+    "llama4_text": mixed.llama4,
+    "deepseek_v2": mixed.deepseek,
+    "deepseek_v3": mixed.deepseek,
+    "jamba": mixed.jamba,
+    "qwen3_next": mixed.qwen3_next,
+    "mllama_text_model": mixed.mllama,
+}
 #: MXFP4 (OCP Microscaling Formats, version 1.0): 4 bits, and a scale of 8 for each 32 weights
 MXFP4_BITS = 4 + 8 / 32
 #: `conf/model/hf.yaml`: whatever else is set there is the user's, and counts before the file's
@@ -58,7 +80,7 @@ def read_shape(path: Path, dtype_bytes: int = 0) -> ModelShape:
         raise values.wrong("model_type", f"one of {', '.join(sorted({*READERS, *SEEING}))}")
     shape = READERS[SEEING.get(kind, kind)](inner)
     if kind == "mllama":
-        shape.layer_groups = vision_layers(inner, values.inner("vision_config"), shape.layers)
+        shape.layer_groups = mixed.vision_layers(inner, values.inner("vision_config"), shape.layers)
     _stored(values, inner, shape, dtype_bytes)
     if inner is not values:
         inner.refuse_others(kind, IGNORED)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from harness.cost.hf import families
+from harness.cost.hf import dense
 from harness.cost.hf.read import CONFIG, DTYPE_BYTES
 from harness.cost.hf.values import Values
 from harness.cost.shapes import CostError, ModelShape
@@ -81,7 +81,7 @@ def _llama(values: Values, architecture: str) -> ModelShape:
     # Only Llama's own class falls back to one KV head a query head; the others' defaults differ.
     plain_heads = architecture == "LlamaForCausalLM"
     qwen3 = architecture == "Qwen3ForCausalLM"
-    shape = families.plain(
+    shape = dense.plain(
         values,
         kv_default=values.size("num_attention_heads") if plain_heads else None,
         qkv_bias=architecture == "Qwen2ForCausalLM",
@@ -94,7 +94,7 @@ def _llama(values: Values, architecture: str) -> ModelShape:
 
 def _opt(values: Values, architecture: str) -> ModelShape:
     values.only("activation_function", "relu", "relu")
-    return families.opt(values)
+    return dense.opt(values)
 
 
 def _check_rope(values: Values) -> None:
