@@ -104,6 +104,10 @@ class TableShapes:
         slots = np.where(lengths > 0, slots, 0)
         return (slots + (self.page_tokens - 1)) // self.page_tokens
 
+    def entries(self, longest: int | IntArray) -> int | IntArray:
+        """Return the columns of all tables together, where the longest row has so many tokens."""
+        return self.columns(np.atleast_1d(longest)).sum(axis=0).reshape(np.shape(longest))[()]
+
     def behind(self, positions: IntArray) -> IntArray:
         """Return how many columns lie wholly behind what a token at each position reads.
 
