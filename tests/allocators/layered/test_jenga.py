@@ -1,12 +1,10 @@
 """Jenga: two levels of pages, in stories under pressure, and beside `Paged`."""
 
-import numpy as np
 from hypothesis import strategies as st
 
-from allocators.base import Demand, Geometry, Prompt
+from allocators.base import Geometry
 from allocators.layered.jenga import Jenga
 from allocators.layers import LayerGroup
-from allocators.paged import Paged
 from tests.allocators.layered.machine import tell_stories
 
 KINDS = st.sampled_from(
