@@ -33,12 +33,16 @@ def store(
         return
     k, v = adjacent(k), adjacent(v)
     keys, values = _paged(k_cache), _paged(v_cache)
-    blocks, constants = _blocks(*keys.shape[-2:], k.element_size())
-    store_slots[(len(slots), blocks)](
+    heads, dim = keys.shape[-2:]
+    block = min(BLOCK, triton.next_power_of_2(heads * dim))
+    store_slots[(len(slots), triton.cdiv(heads * dim, block))](
         k, v, *anchored(keys), *anchored(values), slots, writers,
         *k.stride()[:2], *v.stride()[:2], *keys.stride()[:3], *values.stride()[:3],
         keys.shape[1], values.shape[1],
-        **constants,
+        NUMBERS=heads * dim,
+        DIM=dim,
+        BLOCK=block,
+        num_warps=max(1, min(MOST_WARPS, block * k.element_size() // WARP_BYTES)),
     )  # fmt: skip
 
 
@@ -68,21 +72,13 @@ def move(
         return
     read, write = _paged(source), _paged(target)
     heads, dim = target.shape[-2:]
-    blocks, constants = _blocks(heads, dim, target.element_size())
-    move_slots[(len(source_slots), blocks)](
-        *anchored(read), *anchored(write), source_slots, target_slots,
+    whole = heads == 1 or read.stride(-2) == write.stride(-2) == dim
+    move_slots[(len(source_slots), triton.cdiv(heads * dim, BLOCK))](
+        *anchored(read), *anchored(write), source_slots, target_slots, heads * dim, dim,
         *read.stride()[:3], *write.stride()[:3], read.shape[1], write.shape[1],
-        **constants,
+        WHOLE=whole,
+        BLOCK=BLOCK,
     )  # fmt: skip
-
-
-def _blocks(heads: int, dim: int, itemsize: int) -> tuple[int, dict[str, int]]:
-    """Return the blocks of a token's numbers, and what the compiler knows of them."""
-    numbers = heads * dim
-    block = min(BLOCK, triton.next_power_of_2(numbers))
-    warps = max(1, min(MOST_WARPS, block * itemsize // WARP_BYTES))
-    known = {"NUMBERS": numbers, "DIM": dim, "BLOCK": block, "num_warps": warps}
-    return triton.cdiv(numbers, block), known
 
 
 def _paged(cache: torch.Tensor) -> torch.Tensor:

@@ -47,16 +47,22 @@ def store_slots(
 @triton.jit(do_not_specialize=["s_tokens", "t_tokens"])
 def move_slots(
     source, source_start: tl.int64, target, target_start: tl.int64, source_slots, target_slots,
-    s_page: tl.int64, s_token: tl.int64, s_head: tl.int64,
+    numbers, dim, s_page: tl.int64, s_token: tl.int64, s_head: tl.int64,
     t_page: tl.int64, t_token: tl.int64, t_head: tl.int64, s_tokens: tl.int64, t_tokens: tl.int64,
-    NUMBERS: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr,
+    WHOLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """target[target_slots[i]] = source[source_slots[i]].  Grid (slots, blocks of `NUMBERS`)."""
+    """target[target_slots[i]] = source[source_slots[i]], `numbers` each.  Grid (slots, blocks).
+
+    `WHOLE`: all numbers of a token are adjacent.
+    """
     i = tl.program_id(0)
     read, write = tl.load(source_slots + i), tl.load(target_slots + i)
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    some = x < NUMBERS
     source += source_start + read // s_tokens * s_page + read % s_tokens * s_token
     target += target_start + write // t_tokens * t_page + write % t_tokens * t_token
-    moved = tl.load(source + spread(x, s_head, DIM), mask=some)
-    tl.store(target + spread(x, t_head, DIM), moved, mask=some)
+    if WHOLE:
+        tl.store(target + x, tl.load(source + x, mask=x < numbers), mask=x < numbers)
+    else:
+        head, d = x // dim, x % dim
+        moved = tl.load(source + head * s_head + d, mask=x < numbers)
+        tl.store(target + head * t_head + d, moved, mask=x < numbers)

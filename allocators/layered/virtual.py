@@ -317,6 +317,10 @@ class LayeredVirtual(LayeredRanges):
         slots = self.geometry.layer_groups[layer_group].slots(self.length[rows])
         return Strided(rows * step, slots)
 
+    def layer_pages(self, layer_group: int) -> tuple[int, int]:
+        shapes = self.tables.shapes
+        return shapes.tables[layer_group].page_tokens, int(shapes.width[layer_group])
+
     def slot_places(self, layer_group: int, slots: IntArray) -> IntArray:
         return self.slot_pieces(layer_group, slots)[:, 0]
 
