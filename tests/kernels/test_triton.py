@@ -29,8 +29,8 @@ def test_kernels_compile_to_machine_code_without_a_gpu(capability):
         store(new, new, case.k_cache, case.v_cache, np.array([3]), backend="triton")
 
     found = compiled(each, capability)
-    assert set(found) == {"decode_split", "decode_reduce", "prefill_block", "move_slots"}
+    assert set(found) == {"decode_split", "decode_reduce", "prefill_block", "store_slots"}
     for kernel in found.values():
         assert kernel.cubin
-        # What the smallest of the GPUs in question gives to one block.
-        assert kernel.shared <= 99 << 10, kernel.name
+        # What the smallest of the GPUs in question gives to one block: 8.6 and 8.9 give 99 KiB.
+        assert kernel.shared <= {80: 99, 90: 227}[capability] << 10, kernel.name
