@@ -24,6 +24,8 @@ from tests.kernels.fake_triton import launches  # noqa: E402
 #: shared memory of a multiprocessor in bytes, by compute capability, and what the system takes of
 #: it for each block (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability")
 SHARED_OF_ALL, SHARED_OF_BLOCK = {80: 164 << 10, 90: 228 << 10}, 1 << 10
+#: what one block may have of it
+MOST_SHARED = {of: size - SHARED_OF_BLOCK for of, size in SHARED_OF_ALL.items()}
 #: registers of a multiprocessor, and the step in which a thread gets them
 REGISTERS, REGISTER_STEP = 1 << 16, 8
 
