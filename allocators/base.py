@@ -37,9 +37,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from allocators.geometry import Geometry
+from allocators.layers import IntArray
 
 
 class AllocatorError(Exception):
@@ -63,34 +63,6 @@ def one_of(name: str, value: object, allowed: Collection[str]) -> None:
 def is_number(value: object) -> bool:
     """Say whether a knob's value is a number at all; a bool is a mistake, not a 0 or a 1."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """The pool an allocator divides, and the shape of one token's KV.
-
-    `kv_heads` is per rank; a token's bytes are summed over `ranks` (tensor parallelism).
-    """
-
-    capacity_tokens: int
-    max_seqs: int
-    max_len: int
-    page_tokens: int = 1
-    layers: int = 1
-    kv_heads: int = 1
-    head_dim: int = 1
-    dtype_bytes: int = 2
-    ranks: int = 1
-    #: slots of host memory for sequences that are swapped out
-    host_tokens: int = 0
-
-    @property
-    def bytes_per_token(self) -> int:
-        return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype_bytes * self.ranks
-
-    @property
-    def capacity_bytes(self) -> int:
-        return self.capacity_tokens * self.bytes_per_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +122,8 @@ class Grant:
     prompt's KV and are executed once that is computed; all others come before the step computes.
     `maps` and `unmaps` rows are (virtual range, page-group of it, physical page-group), where a
     page-group is `pages_per_group` driver calls.
-    `swaps_out` and `swaps_in` rows are (device slot, host slot, slots).
+    `swaps_out` and `swaps_in` rows are (device slot, host slot, slots).  In a model with layer
+    groups the rows of all five have a fourth number, the index of the layer group.
     """
 
     cached_tokens: int = 0
@@ -203,14 +176,19 @@ class BlockTable:
 
 @dataclass(frozen=True, slots=True)
 class Strided:
-    """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p."""
+    """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p.
+
+    Where there is a `ring` of so many slots, it lies in slot base[i] + p % ring[i].
+    """
 
     base: IntArray  # [rows]
     lengths: IntArray  # [rows]
+    ring: IntArray | None = None  # [rows]
 
     def take(self, at: IntArray) -> Strided:
         """Return these rows of it, in this order."""
-        return Strided(self.base[at], self.lengths[at])
+        ring = None if self.ring is None else self.ring[at]
+        return Strided(self.base[at], self.lengths[at], ring)
 
 
 #: what a kernel needs to find the KV of some rows
@@ -219,11 +197,12 @@ Layout = BlockTable | Strided
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Where the pool's bytes are, one entry a step; the first six sum to the capacity.
+    """Where the pool's bytes are, one entry a step; the first six and `expired` sum to it all.
 
     `round_up` is what a buddy allocator adds to a reservation (reported as external, as the
     PagedAttention paper counts it).  `pages` counts what is held, `logical_pages` what would be
-    held if nothing were shared; `metadata_bytes` (tables) lies outside the pool.
+    held if nothing were shared; `metadata_bytes` (tables) lies outside the pool.  `expired` slots
+    hold what no token of this step or a later one reads; none (None) in a uniform model.
     """
 
     token: IntArray
@@ -235,6 +214,11 @@ class Usage:
     pages: IntArray
     logical_pages: IntArray
     metadata_bytes: IntArray
+    expired: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.expired is None:
+            object.__setattr__(self, "expired", np.zeros_like(self.token))
 
 
 class Allocator(abc.ABC):
@@ -257,6 +241,17 @@ class Allocator(abc.ABC):
     has_prefix_index: bool = False
     #: pages whose cached prefix was given up for another use, so far
     evictions: int = 0
+
+    @classmethod
+    def of(cls, geometry: Geometry, **knobs: Any) -> Allocator:
+        """Return this policy for a pool; one that knows layer groups may be another class.
+
+        Raises `Unsupported` for layer groups where the policy knows none, ValueError or TypeError
+        for a knob.
+        """
+        if geometry.layer_groups:
+            raise Unsupported(f"{cls.__name__} knows uniform models only, not layer groups")
+        return cls(geometry, **knobs)
 
     def __init__(self, geometry: Geometry) -> None:
         if geometry.capacity_tokens < 1 or geometry.max_seqs < 1 or geometry.max_len < 1:
@@ -378,6 +373,17 @@ class Allocator(abc.ABC):
         knows the truth, the policy does not).  With `steps` > 1 they have just grown by at least
         that many slots at once, without any operation on memory.
         """
+
+    def table_entries(self, longest: int | IntArray) -> int | IntArray:
+        """Return the entries of one row of all block tables that a step sends to the device.
+
+        The longest row of the step has `longest` tokens, a number or [steps].
+        """
+        return -(-longest // self.geometry.page_tokens) if self.block_tables else 0
+
+    def driver_calls(self, page_groups: IntArray) -> int:
+        """Return how many driver calls of one rank map (or unmap) these rows of a grant."""
+        return len(page_groups) * self.pages_per_group
 
     def arrays(self) -> Any:
         """Return the arrays that `allocators.rules` work on, for a compiled loop.

@@ -9,6 +9,8 @@ shared: a fork copies, and a beam step copies every row that changes its parent.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from allocators.base import (
@@ -37,6 +39,17 @@ RESERVATIONS = ("max", "pow2", "oracle", "grow")
 class Contiguous(Allocator):
     """`reservation` says how long an extent is, `placement` where it goes."""
 
+    @classmethod
+    def of(cls, geometry: Geometry, *, ring: bool = True, **knobs: Any) -> Contiguous:
+        """Return the policy; `ring` is for models with layer groups, where a window may be one."""
+        if not isinstance(ring, bool):
+            raise ValueError(f"ring must be true or false, got {ring!r}")
+        if not geometry.layer_groups:
+            return cls(geometry, **knobs)
+        from allocators.layered.contiguous import LayeredContiguous  # it derives from this class
+
+        return LayeredContiguous(geometry, ring=ring, **knobs)
+
     def __init__(
         self,
         geometry: Geometry,
@@ -55,7 +68,7 @@ class Contiguous(Allocator):
         super().__init__(geometry)
         self.reservation = reservation
         self._kind = RESERVATIONS.index(reservation)
-        self.placement = PLACEMENTS[placement](geometry.capacity_tokens)
+        self.placement = PLACEMENTS[placement](self._pool_units())
         self.host = HostExtents(geometry.host_tokens)
         self.start: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
         self.size: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
@@ -69,6 +82,14 @@ class Contiguous(Allocator):
             demand.output_tokens,
             self.geometry.max_len,
         )
+
+    # What the pool places are units; here each is a slot.
+    def _pool_units(self) -> int:
+        return self.geometry.capacity_tokens
+
+    def _units(self, slots: int) -> int:
+        """Return the units of a reservation of so many slots."""
+        return slots
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -85,7 +106,7 @@ class Contiguous(Allocator):
 
     def _place(self, rows: IntArray, slots: int, to_come: int = 0) -> bool:
         """Give each an extent, if there is room for theirs and for `to_come` more like them."""
-        most, wanted = self.placement.most(slots), len(rows) + to_come
+        most, wanted = self.placement.most(self._units(slots)), len(rows) + to_come
         if wanted > most:
             raise NeverFits(
                 f"{wanted} extents of {slots} slots are needed, the pool of "
@@ -103,7 +124,7 @@ class Contiguous(Allocator):
     def _take(self, sizes: list[int]) -> list[Extent] | None:
         taken: list[Extent] = []
         for slots in sizes:
-            extent = self.placement.take(slots)
+            extent = self.placement.take(self._units(slots))
             if extent is None:
                 for other in reversed(taken):
                     self.placement.give(other)
@@ -115,7 +136,7 @@ class Contiguous(Allocator):
         self.start[row], self.size[row] = extent.start, slots
 
     def _extent(self, row: int) -> Extent:
-        size = extent_size(self.placement.holes, int(self.size[row]))
+        size = extent_size(self.placement.holes, self._units(int(self.size[row])))
         return Extent(int(self.start[row]), size)
 
     # -- growth ------------------------------------------------------------------------------
@@ -132,13 +153,17 @@ class Contiguous(Allocator):
         taken = self._take(sizes)
         if taken is None:
             return None
-        copies = np.column_stack(
-            [self.start[movers], [extent.start for extent in taken], self.length[movers]]
-        )
-        for row, extent, slots in zip(movers.tolist(), taken, sizes, strict=True):
+        grant = self._moved(movers, taken, sizes)
+        self.length[rows] = after
+        return grant
+
+    def _moved(self, rows: IntArray, extents: list[Extent], sizes: list[int]) -> Grant:
+        """Let these sequences move to other extents, of so many slots."""
+        starts = [extent.start for extent in extents]
+        copies = np.column_stack([self.start[rows], starts, self.length[rows]])
+        for row, extent, slots in zip(rows.tolist(), extents, sizes, strict=True):
             self.placement.give(self._extent(row))
             self._hold(row, extent, slots)
-        self.length[rows] = after
         return Grant(copies=copies)
 
     def _doubled(self, rows: IntArray, n: int) -> list[int]:
@@ -149,7 +174,7 @@ class Contiguous(Allocator):
 
     def headroom(self, rows: IntArray) -> int:
         lengths, sizes = self.length[rows], self.size[rows]
-        most = self.geometry.max_len - int(lengths.max())
+        most = self._most_growth(rows)
         room = int((sizes - lengths).min())
         if self.reservation != "grow" or room >= most:
             return min(room, most)
@@ -167,6 +192,10 @@ class Contiguous(Allocator):
                     self.placement.give(extent)
                 return n
         return 0
+
+    def _most_growth(self, rows: IntArray) -> int:
+        """Return by how many slots these rows could grow in memory without end."""
+        return self.geometry.max_len - int(self.length[rows].max())
 
     def quiet_steps(self, rows: IntArray, at_most: int) -> int:
         return max(0, min(at_most, int((self.size[rows] - self.length[rows]).min())))
@@ -197,7 +226,7 @@ class Contiguous(Allocator):
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:
         for row in rows.tolist():
-            self.placement.give(Extent(int(self.start[row]), int(self.size[row])))
+            self.placement.give(self._extent(row))
             self.length[row] = self.size[row] = self.start[row] = 0
             self.active[row] = False
         return EMPTY_GRANT
@@ -267,12 +296,12 @@ class Contiguous(Allocator):
     def check(self) -> None:
         self.host.check()
         active, _, free = self.balance()
-        assert active + free == self.geometry.capacity_tokens, "slots are lost or counted twice"
+        assert active + free == self._pool_units(), "units of the pool are lost or counted twice"
         live = np.flatnonzero(self.active).tolist()
         assert not self.size[~self.active].any(), "an ended sequence has an extent"
         end = 0
         for start, size in sorted(self._extent(row) for row in live):
             assert start >= end, "two extents overlap"
             end = start + size
-        assert end <= self.geometry.capacity_tokens, "an extent leaves the pool"
+        assert end <= self._pool_units(), "an extent leaves the pool"
         assert (self.length[live] <= self.size[live]).all(), "longer than its extent"

@@ -11,12 +11,13 @@ until their memory is needed (docs/prefix.md).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
+    Allocator,
     BlockTable,
     Demand,
     Geometry,
@@ -26,10 +27,12 @@ from allocators.base import (
     Prompt,
     Unsupported,
     Usage,
-    is_number,
 )
 from allocators.growth import bisect_headroom
 from allocators.host import HostPages, HostTier
+from allocators.knobs import check_blocks
+from allocators.layered.build import check_knobs
+from allocators.layered.paged import LayeredPaged
 from allocators.page_table import PageTable, ceil_div
 from allocators.prefix import attach
 from allocators.prefix.caching import PrefixCaching
@@ -49,6 +52,25 @@ class Paged(PrefixCaching):
 
     block_tables: ClassVar[bool] = True
 
+    @classmethod
+    def of(
+        cls,
+        geometry: Geometry,
+        *,
+        groups: str = "hybrid",
+        window_share: float | None = None,
+        **knobs: Any,
+    ) -> Allocator:
+        """Return this policy for a pool, of layer groups the one that `groups` names.
+
+        `groups` (hybrid, uniform, split) and `window_share` are `LayeredPaged`'s; a model without
+        layer groups does not need them.
+        """
+        if geometry.layer_groups:
+            return LayeredPaged.of(geometry, groups=groups, window_share=window_share, **knobs)
+        check_knobs(groups, window_share)
+        return cls(geometry, **knobs)
+
     def __init__(
         self,
         geometry: Geometry,
@@ -60,13 +82,7 @@ class Paged(PrefixCaching):
         free_order: str = "unkeyed_first",
         offload: bool = False,
     ) -> None:
-        # A bool is an int to Python; `block_size=true` in a YAML is a mistake all the same.
-        if type(block_size) is not int or not 1 <= block_size <= 512:
-            raise ValueError(f"block_size must be a whole number from 1 to 512, got {block_size!r}")
-        if not is_number(watermark) or not 0.0 <= watermark < 1.0:
-            raise ValueError(f"watermark must be at least 0 and below 1, got {watermark!r}")
-        if type(offload) is not bool:
-            raise ValueError(f"offload must be true or false, got {offload!r}")
+        check_blocks(block_size, watermark, offload)
         super().__init__(replace(geometry, page_tokens=block_size))
         num_blocks = geometry.capacity_tokens // block_size
         if num_blocks < 1:

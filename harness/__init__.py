@@ -5,10 +5,24 @@ From Python, `harness.run` runs a comparison or a sweep and `harness.load` reads
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
+import sys
 
-from harness.siblings import put_first
+
+def _without_traceback(kind: type[BaseException], *error: object) -> None:
+    """Let Ctrl-C end a process without a word; of all else say what Python says."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, *error)
+
+
+# With `python -m` the package is imported before the command is, and until its frame stands
+# (`harness.command.frame`) nothing else catches Ctrl-C.  Whoever imports us keeps their own hook.
+if sys.argv[:1] == ["-m"]:
+    sys.excepthook = _without_traceback
+
+import os  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
+
+from harness.siblings import put_first  # noqa: E402
 
 # Read by OpenMP when torch is loaded. By default its threads spin after each product, and where
 # cores are shared a spinning thread keeps the one it waits for from running: steps of a small model

@@ -1,4 +1,4 @@
-"""What the Triton kernels share: where positions lie, a block of the online softmax, launch facts.
+"""What the Triton kernels share: a block of the online softmax, and facts of launches.
 
 Addresses follow `kernels.rows`: position p of row i is at q = offset[i] + p, in page
 table[i, q // PAGE].  A row without a block table lies in one page (`CONTIGUOUS`), found once.
@@ -25,22 +25,6 @@ from kernels.rows import Rows
 LOG2_E = tl.constexpr(1.4426950408889634)
 #: the least rows that a tensor-core product takes
 LEAST_ROWS = 16
-#: blocks in flight; three of float32 would be too much for the shared memory of small GPUs
-STAGES = 2
-
-
-@triton.jit
-def locate(
-    table_row, offset, position, inside, page_stride, token_stride,
-    PAGE: tl.constexpr, CONTIGUOUS: tl.constexpr,
-):  # fmt: skip
-    """Return the element offset of each position in a cache, [BLOCK]."""
-    at = offset + position
-    if CONTIGUOUS:
-        page = tl.load(table_row).to(tl.int64)
-        return page * page_stride + at * token_stride
-    page = tl.load(table_row + at // PAGE, mask=inside, other=0).to(tl.int64)
-    return page * page_stride + (at % PAGE) * token_stride
 
 
 @triton.jit

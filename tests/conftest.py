@@ -3,6 +3,7 @@
 Hypothesis draws the same examples each time, unless HYPOTHESIS_PROFILE=explore is set.
 """
 
+import gc
 import os
 
 import pytest
@@ -14,6 +15,17 @@ from tests.places import SHARED_DATA
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+# What modules and 5,400 collected tests are made of stays to the end, and looking through it again
+# and again for garbage was a tenth of the time; the command does the same (`harness.__main__`).
+gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Let no search for garbage look at what has been made so far."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from allocators.prefix.s3fifo import S3FifoOrder
 INDEXES = ("none", "hash", "radix")
 EVICTIONS = ("lru", "lfu", "fifo", "s3fifo")
 FREE_ORDERS = ("unkeyed_first", "by_age")
-_POOLS = {"unkeyed_first": UnkeyedFirstPool, "by_age": ByAgePool}
+POOLS = {"unkeyed_first": UnkeyedFirstPool, "by_age": ByAgePool}
 _ORDERS = {"lfu": LfuOrder, "fifo": FifoOrder, "s3fifo": S3FifoOrder}
 
 
@@ -47,7 +47,7 @@ def attach(
                 f"offload saves evicted blocks one by one in the order of prefix_index=hash with "
                 f"eviction=lru, not of prefix_index={prefix_index} with eviction={eviction}"
             )
-        return OffloadIndex(pages, _POOLS[free_order](pages.num_pages), tier)
+        return OffloadIndex(pages, POOLS[free_order](pages.num_pages), tier)
     if prefix_index == "none":
         return NullIndex()
     if free_order == "by_age" and (prefix_index, eviction) != ("hash", "lru"):
@@ -64,5 +64,5 @@ def attach(
             )
         return RadixIndex(pages, eviction)
     if eviction == "lru":
-        return HashIndex(pages, _POOLS[free_order](pages.num_pages))
+        return HashIndex(pages, POOLS[free_order](pages.num_pages))
     return HashIndex(pages, OrderedPool(pages.num_pages, _ORDERS[eviction](pages.num_pages)))

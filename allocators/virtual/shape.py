@@ -16,8 +16,7 @@ def page_group_tokens(geometry: Geometry, page_bytes: int, layout: str) -> int:
 
 def _token_bytes(geometry: Geometry, layout: str) -> int:
     """Return the bytes of one token in one virtual tensor."""
-    layers = geometry.layers if layout == "sliced" else 1
-    return geometry.kv_heads * geometry.head_dim * geometry.dtype_bytes * layers
+    return geometry.token_bytes * (geometry.layers if layout == "sliced" else 1)
 
 
 @dataclass(frozen=True, slots=True)

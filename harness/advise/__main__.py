@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.advise.options import USAGE, parse
-from harness.command.folder import out_folder
+from harness.command.folder import check_own, out_folder
 from harness.command.frame import INTERRUPTED, OK, run_command
 from harness.command.output import say
 
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str]) -> int:
     asked = parse(arguments)
     out = out_folder(asked.options.out, "advise")
+    check_own(out, "advice.json", asked.question)
     from harness.advise.advice import advise, new_advice
     from harness.capacity.runner import Runner
 

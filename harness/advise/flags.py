@@ -1,7 +1,7 @@
 """The flags of two servers that correspond to a setting, where they have any.
 
 vLLM: its engine arguments at commit 002f10e (`vllm/config/cache.py`, `scheduler.py`, after 0.27).
-SGLang: `python/sglang/srt/server_args.py` at commit 469c63e, 0.5.
+SGLang: its page of server arguments at commit 004813e, 0.5.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 #: of which the names are
-VERSIONS = {"vLLM": "after 0.27 (002f10e)", "SGLang": "0.5 (469c63e)"}
+VERSIONS = {"vLLM": "after 0.27 (002f10e)", "SGLang": "0.5 (004813e)"}
 
 
 @dataclass(frozen=True)

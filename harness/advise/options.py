@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from harness.capacity.options import sorted_out
 from harness.capacity.slo import Limits, parse_limits
@@ -71,6 +72,16 @@ class Asked:
     options: AdviceOptions
     limits: Limits
     run: list[str] = field(default_factory=list)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What the answer depends on, as `advice.json` has it."""
+        return {
+            "limits": self.limits.values,
+            "asked": self.run,
+            "rate": self.options.rate,
+            "knobs": self.options.search,
+        }
 
 
 def parse(arguments: Sequence[str]) -> Asked:

@@ -10,6 +10,7 @@ from harness.advise import words
 from harness.advise.advice import Advice
 from harness.advise.evidence import per_gpu
 from harness.advise.space import BY_NAME
+from harness.capacity.output import IDEALISED, MARK
 from harness.capacity.search import Capacity
 from harness.command.tables import text_table
 from harness.report.numbers import number
@@ -17,6 +18,8 @@ from harness.results import describe_environment
 from harness.results.writer import plain
 
 SCHEMA_VERSION = 1
+#: letters of a line of a table, at most
+WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,20 @@ def text(advice: Advice) -> str:
     """Return the answer as a terminal shows it."""
     parts = [words.paragraph(advice)]
     parts += [
-        f"{table.title}\n{text_table(table.heads, table.rows, 'l' * len(table.heads))}"
+        f"{table.title}\n{text_table(table.heads, table.rows, 'l' * len(table.heads), WIDTH)}"
         for table in tables(advice)
     ]
     parts.append("\n".join(words.server_lines(advice)))
+    parts += legend(advice)
     if advice.not_asked:
         parts.append("Not looked at: " + "; ".join(advice.not_asked) + ".")
     return "\n\n".join(parts)
+
+
+def legend(advice: Advice) -> list[str]:
+    """Return what the mark of an idealised setting means, if any has it."""
+    weighed = advice.weighed.capacities.values() if advice.weighed else ()
+    return [f"{MARK} {IDEALISED}."] if any(each.variant.idealised for each in weighed) else []
 
 
 def how(advice: Advice) -> str:
@@ -102,15 +112,16 @@ def _evidence(advice: Advice) -> Table:
     weighed = advice.weighed
     if weighed is not None:
         for setting, capacity in weighed.capacities.items():
+            label = f"{setting.label}{MARK * capacity.variant.idealised}"
             if not capacity.held:
-                rows.append((setting.label, "-", "-", words.short(capacity.reason), ""))
+                rows.append((label, "-", "-", words.short(capacity.reason), ""))
                 continue
             found = per_gpu(capacity)
             ends = (
                 "-" if found.low is None else f"{number(found.low)} to {number(found.high or 0.0)}"
             )
             seeds = " ".join(f"{h.seed}: {(h.below.rate or 0.0):g}" for h in capacity.held)
-            rows.append((setting.label, number(found.mean), ends, capacity.held_back_by, seeds))
+            rows.append((label, number(found.mean), ends, capacity.held_back_by, seeds))
     heads = ("setting", "a second and GPU", "95 %", "held back by", "seed: highest rate that holds")
     return Table("Evidence", heads, rows)
 
@@ -137,8 +148,7 @@ def record(advice: Advice) -> str:
         "options": space.lines(setting),
         "allocator": space.allocator(setting),
         "fixed": list(space.fixed),
-        "limits": dict(advice.asked.limits.at_most),
-        "asked": advice.asked.run,
+        **advice.asked.question,
         "own_options": asdict(advice.asked.options),
         "requests": advice.requests,
         "searched": advice.searched,

@@ -27,6 +27,7 @@ def page(advice: Advice, arguments: Sequence[str]) -> str:
         how=output.how(advice),
         tables=output.tables(advice),
         servers=words.server_lines(advice),
+        legend=output.legend(advice),
         not_asked=advice.not_asked,
         command=shlex.join(["python", "-m", "harness.advise", *arguments]),
         made=datetime.now(UTC).strftime("%Y-%m-%d"),

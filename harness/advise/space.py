@@ -14,8 +14,8 @@ from harness.capacity.question import Variant, composed_of, variants_of
 from harness.errors import ConfigError
 
 #: allocators where the user names none, the first of which is a server's as it comes; not
-#: contiguous_oracle, which knows the lengths of answers
-ALLOCATORS = ("paged", "virtual", "contiguous_pow2", "contiguous_max")
+#: contiguous_oracle and contiguous_pow2, which read the lengths of answers
+ALLOCATORS = ("paged", "virtual", "contiguous_grow", "contiguous_max")
 FIRST = ALLOCATORS[0]
 ALLOCATOR = "allocator"
 
@@ -287,7 +287,7 @@ def space_of(run: Sequence[str], search: Sequence[str] | None = None) -> Space:
     where nothing is left to be searched.
     """
     for name in search or ():
-        if name not in BY_NAME:
+        if str(name) not in BY_NAME:  # the list may hold another one
             raise ConfigError(f"search: {name} is no knob; there are {', '.join(BY_NAME)}")
     typed = {_name(line) for line in run}
     first = [] if ALLOCATOR in typed else [f"allocator=[{FIRST}]"]

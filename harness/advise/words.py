@@ -10,6 +10,7 @@ from harness.advise.evidence import Around, Worth, per_gpu
 from harness.advise.sensitivity import Answer
 from harness.advise.space import ALLOCATOR, BY_NAME, Setting
 from harness.capacity.answer import Interval
+from harness.capacity.output import IDEALISED
 from harness.capacity.search import QUEUE_GROWS
 from harness.report.numbers import number
 
@@ -53,6 +54,15 @@ def idle(advice: Advice) -> frozenset[str]:
     return frozenset(found - {"gpus", ALLOCATOR})
 
 
+def untried(advice: Advice) -> list[str]:
+    """Return the knobs at their default of which no other value was tried, for want of time."""
+    space, setting = advice.space, advice.setting
+    tried = {e.name for e in advice.around if e.better or e.level or e.worse or e.refused}
+    known = {*tried, *(name for name, _ in setting.changed)}
+    found = {knob.name for knob, _, _ in space.neighbours(setting)}
+    return [knob.name for knob in space.knobs if knob.name in found - known]
+
+
 def title(advice: Advice) -> str:
     """Return what was asked, in a heading."""
     config = advice.space.config(advice.setting)
@@ -90,7 +100,11 @@ def _recommended(advice: Advice) -> str:
     allocator = advice.space.allocator(advice.setting)
     with_all = f"{allocator} with {named}" if named and options[0][0] != ALLOCATOR else named
     what = f"{with_all or allocator + ' with its defaults'} is recommended"
-    return f"{for_what}, within {limits}, {what}."
+    text = f"{for_what}, within {limits}, {what}."
+    capacity = advice.weighed.capacity if advice.weighed else None
+    if capacity is not None and capacity.variant.idealised:
+        text += f" It is {IDEALISED}: no server has it."
+    return text
 
 
 def _sustains(advice: Advice) -> str:
@@ -153,7 +167,7 @@ def _left(advice: Advice) -> str:
 
 
 def _unsettled(advice: Advice) -> str:
-    """Say what did better on one seed, and was not weighed, or not worth more than noise."""
+    """Say what did better on one seed and was not weighed, and what was not tried at all."""
     dropped = {
         (each.name, each.value) for each in (advice.weighed.dropped if advice.weighed else [])
     }
@@ -163,12 +177,12 @@ def _unsettled(advice: Advice) -> str:
         for value in each.better
         if (each.name, value) not in dropped
     ]
-    if not found:
+    parts = [f"better on one seed, but not weighed: {', '.join(found)}"] if found else []
+    left = untried(advice)
+    parts += [f"no other value tried: {', '.join(left)}"] if left else []
+    if not parts:
         return ""
-    return (
-        f"Better on one seed, but not weighed for want of time: {', '.join(found)}; the same "
-        "command goes on from here."
-    )
+    return f"For want of time {'; '.join(parts)}; the same command goes on from here."
 
 
 def level(each: Around) -> str:
@@ -233,7 +247,8 @@ def server_lines(advice: Advice) -> list[str]:
     found.pop(ALLOCATOR, None)
     lines = []
     for server in flags.SERVERS:
-        texts = flags.flags(server, found, idle(advice))
+        # Of what was not tried nobody knows whether it matters: a server's default may do as well.
+        texts = flags.flags(server, found, idle(advice) | frozenset(untried(advice)))
         line = f"{server}, {flags.VERSIONS[server]}: {' '.join(texts) or 'its defaults'}"
         changed = dict(advice.setting.changed)
         none = [each for each in flags.missing(server, found) if each.split("=")[0] in changed]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.capacity.options import USAGE, Asked, parse
-from harness.command.folder import out_folder
+from harness.command.folder import check_own, out_folder
 from harness.command.frame import INTERRUPTED, OK, run_command
 from harness.command.output import say
 from harness.errors import ConfigError
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str]) -> int:
     asked = parse(arguments)
     out = out_folder(asked.options.out, "capacity")
+    check_own(out, "capacity.json", asked.question)
     from harness.capacity.question import variants_of
 
     variants = variants_of(asked.run, asked.also)

@@ -10,10 +10,13 @@ from statistics import fmean
 import numpy as np
 
 from harness.capacity.search import Capacity
+from harness.results.limits import main_limit
 
 #: of every interval
 CONFIDENCE = 0.95
 MILLION = 1e6
+#: the least share of the time for which a limit is worth being named
+LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,20 @@ class Row:
     @property
     def label(self) -> str:
         return self.capacity.variant.label
+
+    @property
+    def idealised(self) -> bool:
+        return self.capacity.variant.idealised
+
+    @property
+    def limited_by(self) -> tuple[str, float] | None:
+        """What kept the next request out for longest, and its share of the time.
+
+        None where nobody waited to be let in for 1 % of it.
+        """
+        waited = {**self.metrics, "limited_by_nobody_share": None}
+        found = main_limit(waited)
+        return found if found is not None and found[1] >= LEAST_SHARE else None
 
     def per_gpu(self, metric: str) -> float | None:
         """Return a metric divided by the number of GPUs."""

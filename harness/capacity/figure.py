@@ -27,6 +27,8 @@ PANELS = 3
 LEAST_IN, KEY_IN, LETTER_IN = 7.6, 0.75, 0.075
 #: capacities further apart than this are shown on a logarithmic axis
 LOG_RATIO = 40.0
+#: of an interval, which lies over lines of other allocators
+PALE = 0.35
 #: how far above the latency at the capacity, or above the limit, an axis goes
 HEADROOM = 2.5
 
@@ -82,12 +84,8 @@ def _panel(axes: Axes, held: Sequence[Row], metric: str, limits: Limits) -> None
         if value is not None:
             at_capacity.append(scale * value)
             axes.plot(row.rate.mean, scale * value, "o", markersize=6, color=colour)
-            if row.rate.low is not None:
-                ends = [row.rate.low, row.rate.high]
-                axes.plot(
-                    ends, [scale * value] * 2, color=colour, linewidth=1, solid_capstyle="butt"
-                )
     _scale(axes, held, at_capacity, scale * limits.at_most.get(metric, 0.0))
+    _intervals(axes, held, metric, scale)
     name = metric.removesuffix("_s").replace("_", " ")
     for word in ("ttft", "tpot", "itl"):
         name = name.replace(word, word.upper())
@@ -96,6 +94,38 @@ def _panel(axes: Axes, held: Sequence[Row], metric: str, limits: Limits) -> None
     )
     axes.set_xlabel("rate, a second")
     axes.grid(axis="y")
+
+
+def _intervals(axes: Axes, held: Sequence[Row], metric: str, scale: float) -> None:
+    """Draw the interval of each capacity, a pale bar; an arrow where it goes on outside the axis.
+
+    Those of a few seeds may be as wide as the panel.
+    """
+    least, most = axes.get_xlim()
+    for row in held:
+        value = row.metrics.get(metric)
+        if value is None or row.rate.low is None:
+            continue
+        colour, ends = allocator_colour(_family(row)), (row.rate.low, row.rate.high)
+        inside = [min(max(end, least), most) for end in ends]
+        axes.plot(
+            inside,
+            [scale * value] * 2,
+            color=colour,
+            linewidth=3,
+            alpha=PALE,
+            solid_capstyle="butt",
+            zorder=1,
+        )
+        for end, shown, arrow in zip(ends, inside, "<>", strict=True):
+            axes.plot(
+                shown,
+                scale * value,
+                marker="|" if end == shown else arrow,
+                markersize=5,
+                color=colour,
+                clip_on=end == shown,
+            )
 
 
 def _scale(axes: Axes, held: Sequence[Row], values: Sequence[float], limit: float) -> None:

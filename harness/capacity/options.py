@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from harness.capacity.slo import PREFIX, Limits, parse_limits, request_limits
 from harness.command.arguments import parse_options
@@ -73,6 +74,11 @@ class Asked:
     limits: Limits
     run: list[str] = field(default_factory=list)
     also: list[str] = field(default_factory=list)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What the answer depends on, as `capacity.json` has it."""
+        return {"limits": self.limits.values, "run": self.run, "also": self.also}
 
 
 def sorted_out(arguments: Sequence[str], names: Set[str]) -> tuple[list[str], list[str], list[str]]:

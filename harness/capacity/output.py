@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.capacity.answer import Interval, Row
+from harness.capacity.answer import Interval, Row, ratio
 from harness.capacity.options import Asked
 from harness.capacity.slo import GOOD_SHARE
 from harness.command.tables import text_table
@@ -19,6 +19,8 @@ from harness.results.writer import plain
 SCHEMA_VERSION = 1
 #: latencies that stand in the table where no limit names any
 SHOWN = ("ttft_p99_s", "tpot_p99_s", "normalized_latency_mean_s")
+MARK = "†"
+IDEALISED = "idealised: it reads how long each answer becomes, which no server knows beforehand"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def columns(rows: Sequence[Row], asked: Asked) -> list[Column]:
     if price is not None:
         for metric, title in (("output_tokens_per_s", "1M out"), ("total_tokens_per_s", "1M tok")):
             found.append(Column(title, "price", [_text(row.price(metric, price)) for row in rows]))
-    found.append(Column("held back by", "", [row.capacity.held_back_by for row in rows]))
+    found.append(Column("limited by,", "% of the time", [_limited(row) for row in rows]))
+    found.append(Column("held", "back by", [row.capacity.held_back_by for row in rows]))
     return found
 
 
@@ -59,11 +62,21 @@ def table(rows: Sequence[Row], asked: Asked) -> str:
     """Return the table as a terminal shows it, with a line a variant that has no rate."""
     held = [row for row in rows if row.rate is not None]
     shown = columns(held, asked)
-    lines = [[row.label, *(c.texts[i] for c in shown)] for i, row in enumerate(held)]
-    heads = ["", *(f"{c.title} {c.unit}".strip() for c in shown)]
-    text = text_table(heads, lines, "l" + "r" * (len(shown) - 1) + "l")
-    reasons = [f"{row.label}: {row.capacity.reason}" for row in rows if row.rate is None]
-    return "\n".join([text, *reasons])
+    lines = [[name(row), *(c.texts[i] for c in shown)] for i, row in enumerate(held)]
+    heads = ["", *(f"{c.title}\n{c.unit}" for c in shown)]
+    text = text_table(heads, lines, "l" + "r" * (len(shown) - 2) + "ll")
+    notes = [f"{row.label}: {row.capacity.reason}" for row in rows if row.rate is None]
+    return "\n".join([text, *legend(held), *notes])
+
+
+def name(row: Row) -> str:
+    """Return how a row is called in tables: marked where it is idealised."""
+    return f"{row.label}{MARK * row.idealised}"
+
+
+def legend(rows: Sequence[Row]) -> list[str]:
+    """Return what the mark means, if any row has it."""
+    return [f"{MARK} {IDEALISED}" for row in rows if row.idealised][:1]
 
 
 def headline(rows: Sequence[Row], asked: Asked) -> str:
@@ -82,21 +95,31 @@ def headline(rows: Sequence[Row], asked: Asked) -> str:
 def best_sentence(rows: Sequence[Row]) -> str:
     """Say which variant sustains most, over which others, and how sure that is."""
     held = sorted((r for r in rows if r.rate is not None), key=lambda row: -row.rate.mean)
+    real = [row for row in held if not row.idealised]
     if not held:
         return "No allocator holds the limits at any rate."
+    if held[0].idealised and real:
+        first = held[0]
+        head = f"{first.label} leads with {number(first.rate.mean)} {first.capacity.variant.what}"
+        return f"{head} a second, but is {IDEALISED}. Of those that can be built, {_best(real)}"
+    return _best(held)
+
+
+def _best(held: Sequence[Row]) -> str:
     first, *others = held
     text = (
         f"{first.label} sustains {number(first.rate.mean)} {first.capacity.variant.what} a second"
     )
+    of = {row.label: ratio(row.capacity, first.capacity) for row in others}
     if first.rate.low is None:
-        times = [f"{1 / row.of_best.mean:.2f} times {row.label}" for row in others[:1]]
+        times = [f"{1 / of[row.label].mean:.2f} times {row.label}" for row in others[:1]]
         return f"{', '.join([text, *times])}; one sample does not say how sure that is."
     text += f" (95 %: {_ends(first.rate)})"
-    level = [row.label for row in others if row.of_best.high >= 1.0]
-    worse = next((row for row in others if row.of_best.high < 1.0), None)
+    level = [row.label for row in others if of[row.label].high >= 1.0]
+    worse = next((row.label for row in others if of[row.label].high < 1.0), None)
     if worse is not None:
-        of = worse.of_best
-        text += f", {1 / of.mean:.2f} times {worse.label} ({1 / of.high:.2f} to {1 / of.low:.2f})"
+        than = of[worse]
+        text += f", {1 / than.mean:.2f} times {worse} ({1 / than.high:.2f} to {1 / than.low:.2f})"
     if level:
         text += f"; not told apart from it at 95 %: {', '.join(level)}"
     return f"{text}."
@@ -107,9 +130,7 @@ def record(rows: Sequence[Row], asked: Asked) -> str:
     price = asked.options.price_per_gpu_hour
     found = {
         "schema_version": SCHEMA_VERSION,
-        "limits": asked.limits.values,
-        "run": asked.run,
-        "also": asked.also,
+        **asked.question,
         "options": asdict(asked.options),
         "rows": [_row(row, price) for row in rows],
         "environment": describe_environment(),
@@ -129,6 +150,8 @@ def _row(row: Row, price: float | None) -> dict[str, Any]:
         "rate": None if row.rate is None else asdict(row.rate),
         "of_best": None if row.of_best is None else asdict(row.of_best),
         "held_back_by": capacity.held_back_by if capacity.held else None,
+        "limited_by": None if row.limited_by is None else dict([row.limited_by]),
+        "idealised": row.idealised,
         "seeds": [
             {"seed": h.seed, "holds": h.below.rate, "fails": h.above.rate} for h in capacity.held
         ],
@@ -146,6 +169,11 @@ def _row(row: Row, price: float | None) -> dict[str, Any]:
             for seen in capacity.curve
         ],
     }
+
+
+def _limited(row: Row) -> str:
+    limit = row.limited_by
+    return "nobody waits" if limit is None else f"{limit[0]} {number(100 * limit[1])}"
 
 
 def _metric_head(metric: str) -> tuple[str, float, str]:

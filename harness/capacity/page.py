@@ -36,6 +36,8 @@ def page(
         columns=output.columns(held, asked),
         held=held,
         refused=[row for row in rows if row.rate is None],
+        names=[output.name(row) for row in held],
+        legend=output.legend(held),
         colours=[colour_of(row) for row in held],
         svg=inline_svg(chart, 1),
         command=shlex.join(["python", "-m", "harness.capacity", *arguments]),

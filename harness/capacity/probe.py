@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from harness.capacity.question import Variant, composed_of
 from harness.capacity.watch import Diverged, Watch, counted
-from harness.comparison.key import job_key
+from harness.comparison.config import run_options
+from harness.comparison.key import options_key
 from harness.comparison.prepared import Prepared, RequestTables, prepare
 from harness.comparison.variant import Served, stream_variant
 from harness.results import ResultRow
@@ -51,19 +52,36 @@ class Probe:
     def composed(self) -> DictConfig:
         """Return the configuration of the run."""
         composed = copy.deepcopy(composed_of(self.variant.options))
-        composed.seed = self.seed
         composed.allocators = {self.variant.allocator: composed.allocators[self.variant.allocator]}
-        workload = composed.workload
-        workload.rate = math.inf if self.rate is None else self.rate
-        if self.variant.own_times and self.rate is not None:
-            workload.arrivals = "trace"
-        if self.requests is not None:
-            workload.num_requests = self.requests
+        composed.seed = self.seed
+        for name, value in self._workload().items():
+            composed.workload[name] = value
         return composed
 
     def key(self) -> str:
-        """Return the hash of the configuration and the code that runs it."""
-        return f"{job_key(self.composed())}-{VERSION}{'-whole' * self.whole}"
+        """Return the hash of the configuration and the code that runs it.
+
+        It is that of `composed`, made from plain data: a question asks for hundreds.
+        """
+        options = _plain(self.variant)
+        own = {"seed": self.seed, "workload": {**options["workload"], **self._workload()}}
+        return f"{options_key({**options, **own})}-{VERSION}{'-whole' * self.whole}"
+
+    def _workload(self) -> dict[str, Any]:
+        """Return the options of the workload that are not the variant's but the run's."""
+        found: dict[str, Any] = {"rate": math.inf if self.rate is None else float(self.rate)}
+        if self.variant.own_times and self.rate is not None:
+            found["arrivals"] = "trace"
+        if self.requests is not None:
+            found["num_requests"] = self.requests
+        return found
+
+
+@lru_cache(maxsize=1024)
+def _plain(variant: Variant) -> dict[str, Any]:
+    """Return what runs of a variant depend on but for what is each one's own."""
+    options = run_options(composed_of(variant.options))
+    return {**options, "allocators": {variant.allocator: options["allocators"][variant.allocator]}}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from harness.errors import ConfigError
 
@@ -46,6 +46,28 @@ def parse_options(arguments: Sequence[str], kind: type[Options]) -> Options:
     except OmegaConfBaseException as error:
         reason = str(error).split("\n")[0]
         where = getattr(error, "full_key", None)
-        raise ConfigError(f"{where}: {reason}" if where else reason) from None
+        allowed = _allowed(kind, where or "")
+        if allowed is not None:
+            given = [a.partition("=")[2] for a in arguments if a.partition("=")[0] == where]
+            reason = f"{where} must be {allowed}, got {given[-1] if given else reason!r}"
+        else:
+            reason = f"{where or 'a value'}: {reason}"
+        raise ConfigError(reason) from None
     assert isinstance(options, kind)
     return options
+
+
+#: what the type of an option lets one write
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _allowed(kind: type, option: str) -> str | None:
+    """Return what an option of a dataclass of options may be, in words; None if nothing says."""
+    name, _, rest = option.partition(".")
+    hint: Any = get_type_hints(kind).get(name)
+    parts = [each for each in get_args(hint) if each is not type(None)] or [hint]
+    if rest:
+        return _allowed(parts[0], rest) if hasattr(parts[0], "__dataclass_fields__") else None
+    if str(parts[0]).startswith("list"):
+        return "a list, as in [A,B]"
+    return _WORDS.get(parts[0])

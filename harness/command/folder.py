@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from harness.errors import ConfigError
 
@@ -18,6 +21,25 @@ def out_folder(given: str | None, command: str) -> Path:
     out = Path(given or f"results/runs/{command}-{datetime.now():%Y%m%d-%H%M%S}").expanduser()
     check_folder("out", out)
     return out
+
+
+def check_own(out: Path, name: str, question: Mapping[str, Any]) -> None:
+    """Raise `ConfigError`, one line, where `out` holds anything but answers to this question.
+
+    name: of the JSON file of an answer, which holds every item of `question`.  A question that is
+    asked again, after Ctrl-C say, may replace its answer; nothing else is written over.
+    """
+    held = sorted(each.name for each in out.iterdir()) if out.is_dir() else []
+    if not held:
+        return
+    try:
+        before = json.loads((out / name).read_text(encoding="utf-8"))
+        same = all(before.get(key, ...) == value for key, value in question.items())
+    except (OSError, ValueError, AttributeError):
+        same = False
+    if not same:
+        what = f"the answer to another question ({name})" if name in held else held[0]
+        raise ConfigError(f"out={out} is not empty (it holds {what}); choose another or remove it")
 
 
 def check_folder(option: str, folder: Path) -> None:

@@ -12,15 +12,19 @@ _BARE_PIPE = re.compile(r"(?<!\\)\|")
 
 
 def text_table(
-    head: Sequence[str], rows: Iterable[Sequence[object]], align: str | None = None
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    align: str | None = None,
+    width: int | None = None,
 ) -> str:
     """Return a table in aligned columns, without a line's end after the last row.
 
-    head: one title a column.
+    head: one title a column, which may have several lines.
     rows: one value a column; see `cell_text` for how it is written.
     align: one letter a column, `l` or `r`; without it the first is left and the others are right.
+    width: letters of a line at most; text in columns that are left-aligned is then wrapped.
 
-    A line is as wide as it must be and ends in no blanks: it can be piped.
+    Without it a line is as wide as it must be and ends in no blanks: it can be piped.
     """
     # Not with the module: a command that prints no table need not wait for it.
     from rich.console import Console
@@ -29,11 +33,12 @@ def text_table(
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title, right in zip(head, _right_aligned(align, len(head)), strict=True):
-        table.add_column(Text(title), justify="right" if right else "left", no_wrap=True)
+        keeps = right or width is None
+        table.add_column(Text(title), justify="right" if right else "left", no_wrap=keeps)
     for row in rows:
         table.add_row(*(Text(cell_text(value)) for value in row))
     screen = StringIO()
-    Console(file=screen, width=_NO_LIMIT, color_system=None).print(table)
+    Console(file=screen, width=width or _NO_LIMIT, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in screen.getvalue().splitlines())
 
 

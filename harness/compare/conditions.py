@@ -80,10 +80,23 @@ def _sizes_the_pool(name: str) -> bool:
 
 
 def config_differences(baseline: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """One text for each option that differs, `name: old -> new`; real or not decides first."""
-    texts = _differences(conditions(baseline), conditions(current))
+    """One text for each option that differs, `name: old -> new`; real or not decides first.
+
+    Limits on requests are left out: they count who keeps them, and change nothing else.
+    """
+    texts = _differences(*(_limits(conditions(c), False) for c in (baseline, current)))
     other = [text for text in texts if text.startswith("executor.name:")]
     return other or texts
+
+
+def limit_differences(baseline: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """One text for each limit on requests that differs."""
+    return _differences(*(_limits(conditions(c), True) for c in (baseline, current)))
+
+
+def _limits(leaves: Mapping[str, Any], wanted: bool) -> dict[str, Any]:
+    """Return the limits on requests (section `slo`), or all that are none."""
+    return {name: v for name, v in leaves.items() if name.startswith("slo.") == wanted}
 
 
 def settings_differences(

@@ -16,6 +16,7 @@ from harness.compare.conditions import (
     environment_differences,
     first_few,
     full_identity,
+    limit_differences,
     settings_differences,
 )
 from harness.compare.judgement import Finding, Judgement, Verdict
@@ -28,6 +29,7 @@ from harness.compare.statistics import (
 )
 from harness.compare.tolerance import EQUAL, Tolerances
 from harness.results.metrics import BY_NAME, Metric
+from harness.results.slo import COUNTS_GOOD
 
 #: chance of one false alarm in a whole comparison, shared between its tests
 LEVEL = 0.01
@@ -111,6 +113,12 @@ class _Judge:
     def case(self, old: Case, new: Case, result: Judgement) -> None:
         """Judge every row of a pair of cases that were run under the same conditions."""
         elsewhere = environment_differences([*old.environments, *new.environments])
+        limits = limit_differences(old.config, new.config)
+        if limits:
+            result.remarks.append(
+                f"{old.name}: limits differ ({first_few(limits)}): {' and '.join(COUNTS_GOOD)} are "
+                "not compared"
+            )
         foreign = False
         unstable: list[str] = []
         for name, row in old.rows.items():
@@ -128,6 +136,8 @@ class _Judge:
                 continue
             result.findings += _emitted(old, name, row, other)
             for metric, values in row.metrics.items():
+                if limits and metric in COUNTS_GOOD:
+                    continue
                 finding = self._metric(old, name, metric, values, other, bool(elsewhere))
                 if finding is not None:
                     result.findings.append(finding)

@@ -31,7 +31,11 @@ def job_key(composed: DictConfig) -> str:
     and date of what lies in a folder (a checkpoint), and the source of allocators of other
     packages.
     """
-    options = run_options(composed)
+    return options_key(run_options(composed))
+
+
+def options_key(options: dict[str, Any]) -> str:
+    """Return the key of a configuration as plain data, as `run_options` returns it."""
     packages = {*OWN, *map(_package, (options.get("allocators") or {}).values())}
     parts = [options, [_source(name) for name in sorted(packages)], _files(options)]
     text = json.dumps(parts, sort_keys=True, default=str)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from allocators.base import Geometry
 from harness.comparison.config import Config
+from harness.cost.kv import kv_bytes_per_token, kv_geometry
 from harness.cost.memory import kv_pool_bytes
-from harness.cost.shapes import CostError, kv_bytes_per_token, kv_geometry
+from harness.cost.shapes import CostError
 from harness.engine.schedulers import SCHEDULERS
 from harness.errors import ConfigError
 
 MIB, GIB = 2**20, 2**30
+#: policies whose steps compute all prompts that have room
+UNBOUNDED = ("static", "orca")
 
 
 def make_geometry(config: Config) -> Geometry:
@@ -19,7 +24,9 @@ def make_geometry(config: Config) -> Geometry:
     pool_bytes = _left_for_kv(config) if config.pool_is_open else 0
     if config.kv_memory_gib is not None:
         pool_bytes = int(config.kv_memory_gib * GIB)
-    capacity_tokens = config.kv_tokens or pool_bytes // per_token
+    if config.kv_tokens is not None:
+        pool_bytes = config.kv_tokens * per_token
+    capacity_tokens = pool_bytes // per_token
     host_tokens = 0
     offload = any(knobs.get("offload") for knobs in config.allocators.values())
     if config.engine.preemption == "swap" or offload:
@@ -32,7 +39,14 @@ def make_geometry(config: Config) -> Geometry:
         host_tokens=host_tokens,
         max_seqs=config.engine.max_num_seqs,
         max_len=config.max_len,
+        pool_bytes=pool_bytes,
+        step_tokens=_step_tokens(config),
     )
+
+
+def _step_tokens(config: Config) -> int:
+    """Return the most tokens that a step computes; 0 where the policy has no bound."""
+    return 0 if config.engine.policy in UNBOUNDED else largest_step_tokens(config)
 
 
 def _left_for_kv(config: Config) -> int:
@@ -53,18 +67,18 @@ def _hardware_leaves(config: Config) -> int:
         config.model,
         config.hardware,
         config.memory,
-        _largest_step_tokens(config),
+        largest_step_tokens(config),
         config.engine.max_num_seqs,
     )
 
 
-def _largest_step_tokens(config: Config) -> int:
+def largest_step_tokens(config: Config) -> int:
     """Return the tokens of the step that a server sizes its activations by.
 
     Where a policy has no bound of its own, that of a continuous one is taken.
     """
     policy = config.engine.policy
-    bounded = SCHEDULERS["continuous" if policy in ("static", "orca") else policy]
+    bounded = SCHEDULERS["continuous" if policy in UNBOUNDED else policy]
     default = bounded.default_budget_tokens(config.max_len)
     return config.engine.max_num_batched_tokens or default
 
@@ -102,3 +116,14 @@ def doubts(config: Config, geometry: Geometry) -> list[str]:
                 f"({left_bytes / GIB:.1f} GiB with memory={config.memory.name})"
             )
     return found
+
+
+def unmeasured_blocks(config: Config, sizes: Sequence[int]) -> list[str]:
+    """Return which block sizes lie beyond those of a calibration, `sizes`, a line each."""
+    asked = {name: knobs.get("block_size") for name, knobs in config.allocators.items()}
+    return [
+        f"{name}: attention was measured with blocks of {', '.join(map(str, sizes))} tokens, so a "
+        f"step with blocks of {size} takes as long as with {nearest}"
+        for name, size in asked.items()
+        if isinstance(size, int) and (nearest := min(max(size, sizes[0]), sizes[-1])) != size
+    ]

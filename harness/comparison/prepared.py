@@ -13,9 +13,10 @@ from omegaconf import DictConfig
 from allocators.base import Allocator, Geometry
 from harness.comparison.checks import check, check_real
 from harness.comparison.config import Config, run_options, to_config
-from harness.comparison.pool import doubts, make_geometry, pool_option
+from harness.comparison.pool import doubts, make_geometry, pool_option, unmeasured_blocks
 from harness.comparison.time_limit import time_limit
-from harness.cost import CostError, make_cost
+from harness.cost import Calibrated, CostError, make_cost
+from harness.cost.kv import needed_bytes
 from harness.errors import ConfigError
 from workloads.build import build
 from workloads.errors import WorkloadError
@@ -92,13 +93,15 @@ def prepare(composed: DictConfig, tables: RequestTables | None = None) -> Prepar
     requests = (tables or RequestTables()).of(config)
     _check_longest(config, geometry, requests)
     try:
-        make_cost(config.model, config.hardware, config.cost_model, config.software)
+        cost = make_cost(config.model, config.hardware, config.cost_model, config.software)
     except CostError as error:
         raise ConfigError(str(error)) from error
     prepared = Prepared(config, saved, geometry, requests, list(requests.notes))
     for name in config.allocators:
         _try_allocator(prepared, name)
     prepared.notes += doubts(config, geometry)
+    if isinstance(cost, Calibrated) and not config.is_real:
+        prepared.notes += unmeasured_blocks(config, cost.page_sizes)
     saved.update(notes=list(prepared.notes), num_requests=len(requests))
     return prepared
 
@@ -122,7 +125,7 @@ def make_allocator(name: str, knobs: dict[str, Any], geometry: Geometry) -> Allo
             "allocators.base.Allocator"
         )
     try:
-        return kind(geometry, **arguments)
+        return kind.of(geometry, **arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"allocators.{name}: {error}") from error
 
@@ -145,10 +148,18 @@ def _check_longest(config: Config, geometry: Geometry, requests: RequestTable) -
     """Refuse requests of which one can fit no allocator at all."""
     longest = requests.prompt_tokens + requests.output_tokens - 1
     at = int(longest.argmax())
-    if longest[at] > geometry.capacity_tokens:
+    tokens, name = int(longest[at]), requests.name(at)
+    if geometry.layer_groups:
+        needed = needed_bytes(geometry.layer_groups, tokens)
+        if needed > geometry.pool_bytes:
+            raise ConfigError(
+                f"the KV pool has {geometry.pool_bytes} bytes and request {name!r} alone needs "
+                f"{needed} for its {tokens} tokens: raise {pool_option(config)}"
+            )
+    elif tokens > geometry.capacity_tokens:
         raise ConfigError(
             f"the KV pool holds {geometry.capacity_tokens} tokens and request "
-            f"{requests.name(at)!r} alone fills {longest[at]}: raise {pool_option(config)}"
+            f"{name!r} alone fills {tokens}: raise {pool_option(config)}"
         )
 
 

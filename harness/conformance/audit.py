@@ -132,43 +132,16 @@ class Audit:
             "protocol",
             "`active` does not say who lives",
         )
-        found = self.memory.resolve(allocator.layout(rows))
-        for row, slots in zip(rows.tolist(), found, strict=True):
-            self._reads_back(row, slots)
+        found = self.memory.read_back(self.tokens, self.twin)
         checks.conservation(allocator, self.capacity, self.memory)
-        checks.usage_adds_up(allocator, rows, self.final(rows), found)
+        checks.usage_adds_up(allocator, rows, self.final(rows), *self.memory.held_bytes(found))
         # The last of them are over but still held, as in a run-to-completion batch.
         part = rows[: (len(rows) + 1) // 2]
-        checks.usage_adds_up(allocator, part, self.final(part), found[: len(part)])
+        held = self.memory.held_bytes(found[: len(part)])
+        checks.usage_adds_up(allocator, part, self.final(part), *held)
         if not len(rows):
             checks.nothing_is_held(allocator)
         allocator.check()
-
-    def _reads_back(self, row: int, slots: IntArray) -> None:
-        expected, own = self.tokens[row], self.allocator.addresses(row)
-        length = int(self.allocator.length[row])
-        require(
-            length == len(expected) == len(slots),
-            "addressing",
-            f"sequence {row} is {length} long and {len(expected)} were granted",
-        )
-        require(
-            np.array_equal(own, slots),
-            "addressing",
-            f"layout and addresses differ for sequence {row}",
-        )
-        require(
-            np.array_equal(own, self.twin.addresses(row)),
-            "deterministic",
-            f"a twin with the same calls put sequence {row} elsewhere",
-        )
-        self.memory.check_slots(slots)
-        wrong = np.flatnonzero(self.memory.values[slots] != expected)
-        if len(wrong):
-            raise Violation(
-                f"single writer: sequence {row} does not read back its own tokens at positions "
-                f"{wrong.tolist()} of {length} (a write, copy, map or swap went wrong)"
-            )
 
 
 def text(arg: object) -> str:

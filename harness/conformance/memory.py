@@ -13,12 +13,14 @@ What goes on beside a step may be done at any time from `map_beside` to `wait`; 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from allocators.base import EMPTY_GRANT, Allocator, BlockTable, Grant, IntArray, Layout
 
 #: a page of a virtual range: (virtual range, page-group of it)
-Place = tuple[int, int]
+Place = tuple[int, ...]
 
 
 class Violation(AssertionError):
@@ -30,6 +32,28 @@ def require(holds: bool, invariant: str, text: str) -> None:
         raise Violation(f"{invariant}: {text}")
 
 
+def same_length(row: int, agrees: bool, length: int, expected: IntArray) -> None:
+    """Require that a row is as long as was granted."""
+    text = f"sequence {row} is {length} long and {len(expected)} were granted"
+    require(agrees and length == len(expected), "addressing", text)
+
+
+def same_place(row: int, layout: bool, twin: bool) -> None:
+    """Require that a row's slots are those of its layout, and those that a twin has."""
+    require(layout, "addressing", f"layout and addresses differ for sequence {row}")
+    text = f"a twin with the same calls put sequence {row} elsewhere"
+    require(twin, "deterministic", text)
+
+
+def own_tokens(row: int, wrong: IntArray, length: int) -> None:
+    """Require that nothing is wrong at any position of a row."""
+    text = (
+        f"sequence {row} does not read back its own tokens at positions {wrong.tolist()} of "
+        f"{length} (a write, copy, map or swap went wrong)"
+    )
+    require(not len(wrong), "single writer", text)
+
+
 class SlotMemory:
     """Values by physical slot, and the page table place -> page-group.
 
@@ -38,7 +62,7 @@ class SlotMemory:
     """
 
     def __init__(self, allocator: Allocator) -> None:
-        self.geometry = allocator.geometry
+        self.allocator, self.geometry = allocator, allocator.geometry
         self.maps_pages = allocator.pages_per_group > 0
         self.range_pages, self.range_tokens = allocator.range_pages, allocator.range_tokens
         # Where tokens run over page ends a range may have room for some behind its whole pages'.
@@ -50,14 +74,18 @@ class SlotMemory:
             self.num_slots = self.first_tail + self.geometry.max_seqs * self.tail_tokens
         self.values: IntArray = np.full(self.num_slots, -1, dtype=np.int64)
         self.host: IntArray = np.full(self.geometry.host_tokens, -1, dtype=np.int64)
-        self.mapped: dict[Place, int] = {}
-        self.step_maps: dict[int, set[Place]] = {}
-        self.step_writes: set[int] = set()
+        self._begin()
+
+    # -- values ------------------------------------------------------------------------------
+    def _begin(self) -> None:
+        """Map nothing, and start counting values."""
+        self.mapped: dict[Place, Any] = {}
+        self.step_maps: dict[Any, set[Place]] = {}
+        self.step_writes: set[Any] = set()
         self._beside = EMPTY_GRANT
         self._next_value = 0
         self._prefixes: dict[tuple[int, ...], int] = {}
 
-    # -- values ------------------------------------------------------------------------------
     def fresh(self, n: int) -> IntArray:
         self._next_value += n
         return np.arange(self._next_value - n, self._next_value, dtype=np.int64)
@@ -82,6 +110,40 @@ class SlotMemory:
     def check_slots(self, slots: IntArray) -> None:
         if len(slots) and not 0 <= slots.min() <= slots.max() < self.num_slots:
             raise Violation(f"addressing: slots outside the pool: {slots.tolist()}")
+
+    def mapped_units(self) -> int:
+        """Return how many of the policy's units are mapped anywhere."""
+        return len(set(self.mapped.values()))
+
+    # -- sequences ---------------------------------------------------------------------------
+    def write_tokens(self, row: int, first: int, values: IntArray) -> None:
+        """Write what positions from `first` on hold, wherever the row then has them."""
+        self.write(self.allocator.addresses(row)[first : first + len(values)], values)
+
+    def require_hit(self, row: int, values: IntArray) -> None:
+        """Require that the first positions of a row hold these values already."""
+        slots = self.allocator.addresses(row)[: len(values)]
+        self.check_slots(slots)
+        wrong = np.flatnonzero(self.values[slots] != values)
+        text = f"of {len(values)} cached tokens those at {wrong.tolist()} are not in memory"
+        require(not len(wrong), "honest hit", text)
+
+    def read_back(self, tokens: dict[int, IntArray], twin: Allocator) -> list[IntArray]:
+        """Require that each row reads back its tokens, where a twin has them; return the slots."""
+        found = self.resolve(self.allocator.layout(np.array(list(tokens), dtype=np.int64)))
+        for (row, expected), slots in zip(tokens.items(), found, strict=True):
+            length = int(self.allocator.length[row])
+            same_length(row, length == len(slots), length, expected)
+            own = self.allocator.addresses(row)
+            same_place(row, np.array_equal(own, slots), np.array_equal(own, twin.addresses(row)))
+            self.check_slots(slots)
+            own_tokens(row, np.flatnonzero(self.values[slots] != expected), length)
+        return found
+
+    def held_bytes(self, found: list[IntArray]) -> tuple[int, int]:
+        """Return the bytes that hold tokens of these rows, and those of them that are expired."""
+        distinct = len(np.unique(np.concatenate(found))) if found else 0
+        return distinct * self.geometry.bytes_per_token, 0
 
     # -- grants ------------------------------------------------------------------------------
     def map(self, grant: Grant) -> None:
@@ -125,15 +187,16 @@ class SlotMemory:
             require(not lost, "mapping", f"a {what} at {sorted(lost)}, which are mapped nowhere")
         return device, host
 
+    def entries(self, table: IntArray) -> list[tuple[Place, Any]]:
+        """Return the place of each row of a grant's maps or unmaps, and its page-group."""
+        return [((vrange, vpage), page) for vrange, vpage, page in table.tolist()]
+
     def _unmap(self, unmaps: IntArray) -> None:
-        for vrange, vpage, page in unmaps.tolist():
-            held = self.mapped.pop((vrange, vpage), None)
-            require(
-                held == page,
-                "mapping",
-                f"unmap of page {page} at {(vrange, vpage)}, where {held} is mapped",
-            )
-            self.step_maps.get(page, set()).discard((vrange, vpage))
+        for place, page in self.entries(unmaps):
+            held = self.mapped.pop(place, None)
+            text = f"unmap of page {page} at {place}, where {held} is mapped"
+            require(held == page, "mapping", text)
+            self.step_maps.get(page, set()).discard(place)
 
     def _lose(self, grant: Grant) -> None:
         """Forget the page-groups that are mapped nowhere now; one that only moves keeps its own."""
@@ -144,13 +207,11 @@ class SlotMemory:
             self.values[page * t : (page + 1) * t] = -1
 
     def _map(self, maps: IntArray) -> None:
-        for vrange, vpage, page in maps.tolist():
-            require(
-                (vrange, vpage) not in self.mapped, "mapping", f"{(vrange, vpage)} is mapped twice"
-            )
-            self.mapped[vrange, vpage] = page
-            self.step_maps.setdefault(page, set()).add((vrange, vpage))
         require(self.maps_pages or not len(maps), "mapping", "maps from a policy without pages")
+        for place, page in self.entries(maps):
+            require(place not in self.mapped, "mapping", f"{place} is mapped twice")
+            self.mapped[place] = page
+            self.step_maps.setdefault(page, set()).add(place)
 
     def copy(self, grant: Grant) -> None:
         """Execute copies, all sources read before any destination is written."""
@@ -166,8 +227,9 @@ class SlotMemory:
         self._set(written, self.values[read])
 
     # -- addresses ---------------------------------------------------------------------------
-    def places(self, layout: Layout) -> set[Place]:
+    def places(self, rows: IntArray) -> set[Place]:
         """Return the places that these rows use; none where nothing is mapped."""
+        layout = self.allocator.layout(rows)
         if isinstance(layout, BlockTable) or not self.maps_pages:
             return set()
         t = self.geometry.page_tokens

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from allocators.base import NO_MAPS, Grant, IntArray, StepGrants
+from allocators.base import NO_MAPS, Allocator, Grant, IntArray, StepGrants
+from allocators.layered.base import LayeredAllocator
 from harness.conformance import checks
 from harness.conformance.audit import Audit, Make
+from harness.conformance.layered import LayeredMemory
 from harness.conformance.memory import SlotMemory, Violation
 from harness.engine.answers import WrongAnswer, check_answer
 
@@ -31,12 +33,18 @@ class Step:
     private: Writes = field(default_factory=list)  # behind the prompts
 
 
+def memory_of(allocator: Allocator) -> SlotMemory:
+    """Return a model of the memory that an allocator's grants are executed on."""
+    layered = isinstance(allocator, LayeredAllocator)
+    return LayeredMemory(allocator) if layered else SlotMemory(allocator)
+
+
 class Steps(Audit):
     """An audit of whole steps: calls, `begin_step`, the writes, and what goes on beside them."""
 
     def __init__(self, make: Make) -> None:
         self._step = Step()
-        super().__init__(make, SlotMemory)
+        super().__init__(make, memory_of)
 
     @property
     def untouched(self) -> IntArray:
@@ -85,7 +93,7 @@ class Steps(Audit):
         before, beside = self._ask_step()
         memory = self.memory
         memory.map(before)
-        places = memory.places(self.allocator.layout(self.live))
+        places = memory.places(self.live)
         checks.beside_is_apart(memory, places, beside)
         memory.map_beside(beside)
         for write in (*step.new_slots, *step.copies, *step.private):

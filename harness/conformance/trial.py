@@ -53,6 +53,9 @@ class Trial(Steps):
             require(not possible, "never fits", f"{text(prompt)} x {len(rows)} fits when empty")
             self.counts["never_fits"] += 1
             return False
+        except Unsupported:
+            self.counts["unsupported"] += 1
+            return False
         if grant is None:
             fits_empty = len(self.tokens) and fits_when_empty(self.make, len(rows), prompt, demand)
             require(bool(fits_empty), "never fits", f"{text(prompt)} x {len(rows)} never will")
@@ -79,15 +82,8 @@ class Trial(Steps):
 
     def _write_prompt(self, row: int, hit: int, values: IntArray) -> None:
         """Write a prompt behind what is cached of it, which must be there by then."""
-        slots = self.allocator.addresses(row)[: len(values)]
-        self.memory.check_slots(slots)
-        wrong = np.flatnonzero(self.memory.values[slots[:hit]] != values[:hit])
-        require(
-            not len(wrong),
-            "honest hit",
-            f"of {hit} cached tokens those at {wrong.tolist()} are not in memory",
-        )
-        self.memory.write(slots[hit:], values[hit:])
+        self.memory.require_hit(row, values[:hit])
+        self.memory.write_tokens(row, hit, values[hit:])
 
     def grow(self, rows: IntArray, n: int = 1) -> bool:
         self._check_untouched(rows)
@@ -230,4 +226,5 @@ class Trial(Steps):
         return [partial(self._write_last, row, n) for row in rows.tolist()] if n else []
 
     def _write_last(self, row: int, n: int) -> None:
-        self.memory.write(self.allocator.addresses(row)[-n:], self.tokens[row][-n:])
+        values = self.tokens[row]
+        self.memory.write_tokens(row, len(values) - n, values[-n:])

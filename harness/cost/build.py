@@ -28,5 +28,20 @@ def make_cost(
         return Roofline(model, hardware, cost, software)
     if cost.name == "calibrated":
         check_beside_calibration(software)
+        _check_uniform(model)
         return Calibrated.read(model, hardware, cost)
     raise CostError(f"cost_model.name must be one of {', '.join(COST_MODELS)}, got {cost.name!r}")
+
+
+def _check_uniform(model: ModelShape) -> None:
+    """Raise `CostError` for what no calibration has measured."""
+    if model.layer_groups:
+        raise CostError(
+            f"{model.name} has layers that keep different KV, and calibrations are of uniform "
+            "models: take cost_model=roofline"
+        )
+    if model.kv_dtype != "auto":
+        raise CostError(
+            f"a calibration was measured with KV as the model computes: kv_dtype={model.kv_dtype} "
+            "needs cost_model=roofline"
+        )

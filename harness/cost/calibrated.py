@@ -3,7 +3,7 @@
     linear    every layer without its attention, by tokens of the step (in whole tiles)
     store     writing the step's keys and values, by tokens, a layer
     prefill   attention of each prompt piece by (past, new), a layer; a call's floor counts once
-    decode    attention by (batch, mean context), a layer, contiguous or paged
+    decode    attention by (batch, mean context), a layer, contiguous or by the size of its pages
     sample    output head and choice, by sampled rows
     table     sending block tables
     overhead  what the executor does around these, by rows of the step
@@ -19,8 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from allocators.base import Allocator, Grant, IntArray, Unsupported
-from harness.cost.calibration import LAYOUTS, MADE_BY, Calibration, load_calibration
-from harness.cost.curves import FloatArray
+from harness.cost.calibration import MADE_BY, SURFACES, Calibration, load_calibration
+from harness.cost.curves import FloatArray, SecondsOf
 from harness.cost.flat import NOTHING, Priced
 from harness.cost.grants import PricedGrant
 from harness.cost.model import CostModel
@@ -49,11 +49,8 @@ class Calibrated(CostModel):
             self._overhead, self._table = curve("overhead"), curve("table")
             self._copy = curve("copy")
             self._swap_out, self._swap_in = curve("swap_out"), curve("swap_in")
-            # False: contiguous, True: paged
-            self._decode, self._prefill = (
-                {name == "paged": calibration.surface(table, name) for name in LAYOUTS}
-                for table in ("decode", "prefill")
-            )
+            self._contiguous = {table: calibration.contiguous(table) for table in SURFACES}
+            self._paged = {table: calibration.paged(table) for table in SURFACES}
             self._calls = {name: calibration.calls(name) for name in ("map", "unmap")}
         except CostError as error:
             raise CostError(f"{file}: {error}") from error
@@ -68,6 +65,11 @@ class Calibrated(CostModel):
                 f"a calibration is of one device: hardware.count must be 1, got {hardware.count}"
             )
         return cls(model, load_calibration(cost.file), cost.file)
+
+    @property
+    def page_sizes(self) -> list[int]:
+        """The tokens of the pages with which decode was measured, increasing."""
+        return self._paged["decode"].sizes
 
     # -- a step --------------------------------------------------------------------------------
 
@@ -117,15 +119,14 @@ class Calibrated(CostModel):
         Raises `Unsupported` for maps of a page size that was not measured.
         """
         maps_s = 0.0
-        calls, page_bytes = allocator.pages_per_group, allocator.page_bytes
+        page_bytes = allocator.page_bytes
         if len(grant.unmaps):
-            maps_s += calls * len(grant.unmaps) * self._call_s("unmap", page_bytes)
+            maps_s += allocator.driver_calls(grant.unmaps) * self._call_s("unmap", page_bytes)
         if len(grant.maps):
-            maps_s += calls * len(grant.maps) * self._call_s("map", page_bytes)
+            maps_s += allocator.driver_calls(grant.maps) * self._call_s("map", page_bytes)
         geometry = allocator.geometry
-        slot_bytes = geometry.bytes_per_token / geometry.ranks
         copies_s, out_s, in_s = (
-            curve.one(int(rows[:, 2].sum()) * slot_bytes) if len(rows) else 0.0
+            curve.one(geometry.bytes_moved(rows) / geometry.ranks) if len(rows) else 0.0
             for rows, curve in (
                 (grant.copies, self._copy),
                 (grant.swaps_out, self._swap_out),
@@ -158,14 +159,17 @@ class Calibrated(CostModel):
 
     def _decode_s(self, seqs: int, context: FloatArray, block_tokens: int) -> FloatArray:
         """Return the attention of decodes for total contexts [n] of `seqs` rows."""
-        return self.model.layers * self._decode[block_tokens > 0](seqs, context / seqs)
+        return self.model.layers * self._attention("decode", block_tokens)(seqs, context / seqs)
+
+    def _attention(self, table: str, block_tokens: int) -> SecondsOf:
+        return self._paged[table].of(block_tokens) if block_tokens else self._contiguous[table]
 
     def _store_s(self, tokens: int) -> float:
         return self.model.layers * self._store.one(tokens)
 
     def _prefill_s(self, new: IntArray, past: IntArray, block_tokens: int) -> float:
         """Return the attention of all pieces; all of them go through one call a layer."""
-        surface = self._prefill[block_tokens > 0]
+        surface = self._attention("prefill", block_tokens)
         floor = float(surface(0, np.ones(1))[0])
         total = floor
         for n, before in zip(new.tolist(), past.tolist(), strict=True):

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.cost.curves import Curve, Surface
+from harness.cost.curves import Curve, PagedSurfaces, Surface
 from harness.cost.shapes import CostError, ModelShape
 
-SCHEMA_VERSION = 1
+#: 2: attention over pages by their size; in a file of version 1 it is of one size, `page_tokens`
+SCHEMA_VERSION = 2
+READABLE = (1, SCHEMA_VERSION)
 KIND = "kv-harness calibration"
 #: fields of a shape on which step times depend; a calibration serves one value of each
 COST_FIELDS = (
@@ -23,9 +25,9 @@ CURVES = {
     "linear": "tokens", "sample": "rows", "store": "tokens", "overhead": "rows",
     "copy": "bytes", "swap_out": "bytes", "swap_in": "bytes", "table": "bytes",
 }  # fmt: skip
-#: tables of two amounts by layout: one curve of the second for each of the first
+#: tables of two amounts: one curve of the second for each of the first; `contiguous`, and `paged`
+#: for each of some page sizes
 SURFACES = {"decode": ("batch", "context_tokens"), "prefill": ("past_tokens", "new_tokens")}
-LAYOUTS = ("contiguous", "paged")
 #: tables of driver calls; empty, with a reason, where memory cannot be mapped
 CALLS = ("map", "unmap")
 MADE_BY = "python -m harness.measure.calibrate"
@@ -76,15 +78,22 @@ class Calibration:
         except (KeyError, TypeError, ValueError) as error:
             raise CostError(f"calibration table {name!r}: {_reason(error)}") from error
 
-    def surface(self, name: str, layout: str) -> Surface:
-        """Return a table of `SURFACES` for one of `LAYOUTS`.  Raises `CostError`."""
-        outer, inner = SURFACES[name]
+    def contiguous(self, name: str) -> Surface:
+        """Return a table of `SURFACES` for contiguous rows.  Raises `CostError`."""
         try:
-            rows = self.tables[name][layout]
-            curves = [Curve(row[inner], row["seconds"]) for row in rows]
-            return Surface([row[outer] for row in rows], curves)
+            return _surface(name, self.tables[name]["contiguous"])
         except (KeyError, TypeError, ValueError) as error:
-            raise CostError(f"calibration table {name!r}, {layout}: {_reason(error)}") from error
+            raise CostError(f"calibration table {name!r}, contiguous: {_reason(error)}") from error
+
+    def paged(self, name: str) -> PagedSurfaces:
+        """Return a table of `SURFACES` for rows in pages.  Raises `CostError`."""
+        try:
+            parts = self.tables[name]["paged"]
+            if not any("page_tokens" in part for part in parts):  # version 1
+                parts = [{"page_tokens": self.page_tokens, "rows": parts}]
+            return PagedSurfaces({p["page_tokens"]: _surface(name, p["rows"]) for p in parts})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CostError(f"calibration table {name!r}, paged: {_reason(error)}") from error
 
     def calls(self, name: str) -> tuple[dict[int, float], str]:
         """Return ({page bytes: seconds of a driver call}, why there are no others).
@@ -131,10 +140,10 @@ def load_calibration(file: str) -> Calibration:
     if not isinstance(record, dict) or record.pop("kind", None) != KIND:
         raise CostError(f"{file} is not a calibration made by {MADE_BY}")
     version = record.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
+    if version not in READABLE:
         raise CostError(
-            f"{file} has schema_version {version} and this version reads {SCHEMA_VERSION}; "
-            f"measure again with {MADE_BY}"
+            f"{file} has schema_version {version} and this version reads "
+            f"{' and '.join(map(str, READABLE))}; measure again with {MADE_BY}"
         )
     try:
         found = Calibration(**record)
@@ -143,6 +152,12 @@ def load_calibration(file: str) -> Calibration:
     except TypeError as error:
         raise CostError(f"{file} is not a whole calibration: {error}") from error
     return found
+
+
+def _surface(name: str, rows: list[dict[str, Any]]) -> Surface:
+    outer, inner = SURFACES[name]
+    curves = [Curve(row[inner], row["seconds"]) for row in rows]
+    return Surface([row[outer] for row in rows], curves)
 
 
 def _reason(error: Exception) -> str:

@@ -9,12 +9,16 @@ Everything is elementwise on arrays, so that n points at once get the bits of n 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+#: (outer amount, inner amounts [n]) -> seconds [n]
+SecondsOf = Callable[[float, FloatArray], FloatArray]
 
 
 class Curve:
@@ -75,3 +79,34 @@ class Surface:
         low = min(at, len(x) - 2)
         step = (values[low + 1] - values[low]) * ((wanted - x[at]) / (x[low + 1] - x[low]))
         return np.asarray(values[at] + step, dtype=np.float64)
+
+
+class PagedSurfaces:
+    """Seconds by two amounts, for pages of any number of tokens.
+
+    A token costs what it costs without pages, and its share of a page: between two measured sizes
+    seconds lie on a line by 1 / tokens.  Smaller pages than any measured cost as much as the
+    smallest, larger ones as the largest.
+    """
+
+    def __init__(self, surfaces: Mapping[int, Surface]) -> None:
+        """Take a surface for each measured size.  Raises `ValueError` for none, or one below 1."""
+        self.sizes = sorted(surfaces)
+        if not self.sizes or self.sizes[0] < 1:
+            raise ValueError(f"pages of {self.sizes} tokens; expected one size at least, from 1 on")
+        self._surfaces = dict(surfaces)
+        self.of = cache(self._of)
+
+    def _of(self, page_tokens: int) -> SecondsOf:
+        """Return the seconds with pages of so many tokens."""
+        sizes, surfaces = self.sizes, self._surfaces
+        wanted = min(max(page_tokens, sizes[0]), sizes[-1])
+        at = bisect_right(sizes, wanted) - 1
+        if wanted == sizes[at]:
+            return surfaces[wanted]
+        low, high = sizes[at], sizes[at + 1]
+        share = (1 / wanted - 1 / high) / (1 / low - 1 / high)
+        smaller, larger = surfaces[low], surfaces[high]
+        return lambda outer, inner: (
+            share * smaller(outer, inner) + (1 - share) * larger(outer, inner)
+        )

@@ -23,13 +23,14 @@ class FlatPrices(NamedTuple):
     Grants have prices beside one allocator alone.
     """
 
-    # linear layers
+    # linear layers; what is read of weights is in numbers of `weight_s`, whatever bits they have
     flops_weights: float
     always: float
     expert: float
     experts: int
     active_experts: int
     head: float
+    head_read: float
     gemm_s: float
     weight_s: float
     exponent: float
@@ -142,7 +143,7 @@ def linear_s(prices: FlatPrices, tokens: int, sampled: int) -> float:
     body = matmul_s(prices, 2 * tokens * prices.flops_weights, weights)
     if not sampled:
         return body
-    return body + matmul_s(prices, 2 * sampled * prices.head, prices.head)
+    return body + matmul_s(prices, 2 * sampled * prices.head, prices.head_read)
 
 
 def matmul_s(prices: FlatPrices, flops: float, weights: float) -> float:

@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from allocators.base import Allocator, Grant, IntArray
+from allocators.base import Allocator, Geometry, Grant, IntArray
 from harness.cost.spec import LARGE_PAGE, CostSpec, page_bytes_of
+
+#: tensors that a layer keeps, where they are not keys and values or a state's two
+KEPT = {"latent": 1}
 
 
 class PricedGrant(NamedTuple):
@@ -42,17 +45,20 @@ class GrantPrices:
         Ranks work in parallel, so a page-group counts its `pages_per_group` driver calls once.
         """
         maps_s = copies_s = swaps_s = 0.0
+        geometry = allocator.geometry
         if len(grant.maps) or len(grant.unmaps):
             map_s, unmap_s = self.call_s(allocator.page_bytes)
-            calls = allocator.pages_per_group
-            maps_s = calls * (len(grant.unmaps) * unmap_s + len(grant.maps) * map_s)
+            unmaps, maps = (allocator.driver_calls(of) for of in (grant.unmaps, grant.maps))
+            maps_s = unmaps * unmap_s + maps * map_s
         if len(grant.copies):
-            geometry = allocator.geometry
-            moved = int(grant.copies[:, 2].sum()) * geometry.bytes_per_token / geometry.ranks
+            moved = geometry.bytes_moved(grant.copies) / geometry.ranks
             copies_s = self._cost.copy_launch_us * 1e-6 + moved * self.copy_byte_s
         swaps = self._transfers(grant.swaps_out) + self._transfers(grant.swaps_in)
         if swaps:
             swaps_s = swaps * self._transfer_s
+            if geometry.layer_groups:
+                swaps_s = self._layered_s(grant.swaps_out, geometry)
+                swaps_s += self._layered_s(grant.swaps_in, geometry)
             if self._cost.swap_overlap == "none":
                 swaps_s += self._sent_s(grant, allocator)
         return PricedGrant(maps_s + copies_s + swaps_s, maps_s, copies_s, swaps_s)
@@ -72,19 +78,32 @@ class GrantPrices:
             return max(compute_s, sent_s) + min(compute_s, sent_s) / self._layers
         return max(compute_s, sent_s)
 
+    def _layered_s(self, swaps: IntArray, geometry: Geometry) -> float:
+        """Return the seconds of the host's calls for rows of (device slot, host, slots, group).
+
+        A transfer is one of keys and one of values in every layer of its layer group.
+        """
+        if not len(swaps):
+            return 0.0
+        calls = sum(
+            KEPT.get(group.kind, 2) * group.layers * self._transfers(swaps[swaps[:, 3] == at])
+            for at, group in enumerate(geometry.layer_groups)
+        )
+        return calls * self._cost.swap_transfer_us * 1e-6
+
     def _transfers(self, swaps: IntArray) -> int:
-        """Return how many transfers [n, 3] rows of (device slot, host slot, slots) are."""
+        """Return how many transfers rows of (device slot, host slot, slots) are."""
         if not len(swaps) or self._cost.swap_merge == "none":
             return len(swaps)
         if self._cost.swap_merge == "all":
             return 1
-        ends = swaps[:-1, :2] + swaps[:-1, 2:]
+        ends = swaps[:-1, :2] + swaps[:-1, 2:3]
         return len(swaps) - int((ends == swaps[1:, :2]).all(axis=1).sum())
 
     def _sent_s(self, grant: Grant, allocator: Allocator) -> float:
         geometry = allocator.geometry
-        slots = int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())
-        return slots * geometry.bytes_per_token / geometry.ranks * self._pcie_byte_s
+        sent = geometry.bytes_moved(grant.swaps_out) + geometry.bytes_moved(grant.swaps_in)
+        return sent / geometry.ranks * self._pcie_byte_s
 
     def call_s(self, page_bytes: int) -> tuple[float, float]:
         """Return the seconds of a driver call that maps such a page, and of one that unmaps it."""

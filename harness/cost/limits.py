@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.command.ranges import OneOf, Positive, Range, Real, Whole, out_of_range
+from harness.cost.kv import KV_FORMATS
+from harness.cost.layer_limits import check_layers
 from harness.cost.memory import LOGITS_OF, MemorySpec
 from harness.cost.shapes import CostError, HardwareSpec, ModelShape
 from harness.cost.spec import LARGE_PAGE, SWAP_MERGES, SWAP_OVERLAPS, CostSpec, page_bytes_of
@@ -30,6 +32,12 @@ MODEL: Mapping[str, Range] = {
     "experts": Whole(1, 2**16),
     "active_experts": Whole(1, 2**16),
     "dtype_bytes": OneOf((1, 2, 4, 8)),
+    "kv_dtype": OneOf(tuple(KV_FORMATS)),
+    "weight_bits": Real(0.0, 64.0),
+    "expert_bits": Real(0.0, 64.0),
+    "shared_ffn": Whole(0, 2**24),
+    "dense_layers": Whole(0, 10_000),
+    "dense_ffn": Whole(0, 2**24),
     "rope_theta": Positive(1e12),
     "norm_eps": SHARE,
 }
@@ -92,6 +100,19 @@ def check_model(model: ModelShape) -> None:
             f"model.active_experts must be at most model.experts={model.experts}, "
             f"got {model.active_experts}"
         )
+    if model.dense_layers >= model.layers or (model.dense_layers and model.experts == 1):
+        raise CostError(
+            "model.dense_layers must be some of the layers of a mixture of experts, got "
+            f"{model.dense_layers} of {model.layers}"
+        )
+    if bool(model.dense_layers) != bool(model.dense_ffn):
+        raise CostError(
+            f"model.dense_layers={model.dense_layers} and model.dense_ffn={model.dense_ffn} must "
+            "be given together"
+        )
+    if model.shared_ffn and model.experts == 1:
+        raise CostError("model.shared_ffn is for a mixture of experts, and model.experts is 1")
+    check_layers(model)
 
 
 def check_hardware(hardware: HardwareSpec) -> None:

@@ -15,13 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from harness.cost.shapes import (
-    CostError,
-    HardwareSpec,
-    ModelShape,
-    kv_bytes_per_token,
-    weight_bytes,
-)
+from harness.cost.kv import kv_bytes_per_token
+from harness.cost.parameters import weight_bytes
+from harness.cost.shapes import CostError, HardwareSpec, ModelShape
 
 GIB = 2**30
 #: which rows of the largest step the output head computes
@@ -199,9 +195,11 @@ def _layer_bytes(model: ModelShape, ranks: int, tokens: int) -> int:
 
     The residual, the feed-forward's input and the token embeddings are [tokens, hidden]; its first
     product is [tokens, 2 ffn / ranks] where it is gated, the activation's result
-    [tokens, ffn / ranks].  A mixture's products are in `_expert_bytes`.
+    [tokens, ffn / ranks].  Of a mixture they are those of shared experts and of dense layers; its
+    experts' own are in `_expert_bytes`.
     """
-    width = 0 if model.experts > 1 else model.ffn * (3 if model.gated_ffn else 2) / ranks
+    ffn = max(model.shared_ffn, model.dense_ffn) if model.experts > 1 else model.ffn
+    width = ffn * (3 if model.gated_ffn else 2) / ranks
     return int(tokens * (3 * model.hidden + width) * model.dtype_bytes)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from allocators.base import Allocator, Grant, IntArray
+from allocators.layers import LayerGroup
 from harness.cost.curves import FloatArray
 from harness.cost.flat import Priced
 from harness.cost.grants import PricedGrant
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 
 class CostModel(abc.ABC):
-    """Prices steps and grants, the parts for the simulated executor; seconds throughout."""
+    """Prices steps and grants, the parts for the simulated executor; seconds throughout.
+
+    With `layer_groups` of the model, what a step reads is told for each of them.
+    """
+
+    layer_groups: tuple[LayerGroup, ...] = ()
 
     @abc.abstractmethod
     def step(self, work: Work) -> Priced:
@@ -26,15 +32,16 @@ class CostModel(abc.ABC):
     def decode_window(
         self,
         seqs: int,
-        context_tokens: int,
+        context_tokens: int | IntArray,
         steps: int,
         table_bytes: IntArray | int,
         block_tokens: int,
     ) -> Priced:
         """Return what consecutive steps take in which `seqs` sequences decode and sample.
 
-        Step j reads context_tokens + j * seqs tokens of KV and sends table_bytes[j] (or the same
-        number each step).  Arrays of [steps]; bitwise that of `step` of each.
+        Step j reads context_tokens + j * seqs tokens of KV, or with layer groups
+        context_tokens[:, j], and sends table_bytes[j] (or the same number each step).  Arrays of
+        [steps]; bitwise that of `step` of each.
         """
 
     @abc.abstractmethod
@@ -54,7 +61,7 @@ class CostModel(abc.ABC):
     def decode_window_s(
         self,
         seqs: int,
-        context_tokens: int,
+        context_tokens: int | IntArray,
         steps: int,
         table_bytes: IntArray | int,
         block_tokens: int,

@@ -21,11 +21,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator, Grant, IntArray
-from harness.cost import flat, shapes
+from harness.cost import flat, layered
+from harness.cost.curves import FloatArray
 from harness.cost.flat import NOTHING, FlatPrices, Priced
 from harness.cost.grants import GrantPrices, PricedGrant
+from harness.cost.kv import kv_bytes_per_token, settled_layers
+from harness.cost.layered import LayerPrices, layer_prices
 from harness.cost.limits import check_cost, check_hardware
 from harness.cost.model import CostModel
+from harness.cost.parameters import expert_layers, expert_parameters, passed_parameters
+from harness.cost.reads import causal_reads
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.software import Software, SoftwareSpec
 from harness.cost.spec import MEASURED_BLOCK_TOKENS, CostSpec
@@ -55,15 +60,15 @@ class Work:
 
     `prefill_new` [m] are the tokens computed of each prompt piece, `prefill_past` [m] those whose
     KV is already there; `decode_context_tokens` is the sum over decoding sequences of the KV they
-    read, the new token included; `sampled` counts the sequences that produce a token, and
-    `table_bytes` the block tables sent to the device.  `block_tokens` are the tokens of a block, 0
-    where kernels read no block tables.
+    read, the new token included, with layer groups one for each (`reads.decode_reads`); `sampled`
+    counts the sequences that produce a token, and `table_bytes` the block tables sent to the
+    device.  `block_tokens` are the tokens of a block, 0 where kernels read no block tables.
     """
 
     prefill_new: IntArray = field(default_factory=_no_pieces)
     prefill_past: IntArray = field(default_factory=_no_pieces)
     decode_seqs: int = 0
-    decode_context_tokens: int = 0
+    decode_context_tokens: int | IntArray = 0
     sampled: int = 0
     table_bytes: int = 0
     block_tokens: int = 0
@@ -94,14 +99,14 @@ class Roofline(CostModel):
         width = model.dtype_bytes
 
         layers, heads = model.layers, max(1, -(-model.heads // ranks)) * model.head_dim
-        layer = shapes.attention_parameters(model) + shapes.router_parameters(model)
-        always = layers * layer / ranks  # weights every token passes
-        expert = layers * shapes.expert_parameters(model) / ranks  # of one expert, all layers
-        weight_s = width / (self.byte_s * cost.weight_bandwidth_efficiency)
+        always = passed_parameters(model) / ranks  # weights every token passes
+        expert = expert_layers(model) * expert_parameters(model) / ranks  # of one, all layers
+        head = model.vocab * model.hidden / ranks
+        bits = model.weight_bits or 8.0 * width
+        weight_s = bits / 8 / (self.byte_s * cost.weight_bandwidth_efficiency)
         elementwise_byte_s = self.byte_s * cost.elementwise_bandwidth_efficiency
         elementwise_floor_s = layers * ELEMENTWISE_KERNELS * cost.elementwise_floor_us * 1e-6
-        kv = shapes.kv_heads_per_rank(model, ranks) * model.head_dim
-        kv_bytes = 2 * layers * kv * width  # one token's KV
+        kv_bytes = kv_bytes_per_token(model, ranks) // ranks
         query_bytes = 2 * layers * heads * width  # one token's query and output
         decode_byte_s = 1 / (self.byte_s * hardware.decode_bandwidth_efficiency)
         prefill_byte_s = 1 / (self.byte_s * cost.prefill_bandwidth_efficiency)
@@ -113,10 +118,11 @@ class Roofline(CostModel):
         self._flat = FlatPrices(
             flops_weights=float(always + model.active_experts * expert),
             always=float(always),
-            expert=float(expert),
+            expert=float(expert * (model.expert_bits or bits) / bits),
             experts=model.experts,
             active_experts=model.active_experts,
-            head=float(model.vocab * model.hidden / ranks),
+            head=float(head),
+            head_read=float(head * (8.0 * width / bits)),
             gemm_s=1 / (self.flop_s * cost.gemm_efficiency),
             weight_s=weight_s * stack.weight_read_slowdown,
             exponent=float(cost.roofline_exponent),
@@ -145,25 +151,43 @@ class Roofline(CostModel):
             token_s=stack.token_us * 1e-6,
             piece_s=stack.prefill_us * 1e-6,
         )
+        self._layers = layer_prices(model, hardware, cost, self._flat)
+        self.layer_groups = tuple(layer.group for layer in self._layers)
         self._of_blocks = {0: self._flat}
+        self._layers_of_blocks = {0: self._layers}
 
     # -- constants -----------------------------------------------------------------------------
     def of_blocks(self, block_tokens: int) -> FlatPrices:
         """Return the constants of steps whose kernels read tables of such blocks, 0 for none."""
         prices = self._of_blocks.get(block_tokens)
         if prices is None:
-            stack, cost, plain = self.software.spec, self.cost, self._flat
-            decode, prefill = stack.paged_decode_slowdown, stack.paged_prefill_slowdown
-            blocks = block_slowdown(cost.block_decode_tokens, block_tokens)
-            prices = self._of_blocks[block_tokens] = plain._replace(
-                decode_seq_s=float(plain.decode_seq_s * decode),
-                decode_context_s=float(plain.decode_context_s * decode * blocks),
-                prefill_slowdown=float(
-                    prefill * block_slowdown(cost.block_prefill_tokens, block_tokens)
-                ),
-                block_tokens=block_tokens,
-            )
+            prices = self._of_blocks[block_tokens] = self._with_tables(self._flat, block_tokens)
         return prices
+
+    def layers_of_blocks(self, block_tokens: int) -> tuple[LayerPrices, ...]:
+        """Return the constants of each layer group's attention, likewise."""
+        layers = self._layers_of_blocks.get(block_tokens)
+        if layers is None:
+            layers = self._layers_of_blocks[block_tokens] = tuple(
+                layer
+                if layer.group.kind == "state"  # lies in one piece
+                else layer._replace(prices=self._with_tables(layer.prices, block_tokens))
+                for layer in self._layers
+            )
+        return layers
+
+    def _with_tables(self, plain: FlatPrices, block_tokens: int) -> FlatPrices:
+        stack, cost = self.software.spec, self.cost
+        decode, prefill = stack.paged_decode_slowdown, stack.paged_prefill_slowdown
+        blocks = block_slowdown(cost.block_decode_tokens, block_tokens)
+        return plain._replace(
+            decode_seq_s=float(plain.decode_seq_s * decode),
+            decode_context_s=float(plain.decode_context_s * decode * blocks),
+            prefill_slowdown=float(
+                prefill * block_slowdown(cost.block_prefill_tokens, block_tokens)
+            ),
+            block_tokens=block_tokens,
+        )
 
     def flatten(self, allocator: Allocator) -> FlatPrices:
         """Return all constants, of steps and of grants of this allocator."""
@@ -197,11 +221,10 @@ class Roofline(CostModel):
         seconds = flat.before_s(prices, layers + reduce, rows, tokens, pieces, sampled)
         attention = 0.0
         if own:
-            crossed, squares = int((new * past).sum()), int((new * new).sum())
-            attention = flat.prefill_s(prices, own, own + int(past.sum()), crossed, squares)
+            attention = self._prefill_s(new, past, work.block_tokens)
             seconds += attention
         if decodes:
-            decode = flat.decode_s(prices, decodes, float(work.decode_context_tokens))
+            decode = self._decode_s(decodes, work.decode_context_tokens, work.block_tokens)
             seconds += decode
             attention += decode
         if sent:
@@ -212,7 +235,7 @@ class Roofline(CostModel):
     def decode_window(
         self,
         seqs: int,
-        context_tokens: int,
+        context_tokens: int | IntArray,
         steps: int,
         table_bytes: IntArray | int,
         block_tokens: int,
@@ -221,14 +244,31 @@ class Roofline(CostModel):
         if seqs == 0:
             return NOTHING._replace(seconds=np.zeros(steps))
         prices = self.of_blocks(block_tokens)
-        context = (context_tokens + seqs * np.arange(steps, dtype=np.int64)).astype(np.float64)
+        if not self.layer_groups:
+            context_tokens = context_tokens + seqs * np.arange(steps, dtype=np.int64)
         sent = np.asarray(table_bytes, dtype=np.float64)
         tables = np.where(sent > 0, flat.tables_s(prices, sent), 0.0)
         layers, reduce = flat.layers_s(prices, seqs, seqs), flat.reduce_s(prices, seqs)
-        decode = flat.decode_s(prices, seqs, context)
+        decode = self._decode_s(seqs, context_tokens, block_tokens)
         seconds = flat.before_s(prices, layers + reduce, seqs, seqs, 0, seqs) + decode + tables
         seconds = flat.beside_s(prices, seconds, seqs, seqs, 0, seqs, sent)
         return Priced(seconds, layers, decode, reduce)
+
+    def _prefill_s(self, new: IntArray, past: IntArray, block_tokens: int) -> float:
+        """Return the seconds of attention of pieces of prompts."""
+        if self.layer_groups:
+            return layered.prefill_s(self.layers_of_blocks(block_tokens), new, past)
+        return flat.prefill_s(self.of_blocks(block_tokens), *causal_reads(new, past))
+
+    def _decode_s(
+        self, seqs: int, context_tokens: int | IntArray, block_tokens: int
+    ) -> float | FloatArray:
+        """Return the seconds of attention of `seqs` new tokens, in one step or in each of some."""
+        if self.layer_groups:
+            return layered.decode_s(self.layers_of_blocks(block_tokens), seqs, context_tokens)
+        if not isinstance(context_tokens, int):
+            context_tokens = context_tokens.astype(np.float64)
+        return flat.decode_s(self.of_blocks(block_tokens), seqs, context_tokens)
 
     # -- a grant -------------------------------------------------------------------------------
 
@@ -243,9 +283,18 @@ class Roofline(CostModel):
         return self._grants.overlapped_s(compute_s, grants, allocator)
 
     def _elementwise_bytes(self) -> float:
-        """Return the bytes a token's small kernels move, all layers: reads and writes."""
+        """Return the bytes a token's small kernels move, all layers: reads and writes.
+
+        The rotary embedding's; of a state, those of its convolution and its gates.
+        """
         model = self.model
         norms_and_adds = 2 * (2 + 3) * model.hidden
-        rotary = 2 * (model.heads + 2 * model.kv_heads) * model.head_dim / self.ranks
-        wide = model.ffn * model.active_experts / self.ranks
-        return model.layers * model.dtype_bytes * (norms_and_adds + rotary + 3 * wide)
+        wide, total = model.ffn * model.active_experts / self.ranks, 0.0
+        for layer in settled_layers(model):
+            rotary = 2 * (layer.heads + 2 * layer.kv_heads) * layer.head_dim / self.ranks
+            if layer.kind == "state":
+                rotary = 2 * (layer.conv_channels + layer.inner) / self.ranks
+            total += layer.layers * model.dtype_bytes * (norms_and_adds + rotary + 3 * wide)
+        shared = expert_layers(model) * model.shared_ffn / self.ranks
+        dense = model.dense_layers * (model.dense_ffn / self.ranks - wide)
+        return total + 3 * model.dtype_bytes * (shared + dense)

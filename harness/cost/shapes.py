@@ -9,10 +9,9 @@ the keys and values of its own KV heads; with fewer KV heads than ranks, heads a
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from allocators.base import Geometry
+from harness.cost.layers import LayerSpec
 from harness.errors import InputError
 
 #: OPT offsets its learned positions by two rows (arXiv 2205.01068, released checkpoints)
@@ -30,6 +29,9 @@ class ModelShape:
     `head_dim` is the configuration's own, never hidden / heads (Qwen3-30B-A3B differs).  With
     `experts` > 1 the feed-forward is a mixture: `ffn` is the width of one expert, and each token
     visits `active_experts` of them.
+
+    `layer_groups` are for a model whose layers do not all keep the keys and values of every token;
+    without them it is uniform, and `heads`, `kv_heads` and `head_dim` are those of every layer.
     """
 
     name: str = ""
@@ -53,6 +55,17 @@ class ModelShape:
     active_experts: int = 1
     rope_theta: float = 10000.0  # base of the rotary frequencies; not used with learned positions
     norm_eps: float = 1e-5  # added to the variance (LayerNorm) or mean square (RMSNorm)
+    #: bits a weight is stored in, where it is computed with in `dtype_bytes` (0: stored so too)
+    weight_bits: float = 0.0
+    expert_bits: float = 0.0  # of the experts' weights, where they differ (MXFP4: 4.25)
+    shared_ffn: int = 0  # width of the experts that every token visits, all together
+    dense_layers: int = 0  # of a mixture: layers without experts,
+    dense_ffn: int = 0  # and the width of their feed-forward
+    post_norms: bool = False  # norms behind attention and feed-forward too (Gemma 2 and 3)
+    attention_gate: bool = False  # the output of attention is gated by as many numbers (Qwen3-Next)
+    #: what the KV is stored in (`KV_FORMATS`), apart from the weights
+    kv_dtype: str = "auto"
+    layer_groups: list[LayerSpec] = field(default_factory=list)
 
 
 @dataclass
@@ -81,93 +94,3 @@ class HardwareSpec:
     #: Vidur's all_reduce.csv, NCCL (these are the DGX A100's)
     all_reduce_efficiency: float = 0.60
     all_reduce_latency_us: float = 50.0
-
-
-def attention_parameters(model: ModelShape) -> int:
-    """Return the weights of one layer's Q, K, V and output projections, without biases."""
-    query = model.heads * model.head_dim
-    return 2 * model.hidden * query + 2 * model.hidden * model.kv_heads * model.head_dim
-
-
-def expert_parameters(model: ModelShape) -> int:
-    """Return the weights of one expert, which is the whole feed-forward of a dense layer."""
-    return (3 if model.gated_ffn else 2) * model.hidden * model.ffn
-
-
-def router_parameters(model: ModelShape) -> int:
-    """Return the weights that choose a layer's experts; 0 for a dense model."""
-    return model.hidden * model.experts if model.experts > 1 else 0
-
-
-def layer_parameters(model: ModelShape) -> int:
-    """Return the parameters of one decoder layer, biases and norms included."""
-    total = attention_parameters(model) + router_parameters(model)
-    total += model.experts * expert_parameters(model)
-    query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    if model.linear_bias or model.qkv_bias:
-        total += query + 2 * key
-    if model.linear_bias:
-        total += 2 * model.hidden + model.ffn * (2 if model.gated_ffn else 1)
-    if model.qk_norm:
-        total += 2 * model.head_dim
-    return total + 2 * _norm_parameters(model)
-
-
-def parameter_count(model: ModelShape) -> int:
-    """Return the number of parameters, embeddings included (tied ones once)."""
-    total = model.layers * layer_parameters(model) + _norm_parameters(model)
-    total += model.vocab * model.hidden * (1 if model.tied_embeddings else 2)
-    if model.learned_positions:
-        total += (model.max_context + OPT_POSITION_OFFSET) * model.hidden
-    return total
-
-
-def weight_bytes(model: ModelShape) -> int:
-    """Return the bytes of all weights, summed over the ranks.
-
-    What tensor parallelism replicates (norms; K and V projections when there are fewer KV heads
-    than ranks) is counted once: under 1 % of every model here.
-    """
-    return parameter_count(model) * model.dtype_bytes
-
-
-def kv_heads_per_rank(model: ModelShape, ranks: int = 1) -> int:
-    """Return the KV heads that one rank holds: ceil(kv_heads / ranks), at least one."""
-    return max(1, math.ceil(model.kv_heads / ranks))
-
-
-def kv_bytes_per_token(model: ModelShape, ranks: int = 1) -> int:
-    """Return the bytes of one token's keys and values, summed over layers and ranks."""
-    per_rank = 2 * model.layers * kv_heads_per_rank(model, ranks) * model.head_dim
-    return per_rank * model.dtype_bytes * ranks
-
-
-def kv_geometry(
-    model: ModelShape,
-    ranks: int,
-    *,
-    capacity_tokens: int,
-    host_tokens: int = 0,
-    max_seqs: int,
-    max_len: int,
-) -> Geometry:
-    """Return a KV pool for `model` on `ranks` GPUs, with `host_tokens` more in host memory.
-
-    Each rank holds its own KV heads of every token; `max_seqs` sequences of up to `max_len` tokens
-    live at a time.
-    """
-    return Geometry(
-        capacity_tokens=capacity_tokens,
-        host_tokens=host_tokens,
-        max_seqs=max_seqs,
-        max_len=max_len,
-        layers=model.layers,
-        kv_heads=kv_heads_per_rank(model, ranks),
-        head_dim=model.head_dim,
-        dtype_bytes=model.dtype_bytes,
-        ranks=ranks,
-    )
-
-
-def _norm_parameters(model: ModelShape) -> int:
-    return model.hidden * (2 if model.family == "opt" else 1)  # LayerNorm has a bias, RMSNorm not

@@ -13,7 +13,9 @@ from allocators.base import EMPTY_GRANT, NO_STEP_GRANTS, Grant, StepGrants, Usag
 NEVER_REFUSED = ("truncate", "release", "preempt")
 #: queries, which answer with a number of tokens or of steps
 COUNTS = ("lookup", "quiet_steps")
-#: the tables of a grant, rows of three numbers, and what stands there if there are none
+#: numbers in a row of a grant's tables; the fourth is a layer group
+WIDTHS = (3, 4)
+#: the tables of a grant, and what stands there if there are none
 TABLES = {item.name: item.default_factory() for item in fields(Grant) if item.type == "IntArray"}
 
 
@@ -51,7 +53,7 @@ def _check_grant(call: str, grant: Grant) -> None:
         table = getattr(grant, name)
         if table is none:
             continue
-        if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] != 3:
+        if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] not in WIDTHS:
             raise WrongAnswer(f"{call} granted {name}={_short(table)} instead of rows of three")
 
 

@@ -175,6 +175,7 @@ def category_bytes(usage: Usage, saturated: bool) -> dict[str, IntArray]:
         "token": usage.token,
         "reserved": usage.reserved,
         "internal": usage.internal,
+        "expired": usage.expired,
         "external": usage.round_up + usage.free if saturated else usage.round_up,
         "cached": usage.cached,
         "idle": np.zeros_like(usage.free) if saturated else usage.free,

@@ -23,16 +23,16 @@ class Totals:
 
     def execute(self, grants: list[Grant]) -> int:
         """Count page-groups mapped and unmapped, and bytes swapped; return the bytes copied."""
-        copied = 0
+        copied, geometry = 0, self._allocator.geometry
         for grant in grants:
             self._maps += len(grant.maps)
             self._unmaps += len(grant.unmaps)
             if len(grant.maps) or len(grant.unmaps):
                 self._map_s += self._executor.map_s(grant)
-            copied += int(grant.copies[:, 2].sum()) if len(grant.copies) else 0
-            swapped = int(grant.swaps_out[:, 2].sum() + grant.swaps_in[:, 2].sum())
-            self._swapped_bytes += swapped * self._bytes_per_token
-        return copied * self._bytes_per_token
+            copied += geometry.bytes_moved(grant.copies)
+            swapped = geometry.bytes_moved(grant.swaps_out) + geometry.bytes_moved(grant.swaps_in)
+            self._swapped_bytes += swapped
+        return copied
 
     def of_run(self, scheduler: Scheduler, host_s: float, hit_tokens: int) -> dict[str, float]:
         """Return the totals of a `RunLog`; those of mapping and evicting only where it happens."""

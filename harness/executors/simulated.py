@@ -21,6 +21,7 @@ from harness.cost import CostModel, Roofline, Work, flat
 from harness.cost.curves import FloatArray
 from harness.cost.flat import NOTHING, FlatPrices, Priced
 from harness.cost.grants import PricedGrant
+from harness.cost.reads import decode_reads
 from harness.engine.compiled.clock import CLOCKS
 from harness.engine.plan import Plan
 
@@ -74,8 +75,10 @@ class SimulatedExecutor:
         `lengths` are those of the first step; only it executes `grants`.
         """
         tables_bytes = self._table_bytes(len(lengths), int(lengths.max()) + np.arange(steps))
+        groups = self._cost.layer_groups
+        context = decode_reads(groups, lengths, steps) if groups else int(lengths.sum())
         priced = self._cost.decode_window(
-            len(lengths), int(lengths.sum()), steps, tables_bytes, self._block_tokens
+            len(lengths), context, steps, tables_bytes, self._block_tokens
         )
         if not grants:
             self._last = priced, _NO_GRANTS, priced.seconds, priced.seconds
@@ -143,7 +146,7 @@ class SimulatedExecutor:
             prefill_new=np.array(new, dtype=np.int64),
             prefill_past=np.array(past, dtype=np.int64),
             decode_seqs=len(lengths),
-            decode_context_tokens=int(lengths.sum()),
+            decode_context_tokens=self._context(lengths),
             sampled=sampled,
             table_bytes=self._table_bytes(rows, longest),
             block_tokens=self._block_tokens,
@@ -154,19 +157,20 @@ class SimulatedExecutor:
         rows = len(verified.prefill_new)
         decode = Work(
             decode_seqs=rows,
-            decode_context_tokens=int(verified.prefill_past.sum()) + rows,
+            decode_context_tokens=self._context(verified.prefill_past + 1),
             sampled=rows,
             block_tokens=self._block_tokens,
         )
         return self._cost.step(decode)
 
+    def _context(self, lengths: IntArray) -> int | IntArray:
+        """Return what these rows read for their last token: slots, by layer group if any."""
+        groups = self._cost.layer_groups
+        return decode_reads(groups, lengths)[:, 0] if groups else int(lengths.sum())
+
     def _table_bytes(self, rows: int, longest: Tokens) -> Tokens | int:
         """Return the bytes of rectangular block tables, each as wide as its longest row."""
-        return (
-            rows * -(-longest // self._block_tokens) * BLOCK_TABLE_ENTRY_BYTES
-            if self._block_tokens
-            else 0
-        )
+        return rows * self._allocator.table_entries(longest) * BLOCK_TABLE_ENTRY_BYTES
 
 
 def _joined(step: Priced, times: float, draft: Priced) -> Priced:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.command.frame import FAILED, INTERRUPTED, OK, run_command
 from harness.errors import ConfigError
-from harness.measure.options import USAGE, MeasureOptions, parse
+from harness.measure.options import USAGE, MeasureOptions, check_installed, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["report"]:
         return _report(arguments[1:])
+    check_installed()
     return _measure(parse(arguments), f"python -m harness.measure {shlex.join(arguments)}".strip())
 
 

@@ -11,9 +11,16 @@ from typing import Any
 from harness.command.arguments import parse_options
 from harness.cost.shapes import ModelShape
 from harness.errors import ConfigError
+from kernels.support import installed
 
-STEPS = ("environment", "kernels", "vmm", "identity", "comparison", "beam", "calibrate")
+STEPS = (
+    *("environment", "kernels", "curve", "vmm", "identity"),
+    *("opt-13b", "llama-3-8b"),
+)
 DEVICES = ("cuda", "cpu")
+#: what a machine must have besides torch and what torch needs; Numba, pandas, pyarrow and the rest
+#: of pyproject.toml are for simulations, files and figures
+NEEDED = ("numpy", "yaml", "omegaconf", "hydra", "safetensors", "psutil")
 
 USAGE = f"""\
 usage: python -m harness.measure [OPTION=VALUE ...]
@@ -29,7 +36,7 @@ records anew (DIR/README.md); the first does so at its end.
   archive=FILE       the records as one .tar.gz too, written again after each step
   device=cuda        cuda, or cpu: proves the chain without a GPU
   quick=false        true: tiny sizes
-  requests=N         of the comparison; as many as fit the time, by a trial of a few steps
+  requests=N         of each run that is served; as many as fit the time, by a trial of a few steps
   isolate=true       each step in a process of its own: a fault on the device, or a kernel that
                      never ends, then costs one step (false with device=cpu)
   commit=SHA         what is measured, where the checkout came without its history
@@ -71,6 +78,15 @@ def parse(arguments: Sequence[str]) -> MeasureOptions:
     if options.requests is not None and options.requests < 1:
         raise ConfigError(f"requests must be at least 1, got {options.requests}")
     return options
+
+
+def check_installed() -> None:
+    """Raise `ConfigError` that names all that is missing here of `NEEDED`."""
+    missing = [name for name in NEEDED if not installed(name)]
+    if missing:
+        raise ConfigError(
+            f"not installed: {', '.join(missing)} (docs/gpu.md says what to take along)"
+        )
 
 
 def check_one_of(name: str, value: str, allowed: Collection[str]) -> None:

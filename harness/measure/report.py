@@ -24,6 +24,8 @@ def write_report(directory: Path) -> Path:
     parts = [_head(records)]
     for step, record in records.items():
         parts.append(_step(step, record))
+        if step == "curve":
+            parts.append(_picture(directory, record))
     path = directory / "README.md"
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
     return path
@@ -78,6 +80,24 @@ def _head(records: dict[str, Record]) -> str:
         )  # fmt: skip
     head = ("step", "status", "s", "begun", "commit", "torch", "triton", "driver", "reason")
     return "\n".join([*lines, "", table(head, rows)])
+
+
+def _picture(directory: Path, record: Record) -> str:
+    """Draw the curve beside the records; return what the page shows of it."""
+    path = directory / "curve.png"
+    path.unlink(missing_ok=True)
+    try:
+        from harness.measure.picture import draw, write_picture
+
+        chart = draw(record["results"])
+        if chart is None:
+            return ""
+        write_picture(chart, path)
+    except ImportError as error:
+        return f"Not drawn: {error}."
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return ""  # the tables say that the record ends too early
+    return f"![{chart.title}]({path.name})\n\n{chart.description}"
 
 
 def _step(step: str, record: Record) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.command.output import say
 from harness.measure.job import Job, Unmeasurable, one_line
 from harness.measure.options import STEPS, MeasureOptions
-from harness.measure.steps import checks, commands, environment, vmm
+from harness.measure.steps import checks, curve, environment, serving, vmm
 from harness.measure.subprocesses import GRACE_S, last_line, run_python
 from harness.results.atomic import write_text
 
@@ -37,11 +37,11 @@ class Step:
 PLAN: dict[str, Step] = {
     "environment": Step(environment.run, 3, 1.0),
     "kernels": Step(checks.kernels, 20, 0.35),
+    "curve": Step(curve.run, 20, 0.5),
     "vmm": Step(vmm.run, 8, 0.2),
     "identity": Step(checks.identity, 20, 0.4),
-    "comparison": Step(commands.comparison, 60, 0.8),
-    "beam": Step(commands.beam, 25, 0.6),
-    "calibrate": Step(commands.calibrate, 25, 1.0),
+    "opt-13b": Step(serving.opt_13b, 90, 0.5),
+    "llama-3-8b": Step(serving.llama_3_8b, 90, 1.0),
 }
 assert tuple(PLAN) == STEPS
 

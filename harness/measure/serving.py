@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from allocators.base import Allocator, Geometry, Grant, IntArray
 from harness.cost.build import CostModel
 from harness.cost.curves import FloatArray
-from harness.cost.shapes import kv_geometry
+from harness.cost.kv import kv_geometry
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.plan import Plan

@@ -47,10 +47,9 @@ class TraceRecorder:
             return
         plan, start_us = step.plan, 1e6 * step.start_s
         grants = plan.all_grants
-        bytes_per_token = step.allocator.geometry.bytes_per_token
-        copied_slots = sum(int(grant.copies[:, 2].sum()) for grant in grants if len(grant.copies))
+        geometry = step.allocator.geometry
         memory = {
-            "copied_bytes": copied_slots * bytes_per_token,
+            "copied_bytes": sum(geometry.bytes_moved(grant.copies) for grant in grants),
             "maps": sum(len(grant.maps) for grant in grants),
             "unmaps": sum(len(grant.unmaps) for grant in grants),
         }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.report import sections
 from harness.report.caveats import caveats
+from harness.report.charts.chart import shown_categories
 from harness.report.charts.theme import CATEGORY_COLOURS, themed
 from harness.report.collection import Collection, Run
 from harness.report.load import ReportError, load_collection
@@ -112,6 +113,7 @@ def _page(collection: Collection, title: str, panels: Panels) -> dict[str, Any]:
     script = _page_file("page.js")
     columns, costs = sections.main_columns(collection), sections.cost_columns(collection)
     shown = collection.runs[:DETAILED_RUNS]
+    categories = shown_categories(row for run in collection.runs for row in run.rows)
     basis, waste = panels.waste()
     return {
         "title": title,
@@ -126,7 +128,7 @@ def _page(collection: Collection, title: str, panels: Panels) -> dict[str, Any]:
         "lines": sections.result_lines(collection, columns),
         "costs": costs,
         "cost_lines": sections.result_lines(collection, costs),
-        "categories": CATEGORY_DEFINITIONS,
+        "categories": [line for line in CATEGORY_DEFINITIONS if line[0] in categories],
         "basis": basis,
         "waste": waste,
         "time": panels.time(),

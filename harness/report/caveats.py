@@ -20,28 +20,11 @@ def caveats(collection: Collection) -> list[str]:
     """The sentences, none where nothing is in doubt; notes of the runs come last."""
     runs = [run for run in collection.runs if run.ok_rows]
     return [
-        *_small_blocks(collection, runs),
         *_queueing(runs),
         *_small_radix_caches(runs),
         *_hits_of_returns(runs),
         *_notes(runs),
     ]
-
-
-def _small_blocks(collection: Collection, runs: list[Run]) -> list[str]:
-    swept = any(name.endswith("block_size") for name in collection.headers)
-    if not swept or not any(_is_calibrated(run) for run in runs):
-        return []
-    return [
-        "cost_model=calibrated was measured with one block size: a step takes as long with any, "
-        "while real attention kernels and block tables get slower as blocks shrink. What smaller "
-        "blocks gain here is memory; cost_model=roofline has a price for them."
-    ]
-
-
-def _is_calibrated(run: Run) -> bool:
-    cost = run.config.get("cost_model")
-    return not run.measured and isinstance(cost, dict) and cost.get("name") == "calibrated"
 
 
 def _queueing(runs: list[Run]) -> list[str]:

@@ -8,6 +8,9 @@ from typing import Any
 
 from harness.results.runlog import ResultRow
 
+#: reservations that read the output length, which no server knows beforehand
+IDEALISED = ("oracle", "pow2")
+
 
 @dataclass
 class Run:
@@ -90,7 +93,7 @@ class Run:
 
     def idealised(self, allocator: str) -> bool:
         """Whether the allocator reads the output length, which no server knows beforehand."""
-        return self._knobs(allocator).get("reservation") in ("oracle", "pow2")
+        return self._knobs(allocator).get("reservation") in IDEALISED
 
     def prefix_index(self, allocator: str) -> str | None:
         """`hash` or `radix`; None where the allocator finds no prefixes."""

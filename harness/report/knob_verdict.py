@@ -20,6 +20,7 @@ _GIVEN = (
     "software",
     "memory",
     "seed",
+    "slo",
 )
 
 
@@ -67,7 +68,7 @@ def knobs_verdict(collection: Collection, runs: Sequence[Run]) -> list[str]:
     A knob's worth is what its worst value costs while all others stay at their best.
     """
     headers = collection.headers
-    if len(headers) < 2 or any(_is_given(name) for name in headers):
+    if len(headers) < 2 or any(is_given(name) for name in headers):
         return []
     settings = [
         (run, row) for run in runs for row in run.ok_rows if not run.idealised(row.allocator)
@@ -105,7 +106,8 @@ def knobs_verdict(collection: Collection, runs: Sequence[Run]) -> list[str]:
     return [sentence]
 
 
-def _is_given(option: str) -> bool:
+def is_given(option: str) -> bool:
+    """Whether an option says what is served, by what and where."""
     return option.partition(".")[0].lstrip("+") in _GIVEN or option == "run"
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from harness.command.tables import markdown_table
 from harness.report.caveats import caveats
 from harness.report.charts import FIGURES
+from harness.report.charts.chart import shown_categories
 from harness.report.charts.waste import share_basis
 from harness.report.collection import Collection, Run
 from harness.report.numbers import Shown, percent
 from harness.report.sections import cost_columns, main_columns, result_lines
 from harness.report.verdict import verdicts
 from harness.results.outputs import loop_sentence, outputs_sentence
-from harness.results.runlog import CATEGORIES
 
 _ALT = {
     "waste": "Stacked bars: where the KV memory went",
@@ -93,17 +93,18 @@ def _failures(collection: Collection) -> list[str]:
 def _memory_table(collection: Collection) -> list[str]:
     prefix, basis = share_basis([row for run in collection.runs for row in run.rows])
     names = [*map(escape, collection.headers.values()), "allocator"]
+    categories = shown_categories(row for run in collection.runs for row in run.rows)
     rows = []
     for line in result_lines(collection, []):
         if line.row.ok:
-            shares = [line.row.metrics.get(f"{prefix}{c}_share") for c in CATEGORIES]
+            shares = [line.row.metrics.get(f"{prefix}{c}_share") for c in categories]
             cells = ["–" if share is None else percent(share) for share in shares]
             rows.append([*map(escape, line.options), escape(line.name), *cells])
-    align = "l" * len(names) + "r" * len(CATEGORIES)
+    align = "l" * len(names) + "r" * len(categories)
     return [
         f"Share of the pool, {basis}.",
         "",
-        markdown_table([*names, *CATEGORIES], rows, align),
+        markdown_table([*names, *categories], rows, align),
     ]
 
 

@@ -35,6 +35,7 @@ _LIMITS = (
     ),
     _Limit("TTFT p99", "s", lambda row: row.metrics.get("ttft_p99_s"), 5.0),
     _Limit("TPOT p99", "s", lambda row: row.metrics.get("tpot_p99_s"), 5.0),
+    _Limit("ITL p99", "s", lambda row: row.metrics.get("itl_p99_s"), 5.0),
 )
 
 

@@ -24,7 +24,7 @@ def run_verdict(run: Run) -> list[str]:
     titled = [(run.title(row.allocator), row) for row in rows]
     if len(rows) == 1:
         alone = f"{rows[0].allocator} serves {speed(rows[0])}; nothing to compare it with."
-        return [alone, *_good(run, rows), *held_back(run, rows[0]), *prefix_hits(titled)]
+        return [alone, *good_within(run, rows), *held_back(run, rows[0]), *prefix_hits(titled)]
     ranked = rank(rows)
     best = ranked[0]
     sentences = []
@@ -47,7 +47,7 @@ def run_verdict(run: Run) -> list[str]:
     if len(sentences) == 2:
         sentences.reverse()
     against = _reservations(run, best, rows)
-    return sentences + _good(run, rows) + held_back(run, best) + against + prefix_hits(titled)
+    return sentences + good_within(run, rows) + held_back(run, best) + against + prefix_hits(titled)
 
 
 def held_back(run: Run, row: ResultRow) -> list[str]:
@@ -105,6 +105,9 @@ def _because(best: ResultRow, last: ResultRow) -> str:
             f"{percent(mine)} of the memory that is not idle holds live KV, against "
             f"{percent(theirs)}"
         )
+    dead = last.metrics.get("expired_share") or 0.0
+    if dead > 0.02 + 2 * (best.metrics.get("expired_share") or 0.0):
+        causes.append(f"{last.allocator} keeps {percent(dead)} in what nothing will read again")
     saved = best.metrics.get("sharing_saved") or 0.0
     if saved > 0.02:
         causes.append(f"sharing saves {percent(saved)} of its blocks")
@@ -125,7 +128,7 @@ def _keeps_up(best: ResultRow, others: Sequence[ResultRow]) -> str:
     )
 
 
-def _good(run: Run, rows: Sequence[ResultRow]) -> list[str]:
+def good_within(run: Run, rows: Sequence[ResultRow]) -> list[str]:
     """How many requests each row serves within the limits of `slo`; none where there are none."""
     slo = run.config.get("slo")
     given = slo.items() if isinstance(slo, dict) else ()
@@ -183,4 +186,4 @@ def _live(row: ResultRow) -> float | None:
     shares = [row.metrics.get(f"{c}_share") for c in ("token", "reserved", "internal", "external")]
     if any(share is None for share in shares) or not sum(shares):
         return None
-    return shares[0] / sum(shares)
+    return shares[0] / (sum(shares) + (row.metrics.get("expired_share") or 0.0))

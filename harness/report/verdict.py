@@ -7,6 +7,7 @@ normalized latency. A sweep is answered as a whole, what limits the answer stand
 from __future__ import annotations
 
 from harness.report.collection import Collection
+from harness.report.common_verdict import common_verdict
 from harness.report.knob_verdict import (
     best_run_verdict,
     is_numeric,
@@ -15,7 +16,7 @@ from harness.report.knob_verdict import (
     knobs_verdict,
 )
 from harness.report.rate_verdict import rate_verdict
-from harness.report.run_verdict import prefix_hits, run_verdict
+from harness.report.run_verdict import good_within, prefix_hits, run_verdict
 
 #: hit rates of more runs than that are left to the table
 _MOST_HITS = 6
@@ -50,6 +51,9 @@ def _verdicts(collection: Collection) -> list[str]:
     rate = next((name for name in collection.headers if is_rate(name)), None)
     if rate and len(collection.headers) == 1:
         return rate_verdict(runs, rate)
+    if len(runs) > 1 and all(name.startswith("slo.") for name in collection.headers):
+        within = [text for run in runs for text in good_within(run, run.ok_rows)]
+        return [f"The limits change no run, but who keeps them. {run_verdict(runs[0])[0]}", *within]
     numeric = [name for name in collection.headers if is_numeric(runs, name)]
     if len(collection.headers) == 1 and numeric and len(runs) > 1:
         return knob_verdict(collection, runs, numeric[0])
@@ -58,4 +62,4 @@ def _verdicts(collection: Collection) -> list[str]:
         titled = [(run.label(collection.headers), run.ok_rows[0]) for run in runs]
         return best + prefix_hits(titled if len(titled) <= _MOST_HITS else [])
     each = [f"{run.label(collection.headers)}: {run_verdict(run)[0]}" for run in runs]
-    return knobs_verdict(collection, runs) + each
+    return knobs_verdict(collection, runs) + common_verdict(collection, runs) + each

@@ -30,7 +30,7 @@ SYMBOLS: tuple[tuple[str, str], ...] = (
     ("G", "seconds outside every step, in which the engine waits for an arrival (gaps)"),
     ("T", "length of the run, from time 0 to t_N; T = Σ d_i + G"),
     ("W", "the saturated steps: those in which a request waits for memory it cannot get"),
-    ("M_c,i", "bytes of memory category c during step i; the six categories sum to C"),
+    ("M_c,i", "bytes of memory category c during step i; the seven categories sum to C"),
     ("A", "cached bytes integrated over the gaps, byte-seconds; the rest of a gap's pool is idle"),
     ("b_i", "requests in the batch of step i; a sequence group counts as one"),
     ("P_i, L_i", "blocks in use in step i, and the blocks it would take without sharing"),
@@ -52,6 +52,12 @@ CATEGORY_DEFINITIONS: tuple[tuple[str, Direction, str], ...] = (
     ("token", "higher", "slots holding KV that a live sequence will read; a shared slot once"),
     ("reserved", "lower", "held by a running sequence, and used by it later"),
     ("internal", "lower", "held by a running sequence, and never used"),
+    (
+        "expired",
+        "lower",
+        "held, and read by no token of this step or a later one: behind a window, "
+        "or a replaced state; only where layers keep different KV",
+    ),
     ("external", "lower", "free, yet a request waits for memory it cannot get"),
     ("cached", "none", "blocks and page-groups kept for reuse, held by no sequence"),
     ("idle", "none", "free, and nobody waits for memory"),

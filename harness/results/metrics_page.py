@@ -66,7 +66,7 @@ TIMELINE_TEXT = (
     "| `running`, `waiting`, `batch`, `blocks_in_use`, `logical_blocks`, `metadata_bytes` | the "
     "number | the mean over its steps, weighted by the seconds that they take |",
     "| `token_bytes` ... `idle_bytes` | the bytes of a category | the same mean, in whole bytes: "
-    "rounded so that the six sum to the capacity |",
+    "rounded so that all sum to the capacity |",
     "| `saturated`, `limited_by_nobody`, `limited_by_memory`, `limited_by_sequences`, "
     "`limited_by_tokens`, `limited_by_preemption`, `limited_by_policy` | true or false | the share "
     "of `busy_s` in which it is true |",
@@ -107,7 +107,7 @@ def render_markdown() -> str:
         "",
         "## Memory categories",
         "",
-        "At every step the pool is split into six categories that sum to its capacity, to the",
+        "At every step the pool is split into seven categories that sum to its capacity, to the",
         "byte.",
         "",
         "| category | meaning |",

@@ -27,8 +27,10 @@ from harness.results.writer import REQUESTS, SCHEMA_VERSION, SUMMARY, TIMELINE
 if TYPE_CHECKING:
     import pyarrow as pa
 
+#: younger than the first files, which are of models that have none
+_EXPIRED = "expired_bytes"
 #: the columns that `read_logs` reads: those of memory over time, and those of latencies
-_TIMELINE = ("step", "start_s", "time_s", *BYTES)
+_TIMELINE = ("step", "start_s", "time_s", *(name for name in BYTES if name != _EXPIRED))
 #: read too where there are any: how much a row of a timeline in bins stands for
 _WEIGHTS = ("steps", "busy_s")
 _REQUESTS = ("arrival_s", "first_token_s", "finish_s", "output_tokens", "status")
@@ -85,7 +87,7 @@ def read_logs(
     """
     found: list[dict[str, Columns]] = []
     problems = []
-    files = (TIMELINE, _TIMELINE, _WEIGHTS), (REQUESTS, _REQUESTS, (_LONGEST,))
+    files = (TIMELINE, _TIMELINE, (_EXPIRED, *_WEIGHTS)), (REQUESTS, _REQUESTS, (_LONGEST,))
     for file, columns, more in files:
         try:
             found.append(_read_columns(run_dir / file, columns, more))
@@ -107,7 +109,7 @@ def read_whole_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> list[
     A timeline that was too long for full resolution is in bins.  Raises ResultsError.
     """
     # Absent from files that were written before any step said what limited it.
-    later = (*LIMITED_BY, *PART_SECONDS)
+    later = (_EXPIRED, *LIMITED_BY, *PART_SECONDS)
     names = tuple(name for name in TIMELINE_COLUMNS if name not in later)
     steps = _read_columns(run_dir / TIMELINE, names, (*later, *BIN_COLUMNS))
     names = tuple(name for name in REQUEST_COLUMNS if name != _LONGEST)
@@ -120,6 +122,7 @@ def read_whole_logs(run_dir: Path, totals: dict[str, dict[str, float]]) -> list[
 
 def _log(name: str, timeline: Columns, requests: Columns, totals: dict[str, float]) -> RunLog:
     # The categories of any step or bin sum to the capacity.
+    timeline.setdefault(_EXPIRED, np.zeros(len(timeline["step"]), dtype=np.int64))
     capacity_bytes = sum(int(timeline[column][:1].sum()) for column in BYTES)
     return RunLog(name, capacity_bytes, timeline, requests, totals)
 

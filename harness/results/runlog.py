@@ -15,7 +15,7 @@ from harness.results.token_gaps import TokenGaps
 #: arrays of one length by their names
 Columns = dict[str, np.ndarray]
 
-CATEGORIES = ("token", "reserved", "internal", "external", "cached", "idle")
+CATEGORIES = ("token", "reserved", "internal", "expired", "external", "cached", "idle")
 BYTES = tuple(f"{category}_bytes" for category in CATEGORIES)
 STATUSES = ("ok", "oom", "unsupported", "error")
 #: what kept the head of the queue out of a step: exactly one holds of each

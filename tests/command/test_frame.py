@@ -71,3 +71,15 @@ def test_sigterm_is_ctrl_c(capsys):
         return 0
 
     assert run_command(main, None, []) == INTERRUPTED
+
+
+def test_ctrl_c_while_a_command_is_imported_leaves_no_traceback():
+    ends = {}
+    for name in ("-m", "notebook"):
+        code = f"import sys; sys.argv[:] = [{name!r}]; import harness; raise KeyboardInterrupt"
+        ends[name] = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ends["-m"].returncode, ends["-m"].stderr) == (-signal.SIGINT, "")
+    assert "Traceback" in ends["notebook"].stderr
+    code = "import sys; sys.argv[:] = ['-m']; import harness; 1 / 0"
+    broken = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ZeroDivisionError" in broken.stderr

@@ -25,6 +25,19 @@ def test_markdown_is_aligned_in_its_source_too():
     ]
 
 
+def test_a_table_that_is_too_wide_wraps_its_longest_texts_alone():
+    rows = [("a", 1, "so many words that it would be much too long"), ("longer", 23456, "two")]
+    assert text_table(("name", "how\nmany", "note"), rows, "lrl", width=30).splitlines() == [
+        "          how",
+        "name     many  note",
+        "a           1  so many words",
+        "               that it would",
+        "               be much too",
+        "               long",
+        "longer  23456  two",
+    ]
+
+
 def test_all_but_the_first_column_are_right_aligned_unless_told():
     assert text_table(HEAD, ROWS) == text_table(HEAD, ROWS, "lrr")
     assert markdown_table(HEAD, ROWS) == markdown_table(HEAD, ROWS, "lrr")

@@ -127,6 +127,28 @@ def test_another_configuration_cannot_be_compared(option, value, status, base, t
     assert (f"configuration differs: {option}" in out) == (status == 2)
 
 
+def test_runs_that_differ_in_limits_alone_are_compared_but_for_who_keeps_them(tmp_path, capsys):
+    limits = {"slo": {"ttft_s": 1.0}}
+    old = write(tmp_path / "old", config=limits)
+    fewer = metrics(goodput_requests_per_s=0.1, good_share=0.1)
+    new = write(
+        tmp_path / "new", [ResultRow("paged", metrics=fewer)], config={"slo": {"ttft_s": None}}
+    )
+    status, out, _ = run(capsys, old, new)
+    assert (status, out.splitlines()[0]) == (
+        0,
+        "note: beam: limits differ (slo.ttft_s: 1.0 -> None): goodput_requests_per_s and "
+        "good_share are not compared",
+    )
+    worse = ResultRow("paged", metrics={**fewer, "token_share": 0.1})
+    status, out, _ = run(
+        capsys, old, write(tmp_path / "worse", [worse], config={"slo": {"ttft_s": None}})
+    )
+    assert (status, "token_share" in out, "good_share  " in out) == (1, True, False)
+    same = write(tmp_path / "same", [ResultRow("paged", metrics=fewer)], config=limits)
+    assert run(capsys, old, same)[0] == 1
+
+
 def test_the_folder_of_a_trace_is_not_the_configuration(tmp_path, capsys):
     old = write(tmp_path / "a", config={"workload.path": "/data/here/trace.csv"})
     new = write(tmp_path / "b", config={"workload.path": "there/trace.csv"})

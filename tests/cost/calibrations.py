@@ -27,11 +27,17 @@ def prefill_rows(unit):
     ]  # fmt: skip
 
 
+def paged(rows, unit, **units):
+    """Return the table of pages of 16 tokens, and of other sizes by `_TOKENS=unit`."""
+    sizes = {16: unit, **{int(name[1:]): each for name, each in units.items()}}
+    return [{"page_tokens": size, "rows": rows(sizes[size])} for size in sorted(sizes)]
+
+
 TABLES = {
     "linear": {"tokens": [16, 32, 64], "seconds": [1.0, 1.5, 2.5]},
     "store": {"tokens": [1, 64], "seconds": [0.01, 0.05]},
-    "prefill": {"contiguous": prefill_rows(1e-3), "paged": prefill_rows(2e-3)},
-    "decode": {"contiguous": decode_rows(1e-3), "paged": decode_rows(1.7e-3)},
+    "prefill": {"contiguous": prefill_rows(1e-3), "paged": paged(prefill_rows, 2e-3)},
+    "decode": {"contiguous": decode_rows(1e-3), "paged": paged(decode_rows, 1.7e-3)},
     "sample": {"rows": [16, 64], "seconds": [0.2, 0.7]},
     "overhead": {"rows": [1, 8], "seconds": [0.1, 0.3]},
     "table": {"bytes": [4, 4096], "seconds": [1e-4, 1e-3]},

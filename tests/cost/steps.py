@@ -1,7 +1,10 @@
 """Steps that the cost models price."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
+from allocators.base import Allocator
 from harness.cost import Work
 
 
@@ -27,3 +30,9 @@ def step_by_step_s(cost, seqs, context, steps, table_bytes, block_tokens):
         for j in range(steps)
     ]
     return np.array(single, dtype=np.float64)
+
+
+class Pool(SimpleNamespace):
+    """What a cost model asks of an allocator: geometry, page_bytes, pages_per_group."""
+
+    driver_calls = Allocator.driver_calls

@@ -1,7 +1,6 @@
 """The calibrated cost model: exact where measured, monotone between, and exact skipping."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +16,9 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.setup import Setup
 from harness.executors.simulated import SimulatedExecutor
-from tests.cost.calibrations import SHAPE, made_up
+from tests.cost.calibrations import SHAPE, TABLES, decode_rows, made_up, paged
 from tests.cost.parts import calibrated_parts
-from tests.cost.steps import decode, prefill, step_by_step_s
+from tests.cost.steps import Pool, decode, prefill, step_by_step_s
 from workloads.requests import RequestTable
 
 COST = Calibrated(SHAPE, made_up())
@@ -108,6 +107,22 @@ def test_a_decode_step_adds_up():
     assert COST.step_s(decode(4, 400, block_tokens=16, table_bytes=4096)) == pytest.approx(paged)
 
 
+def test_a_block_costs_what_was_measured_with_its_size():
+    several = paged(decode_rows, 1.7e-3, _1=3.3e-3, _64=1.5e-3)
+    cost = Calibrated(SHAPE, made_up(decode={**TABLES["decode"], "paged": several}))
+
+    def unit(block_tokens):
+        return calibrated_parts(cost, decode(4, 400, block_tokens=block_tokens))["decode"] / 24
+
+    assert [unit(n) for n in (0, 1, 16, 64)] == pytest.approx([1e-3, 3.3e-3, 1.7e-3, 1.5e-3])
+    # between two sizes: what a token costs, and its share of a page
+    assert unit(2) == pytest.approx(1.7e-3 + 1.6e-3 * (1 / 2 - 1 / 16) / (1 - 1 / 16))
+    assert unit(32) == pytest.approx(1.5e-3 + 0.2e-3 * (1 / 32 - 1 / 64) / (1 / 16 - 1 / 64))
+    assert unit(512) == unit(64), "beyond the largest: no line goes on"
+    window = cost.decode_window_s(4, 400, 30, 0, 5)
+    assert window.tobytes() == step_by_step_s(cost, 4, 400, 30, 0, 5).tobytes()
+
+
 def test_a_prefill_counts_the_floor_of_its_one_call_once():
     parts = calibrated_parts(COST, prefill([10, 100, 0], [0, 50, 7]))
     assert parts["prefill"] == pytest.approx(2 * (1e-3 + (5e-3 - 1e-3) + (51 * 0.3 - 1e-3)))
@@ -165,7 +180,7 @@ def test_a_simulated_run_is_the_same_whether_it_skips_or_not(family):
 # -- grants ------------------------------------------------------------------------------------
 def allocator(page_bytes=65536):
     shape = Geometry(1000, 8, 1000, layers=2, kv_heads=2, head_dim=16, dtype_bytes=4)
-    return SimpleNamespace(geometry=shape, pages_per_group=4, page_bytes=page_bytes)
+    return Pool(geometry=shape, pages_per_group=4, page_bytes=page_bytes)
 
 
 def rows(n, slots=1):

@@ -23,6 +23,19 @@ def test_a_file_that_was_written_gives_the_same_times(tmp_path):
     assert read(tmp_path / "c.json").step_s(work) == COST.step_s(work)
 
 
+def test_a_file_of_version_1_is_of_one_page_size(tmp_path):
+    def older(record):
+        record["schema_version"] = 1
+        for name in ("decode", "prefill"):
+            record["tables"][name]["paged"] = record["tables"][name]["paged"][0]["rows"]
+
+    cost = read(broken(tmp_path, older))
+    assert cost.page_sizes == [16]
+    for block_tokens in (1, 16, 256):
+        asked = decode(7, 900, block_tokens=block_tokens)
+        assert cost.step_s(asked) == COST.step_s(decode(7, 900, block_tokens=16))
+
+
 def test_fields_that_cost_nothing_may_differ(tmp_path):
     made_up().write(tmp_path / "c.json")
     other = replace(SHAPE, name="other", max_context=4096, tied_embeddings=False)
@@ -51,13 +64,15 @@ def broken(tmp_path, change):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(lambda r: r.update(schema_version=99), "schema_version 99 and this version reads 1"),
+    [(lambda r: r.update(schema_version=99), "schema_version 99 and this version reads 1 and 2"),
      (lambda r: r.update(kind="diary"), "is not a calibration made by"),
      (lambda r: r.pop("tables"), "not a whole calibration"),
      (lambda r: r.update(surprise=1), "not a whole calibration"),
      (lambda r: r["tables"].pop("copy"), "'copy': no 'copy'"),
      (lambda r: r["tables"]["linear"].update(seconds=[1.0]), "'linear': 3 amounts and 1 times"),
      (lambda r: r["tables"]["decode"].update(paged=[]), "'decode', paged: 0 amounts"),
+     (lambda r: r["tables"]["decode"]["paged"][0].update(page_tokens=0), "paged: pages of .0. tok"),
+     (lambda r: r["tables"]["decode"]["paged"][0].pop("rows"), "'decode', paged: no 'rows'"),
      (lambda r: r["tables"]["map"].pop("page_bytes"), "'map': no 'page_bytes'")],
 )  # fmt: skip
 def test_a_broken_file_is_refused_in_one_line(tmp_path, change, message):

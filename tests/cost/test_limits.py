@@ -38,7 +38,12 @@ SHARE = ("must be a positive number and at most 1", (-0.5, 0.0, 1.5, NAN, INF, 1
 NOT_NEGATIVE = ("must be at least 0 and at most 1e+09", (-1.0, NAN, INF, 1e30))
 BAD = {
     **{f"model.{name}": ("must be at", (-1, 0, 2**31)) for name, allowed in MODEL_RANGES.items()
-       if isinstance(allowed, Whole)},
+       if isinstance(allowed, Whole) and allowed.least},
+    **{f"model.{name}": ("must be at", (-1, 2**31)) for name, allowed in MODEL_RANGES.items()
+       if isinstance(allowed, Whole) and not allowed.least},
+    "model.kv_dtype": ("must be one of auto, fp32, fp16, bf16, fp8", ("int4", "")),
+    **{f"model.{name}_bits": ("must be at least 0 and at most 64", (-1.0, 65.0, NAN))
+       for name in ("weight", "expert")},
     "model.dtype_bytes": ("must be one of 1, 2, 4, 8", (-2, 0, 3, 16)),
     "model.family": ("must be one of llama, opt", ("gpt", "")),
     "model.rope_theta": ("must be a positive number", (-1.0, 0.0, NAN, INF)),
@@ -80,7 +85,8 @@ CASES += [
 #: text and switches, for which every value that the type allows makes sense
 FREE = {
     "model.name", "model.gated_ffn", "model.tied_embeddings", "model.learned_positions",
-    "model.linear_bias", "model.qkv_bias", "model.qk_norm", "hardware.name", "memory.name",
+    "model.linear_bias", "model.qkv_bias", "model.qk_norm",
+    "model.post_norms", "model.attention_gate", "hardware.name", "memory.name",
     "cost_model.name", "cost_model.file", "software.name", "software.overlapped",
 }  # fmt: skip
 
@@ -99,6 +105,7 @@ def test_a_value_that_cannot_be_is_refused(option, value, text):
 
 def test_no_field_is_forgotten():
     checked = {option for option, _, _ in CASES} | {"cost_model.map_us", "cost_model.unmap_us"}
+    checked.add("model.layer_groups")  # tests/cost/test_layers.py
     specs = {"model": ModelShape, "hardware": HardwareSpec, "memory": MemorySpec,
              "cost_model": CostSpec, "software": SoftwareSpec}  # fmt: skip
     there_are = {f"{group}.{item.name}" for group, spec in specs.items() for item in fields(spec)}

@@ -1,7 +1,6 @@
 """The roofline: exact skipping, monotonicity, and times that physics allows."""
 
 from dataclasses import fields, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from harness.cost import (
 )
 from harness.cost.spec import SMALL_MAP_US, SMALL_MAP_US_RANGE
 from tests.cost.parts import roofline_parts
-from tests.cost.steps import decode, prefill, step_by_step_s
+from tests.cost.steps import Pool, decode, prefill, step_by_step_s
 from tests.places import shipped
 
 SOFTWARE = {item.name for item in fields(SoftwareSpec)} - {"name"}
@@ -200,7 +199,7 @@ def test_the_host_writes_each_entry_of_a_table():
 # -- grants ------------------------------------------------------------------------------------
 def allocator(pages_per_group=120, page_bytes=2 * 2**20, ranks=1):
     shape = Geometry(1000, 8, 1000, layers=60, kv_heads=8 // ranks, head_dim=128, ranks=ranks)
-    return SimpleNamespace(geometry=shape, pages_per_group=pages_per_group, page_bytes=page_bytes)
+    return Pool(geometry=shape, pages_per_group=pages_per_group, page_bytes=page_bytes)
 
 
 def rows(n, width=3):

@@ -13,7 +13,7 @@ from harness.cost import (
     kv_heads_per_rank,
     parameter_count,
 )
-from harness.cost.shapes import kv_geometry
+from harness.cost.kv import kv_geometry
 from tests.places import CONF, shipped
 
 SCHEMAS = {"model": ModelShape, "hardware": HardwareSpec, "cost_model": CostSpec}
@@ -25,7 +25,10 @@ PARAMETERS = {
     "llama-3-8b": 8.03, "llama-3-70b": 70.55, "mistral-7b": 7.24,
     "qwen2.5-7b": 7.62, "qwen2.5-32b": 32.76, "qwen2.5-72b": 72.71,
     "qwen3-8b": 8.19, "qwen3-30b-a3b": 30.53, "yi-6b": 6.06, "yi-34b": 34.39,
-    "codellama-34b": 33.74,
+    "codellama-34b": 33.74, "gpt-oss-20b": 20.91, "gemma-2-9b": 9.24, "gemma-3-27b": 27.01,
+    "llama-4-scout": 107.77, "deepseek-v3": 671.03, "deepseek-v2-lite": 15.71,
+    "jamba-1.5-mini": 51.57, "qwen3-next-80b-a3b": 79.67, "llama-3.2-11b-vision": 9.78,
+    "ministral-8b": 8.02,
 }  # fmt: skip
 KIB_A_TOKEN = {
     "opt-13b": 800, "opt-66b": 2304, "opt-175b": 4608,
@@ -33,7 +36,10 @@ KIB_A_TOKEN = {
     "llama-3-8b": 128, "llama-3-70b": 320, "mistral-7b": 128,
     "qwen2.5-7b": 56, "qwen2.5-32b": 256, "qwen2.5-72b": 320,
     "qwen3-8b": 144, "qwen3-30b-a3b": 96, "yi-6b": 64, "yi-34b": 240,
-    "codellama-34b": 192,
+    "codellama-34b": 192, "gpt-oss-20b": 48, "gemma-2-9b": 336, "gemma-3-27b": 496,
+    "llama-4-scout": 192, "deepseek-v3": 68.625, "deepseek-v2-lite": 30.375,
+    "jamba-1.5-mini": 16, "qwen3-next-80b-a3b": 24, "llama-3.2-11b-vision": 128,
+    "ministral-8b": 144,
 }  # fmt: skip
 
 
@@ -79,7 +85,7 @@ def test_the_cost_file_is_the_dataclass_in_full():
 
 def test_head_dim_is_one_a_kernel_takes():
     for path in (CONF / "model").glob("*.yaml"):
-        assert load("model", path.stem).head_dim in (64, 80, 96, 128, 256)
+        assert load("model", path.stem).head_dim in (64, 80, 96, 128, 192, 256)
 
 
 def test_kv_heads_are_split_over_ranks_and_replicated_beyond_them():

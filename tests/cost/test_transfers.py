@@ -1,7 +1,5 @@
 """Swaps: how many transfers they are, and what goes on while their bytes move."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -10,12 +8,13 @@ from allocators.paged import Paged
 from harness.cost import CostSpec, HardwareSpec, ModelShape, Roofline
 from harness.engine.plan import Plan
 from harness.executors.simulated import SimulatedExecutor
+from tests.cost.steps import Pool
 
 LAYERS = 4
 MODEL = ModelShape("toy", "llama", LAYERS, 256, 4, 4, 64, 512, 1000, 512)
 HARDWARE = HardwareSpec("toy", 1, 100, 1, 16, 16)
 GEOMETRY = Geometry(640, 8, 256, layers=LAYERS, kv_heads=4, head_dim=64, host_tokens=640)
-POOL = SimpleNamespace(geometry=GEOMETRY, pages_per_group=1, page_bytes=2**21)
+POOL = Pool(geometry=GEOMETRY, pages_per_group=1, page_bytes=2**21)
 #: device slot, host slot, slots: the second row follows the first on both sides, the third on the
 #: device only, the fourth on the host only
 SWAPS = np.array([[0, 160, 16], [16, 176, 16], [32, 0, 16], [96, 16, 16]])

@@ -103,12 +103,13 @@ def test_a_block_that_repeats_in_its_prompt_is_refused():
         stack_distances(BlockTrace(np.array([4, 4]), np.array([0, 2]), 1, 16), False)
 
 
-def test_smaller_before_counts_strictly_smaller_earlier_values():
+def test_smaller_before_weighs_strictly_smaller_earlier_values():
     for seed in range(50):
         rng = np.random.default_rng(seed)
         values = rng.integers(-1, 30, int(rng.integers(0, 70)))
-        expected = [int((values[:i] < values[i]).sum()) for i in range(len(values))]
-        assert smaller_before(values).tolist() == expected
+        weights = rng.integers(1, 5, len(values))
+        expected = [int(weights[:i][values[:i] < values[i]].sum()) for i in range(len(values))]
+        assert smaller_before(values, weights).tolist() == expected
 
 
 class AllocatorCache(Cache):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.measure import runner
+from harness.measure import options, runner
 from harness.measure.__main__ import main
 from harness.measure.job import Unmeasurable
 from harness.measure.options import STEPS
@@ -13,7 +13,7 @@ from harness.measure.runner import PLAN
 from harness.measure.steps import checks
 from tests.measure.jobs import records
 
-HERE = ("environment", "kernels", "vmm", "identity")
+HERE = ("environment", "kernels", "curve", "vmm", "identity")
 
 
 def plan(monkeypatch, **steps):
@@ -45,9 +45,15 @@ def test_the_chain_without_a_gpu(tmp_path, capsys, monkeypatch):
     }
     assert all(row["error"] <= row["tolerance"] for row in checked)
     assert all(row["reason"] for row in kernels["correctness"] if row["status"] != "ok")
-    timed = [row for row in kernels["times"] if row["status"] == "ok"]
+    curve = found["curve"]["results"]
+    timed = [row for row in curve["rows"] if row["status"] == "ok"]
     assert {row["mode"] for row in timed} == {"decode", "prefill"}
-    assert all(row["ratio"] > 0 and row["samples"] >= 3 for row in timed)
+    assert {row["rows"] for row in timed} == {"even", "ragged"}
+    assert {row["layout"] for row in timed} == {"contiguous", "paged", "padded", "virtual"}
+    assert all(row["share"] > 0 and row["samples"] >= 3 for row in timed)
+    assert all(row["ratio_low"] <= row["ratio"] <= row["ratio_high"] for row in timed)
+    assert (out / "curve.png").stat().st_size > 10_000
+    assert found["vmm"]["results"]["while_mapping"]["pages_mapped"] > 0
     served = found["identity"]["results"]
     assert served["same_outputs"]
     assert served["resident_agrees"]
@@ -58,9 +64,10 @@ def test_the_chain_without_a_gpu(tmp_path, capsys, monkeypatch):
     ]
     report = (out / "README.md").read_text()
     assert "measures no GPU" in report
+    assert "](curve.png)" in report
     for step in HERE:
         assert f"## {step}" in report
-    assert "vmm: unsupported (CUDA's virtual memory needs" in capsys.readouterr().err
+    assert "vmm: unsupported (but for decode while mapping" in capsys.readouterr().err
 
 
 def fine(job):
@@ -83,7 +90,8 @@ def late(job):
 
 
 def test_a_step_that_fails_stops_no_other_and_keeps_what_it_had(tmp_path, monkeypatch):
-    plan(monkeypatch, environment=fine, kernels=broken, vmm=absent, identity=late, beam=fine)
+    steps = {"kernels": broken, "vmm": absent, "identity": late, "opt-13b": fine}
+    plan(monkeypatch, environment=fine, **steps)
     assert main(["device=cpu", f"out={tmp_path}"]) == 1
     found = records(tmp_path)
     assert {step: record["status"] for step, record in found.items()} == {
@@ -91,7 +99,7 @@ def test_a_step_that_fails_stops_no_other_and_keeps_what_it_had(tmp_path, monkey
         "kernels": "failed",
         "vmm": "unsupported",
         "identity": "partial",
-        "beam": "ok",
+        "opt-13b": "ok",
     }
     assert found["environment"]["results"] == {"number": None}
     assert found["kernels"]["results"] == {"before": 1}
@@ -101,17 +109,17 @@ def test_a_step_that_fails_stops_no_other_and_keeps_what_it_had(tmp_path, monkey
 
 
 def test_nothing_is_begun_that_cannot_end(tmp_path, monkeypatch):
-    plan(monkeypatch, environment=fine, comparison=fine)
+    plan(monkeypatch, **{"environment": fine, "opt-13b": fine})
     assert main(["device=cpu", f"out={tmp_path}", "limit_s=4"]) == 1  # nothing was measured
     found = records(tmp_path)
     assert found["environment"]["status"] == "ok"
-    assert found["comparison"]["status"] == "skipped"
-    assert "it needs 60 s" in found["comparison"]["reason"]
+    assert found["opt-13b"]["status"] == "skipped"
+    assert "it needs 90 s" in found["opt-13b"]["reason"]
     # Whoever runs it again with more time loses nothing to one who has less.
-    plan(monkeypatch, comparison=fine)
-    assert main(["device=cpu", f"out={tmp_path}", "limit_s=90"]) == 0
+    plan(monkeypatch, **{"opt-13b": fine})
+    assert main(["device=cpu", f"out={tmp_path}", "limit_s=120"]) == 0
     assert main(["device=cpu", f"out={tmp_path}", "limit_s=1"]) == 1
-    assert records(tmp_path)["comparison"]["status"] == "ok"
+    assert records(tmp_path)["opt-13b"]["status"] == "ok"
 
 
 def test_an_interruption_loses_nothing(tmp_path, monkeypatch, capsys):
@@ -120,7 +128,7 @@ def test_an_interruption_loses_nothing(tmp_path, monkeypatch, capsys):
         job.save()
         raise KeyboardInterrupt
 
-    plan(monkeypatch, environment=fine, kernels=interrupted, beam=fine)
+    plan(monkeypatch, environment=fine, kernels=interrupted, vmm=fine)
     assert main(["device=cpu", f"out={tmp_path}"]) == 130
     found = records(tmp_path)
     assert set(found) == {"environment", "kernels"}
@@ -193,6 +201,13 @@ def test_results_that_are_no_tables_are_left_to_the_record(results, tmp_path):
     (tmp_path / "vmm.json").write_text(json.dumps({**RECORD, "results": results}))
     assert main(["report", str(tmp_path)]) == 0
     assert "The record ends before its tables" in (tmp_path / "README.md").read_text()
+
+
+def test_all_that_is_missing_is_named_at_once(capsys, monkeypatch):
+    monkeypatch.setattr(options, "installed", lambda name: name not in ("yaml", "psutil"))
+    assert main(["device=cpu"]) == 2
+    said = capsys.readouterr().err
+    assert said == "error: not installed: yaml, psutil (docs/gpu.md says what to take along)\n"
 
 
 def test_without_a_gpu_the_default_says_so(capsys, monkeypatch):

@@ -1,14 +1,23 @@
 """What runs on CUDA only, against a driver and events that are made up."""
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from harness.measure.steps import environment, vmm
 from harness.measure.tables import DRAWN
-from harness.measure.timing import QUEUE_CYCLES, Timer, spread
+from harness.measure.timing import (
+    QUEUE_CYCLES,
+    Timer,
+    mean_interval,
+    median_interval,
+    read_bytes_s,
+    spread,
+)
 from tests.kernels.memory.fake_cuda import FakeCuda
 from tests.measure.jobs import make_job
 
@@ -126,9 +135,68 @@ def test_a_sample_is_flushed_queued_and_between_two_events():
     found = timer.measure(work, 4)
     assert found["median_s"] == found["p99_s"] == pytest.approx(2e-3)
     assert found["samples"] == 4
-    one = ["flush 2048", "sleep", "record", "work", "record"]
-    expected = [*["work"] * 3, "synchronize", *one * 4]
-    assert events.calls[: len(expected)] == expected
+    one = ["flush 2048", "sleep", "record", "work", "record", "synchronize"]
+    assert events.calls == [*["work"] * 3, "synchronize", *one * 4]
+
+
+def test_all_take_turns_and_every_time_is_that_of_its_own_work():
+    events, order = FakeEvents(), []
+    timer = OnCpu(CUDA, events)
+
+    def work(number):
+        order.append(number)
+        events.now_ms += 1.0 + number
+
+    taken = timer.rounds([partial(work, n) for n in range(4)], 6, np.random.default_rng(0))
+    assert taken == pytest.approx(np.tile([[1e-3], [2e-3], [3e-3], [4e-3]], 6))
+    rounds = [tuple(order[12 + 4 * n : 16 + 4 * n]) for n in range(6)]
+    assert all(sorted(each) == [0, 1, 2, 3] for each in rounds)
+    assert len(set(rounds)) > 1, "the order is drawn anew each round"
+
+
+def test_an_interval_holds_the_median_and_narrows_with_more_rounds():
+    assert median_interval(np.full(7, 1.25)) == (1.25, 1.25, 1.25)
+    samples = np.random.default_rng(1).normal(1.1, 0.1, 400)
+    few, many = median_interval(samples[:10]), median_interval(samples)
+    assert all(low <= middle <= high for middle, low, high in (few, many))
+    assert many[2] - many[1] < (few[2] - few[1]) / 2
+    assert many[1] < 1.1 < many[2]
+    assert median_interval(samples) == many
+
+
+def test_the_interval_of_a_mean_is_that_of_student():
+    assert mean_interval([2.0]) == (2.0, None, None)
+    mean, low, high = mean_interval([1.0, 2.0, 3.0])
+    assert (mean, high - mean) == (2.0, pytest.approx(4.303 / 3**0.5))
+    assert low == pytest.approx(4.0 - high)
+
+
+def test_the_ceiling_is_what_readers_read():
+    found = read_bytes_s(Timer(torch.device("cpu")), 1 << 16, 2)
+    assert len(found) > 1
+    assert all(rate > 0 for rate in found.values())
+
+
+def test_many_pages_are_mapped_in_three_ways(tmp_path):
+    fake = FakeCuda(total=1 << 40)
+    made, fences = take(tmp_path, fake, samples=5)
+    rows = made.results["spans"]
+    assert [(r["pages"], r["way"]) for r in rows] == [(n, w) for n in vmm.SPANS for w in vmm.WAYS]
+    assert all(r["samples"] == 5 for r in rows)
+    assert all(r["ratio_low"] <= r["ratio"] <= r["ratio_high"] for r in rows)
+    assert all(r["ratio"] == 1.0 for r in rows if r["way"] == vmm.WAYS[0])
+    sizes = {"cuMemMap": [], "cuMemSetAccess": [], "cuMemUnmap": []}
+    for name, _, size, *_ in (call for call in fake.calls if call[0] in sizes):
+        sizes[name].append(size)
+    whole = 64 * 2 * MIB
+    # of 5 samples: access to 64 pages at once, and as one piece; the latter alone is one map.  And
+    # there are single pages of that size
+    assert sizes["cuMemSetAccess"].count(whole) == sizes["cuMemUnmap"].count(whole) == 5 + 10
+    assert sizes["cuMemMap"].count(whole) == 5 + 5
+    assert fake.clean()
+    assert fences
+    shown = " ".join("\n".join(DRAWN["vmm"](made.results)).split())
+    assert "access and unmap in one call" in shown
 
 
 def test_quantiles_are_samples():

@@ -14,12 +14,9 @@ LRU = {"prefix_index": "hash"}
 RADIX = {"prefix_index": "radix"}
 
 
-def collection(
-    *rows, notes=(), workload=None, options=None, executor=None, cost_model="roofline", **allocators
-):
+def collection(*rows, notes=(), workload=None, options=None, **allocators):
     config = {"notes": list(notes), "allocators": allocators, "workload": workload or {}}
-    config["executor"] = executor or {"name": "simulated"}
-    config["cost_model"] = {"name": cost_model}
+    config["executor"] = {"name": "simulated"}
     run = Run("run", Path(), config, {}, list(rows), options or {})
     return Collection([run], {name: name.rpartition(".")[2] for name in options or {}})
 
@@ -28,26 +25,6 @@ def row(name="paged", **metrics):
     return ResultRow(
         name, metrics={"output_tokens_per_s": 1.0, "finished_requests": 100, **metrics}
     )
-
-
-@pytest.mark.parametrize(
-    ("cost_model", "executor", "option", "said"),
-    [
-        ("calibrated", "simulated", "allocators.paged.block_size", True),
-        ("roofline", "simulated", "allocators.paged.block_size", False),
-        ("calibrated", "model", "allocators.paged.block_size", False),
-        ("calibrated", "simulated", "engine.max_num_seqs", False),
-    ],
-)
-def test_small_blocks_have_no_price_where_times_were_measured_with_one_size(
-    cost_model, executor, option, said
-):
-    found = caveats(
-        collection(row(), options={option: 1}, executor={"name": executor}, cost_model=cost_model)
-    )
-    assert [text.startswith("cost_model=calibrated was measured") for text in found] == [
-        True
-    ] * said
 
 
 @pytest.mark.parametrize(

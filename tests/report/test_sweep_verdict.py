@@ -36,6 +36,39 @@ def test_a_rate_is_not_held_where_the_tail_of_ttft_runs_away():
     assert said.endswith("No higher rate was tried: 2 is a lower bound.")
 
 
+def test_a_rate_is_not_held_where_answers_stutter():
+    """Long gaps that few requests have: means and the time to a first token do not show them."""
+    rates = [(1.0, 0.02, 0.02), (2.0, 0.09, 0.11)]
+    runs = [((r,), [row("a", itl_p99_s=a), row("b", itl_p99_s=b)]) for r, a, b in rates]
+    said = verdicts(swept(["workload.rate"], *runs))[0]
+    assert "ITL p99 under 0.1 s (2 and 5 times the best at 1 requests/s) up to 2 requ" in said
+    assert "; b 1." in said
+
+
+def test_a_sweep_over_limits_says_who_keeps_each_and_takes_none_for_a_knob():
+    goods = [(0.5, 0.2, 0.4), (2.0, 0.9, 0.8)]
+    runs = []
+    for limit, a, b in goods:
+        rows = [
+            row(name, speed, good_share=good, goodput_requests_per_s=10 * good)
+            for name, speed, good in (("paged", 800.0, a), ("virtual", 400.0, b))
+        ]
+        runs.append(((limit,), rows))
+    collection = swept(["slo.ttft_s"], *runs)
+    for run in collection.runs:
+        run.config["slo"] = {"ttft_s": run.options["slo.ttft_s"]}
+    said = verdicts(collection)
+    assert said[0].startswith(
+        "The limits change no run, but who keeps them. Take paged: 800 output"
+    )
+    assert [
+        text.replace("\u00a0", " ").removeprefix("Requests/s within slo.") for text in said[1:]
+    ] == [
+        "ttft_s=0.5: virtual 4 (40 % of all), paged 2 (20 % of all).",
+        "ttft_s=2: paged 9 (90 % of all), virtual 8 (80 % of all).",
+    ]
+
+
 def test_the_rates_tried_limit_the_answer_and_those_that_tie_show_their_tails():
     rates = [(1.0, 0.1, 0.1), (2.0, 0.2, 0.4), (8.0, 9.0, 9.0)]
     collection = swept(

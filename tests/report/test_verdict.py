@@ -163,11 +163,47 @@ def test_several_runs_are_told_apart_by_what_differs(tmp_path):
     collection = load_collection([one, two])
     assert list(collection.headers) == ["workload.name"]
     assert [said.partition(":")[0] for said in verdicts(collection)] == [
+        "Take paged",
         "workload.name beam",
         "workload.name chat",
     ]
     same = load_collection([one, write(tmp_path / "again", speeds)])
     assert [run.label(same.headers) for run in same.runs] == ["one", "again"]
+
+
+def runs_of(tmp_path, header, *runs):
+    """Return a collection of runs that differ in one option, numbered from 0."""
+    made = [
+        Run(str(i), tmp_path, config(), {header: str(i)}, list(rows)) for i, rows in enumerate(runs)
+    ]
+    return Collection(made, {header: header})
+
+
+def test_one_allocator_for_several_models_and_what_others_keep_for_nothing(tmp_path):
+    def each(uniform, share):
+        return row("paged", 800), row("uniform", uniform, expired_share=share), row("split", 799)
+
+    said = verdicts(runs_of(tmp_path, "model.name", each(400, 0.3), each(200, 0.4)))
+    assert said[0] == (
+        "Take paged: it serves most output tokens/s in all 2 runs, or as much as any, and 2.0 to "
+        "4.0 times those of uniform; uniform keeps 30\u00a0% to 40\u00a0% of the pool in what "
+        "nothing will read again."
+    )
+    assert "uniform keeps 30\u00a0% in what nothing will read again" in said[1]
+
+
+def test_no_common_choice_where_none_is_near_the_best_everywhere(tmp_path):
+    one = row("paged", 800), row("virtual", 400), row("contiguous_oracle", 900)
+    near = row("paged", 380), row("virtual", 400), row("contiguous_oracle", 900)
+    far = row("paged", 200), row("virtual", 400), row("contiguous_oracle", 900)
+    assert verdicts(runs_of(tmp_path, "model.name", one, near))[0].startswith(
+        "Take paged: it serves at most 5.0\u00a0% fewer output tokens/s than the best in all 2 runs"
+    )
+    assert not verdicts(runs_of(tmp_path, "model.name", one, far))[0].startswith("Take paged: it")
+    # What a user turns is no kind of run.
+    assert not verdicts(runs_of(tmp_path, "engine.policy", one, near))[0].startswith(
+        "Take paged: it"
+    )
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 0}', None])

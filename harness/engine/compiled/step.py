@@ -70,6 +70,7 @@ def run_step(
     step.token_bytes = usage.token
     step.reserved_bytes = usage.reserved
     step.internal_bytes = usage.internal
+    step.expired_bytes = 0
     step.external_bytes = usage.round_up + usage.free if saturated else usage.round_up
     step.cached_bytes = usage.cached
     step.idle_bytes = 0 if saturated else usage.free

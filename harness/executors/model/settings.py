@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from harness.cost.shapes import ModelShape, weight_bytes
+from harness.cost.parameters import weight_bytes
+from harness.cost.shapes import ModelShape
 from harness.errors import ConfigError
 from harness.executors.model.decoder import check_decodable, shape_of_checkpoint
 from harness.executors.spec import (
@@ -73,7 +74,7 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
         spec.handles = "on_demand" if on_cpu else "ahead"
     if spec.batch_invariant is None:
         spec.batch_invariant = spec.dtype == "float32"
-    model = ModelShape(**{**asdict(model), "dtype_bytes": getattr(torch, spec.dtype).itemsize})
+    model = replace(model, dtype_bytes=getattr(torch, spec.dtype).itemsize)
     needed, free = weight_bytes(model), free_bytes(spec.device)
     if needed > free:
         raise ConfigError(

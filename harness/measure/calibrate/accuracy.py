@@ -95,6 +95,7 @@ def serving_runs(device: str, page_tokens: int, requests: int) -> Iterator[Servi
     chat = _requests(requests, (16, 384), (8, 64))
     roomy, engine = 512 * requests, EngineSpec(max_num_seqs=requests, max_len=512)
     yield ServingRun("paged", paged, chat, roomy, engine)
+    yield ServingRun("paged, blocks of 1", partial(Paged, block_size=1), chat, roomy, engine)
     yield ServingRun("contiguous, growing", growing, chat, roomy, engine)
     yield ServingRun("virtual", virtual, chat, 2 * roomy, engine)
     chunked = replace(engine, policy="chunked", max_num_batched_tokens=128)

@@ -10,7 +10,9 @@ class Grid:
     """Amounts in tokens, rows and bytes."""
 
     tokens: tuple[int, ...]  # of a step: linear layers, stores
-    rows: tuple[int, ...]  # of a step: sampling; the batches of decode
+    rows: tuple[int, ...]  # of a step: sampling
+    batches: tuple[int, ...]  # of decode
+    pages: tuple[int, ...]  # tokens of a page: decode and prefill
     served: tuple[int, ...]  # of a step of the runs that measure the overhead
     context: tuple[int, ...]  # of decode
     new: tuple[int, ...]  # of a prompt piece; attention grows as its square, so closer together
@@ -23,6 +25,8 @@ class Grid:
 FULL = Grid(
     tokens=(1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048),
     rows=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    batches=(1, 4, 16, 64, 256),
+    pages=(1, 4, 16, 64, 256),
     served=(1, 4, 16, 64, 128),
     context=(16, 128, 512, 1024, 2048, 8192, 32768),
     new=(1, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 2048),
@@ -33,6 +37,8 @@ FULL = Grid(
 QUICK = Grid(
     tokens=(1, 4, 16, 64, 256, 1024),
     rows=(1, 4, 16, 64),
+    batches=(1, 4, 16, 64),
+    pages=(1, 16, 256),
     served=(1, 16, 64),
     context=(16, 256, 1024),
     new=(1, 32, 128, 256, 512, 1024),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -15,8 +16,9 @@ from harness.command.output import say
 from harness.command.tables import markdown_table
 from harness.cost.calibrated import Calibrated
 from harness.cost.calibration import Calibration
+from harness.cost.kv import kv_bytes_per_token, kv_geometry
 from harness.cost.roofline import Work
-from harness.cost.shapes import ModelShape, kv_bytes_per_token, kv_geometry
+from harness.cost.shapes import ModelShape
 from harness.executors.model.real_run import RealRun
 from harness.measure.calibrate import memory
 from harness.measure.calibrate.grids import FULL, QUICK, Grid
@@ -32,8 +34,16 @@ from kernels.memory.pool import PoolMemory
 POOL_BYTES = 512 * MIB
 
 
-def measure(real: RealRun, options: CalibrateOptions, command: str) -> Calibration:
+def measure(
+    real: RealRun,
+    options: CalibrateOptions,
+    command: str,
+    left_s: Callable[[], float] = lambda: math.inf,
+) -> Calibration:
     """Return the calibration of a decoder on its device, as `command` asked for it.
+
+    After the first round another is begun only if `left_s()`, the seconds that are left, are twice
+    what the last one took.
 
     Batches and contexts that do not fit into `POOL_BYTES` are left out.  Raises `Unsupported` and
     `kernels.memory.OutOfMemory`.
@@ -48,7 +58,7 @@ def measure(real: RealRun, options: CalibrateOptions, command: str) -> Calibrati
         step = StepParts(rounds, grid, decoder, pool, real.spec.backend)
         linear, store = step.layers()
         moves = memory.moves(rounds, grid, pool)
-        maps = memory.maps(rounds, grid, geometry, decoder.dtype, held)
+        maps = memory.maps(rounds, grid, geometry, decoder.dtype, real.spec.handles, held)
         pace = probe(rounds, decoder)
         tables: dict[str, Any] = {
             "linear": linear,
@@ -60,10 +70,14 @@ def measure(real: RealRun, options: CalibrateOptions, command: str) -> Calibrati
             **moves,
             **maps,
         }
+        left = left_s()
         for number in rounds.run(options.repeats):
             what = f"round {number} of {options.repeats}" if number else "warm-up"
             say(f"{len(rounds.numbers)} times: {what}")
             overhead.take()
+            before_s, left = left, left_s()
+            if number and left < 2 * (before_s - left):
+                break
         pick = STATISTICS[options.statistic]
         seconds, probe_s = _seconds(tables, pick), pick(pace.taken_s)
     calibration = Calibration(
@@ -75,7 +89,7 @@ def measure(real: RealRun, options: CalibrateOptions, command: str) -> Calibrati
         row_tile=decoder.batching.tile,
         threads=torch.get_num_threads(),
         page_tokens=page_tokens,
-        repeats=options.repeats,
+        repeats=len(pace.taken_s),
         statistic=options.statistic,
         probe_s=probe_s,
         tables=seconds,

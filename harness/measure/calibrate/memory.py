@@ -54,20 +54,34 @@ def moves(rounds: Rounds, grid: Grid, memory: Backing) -> dict[str, Table]:
 
 
 def block_tables(rounds: Rounds, grid: Grid) -> Table:
-    """Send a block table of 32-bit numbers to the device."""
+    """Take a block table from the allocator's, check it, and send its 32-bit numbers.
+
+    What a step does for each entry (`kernels.rows.place`); what it does for each row is overhead.
+    """
     device = rounds.timer.device
 
     def send(size: int) -> Callable[[], Any]:
-        table = np.zeros(max(1, size // 4), dtype=np.int64)
-        return lambda: torch.as_tensor(table.astype(np.int32), device=device)
+        kept, row = np.zeros((1, max(1, size // 4)), dtype=np.int64), np.zeros(1, dtype=np.int64)
+
+        def work() -> torch.Tensor:
+            table = np.clip(kept[row], 0, None)
+            assert table.max() == 0
+            return torch.as_tensor(table.astype(np.int32), device=device)
+
+        return work
 
     return rounds.table("bytes", grid.table, send)
 
 
 def maps(
-    rounds: Rounds, grid: Grid, geometry: Geometry, dtype: torch.dtype, held: ExitStack
+    rounds: Rounds,
+    grid: Grid,
+    geometry: Geometry,
+    dtype: torch.dtype,
+    handles: str,
+    held: ExitStack,
 ) -> dict[str, Table]:
-    """Map and unmap page-groups, physical memory made and given back with them.
+    """Map and unmap page-groups as a run does: with `handles` on_demand, memory is made with them.
 
     `held` closes the backings.  A page size that this device cannot map is left out; with none
     left, the tables say why.
@@ -86,7 +100,11 @@ def maps(
         try:
             allocator = Virtual(room, page_size=name)
             memory = backing_for(
-                allocator, dtype=dtype, device=rounds.timer.device, background=False
+                allocator,
+                dtype=dtype,
+                device=rounds.timer.device,
+                handles=handles,
+                background=False,
             )
         except (Unsupported, NeverFits) as error:
             reasons.append(str(error))

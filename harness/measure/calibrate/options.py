@@ -36,7 +36,7 @@ file what each of their steps should take, and reports the error.
   threads=N               of a CPU's kernels; torch's own number (all cores). With fewer, a machine
                           that others use too gives steadier times; the same holds for what is
                           simulated: a real run then needs OMP_NUM_THREADS=N
-  page_tokens=16          tokens of a page of the paged layout
+  page_tokens=16          tokens of a page in serving runs; attention is measured with others too
   repeats=9               samples of each time
   statistic=median        what counts of several times: median, or least: what the machine does
                           undisturbed, for one that others use too

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from allocators.base import BlockTable, IntArray, Strided
-from harness.cost.calibration import LAYOUTS
 from harness.executors.model.decoder import Decoder
 from harness.measure.calibrate.grids import Grid, tiles, up_to
 from harness.measure.layouts import attention_call, fits, shuffled, side_by_side
 from harness.measure.rounds import Rounds, Sampled, Table
 from kernels import decode, new_slots, place, prefill, store
 from kernels.memory import Backing
+from kernels.rows import as_pages
 
 #: a longer prompt piece is computed for one layer, by itself: it fills the caches alone
 LONG_PIECE = 512
@@ -47,74 +47,89 @@ class StepParts:
         self._rounds, self._grid, self._decoder, self._backend = rounds, grid, decoder, backend
         self._model, geometry = decoder.shape, memory.geometry
         self._page, self._slots = geometry.page_tokens, geometry.capacity_tokens
-        paged = [(memory.keys(i), memory.values(i)) for i in range(self._model.layers)]
-        flat = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in paged]
-        self._caches = {"paged": paged, "contiguous": flat}
-        for k, v in paged:
+        self._flat = [
+            (memory.keys(i).flatten(0, 1), memory.values(i).flatten(0, 1))
+            for i in range(self._model.layers)
+        ]
+        for k, v in self._flat:
             k.normal_()
             v.normal_()
-        self._order = np.random.default_rng(0).permutation(self._slots // self._page)
 
     def layers(self) -> tuple[Table, Table]:
         """All layers but attention, and one layer's writes, of steps of so many tokens."""
         tokens = [
-            n for n in tiles(self._grid.tokens, self._decoder.batching.tile) if self._fits(1, n)
+            n
+            for n in tiles(self._grid.tokens, self._decoder.batching.tile)
+            if self._fits(1, n, self._page)
         ]
         linear, stores = [], []
         for n in tokens:
             lengths = np.full(-(-n // PIECE), PIECE)
             lengths[-1] -= lengths.sum() - n
-            take = self._pass("paged", prefill, lengths, lengths)
+            take = self._pass(self._page, prefill, lengths, lengths)
             linear.append(self._rounds.add(lambda take=take: take().linear_s))
             stores.append(self._rounds.add(lambda take=take: take().store_s))
         return {"tokens": tokens, "seconds": linear}, {"tokens": tokens, "seconds": stores}
 
-    def decode(self) -> dict[str, list[Table]]:
+    def decode(self) -> Table:
         """Attention of `batch` rows of one new token and `context_tokens` in all, one layer."""
         amounts = up_to(self._grid.context, self._model.max_context)
 
-        def curve(name: str, batch: int) -> Table:
+        def curve(page: int | None, batch: int) -> Table:
             # At least one context, however small the memory: a row of the table is never empty.
-            least = max(1, self._slots // batch // self._page * self._page)
-            contexts = [c for c in amounts if self._fits(batch, c)] or [least]
+            tokens = page or self._page
+            least = max(1, self._slots // batch // tokens * tokens)
+            contexts = [c for c in amounts if self._fits(batch, c, page)] or [least]
             ones = np.ones(batch, dtype=np.int64)
-            seconds = [self._attention(name, decode, c * ones, ones) for c in contexts]
+            seconds = [self._attention(page, decode, c * ones, ones) for c in contexts]
             return {"batch": batch, "context_tokens": contexts, "seconds": seconds}
 
-        return {name: [curve(name, batch) for batch in self._grid.rows] for name in LAYOUTS}
+        def curves(page: int | None) -> list[Table]:
+            return [curve(page, n) for n in self._grid.batches if n == 1 or self._fits(n, 1, page)]
 
-    def prefill(self) -> dict[str, list[Table]]:
+        return self._by_page(curves)
+
+    def prefill(self) -> Table:
         """Attention of one prompt piece of `new_tokens` behind `past_tokens`, one layer."""
         amounts = up_to(self._grid.new, self._model.max_context)
 
-        def curve(name: str, past: int) -> Table:
-            new = [n for n in amounts if self._fits(1, past + n)]
+        def curve(page: int | None, past: int) -> Table:
+            new = [n for n in amounts if self._fits(1, past + n, page)]
             pieces = [(np.array([past + n]), np.array([n])) for n in new]
-            seconds = [self._attention(name, prefill, *piece) for piece in pieces]
+            seconds = [self._attention(page, prefill, *piece) for piece in pieces]
             return {"past_tokens": past, "new_tokens": new, "seconds": seconds}
 
+        def curves(page: int | None) -> list[Table]:
+            return [curve(page, n) for n in pasts if self._fits(1, n + amounts[0], page)]
+
         pasts = [n for n in self._grid.past if n < self._model.max_context]
-        pasts = [n for n in pasts if self._fits(1, n + amounts[0])]
-        return {name: [curve(name, past) for past in pasts] for name in LAYOUTS}
+        return self._by_page(curves)
+
+    def _by_page(self, curves: Callable[[int | None], list[Table]]) -> Table:
+        """Return the curves of contiguous rows, and of rows in pages of each size with room."""
+        sizes = sorted({*self._grid.pages, self._page})
+        sizes = [page for page in sizes if page <= self._slots]
+        paged = [{"page_tokens": page, "rows": curves(page)} for page in sizes]
+        return {"contiguous": curves(None), "paged": paged}
 
     def _attention(
-        self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
+        self, page: int | None, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
     ) -> Sampled:
         if queries.max() < LONG_PIECE:
-            take = self._pass(name, kernel, lengths, queries)
+            take = self._pass(page, kernel, lengths, queries)
             return self._rounds.add(lambda: take().attend_s)
-        caches, layout = self._caches[name][0], self._layout(name, lengths)
+        caches, layout = self._caches(page)[0], self._layout(page, lengths)
         heads = self._model.heads
         return self._rounds.call(
             attention_call(kernel, heads, caches, layout, queries, self._backend)
         )
 
     def _pass(
-        self, name: str, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
+        self, page: int | None, kernel: Callable[..., Any], lengths: IntArray, queries: IntArray
     ) -> Callable[[], PassTimes]:
         """Return what runs one pass of the decoder and takes the times of its parts."""
-        caches, timer = self._caches[name], self._timer
-        layout = self._layout(name, lengths)
+        caches, timer = self._caches(page), self._timer
+        layout = self._layout(page, lengths)
         rows = place(layout, caches[0][0], queries)
         slots = torch.as_tensor(new_slots(layout, queries), device=timer.device)
         tokens = torch.arange(int(queries.sum()), device=timer.device) % self._model.vocab
@@ -147,14 +162,21 @@ class StepParts:
         return take
 
     # -- layouts ---------------------------------------------------------------------------------
-    def _layout(self, name: str, lengths: IntArray) -> BlockTable | Strided:
-        """Lay rows out side by side; pages in an order without any, as a pool in use has them."""
-        if name == "contiguous":
-            return side_by_side(lengths, self._page)
-        return shuffled(lengths, self._page, self._order)
+    def _caches(self, page: int | None) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """View the pool of each layer as pages of so many tokens; None: as slots."""
+        if page is None:
+            return self._flat
+        return [(as_pages(k, page), as_pages(v, page)) for k, v in self._flat]
 
-    def _fits(self, rows: int, length: int) -> bool:
-        return fits(self._slots, rows, length, self._page)
+    def _layout(self, page: int | None, lengths: IntArray) -> BlockTable | Strided:
+        """Lay rows out side by side; pages in an order without any, as a pool in use has them."""
+        if page is None:
+            return side_by_side(lengths, self._page)
+        order = np.random.default_rng(0).permutation(self._slots // page)
+        return shuffled(lengths, page, order)
+
+    def _fits(self, rows: int, length: int, page: int | None) -> bool:
+        return fits(self._slots, rows, length, page or self._page)
 
 
 def output_head(rounds: Rounds, grid: Grid, decoder: Decoder) -> Table:

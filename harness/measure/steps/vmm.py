@@ -2,7 +2,9 @@
 
     reserve | create map set_access ... unmap release | free
 
-Each call is timed by the host's clock.  Pages are created, mapped and unmapped in rounds of as
+Each call is timed by the host's clock.  Then the same pages are mapped in three ways: by a call a
+page, with one call for access and one for unmapping, and as one piece of memory.  And a decode is
+timed while a thread maps (`mapping`).  Pages are created, mapped and unmapped in rounds of as
 many as memory allows; before unmapping the device is waited for, outside the times, as a backing
 does.  Reserving and freeing are timed on ranges of one page and, once a round, of all its pages.
 """
@@ -15,10 +17,12 @@ from contextlib import ExitStack, suppress
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 
 from harness.measure.job import Job, Unmeasurable
-from harness.measure.timing import MIB, spread
+from harness.measure.steps.mapping import while_mapping
+from harness.measure.timing import MIB, median_interval, spread
 from kernels.memory.virtual_cuda import find_bindings, page_access, page_properties, probe_vmm
 
 #: a page is this many times the least that the driver grants
@@ -28,6 +32,10 @@ SMALLER = (64 * 1024, 128 * 1024, 256 * 1024)
 SAMPLES = 256
 #: physical memory held at once, at most
 HELD_BYTES = 4096 * MIB
+#: pages that one call serves, and samples of each way to map them
+SPANS, SPAN_SAMPLES = (4, 16, 64), 32
+#: how so many pages are mapped
+WAYS = ("a call a page", "access and unmap in one call", "one piece of memory")
 CALLS = (
     *("reserve", "create", "map", "set_access", "unmap", "release", "free"),
     *("reserve_all", "free_all"),
@@ -70,8 +78,13 @@ class TimedDriver:
 
     def map(self, address: int, size_bytes: int, handle: Any, held: ExitStack) -> None:
         self._call("map", "cuMemMap", address, size_bytes, 0, handle, 0)
-        held.callback(self._call, "unmap", "cuMemUnmap", address, size_bytes)
+        held.callback(self.unmap, address, size_bytes)
+
+    def set_access(self, address: int, size_bytes: int) -> None:
         self._call("set_access", "cuMemSetAccess", address, size_bytes, self._access, 1)
+
+    def unmap(self, address: int, size_bytes: int) -> None:
+        self._call("unmap", "cuMemUnmap", address, size_bytes)
 
     def _call(self, what: str, name: str, *arguments: Any) -> Any:
         call = getattr(self._cu, name)
@@ -87,16 +100,22 @@ class TimedDriver:
 
 
 def run(job: Job) -> None:
-    """Fill `results`: granularities, sizes refused, and a row for each page size and call."""
+    """Fill `results`: granularities, sizes refused, and a row for each page size and call.
+
+    On a CPU only the decode beside a thread that maps is measured.
+    """
     support = probe_vmm()
     if job.device.type != "cuda":
-        raise Unmeasurable("CUDA's virtual memory needs a CUDA device")
+        job.results["while_mapping"] = while_mapping(job)
+        raise Unmeasurable("but for decode while mapping: CUDA's calls need a CUDA device")
     if not support.ok:
         raise Unmeasurable(support.reason)
     # The context of the device that torch uses becomes this thread's.
     torch.zeros(1, device=job.device)
     torch.cuda.synchronize(job.device)
     time_calls(job, find_bindings(), lambda: torch.cuda.synchronize(job.device))
+    if job.room("decode while mapping", 3.0):
+        job.results["while_mapping"] = while_mapping(job)
 
 
 def time_calls(job: Job, cu: Any, fence: Callable[[], None], samples: int = SAMPLES) -> None:
@@ -130,6 +149,70 @@ def time_calls(job: Job, cu: Any, fence: Callable[[], None], samples: int = SAMP
             if name in driver.taken_s
         ]
         job.save()
+    results["spans"] = spans = []
+    for pages in SPANS:
+        if job.room(f"{pages} pages in one call", 0.5):
+            driver = TimedDriver(cu, index)
+            with suppress(DriverError):
+                spans += _span(driver, least, pages, min(samples, SPAN_SAMPLES), fence)
+            if driver.failure:
+                refused.append({"page_bytes": pages * least, "reason": driver.failure})
+            job.save()
+
+
+def _span(
+    driver: TimedDriver, size_bytes: int, pages: int, samples: int, fence: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """Map, access and unmap `pages` pages in each of `WAYS`, in turns; return a row for each."""
+    random, taken = np.random.default_rng(0), np.empty((len(WAYS), samples, 3))
+    with ExitStack() as held:
+        base = driver.reserve(pages * size_bytes, held, "_all")
+        single = [driver.create(size_bytes, held) for _ in range(pages)]
+        piece = [driver.create(pages * size_bytes, held)]
+        for sample in range(samples):
+            for way in random.permutation(len(WAYS)):
+                handles = piece if way == 2 else single
+                step = pages * size_bytes // len(handles)
+                taken[way, sample] = _map_span(driver, base, step, handles, way > 0, fence)
+    total = taken.sum(2)
+    rows = []
+    for way, name in enumerate(WAYS):
+        ratio, low, high = median_interval(total[way] / total[0])
+        parts = zip(("map_s", "set_access_s", "unmap_s"), np.median(taken[way], 0), strict=True)
+        rows.append(
+            {"page_bytes": size_bytes, "pages": pages, "way": name, "samples": samples}
+            | {part: float(seconds) for part, seconds in parts}
+            | {"ratio": ratio, "ratio_low": low, "ratio_high": high}
+        )
+    return rows
+
+
+def _map_span(
+    driver: TimedDriver,
+    base: int,
+    size_bytes: int,
+    handles: list[Any],
+    at_once: bool,
+    fence: Callable[[], None],
+) -> tuple[float, ...]:
+    """Map pages side by side and unmap them; return the seconds of map, set_access and unmap."""
+    each = [(base + at * size_bytes, size_bytes) for at in range(len(handles))]
+    some = [(base, size_bytes * len(handles))] if at_once else each
+    marks = [perf_counter()]
+    with ExitStack() as held:
+        for (address, size), handle in zip(each, handles, strict=True):
+            driver.map(address, size, handle, held)
+        marks.append(perf_counter())
+        for address, size in some:
+            driver.set_access(address, size)
+        marks.append(perf_counter())
+        held.pop_all()  # from here on they are unmapped by what is timed
+    fence()
+    marks.append(perf_counter())
+    for address, size in some:
+        driver.unmap(address, size)
+    ends = perf_counter()
+    return marks[1] - marks[0], marks[2] - marks[1], ends - marks[3]
 
 
 def _rounds(driver: TimedDriver, size_bytes: int, samples: int, fence: Callable[[], None]) -> None:
@@ -141,6 +224,7 @@ def _rounds(driver: TimedDriver, size_bytes: int, samples: int, fence: Callable[
             handles = [driver.create(size_bytes, held) for _ in range(pages)]
             for page, handle in enumerate(handles):
                 driver.map(base + page * size_bytes, size_bytes, handle, held)
+                driver.set_access(base + page * size_bytes, size_bytes)
             fence()
     with ExitStack() as held:
         for _ in range(samples):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -149,14 +149,21 @@ def key_below(axes: Axes, title: str | None = None) -> None:
     )
 
 
-def category_key(figure: Figure) -> None:
+def shown_categories(rows: Iterable[ResultRow]) -> tuple[str, ...]:
+    """Return the memory categories; memory expires only where layers keep different KV."""
+    expired = any(row.metrics.get("expired_share") for row in rows if row.ok)
+    return CATEGORIES if expired else tuple(c for c in CATEGORIES if c != "expired")
+
+
+def category_key(figure: Figure, rows: Iterable[ResultRow]) -> None:
     """One line of coloured squares below the axes that names the memory categories."""
     from matplotlib.patches import Patch
 
+    names = shown_categories(rows)
     figure.legend(
-        handles=[Patch(color=CATEGORY_COLOURS[name], label=name) for name in CATEGORIES],
+        handles=[Patch(color=CATEGORY_COLOURS[name], label=name) for name in names],
         loc="outside lower center",
-        ncols=len(CATEGORIES),
+        ncols=len(names),
         handlelength=1.0,
         handleheight=1.0,
         columnspacing=1.6,

@@ -99,7 +99,7 @@ def draw(variants: Sequence[Variant]) -> Chart:
         if index + columns >= len(variants):
             axes.tick_params(labelbottom=True)
     panels[columns * (lines - 1)].set_xlabel(scale.time_label)
-    category_key(figure)
+    category_key(figure, [variant.row for variant in variants])
     return Chart(figure, words[0], "")
 
 
@@ -125,7 +125,7 @@ def panel(variant: Variant, scale: Scale) -> Chart:
 
 
 def binned_bytes(log: RunLog, edges_s: np.ndarray) -> np.ndarray:
-    """[6, bins] mean bytes of each category between consecutive `edges_s` (all >= 0).
+    """[categories, bins] mean bytes of each category between consecutive `edges_s` (all >= 0).
 
     The integral of the memory is interpolated at the edges and differenced, so the mean over the
     bins is the mean over the run whatever their number; points that are picked would not keep it.
@@ -159,7 +159,7 @@ def _drawn(variant: Variant) -> bool:
 def _panel(
     axes: Axes, variant: Variant, scale: Scale, label_before: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Draw a variant; returns the edges (s) and the bytes [6, bins] between them."""
+    """Draw a variant; returns the edges (s) and the bytes [categories, bins] between them."""
     from matplotlib.patches import StepPatch
     from matplotlib.ticker import MaxNLocator
 

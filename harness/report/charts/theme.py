@@ -23,6 +23,7 @@ CATEGORY_COLOURS = {
     "token": "#0072B2",
     "reserved": "#56B4E9",
     "internal": "#D55E00",
+    "expired": "#CC79A7",
     "external": "#E69F00",
     "cached": "#009E73",
     "idle": "#D9D9D9",

@@ -29,7 +29,7 @@ def draw(variants: Sequence[Variant]) -> Chart:
     prefix, basis = share_basis([variant.row for variant in variants])
     words = ("Where the KV memory went", f"share of the pool, {basis}")
     chart = bars(variants, prefix, WIDE_IN, words)
-    category_key(chart.figure)
+    category_key(chart.figure, [variant.row for variant in variants])
     return chart
 
 

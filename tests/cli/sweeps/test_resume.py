@@ -67,7 +67,7 @@ def test_other_points_take_over_the_jobs_that_they_share(tmp_path):
 def test_a_point_that_takes_over_what_points_share_is_what_hydra_composes():
     parser = OverridesParser.create()
     given = ["+workload=beam", "workload.rate=1,2", "seed=3,4", "model=opt-13b,llama-3-8b",
-             "allocators.paged.block_size=8,16"]  # fmt: skip
+             "engine=chunked", "engine.max_num_seqs=8,16"]  # fmt: skip
     overrides = parser.parse_overrides(given)
     composer = Composer(overrides)
     for point in list(grid(overrides))[::5]:

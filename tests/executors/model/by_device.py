@@ -15,7 +15,7 @@ import torch
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
-from harness.cost.shapes import kv_geometry
+from harness.cost.kv import kv_geometry
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.setup import Setup

@@ -30,6 +30,7 @@ class FakeCuda:
         self.calls = []
         self.fail = {}
         self.handles, self.mapped, self.ranges = {}, {}, {}
+        self.sizes = {}
         self.accessible = set()
         self.contexts = 0
         self._next = 1
@@ -122,16 +123,26 @@ class FakeCuda:
         assert address not in self.mapped
         assert any(a <= address and address + size <= a + n for a, n in self.ranges.items())
         self.mapped[address] = handle
+        self.sizes[address] = size
 
     def cuMemSetAccess(self, address, size, descriptions, count):
         assert len(descriptions) == count == 1
-        assert address in self.mapped
-        self.accessible.add(address)
+        self.accessible.update(self._mappings(address, size))
 
     def cuMemUnmap(self, address, size):
-        assert address in self.mapped
-        del self.mapped[address]
-        self.accessible.discard(address)
+        for at in self._mappings(address, size):
+            del self.mapped[at]
+            self.accessible.discard(at)
+
+    def _mappings(self, address, size):
+        """Return where the mappings begin that fill a range: no gap, and none of them in part."""
+        found, at = [], address
+        while at < address + size:
+            assert at in self.mapped
+            found.append(at)
+            at += self.sizes[at]
+        assert at == address + size
+        return found
 
 
 class FakeTorchCuda:

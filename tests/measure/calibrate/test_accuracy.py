@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from allocators.virtual import PAGE_BYTES
-from harness.cost.shapes import kv_geometry
+from harness.cost.kv import kv_geometry
 from harness.measure.calibrate import accuracy
 from harness.measure.calibrate.accuracy import measure_accuracy, serving_runs
 from harness.measure.options import load_model
@@ -37,4 +37,4 @@ def test_a_run_without_room_is_named_and_the_others_are_compared(monkeypatch):
     found = measure_accuracy(real, cost, runs=2, requests=2)
     assert found.skipped == {"virtual": "1 byte of KV"}
     assert "virtual" not in [errors.steps for errors in found.by_run]
-    assert found.by_kind[-1].count == 5
+    assert found.by_kind[-1].count == 6

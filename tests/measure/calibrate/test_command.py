@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.cost import Calibrated, CostSpec, HardwareSpec, Work, make_cost
-from harness.cost.calibration import CURVES, LAYOUTS, load_calibration
+from harness.cost.calibration import CURVES, load_calibration
 from harness.cost.shapes import ModelShape
 from harness.measure.calibrate import measure
 from harness.measure.calibrate.__main__ import main
@@ -21,7 +21,8 @@ TINY = ModelShape(
     max_context=512, tied_embeddings=True, dtype_bytes=4,
 )  # fmt: skip
 SMALL = Grid(
-    tokens=(1, 16, 64), rows=(1, 4), served=(1, 4), context=(8, 1024), new=(1, 16, 4096),
+    tokens=(1, 16, 64), rows=(1, 4), batches=(1, 4), pages=(1, 64), served=(1, 4),
+    context=(8, 1024), new=(1, 16, 4096),
     past=(0, 64), moved=(1, 16), table=(4, 1024), page_sizes=("64KiB", "2MiB"),
 )  # fmt: skip
 
@@ -118,16 +119,21 @@ def test_the_amounts_are_those_that_the_model_and_its_tiles_allow(written):
     assert tables["linear"]["tokens"] == [16, 64]  # 1 token is computed as 16
     assert tables["map"]["page_bytes"] == [65536, 2 << 20]
     assert tables["copy"]["bytes"] == [256, 4096]  # 2 layers x K, V x 16 x 4 bytes a token
-    for name in LAYOUTS:
-        assert [row["batch"] for row in tables["decode"][name]] == [1, 4]
-        assert [row["past_tokens"] for row in tables["prefill"][name]] == [0, 64]
-        assert tables["decode"][name][0]["context_tokens"] == [8, 512]
-        assert tables["prefill"][name][0]["new_tokens"] == [1, 16, 512]
+    for name in ("decode", "prefill"):
+        # 16 is that of the serving runs
+        assert [part["page_tokens"] for part in tables[name]["paged"]] == [1, 16, 64]
+    parts = [part["rows"] for part in tables["decode"]["paged"]]
+    for rows in (tables["decode"]["contiguous"], *parts):
+        assert [row["batch"] for row in rows] == [1, 4]
+        assert rows[0]["context_tokens"] == [8, 512]
+    for rows in (tables["prefill"]["contiguous"], tables["prefill"]["paged"][0]["rows"]):
+        assert [row["past_tokens"] for row in rows] == [0, 64]
+        assert rows[0]["new_tokens"] == [1, 16, 512]
 
 
 def test_the_file_says_what_was_measured_where(written):
     record = json.loads(written[0].read_text())
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     assert record["model"]["hidden"] == 32
     assert record["model"]["dtype_bytes"] == 4
     assert (record["device"], record["dtype"], record["backend"]) == ("cpu", "float32", "cpu")

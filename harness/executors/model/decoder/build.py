@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from harness.cost.shapes import ModelShape, parameter_count
+from harness.cost.parameters import parameter_count
+from harness.cost.shapes import ModelShape
 from harness.executors.model.decoder.checkpoint import Checkpoint
 from harness.executors.model.decoder.checkpoint_config import check_shape
 from harness.executors.model.decoder.core import Decoder
@@ -68,6 +69,12 @@ def check_decodable(shape: ModelShape) -> None:
     if shape.experts > 1:
         raise DecoderError(
             f"{name}: a mixture of {shape.experts} experts has no decoder; allowed: experts=1"
+        )
+    if shape.layer_groups:
+        raise DecoderError(f"{name}: layer groups have no decoder; allowed: a uniform model")
+    if shape.kv_dtype != "auto":
+        raise DecoderError(
+            f"{name}: kv_dtype is {shape.kv_dtype}; decoders keep the KV as they compute: auto"
         )
     for field, value in TRAITS[shape.family].items():
         if getattr(shape, field) != value:

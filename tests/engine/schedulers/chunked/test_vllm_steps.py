@@ -1,4 +1,7 @@
-"""`engine=chunked` against the recorded steps of vLLM 0.33.0's own scheduler, one by one."""
+"""`engine=chunked` against the recorded steps of vLLM 0.33.0's own scheduler, one by one.
+
+Models of one kind of layers, and of several: their pages are equally large, from one pool.
+"""
 
 import gzip
 import json
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 
 from allocators.base import Geometry
+from allocators.layers import LayerGroup
 from allocators.paged import Paged
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
@@ -18,6 +22,15 @@ from workloads.requests import RequestTable
 RECORDED = SHARED_DATA / "vllm_hybrid"
 #: 300 requests at once, half of them with one of 12 shared beginnings
 GEOMETRY = Geometry(capacity_tokens=2048 * 16, max_seqs=256, max_len=32768)
+#: bytes of a layer's slot; any number gives the same steps
+LAYER_BYTES = 256
+#: layer groups, and how many blocks of 16 tokens of one of their tables there are
+LAYERS = {
+    "full": ([("full", 4, 0)], 2048),
+    "full_sw128": ([("full", 4, 0), ("sliding", 4, 128)], 2048),
+    "full_5sw1024": ([("full", 2, 0), ("sliding", 10, 1024)], 6144),
+    "full_3mamba": ([("full", 2, 0), ("state", 6, 0)], 2048),
+}
 ENGINE = {"policy": "chunked", "max_num_seqs": 256, "max_num_batched_tokens": 8192}
 COLUMNS = {
     "running": "running",
@@ -53,9 +66,27 @@ def requests():
     )
 
 
-def timeline(requests, skip, **knobs):
+def layered(name):
+    """Return the pool of a file of several layer groups; a state is as large as a block."""
+    kinds, blocks = LAYERS[name]
+    groups = tuple(
+        LayerGroup(kind, layers, layers * LAYER_BYTES * (16 if kind == "state" else 1), window)
+        for kind, layers, window in kinds
+    )
+    layers = min(group.layers for group in groups)
+    return Geometry(
+        capacity_tokens=blocks * 16 // len(groups),
+        max_seqs=256,
+        max_len=32768,
+        layer_groups=groups,
+        pool_bytes=blocks * 16 * layers * LAYER_BYTES,
+        step_tokens=ENGINE["max_num_batched_tokens"],
+    )
+
+
+def timeline(requests, skip, geometry=GEOMETRY, **knobs):
     """Serve the requests; return {vLLM's column: values}, [steps]."""
-    allocator = Paged(GEOMETRY, block_size=16, **knobs)
+    allocator = Paged.of(geometry, block_size=16, **knobs)
     spec = EngineSpec(skip_ahead=skip, **ENGINE)
     engine = Engine(Setup(allocator, requests, SamplingSpec(), spec, Metronome(), seed=0))
     log = engine.run("paged")
@@ -76,6 +107,31 @@ def recorded(name):
 def test_every_step_is_that_of_vllm(requests, name, prefix_index, steps, skip):
     theirs = recorded(name)
     ours = timeline(requests, skip, prefix_index=prefix_index)
+    assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
+    differing = {
+        column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS
+    }
+    assert not any(differing.values()), {column: at[:9] for column, at in differing.items()}
+
+
+@pytest.mark.parametrize("skip", [False, True], ids=["each step", "skipping ahead"])
+@pytest.mark.parametrize(
+    ("name", "prefix_index", "steps"),
+    [
+        ("full", "none", 6088),
+        ("full_sw128", "none", 7278),
+        ("full_5sw1024", "none", 6956),
+        ("full_3mamba", "none", 6185),
+        ("full", "hash", 5548),
+        ("full_sw128", "hash", 7043),
+        ("full_5sw1024", "hash", 6869),
+    ],
+)
+def test_every_step_of_several_layer_groups_is_that_of_vllm(
+    requests, name, prefix_index, steps, skip
+):
+    theirs = recorded(f"{name}_{'off' if prefix_index == 'none' else 'on'}.jsonl.gz")
+    ours = timeline(requests, skip, layered(name), prefix_index=prefix_index)
     assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
     differing = {
         column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from harness.cost.shapes import ModelShape, weight_bytes
+from harness.cost.parameters import weight_bytes
+from harness.cost.shapes import ModelShape
 from harness.executors.model.decoder import DecoderError
 from harness.executors.model.decoder.weights import Kind, RandomSource
 from tests.executors.model.decoder.cases import (

@@ -1,0 +1,1 @@
+"""Policies for models whose layers keep different KV (layer groups)."""

@@ -1,0 +1,216 @@
+"""Pools of pages for several tables: who may take a page that another has given back.
+
+A page has one number in the whole policy, whichever pool it is of.  `OnePool` has pages of equal
+bytes that every table may take (vLLM's hybrid manager); `SplitPools` gives each table, or several,
+pages of its own in a fixed share of the memory (SGLang, TensorRT-LLM).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from allocators.base import IntArray
+from allocators.page_table import FreeQueue
+from allocators.prefix.pool import BlockPool
+
+
+class Queue(Protocol):
+    """Free pages in the order in which they are taken: a `FreeQueue`, or a prefix index's pool."""
+
+    def __len__(self) -> int: ...
+    @property
+    def quiet(self) -> int: ...
+    def take(self, n: int) -> IntArray: ...
+    def give(self, pages: IntArray) -> None: ...
+    def pages(self) -> IntArray: ...
+
+
+class Pools(abc.ABC):
+    """Where tables take their pages from, and give them back.
+
+    The caller asks `fits` or `serves` before it takes.  `tables` and `rows` say, for each page in
+    order, for which table and which sequence it is.
+    """
+
+    #: how many pages there are in all
+    num_pages: int
+
+    @abc.abstractmethod
+    def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
+        """Say whether each table could take so many pages now, [tables].
+
+        And `leave` of each pool would still be free, [pools].
+        """
+
+    @abc.abstractmethod
+    def serves(self, takes: IntArray, gives: IntArray) -> bool:
+        """Say whether rows could be served one after the other, [rows, tables].
+
+        Each row first gives its pages back, which those behind it may take, and then takes.
+        """
+
+    @abc.abstractmethod
+    def take(self, tables: IntArray, rows: IntArray) -> IntArray:
+        """Take a page for each of these, in order; return them."""
+
+    @abc.abstractmethod
+    def give(self, tables: IntArray, pages: IntArray) -> None:
+        """Give back pages that nobody holds any more; the first of a pool is taken first."""
+
+    @abc.abstractmethod
+    def free(self) -> IntArray:
+        """Return the pages that are free, [pools]."""
+
+    def cached_before(self, taken: IntArray) -> IntArray:
+        """Return the free pages that kept a key before the last `taken` were taken, likewise.
+
+        [steps, pools].
+        """
+        return np.zeros_like(taken)
+
+    @property
+    @abc.abstractmethod
+    def sizes(self) -> IntArray:
+        """How many pages each pool has, [pools]."""
+
+    @abc.abstractmethod
+    def places(self, table: int, pages: IntArray) -> IntArray:
+        """Return the first byte of each of these pages."""
+
+    @property
+    @abc.abstractmethod
+    def page_bytes(self) -> IntArray:
+        """Bytes of a page of each pool, [pools]."""
+
+    @abc.abstractmethod
+    def quiet(self, pages: IntArray) -> bool:
+        """Say whether so many pages may be taken in one go as one by one over steps, [tables]."""
+
+    @abc.abstractmethod
+    def check(self, ref: IntArray) -> None:
+        """Assert that the pages nobody holds are free, once each; `ref` [pages] counts holders."""
+
+
+class SplitPools(Pools):
+    """Pages of one size a pool; `pool_of` [tables] says which pool a table takes from."""
+
+    def __init__(
+        self, queues: Sequence[Queue], sizes: list[int], page_bytes: list[int], pool_of: IntArray
+    ) -> None:
+        self.queues, self.pool_of = queues, pool_of
+        self._sizes = np.array(sizes, dtype=np.int64)
+        self._page_bytes = np.array(page_bytes, dtype=np.int64)
+        self._first = np.cumsum(self._sizes) - self._sizes  # page number of each pool
+        held = self._sizes * self._page_bytes
+        self._base = np.cumsum(held) - held
+        self.num_pages = int(self._sizes.sum())
+        #: which tables take from which pool, [tables, pools]
+        self._members = (pool_of[:, None] == np.arange(len(queues))).astype(np.int64)
+
+    def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
+        return bool((pages @ self._members + leave <= self.free()).all())
+
+    def serves(self, takes: IntArray, gives: IntArray) -> bool:
+        free = self.free()
+        need = takes @ self._members
+        if (need.sum(axis=0) <= free).all():
+            return True  # even if nothing were given back
+        short = np.cumsum(need - gives @ self._members, axis=0)
+        return bool((short <= free).all())
+
+    def take(self, tables: IntArray, rows: IntArray) -> IntArray:
+        if len(self.queues) == 1:
+            return self.queues[0].take(len(tables))
+        pools, pages = self.pool_of[tables], np.empty(len(tables), dtype=np.int64)
+        for pool in np.unique(pools).tolist():
+            at = np.flatnonzero(pools == pool)
+            pages[at] = self.queues[pool].take(len(at)) + self._first[pool]
+        return pages
+
+    def give(self, tables: IntArray, pages: IntArray) -> None:
+        if len(self.queues) == 1:
+            self.queues[0].give(pages)
+            return
+        pools = self.pool_of[tables]
+        for pool in np.unique(pools).tolist():
+            self.queues[pool].give(pages[pools == pool] - self._first[pool])
+
+    def free(self) -> IntArray:
+        return np.array([len(queue) for queue in self.queues], dtype=np.int64)
+
+    def cached_before(self, taken: IntArray) -> IntArray:
+        return np.zeros_like(taken)
+
+    @property
+    def sizes(self) -> IntArray:
+        return self._sizes
+
+    def places(self, table: int, pages: IntArray) -> IntArray:
+        pool = self.pool_of[table]
+        return self._base[pool] + (pages - self._first[pool]) * self._page_bytes[pool]
+
+    @property
+    def page_bytes(self) -> IntArray:
+        return self._page_bytes
+
+    def quiet(self, pages: IntArray) -> bool:
+        quiet = np.array([queue.quiet for queue in self.queues], dtype=np.int64)
+        return bool((pages @ self._members <= quiet).all())
+
+    def check(self, ref: IntArray) -> None:
+        free = [q.pages() + at for q, at in zip(self.queues, self._first.tolist(), strict=True)]
+        pages = np.concatenate(free)
+        assert len(np.unique(pages)) == len(pages), "a page is free twice"
+        assert (ref[pages] == 0).all(), "a free page is in use"
+        assert len(pages) + int((ref > 0).sum()) == self.num_pages, "a page is lost"
+
+
+class OnePool(SplitPools):
+    """One pool of pages in first-in first-out order that all tables take from."""
+
+    def __init__(self, size: int, page_bytes: int, tables: int) -> None:
+        queue = FreeQueue(size)
+        super().__init__([queue], [size], [page_bytes], np.zeros(tables, dtype=np.int64))
+
+
+class CachedPools(SplitPools):
+    """Pools whose free pages may keep a key, and can be hit until they are taken."""
+
+    def __init__(
+        self,
+        queues: list[BlockPool],
+        sizes: list[int],
+        page_bytes: list[int],
+        pool_of: IntArray,
+    ) -> None:
+        super().__init__(queues, sizes, page_bytes, pool_of)
+        self._caches = queues
+        #: whether each page has a key, in whichever pool it is
+        self.keyed = np.zeros(self.num_pages, dtype=bool)
+        for queue, first in zip(queues, self._first.tolist(), strict=True):
+            queue.keyed = self.keyed[first : first + len(queue.keyed)]
+
+    def on_evict(self, forget: Callable[[list[int]], None]) -> None:
+        """Let `forget` be told of pages that lose their keys."""
+        for queue, first in zip(self._caches, self._first.tolist(), strict=True):
+            queue.on_evict = lambda pages, first=first: forget([page + first for page in pages])
+
+    def remove(self, pages: IntArray) -> None:
+        """Take these cached pages out of their pools; they are held again and keep their keys."""
+        ends = self._first + self._sizes
+        for pool, queue in enumerate(self._caches):
+            here = pages[(pages >= self._first[pool]) & (pages < ends[pool])]
+            queue.remove(here - self._first[pool])
+
+    def cached_before(self, taken: IntArray) -> IntArray:
+        counts = [queue.cached_before(taken[:, i]) for i, queue in enumerate(self._caches)]
+        return np.stack(counts, axis=1)
+
+    @property
+    def evictions(self) -> int:
+        """How many pages lost their keys to be used for something else, so far."""
+        return sum(queue.evictions for queue in self._caches)

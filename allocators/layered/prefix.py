@@ -1,0 +1,382 @@
+"""A prefix index over several tables: a hit is what every layer group still holds.
+
+Follows vLLM's hybrid KV cache coordinator (vLLM 0.33.0, `kv_cache_coordinator.py`): tables that
+keep the same are looked up together, each kind either takes the length that the others found or
+shortens it, and that goes round until none does.
+
+    full          [ hit | hit | hit | hit | hit |     ]    every block from the first on
+    sliding       [     |     | hit | hit |     |     ]    the blocks of one window, no others
+    chunked       [     |     |     |     | hit |     ]    those of the chunk that goes on
+                                     ^ 4 blocks: the longest that all three take
+
+A page has a key of its own table, as soon as its last slot is granted, and keeps it when it falls
+behind a window and is given back: until it is used for something else it can be hit.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from allocators.base import IntArray, Prompt
+from allocators.layered.shapes import TableShape
+from allocators.layered.tables import LayerTables
+from allocators.page_table import NO_PAGES
+from allocators.prefix.index import PrefixStats
+from allocators.prefix.keys import NO_KEYS, BlockKeys, block_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """`tokens` found; `pages` of each table, column by column from `first[table]` on."""
+
+    tokens: int
+    first: IntArray
+    pages: list[IntArray]
+
+    def columns(self) -> IntArray:
+        """Return how many columns each table starts with, those it lacks included, [tables]."""
+        return self.first + np.array([len(pages) for pages in self.pages], dtype=np.int64)
+
+
+class LayerIndex(abc.ABC):
+    """Where a policy looks for pages that may be shared, and announces them."""
+
+    @abc.abstractmethod
+    def find(self, prompt: Prompt) -> Hit:
+        """Return the longest hit that leaves the last token to be computed; changes nothing."""
+
+    @abc.abstractmethod
+    def hold(self, row: int, hit: Hit) -> None:
+        """Let an empty row start with a hit."""
+
+    @abc.abstractmethod
+    def admitted(self, row: int, prompt: Prompt, hit: Hit, alone: bool) -> None:
+        """Key the full blocks of a row that now holds its prompt.
+
+        `alone`: no other row is of its group, so `prompt.token_ids` tell its later tokens too.
+        """
+
+    @abc.abstractmethod
+    def grown(self, rows: IntArray, after: IntArray) -> None:
+        """Key the blocks that rows have filled, which are `after` tokens long now, [rows]."""
+
+    @abc.abstractmethod
+    def diverged(self, rows: IntArray) -> None:
+        """Note that nothing is known of the tokens to come in these rows."""
+
+    @abc.abstractmethod
+    def truncated(self, row: int, length: int) -> None:
+        """Note that a row is cut to `length` tokens; its pages are as yet in place."""
+
+    @abc.abstractmethod
+    def mixes(self, pages: IntArray) -> bool:
+        """Say whether the order of giving these back and taking others matters."""
+
+    @abc.abstractmethod
+    def stats(self) -> PrefixStats:
+        """Return the counts so far."""
+
+    @abc.abstractmethod
+    def check(self, lengths: IntArray) -> None:
+        """Assert that index, pools and rows of these lengths agree; O(state)."""
+
+
+class NoIndex(LayerIndex):
+    """No prefix caching: nothing is ever found, nothing is remembered."""
+
+    def __init__(self, tables: LayerTables) -> None:
+        none = [NO_PAGES] * len(tables.shapes)
+        self._nothing = Hit(0, np.zeros(len(none), dtype=np.int64), none)
+
+    def find(self, prompt: Prompt) -> Hit:
+        return self._nothing
+
+    def hold(self, row: int, hit: Hit) -> None:
+        pass
+
+    def admitted(self, row: int, prompt: Prompt, hit: Hit, alone: bool) -> None:
+        pass
+
+    def grown(self, rows: IntArray, after: IntArray) -> None:
+        pass
+
+    def diverged(self, rows: IntArray) -> None:
+        pass
+
+    def truncated(self, row: int, length: int) -> None:
+        pass
+
+    def mixes(self, pages: IntArray) -> bool:
+        return False
+
+    def stats(self) -> PrefixStats:
+        return PrefixStats()
+
+    def check(self, lengths: IntArray) -> None:
+        pass
+
+
+class HashLayerIndex(LayerIndex):
+    """Keys of full blocks, in a hash table for each page table.
+
+    Two rows that compute the same block at once both keep theirs: a hit takes the page that got the
+    key first, and when that is evicted the next one stands in.
+    """
+
+    def __init__(self, tables: LayerTables) -> None:
+        self._tables, self._pools = tables, tables.pools
+        tables.pools.on_evict(self._evicted)
+        shapes = tables.shapes.tables
+        rows, pages = tables.count.shape[1], tables.pools.num_pages
+        self._page_of: list[dict[int, int]] = [{} for _ in shapes]
+        self._more: list[dict[int, list[int]]] = [{} for _ in shapes]  # further pages, in order
+        self._key, self._second = [0] * pages, [0] * pages  # of each keyed page
+        self._table_of = [0] * pages
+        self._keys: list[dict[int, BlockKeys]] = [{} for _ in range(rows)]
+        self._known: IntArray = np.zeros(rows, dtype=np.int64)  # tokens
+        self._done: IntArray = np.zeros((len(shapes), rows), dtype=np.int64)  # blocks
+        self._stats = PrefixStats()
+        self._last: tuple[IntArray | None, dict[int, BlockKeys]] = (None, {})
+        self._together = _together(shapes)
+        #: hits end where a block of every table does
+        self._align = math.lcm(*(shape.page_tokens for shape in shapes))
+
+    # -- admission ---------------------------------------------------------------------------
+    def find(self, prompt: Prompt) -> Hit:
+        keys, shapes = self._prompt_keys(prompt), self._tables.shapes.tables
+        tokens = prompt.tokens - 1 if keys else 0
+        found: dict[int, list[int]] = {}
+        while tokens:
+            before = tokens
+            for first, members in self._together:
+                shape = shapes[first]
+                if first not in found or shape.drops:
+                    tokens, runs = self._run(shape, members, keys[shape.page_tokens], tokens)
+                    found.update(zip(members, runs, strict=True))
+                tokens = min(tokens, len(found[first]) * shape.page_tokens)
+            if tokens == before:
+                break
+        first = self._tables.shapes.columns_behind(tokens)
+        return Hit(
+            tokens,
+            first,
+            [
+                np.array(found[i][at : tokens // shape.page_tokens], dtype=np.int64)
+                if tokens
+                else NO_PAGES
+                for i, (shape, at) in enumerate(zip(shapes, first.tolist(), strict=True))
+            ],
+        )
+
+    def _run(
+        self, shape: TableShape, members: list[int], keys: BlockKeys, tokens: int
+    ) -> tuple[int, list[list[int]]]:
+        """Return the longest hit of tables that keep the same, up to `tokens`; and their pages.
+
+        The pages begin at the first column, with -1 for one that a hit does not need.
+        """
+        t = shape.page_tokens
+        columns = min(tokens // t, len(keys))
+        if shape.kind == "sliding":
+            start, stop = self._window(shape, members, keys, columns)
+        else:
+            chunk = tokens // shape.window * shape.window // t if shape.drops else 0
+            start = stop = min(chunk, columns)
+            while stop < columns and self._has(members, keys, stop):
+                stop += 1
+        stop -= stop * t % self._align // t
+        start = min(start, stop)
+        pages = [
+            [-1] * start + [self._page_of[i][key] for key in keys.first[start:stop]]
+            for i in members
+        ]
+        return stop * t, pages
+
+    def _window(
+        self, shape: TableShape, members: list[int], keys: BlockKeys, columns: int
+    ) -> tuple[int, int]:
+        """Return the columns of the last window that is held whole; else what leads.
+
+        Deepest first; a window ends where a block of every table does.
+        """
+        need, t = -(-(shape.window - 1) // shape.page_tokens), shape.page_tokens
+        run = 0
+        for column in range(columns - 1, -1, -1):
+            if not self._has(members, keys, column):
+                run = 0
+                continue
+            if not run and (column + 1) * t % self._align:
+                continue
+            run += 1
+            if run >= need:
+                return column, column + run
+        return 0, run
+
+    def _has(self, members: list[int], keys: BlockKeys, column: int) -> bool:
+        """Say whether all of these tables hold a block."""
+        key = keys.first[column]
+        for table in members:
+            page = self._page_of[table].get(key)
+            if page is None or self._second[page] != keys.second[column]:
+                return False
+        return True
+
+    def hold(self, row: int, hit: Hit) -> None:
+        if not hit.tokens:
+            return
+        tables = self._tables
+        pages = np.concatenate(hit.pages)
+        idle = pages[tables.ref[pages] == 0]
+        if len(idle):
+            self._pools.remove(idle)
+        tables.start(row, hit.first, hit.pages)
+
+    def admitted(self, row: int, prompt: Prompt, hit: Hit, alone: bool) -> None:
+        self._keys[row] = self._prompt_keys(prompt)
+        known = 0 if prompt.token_ids is None else len(prompt.token_ids)
+        self._known[row] = known if alone else min(prompt.tokens, known)
+        self._done[:, row] = hit.columns()
+        if prompt.token_ids is not None:
+            self._stats.lookups += 1
+            self._stats.lookup_tokens += max(prompt.tokens, prompt.whole_tokens)
+            self._stats.hit_tokens += hit.tokens
+        self.grown(np.array([row]), np.array([prompt.tokens]))
+
+    def _prompt_keys(self, prompt: Prompt) -> dict[int, BlockKeys]:
+        """Return the keys of all full blocks, by their tokens; none where no tokens are known.
+
+        A request is often looked up again before it is granted, so the last answer is kept.
+        """
+        if prompt.token_ids is None:
+            return {}
+        if self._last[0] is not prompt.token_ids:
+            sizes = {shape.page_tokens for shape in self._tables.shapes.tables}
+            keys = {size: block_keys(prompt.token_ids, size) for size in sizes}
+            self._last = (prompt.token_ids, keys)
+        return self._last[1]
+
+    # -- growth ------------------------------------------------------------------------------
+    def grown(self, rows: IntArray, after: IntArray) -> None:
+        tokens = np.minimum(after, self._known[rows]) // self._align * self._align
+        full = tokens // self._tables.shapes.page_tokens
+        done = self._done[:, rows]
+        at = np.flatnonzero((full > done).any(axis=0))
+        for place in at.tolist():
+            row = int(rows[place])
+            for table, (start, stop) in enumerate(
+                zip(done[:, place].tolist(), full[:, place].tolist(), strict=True)
+            ):
+                if stop > start:
+                    self._insert(table, row, start, stop)
+        if len(at):
+            self._done[:, rows[at]] = np.maximum(full, done)[:, at]
+
+    def _insert(self, table: int, row: int, start: int, stop: int) -> None:
+        """Key the blocks of a row that its table has, in these columns."""
+        shape = self._tables.shapes.tables[table]
+        keys = self._keys[row][shape.page_tokens]
+        start = max(start, int(self._tables.gone[table, row]))
+        pages = self._tables.table[table][row, start:stop].tolist()
+        page_of, more = self._page_of[table], self._more[table]
+        for column, page in enumerate(pages, start):
+            if not self._reachable(shape, column):
+                continue
+            key = keys.first[column]
+            if page_of.setdefault(key, page) != page:
+                more.setdefault(key, []).append(page)
+            self._key[page], self._table_of[page] = key, table
+            self._second[page] = keys.second[column]
+            self._pools.keyed[page] = True
+            self._stats.keyed_blocks += 1
+
+    def _reachable(self, shape: TableShape, column: int) -> bool:
+        """Say whether any hit could need this block: the last of a window before where hits end."""
+        if shape.kind != "sliding" or shape.page_tokens == self._align:
+            return True
+        per_end = self._align // shape.page_tokens
+        need = -(-(shape.window - 1) // shape.page_tokens)
+        return need >= per_end or column % per_end >= per_end - need
+
+    def diverged(self, rows: IntArray) -> None:
+        self._known[rows] = 0
+        self._done[:, rows] = 0
+        for row in rows.tolist():
+            self._keys[row] = {}
+
+    def truncated(self, row: int, length: int) -> None:
+        tables, t = self._tables, self._tables.shapes.page_tokens[:, 0]
+        self._known[row] = min(int(self._known[row]), length)
+        full = length // t
+        self._done[:, row] = np.minimum(self._done[:, row], full)
+        for table, keep in enumerate(full.tolist()):
+            pages = tables.table[table][row, keep : int(tables.count[table, row])]
+            # What others hold in full they may go on sharing.  But the page in which this row now
+            # ends will be written by it, in place if the others leave first.
+            own = tables.ref[pages] == 1
+            if length % t[table]:
+                own[:1] = True
+            lost = pages[own & self._pools.keyed[pages]]
+            if len(lost):
+                self._pools.keyed[lost] = False
+                self._evicted(lost.tolist())
+
+    def mixes(self, pages: IntArray) -> bool:
+        return not self._pools.keyed[pages].all()
+
+    def _evicted(self, pages: list[int]) -> None:
+        """Forget pages that have lost their keys."""
+        for page in pages:
+            table, key = self._table_of[page], self._key[page]
+            page_of, more = self._page_of[table], self._more[table]
+            others = more.get(key)
+            if others is None:
+                del page_of[key]
+                continue
+            if page_of[key] == page:
+                page_of[key] = others.pop(0)
+            else:
+                others.remove(page)
+            if not others:
+                del more[key]
+
+    # -- views -------------------------------------------------------------------------------
+    def stats(self) -> PrefixStats:
+        self._stats.evictions = self._pools.evictions
+        return self._stats
+
+    def check(self, lengths: IntArray) -> None:
+        tables, keyed = self._tables, self._pools.keyed
+        named = 0
+        for table, page_of in enumerate(self._page_of):
+            for key, page in page_of.items():
+                pages = [page, *self._more[table].get(key, [])]
+                named += len(pages)
+                for each in pages:
+                    assert keyed[each], "the index names a page without a key"
+                    assert self._key[each] == key, "a page stands under a key that is not its own"
+                    assert self._table_of[each] == table, "a page stands in another table's index"
+        assert named == int(keyed.sum()), "a keyed page is not in the index"
+        for table, shape in enumerate(tables.shapes.tables):
+            partial = np.flatnonzero(lengths % shape.page_tokens)
+            last = tables.table[table][partial, lengths[partial] // shape.page_tokens]
+            assert not keyed[last].any(), "a page that is yet to be filled has a key"
+            for row in np.flatnonzero(self._done[table]).tolist():
+                start, stop = int(tables.gone[table, row]), int(self._done[table, row])
+                assert stop * shape.page_tokens <= lengths[row], "a row is keyed beyond its end"
+                keys = self._keys[row].get(shape.page_tokens, NO_KEYS).first
+                pages = tables.table[table][row, start:stop].tolist()
+                for key, page in zip(keys[start:stop], pages, strict=True):
+                    assert not keyed[page] or self._key[page] == key, "a key of other tokens"
+
+
+def _together(shapes: list[TableShape]) -> list[tuple[int, list[int]]]:
+    """Return tables that keep the same, those that drop nothing first: the first, and all."""
+    alike: dict[tuple[str, int, int], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        alike.setdefault((shape.kind, shape.window, shape.page_tokens), []).append(index)
+    groups = [(members[0], members) for members in alike.values()]
+    return sorted(groups, key=lambda group: shapes[group[0]].drops)
