@@ -77,7 +77,7 @@ def test_it_multiplies_on_tensor_cores_what_is_copied_ahead_and_does_not_spill(c
 )
 def test_blocks_of_keys_are_under_way_while_one_is_multiplied(capability, dim, new):
     found = code(dim=dim, capability=capability, new=new)
-    choice = triton_prefill.tiles(torch.bfloat16, dim, capability, False)
+    choice = triton_prefill.tiles(torch.bfloat16, dim, capability)
     tile = choice[0 if new == FEW else -1]
     # Hopper's products may still read the block before, so all stages are blocks in memory.
     blocks = tile.stages if capability == 90 else tile.stages - 1
@@ -108,21 +108,28 @@ def test_pages_cost_no_block_of_a_multiprocessor(capability):
         assert paged.ptx.count(operation) == flat.ptx.count(operation)
 
 
-def test_both_tiles_add_up_a_query_s_numbers_alike():
+@pytest.mark.parametrize("dim", [64, 128])
+def test_both_tiles_add_up_a_query_s_numbers_alike(dim):
     """A row beside a longer one is computed in the larger tile, with the same bits."""
-    few, many = code(new=FEW), code(new=MANY)
-    assert (few.warps, many.warps) == (4, 8)
-    products = [
-        set(re.findall(r"warpsPerCTA = (\[\d), 1\], instrShape = (\S+ \S+ \S+)\}", found.ttgir))
-        for found in (few, many)
-    ]
-    assert [sorted(shape for _, shape in found) for found in products] == [
-        ["[16, 128, 16]", "[16, 64, 16]"]
-    ] * 2
-    small, large = triton_prefill.HOPPER
+    products = []
+    for new, warps in ((FEW, 4), (MANY, 8)):
+        layouts = re.findall(r"#mma\d* = #ttg\.nvidia_mma<(.*)>", code(dim=dim, new=new).ttgir)
+        # All warps lie one below the other, so none shares a query's scores with another.
+        assert layouts
+        assert all(f"warpsPerCTA = [{warps}, 1]" in layout for layout in layouts)
+        products.append([layout.replace(f"[{warps}, 1]", "") for layout in layouts])
+    assert products[0] == products[1]
+    small, large = triton_prefill.tiles(torch.bfloat16, dim, 90)
     assert small.keys == large.keys
     assert small.queries == 16 * small.warps
     assert large.queries == 16 * large.warps
+
+
+def test_where_tiles_would_differ_there_is_one():
+    others = [(torch.float32, 64, 90), (torch.bfloat16, 256, 90)]
+    others += [(torch.bfloat16, dim, 80) for dim in (64, 128, 256)]
+    for kind in others:
+        assert len(triton_prefill.tiles(*kind)) == 1
 
 
 @pytest.mark.parametrize("capability", [80, 90])
