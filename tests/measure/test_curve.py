@@ -13,6 +13,7 @@ from harness.measure.steps import curve
 from harness.measure.tables import DRAWN
 from kernels import decode, place, prefill
 from kernels.rows import as_pages
+from tests.kernels.interpreted import run_interpreted
 from tests.kernels.memory.fake_cuda import FakeCuda
 from tests.measure.cuda_backing import cuda_backing_for
 from tests.measure.jobs import make_job
@@ -229,3 +230,7 @@ def test_the_table_says_how_much_longer(record):
     shown = " ".join("\n".join(DRAWN["curve"](made_up(record))).split())
     assert "+1.6 % (+0.6 to +3.6)" in shown
     assert "| cpu decode 4 x 64, 8/2x64 |" in shown
+
+
+def test_triton_reads_what_a_gpu_is_measured_on():
+    assert "4 passed" in run_interpreted("tests/measure/triton_interpreted.py")
