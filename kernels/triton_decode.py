@@ -14,16 +14,17 @@ import torch
 import triton
 import triton.language as tl
 
-from allocators.base import Unsupported
 from kernels.anchor import anchored
 from kernels.batch import Batch
-from kernels.triton_parts import LEAST_ROWS, absorb, adjacent, key_block, page_constant, widen
+from kernels.triton_parts import LOG2_E, adjacent, page_constant, widen
 
 #: rows of up to SHORT positions are cut into splits of LEAST_SPLIT; four times as long a row has
 #: splits twice as long, and twice as many
 LEAST_SPLIT, SHORT, DOUBLINGS = tl.constexpr(512), tl.constexpr(4096), tl.constexpr(4)
 #: splits that are joined at once
 LOT = 16
+#: the least rows that a tensor-core product takes
+LEAST_ROWS = 16
 #: blocks of keys and values: one that is computed and two on their way
 STAGES = 3
 
@@ -88,6 +89,9 @@ def decode_split(
     query = tl.load(
         q + row.to(tl.int64) * q_row + head[:, None] * q_head + d[None, :], mask=mine, other=0.0
     )
+    if WIDEN:
+        query = query.to(tl.float32)
+    scale *= LOG2_E
     peak = tl.full([GROUP_PAD], float("-inf"), tl.float32)
     total = tl.zeros([GROUP_PAD], tl.float32)
     acc = tl.zeros([GROUP_PAD, DIM_PAD], tl.float32)
@@ -109,17 +113,25 @@ def decode_split(
     for start in range(begin, end, BLOCK):
         at = start + n
         inside = at < end
-        use = inside[:, None] & (d < DIM)[None, :]
         if CONTIGUOUS:
             token = at * token_stride
         else:
             token = (at.to(tl.uint32) % PAGE).to(tl.int64) * token_stride
             token += pages.to(tl.int64) * page_stride
             pages = look_up(table, at + BLOCK, end, PAGE)
+        use = inside[:, None] & (d < DIM)[None, :]
         keys = tl.load(k + token[:, None] + d[None, :], mask=use, other=0.0)
         values = tl.load(v + token[:, None] + d[None, :], mask=use, other=0.0)
-        seen = inside[None, :] & (g < GROUP_PAD)[:, None]
-        peak, total, acc = absorb(query, keys, values, seen, scale, peak, total, acc, WIDEN)
+        if WIDEN:
+            keys, values = keys.to(tl.float32), values.to(tl.float32)
+        scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+        high = tl.maximum(peak, tl.max(scores, 1))
+        shrink, weights = tl.exp2(peak - high), tl.exp2(scores - high[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        acc = acc * shrink[:, None]
+        acc = tl.dot(weights.to(values.dtype), values, acc, input_precision="ieee")
+        peak = high
     heads = tl.num_programs(0) * GROUP
     to = (row.to(tl.int64) * heads + head) * splits + split
     tl.store(peaks + to, peak, mask=g < GROUP)
@@ -162,22 +174,29 @@ def decode_reduce(
     tl.store(out + row.to(tl.int64) * out_row + head * out_head + d, acc / total, mask=d < DIM)
 
 
+def key_block(dim_pad: int, itemsize: int) -> int:
+    """Return the positions of a block: its keys take at most 16 KiB on chip, as its values do."""
+    return max(16, min(64, (16 << 10) // (dim_pad * itemsize)))
+
+
 def compiled_for(dim_pad: int, group_pad: int, itemsize: int) -> dict[str, Any]:
     """Return how `decode_split` is compiled.
 
     Float32 is multiplied without tensor cores, and with four warps what a thread holds does not fit
-    into its registers.  Else 160 registers leave as many blocks on a multiprocessor as its shared
-    memory does, and give rows in pages as many as contiguous ones, whose addresses need fewer.
+    into its registers.  Of 16-bit heads of 128 and more, shared memory holds three blocks on a
+    multiprocessor; registers for as many are given to rows in pages and to contiguous ones, whose
+    addresses need fewer, so that the two are compiled to the same size.
     """
     if itemsize > 2:
         return {"num_warps": 8}
-    return {"maxnreg": 160} if dim_pad > 64 and group_pad == LEAST_ROWS else {}
+    if dim_pad == 64 or group_pad > LEAST_ROWS:
+        return {}
+    return {"maxnreg": 160 if dim_pad == 128 else 168}
 
 
 def decode(batch: Batch) -> None:
+    """Compute a batch; keys and values must have the same strides."""
     keys, values, rows, out = batch.keys, batch.values, batch.rows, batch.out
-    if keys.stride() != values.stride():
-        raise Unsupported("triton decode: keys and values have different strides")
     count, heads, dim = batch.q.shape
     window = rows.max_length if batch.window is None else batch.window
     splits = most_splits(min(rows.max_length, window))

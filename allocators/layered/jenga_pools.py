@@ -185,6 +185,10 @@ class LargePages(Pools):
         """Return the numbers of small pages that are not in use, [tables]."""
         return self._sizes - np.array(self.used)
 
+    def cached_before(self, taken: IntArray) -> IntArray:
+        """No free page keeps a key."""
+        return np.zeros_like(taken)
+
     @property
     def sizes(self) -> IntArray:
         return self._sizes

@@ -63,6 +63,10 @@ class LayeredPaged(LayeredAllocator):
         self._table_of = {
             member: index for index, table in enumerate(spread.tables) for member in table.members
         }
+        # Of each table, where each is of one layer group.
+        self._slot_bytes: IntArray | None = None
+        if len(self._table_of) == len(spread.tables):
+            self._slot_bytes = np.array([g.slot_bytes for g in spread.layer_groups])
         self.has_prefix_index = isinstance(pools, CachedPools)
         index = HashLayerIndex if self.has_prefix_index else NoIndex
         self.index: LayerIndex = index(self.tables)
@@ -337,19 +341,14 @@ class LayeredPaged(LayeredAllocator):
 
     def extents(self, row: int) -> IntArray:
         """Return the pages of the first layer group's table, as stretches of its slots."""
-        t, pages = self.tables.shapes.tables[0].page_tokens, self.tables.held(row, 0)
+        t, pages = self.tables.shapes.tables[0].page_tokens, self.tables.pages(row, 0)
         pages = pages[pages >= 0]
         return np.column_stack([pages * t, np.full_like(pages, t)])
 
     def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
-        tables, groups, lengths = self.tables, self.geometry.layer_groups, self.length[rows]
-        back = np.arange(steps - 1, -1, -1)[:, None]
-        past = lengths - back
-        if steps == 1 and tables.is_shared:
-            slots = account.together(tables, groups, rows, lengths, self.first_new[rows], finals)
-        else:
-            queries = self.first_new[rows][None, :] if steps == 1 else past - 1
-            slots = account.alone(tables, groups, rows, past, queries, finals)
+        tables = self.tables
+        past = self.length[rows] - np.arange(steps - 1, -1, -1)[:, None]
+        slots = self._slots(rows, past, finals)
         to_come = self._to_come(rows, past)
         free = self.pools.free()[None, :] + to_come
         held = self.pools.sizes - free
@@ -368,6 +367,18 @@ class LayeredPaged(LayeredAllocator):
             metadata_bytes=logical * BLOCK_TABLE_ENTRY_BYTES,
             expired=slots.expired,
         )
+
+    def _slots(self, rows: IntArray, past: IntArray, finals: IntArray) -> account.Slots:
+        """Return where the slots of live rows are, which had these lengths, [steps, rows]."""
+        tables, groups, lengths = self.tables, self.geometry.layer_groups, past[-1]
+        if len(past) > 1:
+            return account.alone(tables, groups, rows, past, past - 1, finals)
+        queries, found = self.first_new[rows], None
+        if self._slot_bytes is not None and len(rows) == np.count_nonzero(self.active):
+            found = account.quick(tables, self._slot_bytes, rows, lengths, queries, finals)
+        if found is None and not tables.is_shared:
+            found = account.alone(tables, groups, rows, past, queries[None, :], finals)
+        return found or account.together(tables, groups, rows, lengths, queries, finals)
 
     def _to_come(self, rows: IntArray, past: IntArray) -> IntArray:
         """Return the pages of each pool that rows took after each of these steps, [steps, pools].

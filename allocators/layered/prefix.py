@@ -141,6 +141,8 @@ class HashLayerIndex(LayerIndex):
         self._done: IntArray = np.zeros((len(shapes), rows), dtype=np.int64)  # blocks
         self._stats = PrefixStats()
         self._last: tuple[IntArray | None, dict[int, BlockKeys]] = (None, {})
+        # Found last: of which tokens, in how many of them; None once a key came or went.
+        self._found: tuple[IntArray | None, int, Hit | None] = (None, 0, None)
         self._together = _together(shapes)
         #: hits end where a block of every table does
         self._align = math.lcm(*(shape.page_tokens for shape in shapes))
@@ -149,6 +151,11 @@ class HashLayerIndex(LayerIndex):
     def find(self, prompt: Prompt) -> Hit:
         keys, shapes = self._prompt_keys(prompt), self._tables.shapes.tables
         tokens = prompt.tokens - 1 if keys else 0
+        # What was found for more of these tokens is still the longest, if that much is asked for.
+        ids, most, hit = self._found
+        if ids is prompt.token_ids and hit is not None and hit.tokens <= tokens <= most:
+            return hit
+        most = tokens
         found: dict[int, list[int]] = {}
         while tokens:
             before = tokens
@@ -161,7 +168,7 @@ class HashLayerIndex(LayerIndex):
             if tokens == before:
                 break
         first = self._tables.shapes.columns_behind(tokens)
-        return Hit(
+        hit = Hit(
             tokens,
             first,
             [
@@ -171,6 +178,8 @@ class HashLayerIndex(LayerIndex):
                 for i, (shape, at) in enumerate(zip(shapes, first.tolist(), strict=True))
             ],
         )
+        self._found = (prompt.token_ids, most, hit)
+        return hit
 
     def _run(
         self, shape: TableShape, members: list[int], keys: BlockKeys, tokens: int
@@ -277,6 +286,7 @@ class HashLayerIndex(LayerIndex):
 
     def _insert(self, table: int, row: int, start: int, stop: int) -> None:
         """Key the blocks of a row that its table has, in these columns."""
+        self._found = (None, 0, None)
         shape = self._tables.shapes.tables[table]
         keys = self._keys[row][shape.page_tokens]
         start = max(start, int(self._tables.gone[table, row]))
@@ -294,8 +304,11 @@ class HashLayerIndex(LayerIndex):
             self._stats.keyed_blocks += 1
 
     def _reachable(self, shape: TableShape, column: int) -> bool:
-        """Say whether any hit could need this block: the last of a window before where hits end."""
-        if shape.kind != "sliding" or shape.page_tokens == self._align:
+        """Say whether any hit could need this block: the last of a window before where hits end.
+
+        A window of one token needs none, so that its layers never have a hit, as in vLLM.
+        """
+        if shape.kind != "sliding":
             return True
         per_end = self._align // shape.page_tokens
         need = -(-(shape.window - 1) // shape.page_tokens)
@@ -329,6 +342,7 @@ class HashLayerIndex(LayerIndex):
 
     def _evicted(self, pages: list[int]) -> None:
         """Forget pages that have lost their keys."""
+        self._found = (None, 0, None)
         for page in pages:
             table, key = self._table_of[page], self._key[page]
             page_of, more = self._page_of[table], self._more[table]

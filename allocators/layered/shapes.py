@@ -88,7 +88,10 @@ class TableShapes:
         dropping = [tables[i] for i in self.dropping]
         self._window = _column([table.window for table in dropping])
         self._slides = _column([table.kind == "sliding" for table in dropping]).astype(bool)
+        self._all_slide = bool(self._slides.all())
         self._drop_tokens = _column([table.page_tokens for table in dropping])
+        #: whether each token of a sequence is written over the last
+        self.rewritten = _column([table.kind == "state" for table in tables]).astype(bool)
         self.cap: IntArray = np.array([table.most_at_once(geometry) for table in tables])
         self.width: IntArray = np.array([table.width(geometry.max_len) for table in tables])
         self._plain = bool(self.grows.all()) and not self.before.any()
@@ -98,11 +101,14 @@ class TableShapes:
 
     def columns(self, lengths: IntArray) -> IntArray:
         """Return how many columns rows of these lengths have, [tables, rows]."""
+        return (self.slots(lengths) + (self.page_tokens - 1)) // self.page_tokens
+
+    def slots(self, lengths: IntArray) -> IntArray:
+        """Return how many slots rows of these lengths have ever been given, [tables, rows]."""
         if self._plain:
-            return (lengths + (self.page_tokens - 1)) // self.page_tokens
+            return np.broadcast_to(lengths, (len(self), len(lengths)))
         slots = np.where(self.grows, lengths + self.before, self.fixed)
-        slots = np.where(lengths > 0, slots, 0)
-        return (slots + (self.page_tokens - 1)) // self.page_tokens
+        return np.where(lengths > 0, slots, 0)
 
     def entries(self, longest: int | IntArray) -> int | IntArray:
         """Return the columns of all tables together, where the longest row has so many tokens."""
@@ -113,9 +119,15 @@ class TableShapes:
 
         [dropping, rows]: of the tables that drop pages only.
         """
+        return self.first_read(positions) // self._drop_tokens
+
+    def first_read(self, positions: IntArray) -> IntArray:
+        """Return the first slot that a token at each position reads, likewise."""
         sliding = np.maximum(positions - (self._window - 1), 0)
-        chunked = positions // np.maximum(self._window, 1) * self._window
-        return np.where(self._slides, sliding, chunked) // self._drop_tokens
+        if self._all_slide:
+            return sliding
+        chunked = positions // self._window * self._window
+        return np.where(self._slides, sliding, chunked)
 
     def columns_behind(self, position: int) -> IntArray:
         """Return the same of one position and all tables, [tables]."""
@@ -128,9 +140,8 @@ class TableShapes:
 
         `gone` [dropping, rows] columns were given back already.
         """
-        slot = (gone + 1) * self._drop_tokens
-        window = np.maximum(self._window, 1)
-        due = np.where(self._slides, slot + self._window - 1, -(-slot // window) * self._window)
+        slot, window = (gone + 1) * self._drop_tokens, self._window
+        due = np.where(self._slides, slot + window - 1, -(-slot // window) * window)
         return max(int((due - lengths).min(initial=np.iinfo(np.int64).max)), 0)
 
 

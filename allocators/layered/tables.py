@@ -32,8 +32,9 @@ class LayerTables:
         self.count: IntArray = np.zeros((len(shapes), rows), dtype=np.int64)
         self.gone: IntArray = np.zeros((len(shapes), rows), dtype=np.int64)
         self.ref: IntArray = np.zeros(pools.num_pages, dtype=np.int64)
-        #: entries of all tables that hold a page
+        #: entries of all tables that hold a page, and pages that each table holds
         self.entries = 0
+        self.held: IntArray = np.zeros(len(shapes), dtype=np.int64)
         # One array behind all tables, so that entries of several are read and written at once.
         sizes = shapes.width * rows
         self._base: IntArray = np.cumsum(sizes) - sizes
@@ -93,7 +94,7 @@ class LayerTables:
         self._flat[self._place(table, row, column)] = -1
         np.subtract.at(self.ref, pages, 1)
         self.entries -= len(pages)
-        self.pools.give(table[free], pages[free])
+        self._give(table[free], pages[free])
 
     def forget(self, rows: IntArray, columns: IntArray) -> None:
         """Drop the next `columns` of each row and table, which lie behind, [tables, rows]."""
@@ -120,6 +121,7 @@ class LayerTables:
         self._flat[self._place(table, rows[row], column)] = pages
         self.ref[pages] = 1
         self.entries += len(pages)
+        self.held += columns.sum(axis=1)
         self.count[:, rows] += columns
         return table, rows[row], column, pages
 
@@ -132,32 +134,23 @@ class LayerTables:
         """
         if not self.is_shared:
             return NO_PAGES, NO_PAGES
-        found: list[IntArray] = []
-        for index, shape in enumerate(self.shapes.tables):
-            if shape.kind == "cross":
-                continue
-            at = self._copiers(index, rows, lengths)
-            found.append(np.column_stack([np.full(len(at), index), at]))
-        both = np.concatenate(found)
-        order = np.argsort(both[:, 1], kind="stable")
-        return both[order, 0], both[order, 1]
-
-    def _copiers(self, index: int, rows: IntArray, lengths: IntArray) -> IntArray:
-        shape, table = self.shapes.tables[index], self.table[index]
-        slots = np.where(lengths > 0, lengths + shape.before, 0)
-        column = np.minimum((slots - 1) // shape.page_tokens, table.shape[1] - 1)
-        partial = (slots % shape.page_tokens != 0) if shape.grows else lengths > 0
-        column = column if shape.grows else np.zeros_like(column)
-        pages = table[rows, column]
-        at = np.flatnonzero(partial & (pages >= 0) & (self.ref[pages] > 1))
-        if not len(at):
-            return at
-        shared, inverse, writers = np.unique(pages[at], return_inverse=True, return_counts=True)
+        shapes, t = self.shapes, self.shapes.page_tokens
+        slots = shapes.slots(lengths)
+        partial = np.where(shapes.grows, slots % t != 0, shapes.rewritten & (lengths > 0))
+        column = np.minimum(np.where(shapes.grows, (slots - 1) // t, 0), shapes.width[:, None] - 1)
+        pages = self.at(rows, np.maximum(column, 0))
+        table, at = np.nonzero(partial & (pages >= 0) & (self.ref[pages] > 1))
+        if not len(table):
+            return NO_PAGES, NO_PAGES
+        pages = pages[table, at]
+        shared, inverse, writers = np.unique(pages, return_inverse=True, return_counts=True)
         last = np.zeros(len(shared), dtype=np.int64)
-        last[inverse] = np.arange(len(at))
-        copies = np.ones(len(at), dtype=bool)
+        last[inverse] = np.arange(len(pages))
+        copies = np.ones(len(pages), dtype=bool)
         copies[last[writers == self.ref[shared]]] = False
-        return at[copies]
+        table, at = table[copies], at[copies]
+        order = np.argsort(at, kind="stable")
+        return table[order], at[order]
 
     def copy_on_write(self, tables: IntArray, rows: IntArray, lengths: IntArray) -> IntArray:
         """Give each of these its own copy of its last page.
@@ -176,6 +169,7 @@ class LayerTables:
         old, new = self._flat[place], self.pools.take(tables, rows)
         np.subtract.at(self.ref, old, 1)
         self.ref[new] = 1
+        self.held += np.bincount(tables, minlength=len(self.held))
         self._flat[place] = new
         return self.moves(tables, old, new, slots)
 
@@ -196,6 +190,7 @@ class LayerTables:
         for index, held in enumerate(pages):
             at = int(first[index])
             self.table[index][row, at : at + len(held)] = held
+            self.held[index] += np.count_nonzero(self.ref[held] == 0)
             self.ref[held] += 1
             self.entries += len(held)
             self.gone[index, row], self.count[index, row] = at, at + len(held)
@@ -233,7 +228,7 @@ class LayerTables:
         self.gone[:, rows] = self.gone[:, parents]
         pages, tables = np.concatenate(gone), np.concatenate(come)
         dead = self.ref[pages] == 0
-        self.pools.give(tables[dead], pages[dead])
+        self._give(tables[dead], pages[dead])
 
     # -- release -----------------------------------------------------------------------------
     def cut(self, row: int, keep: IntArray) -> Entries:
@@ -257,14 +252,22 @@ class LayerTables:
         self.count[:, row] = self.gone[:, row] = 0
 
     # -- views -------------------------------------------------------------------------------
-    def held(self, row: int, table: int) -> IntArray:
+    def at(self, rows: IntArray, column: IntArray) -> IntArray:
+        """Return the page that each row has in its column of each table, [tables, rows] both."""
+        return self._flat[self._base[:, None] + rows * self.shapes.width[:, None] + column]
+
+    def pages(self, row: int, table: int) -> IntArray:
         """Return the page of each column of a row, -1 where it was given back."""
         return self.table[table][row, : int(self.count[table, row])]
 
     def slots(self, row: int, table: int) -> IntArray:
         """Return the slot of each place in these columns, -1 where the page was given back."""
-        t, pages = self.shapes.tables[table].page_tokens, self.held(row, table)
+        t, pages = self.shapes.tables[table].page_tokens, self.pages(row, table)
         return np.where(pages[:, None] < 0, -1, pages[:, None] * t + np.arange(t)).ravel()
+
+    def _give(self, tables: IntArray, pages: IntArray) -> None:
+        self.held -= np.bincount(tables, minlength=len(self.held))
+        self.pools.give(tables, pages)
 
     def _place(self, table: IntArray, row: IntArray, column: IntArray) -> IntArray:
         return self._base[table] + row * self.shapes.width[table] + column
@@ -290,6 +293,7 @@ class LayerTables:
             of[pages] = index
             counted += np.bincount(pages, minlength=len(counted))
             entries += len(pages)
+            assert self.held[index] == len(np.unique(pages)), "pages of a table are miscounted"
         assert (counted == self.ref).all(), "a reference count is not the number of holders"
         assert entries == self.entries, "entries are miscounted"
         assert (self.gone <= self.count).all(), "a row has given back what it never had"

@@ -138,9 +138,9 @@ class LayeredVirtual(LayeredRanges):
         `rows[0]` keeps the partly filled page-groups, from which the others copy.
         """
         lengths = self.length[rows]
-        copied = self._copy_on_write(np.roll(rows, -1), np.roll(lengths, -1))
         self.length[rows] = lengths + n
         self._need(rows)
+        copied = self._copy_on_write(np.roll(rows, -1), np.roll(lengths, -1))
         return join([copied, *self._settle(rows)])
 
     # -- growth ------------------------------------------------------------------------------
@@ -148,13 +148,13 @@ class LayeredVirtual(LayeredRanges):
         if not self._serves_promises(rows, n):
             return None
         before = self.length[rows]
-        steps = []
-        if self.tables.is_shared:
-            steps.append(self._forget_shared(rows))
-            steps.append(self._copy_on_write(rows, before))
+        shared = self.tables.is_shared
+        steps = [self._forget_shared(rows)] if shared else []
         self.length[rows] = before + n
         self._compute(rows, before)
         self._need(rows)
+        if shared:  # what is behind by now makes room for the copies
+            steps.append(self._copy_on_write(rows, before))
         return join(steps)
 
     def _serves_promises(self, rows: IntArray, n: int) -> bool:

@@ -125,6 +125,10 @@ class DriverPages(Pools):
         """Return the numbers of page-groups that are not in use, [tables]."""
         return np.array([len(numbers) for numbers in self._numbers], dtype=np.int64)
 
+    def cached_before(self, taken: IntArray) -> IntArray:
+        """No free page keeps a key."""
+        return np.zeros_like(taken)
+
     @property
     def sizes(self) -> IntArray:
         return self._sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -86,7 +87,7 @@ def compose(*overrides: str, with_hydra: bool = False) -> DictConfig:
 
     `with_hydra` adds Hydra's own settings, such as the run directory.
     """
-    derived = None if with_hydra else _derived(overrides)
+    derived = _derived(overrides, with_hydra)
     return derived if derived is not None else _composed(overrides, with_hydra)
 
 
@@ -95,7 +96,7 @@ def _composed(overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
         return hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
 
 
-def _derived(overrides: tuple[str, ...]) -> DictConfig | None:
+def _derived(overrides: tuple[str, ...], with_hydra: bool) -> DictConfig | None:
     """Return what Hydra composes, from a configuration with the same files; None: ask Hydra.
 
     Hydra reads files by the overrides that name groups, and then sets the values of the others in
@@ -105,24 +106,50 @@ def _derived(overrides: tuple[str, ...]) -> DictConfig | None:
         parsed = [_parsed(line) for line in overrides]
     except HydraException:
         return None
-    chosen = [o for o in parsed if o.type is not OverrideType.CHANGE or _is_group(o.key_or_group)]
+    chosen = [o for o in parsed if _is_group(o.key_or_group)]
     values = [o for o in parsed if o not in chosen]
-    if any(not _is_group(o.key_or_group) or o.key_or_group.startswith("hydra") for o in chosen):
-        return None  # keys that come and go, files that others may write
-    if any(o.is_sweep_override() or o.key_or_group.startswith("hydra") for o in parsed):
+    if not all(_is_value(o) and (with_hydra or not o.is_hydra_override()) for o in values):
         return None
-    composed = copy.deepcopy(_with_files(tuple(str(o.input_line) for o in chosen)))
+    if any(o.is_sweep_override() for o in chosen):
+        return None
+    composed = copy.deepcopy(_with_files(tuple(str(o.input_line) for o in chosen), with_hydra))
     try:
         for override in values:
             OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
     except OmegaConfBaseException:
         return None  # Hydra says what is wrong
+    if with_hydra:
+        _note_overrides(composed.hydra, parsed)
     return composed
 
 
+#: what may be set of Hydra's own: nothing that chooses files, or decides what else is set
+HYDRAS = ("hydra.run.dir", "hydra.sweep.dir")
+
+
+def _is_value(override: Override) -> bool:
+    """Whether an override sets a value that there is, once all files have been read."""
+    key, changes = override.key_or_group, override.type is OverrideType.CHANGE
+    if "/" in key or override.package is not None or override.is_sweep_override():
+        return False
+    return changes and (key in HYDRAS or not override.is_hydra_override())
+
+
+def _note_overrides(hydra: DictConfig, overrides: list[Override]) -> None:
+    """Note in Hydra's own settings what the command line said, and where it was said."""
+    own = [str(o.input_line) for o in overrides if o.is_hydra_override()]
+    others = [o for o in overrides if not o.is_hydra_override()]
+    hydra.overrides.hydra.extend(own)
+    hydra.overrides.task = [str(o.input_line) for o in others]
+    hydra.runtime.cwd = os.getcwd()
+    form = hydra.job.config.override_dirname
+    named = sorted(str(o.input_line) for o in others if o.key_or_group not in form.exclude_keys)
+    hydra.job.override_dirname = form.item_sep.join(named).replace("=", form.kv_sep)
+
+
 @lru_cache(maxsize=64)
-def _with_files(overrides: tuple[str, ...]) -> DictConfig:
-    return _composed(overrides, with_hydra=False)
+def _with_files(overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
+    return _composed(overrides, with_hydra)
 
 
 @lru_cache(maxsize=256)

@@ -23,6 +23,9 @@ COMPOSED = (
     (CHAT, "~slo"),
     (CHAT, "++seed=3"),
     (CHAT, "hydra.run.dir=x"),
+    (CHAT, "hydra.sweep.dir=x", "workload.num_requests=5", "hydra.run.dir='a=b'", "kv_tokens=7"),
+    (CHAT, "hydra.job.chdir=true", "hydra.job.config.override_dirname.kv_sep=_"),
+    (CHAT, "hydra/launcher=basic", "hydra.launcher._target_=x"),
     (CHAT, "software=vllm-v1", "software.step_us=3"),
 )
 REFUSED = (
@@ -33,6 +36,8 @@ REFUSED = (
     (CHAT, "seed"),
     (CHAT, "+seed=3"),
     (CHAT, "engine=null"),
+    (CHAT, "engine/x=5"),
+    (CHAT, "engine@x=orca"),
 )
 #: values that Hydra has not seen, as a sweep or a file of options may bring them
 UNTYPED = ("seed=abc", "engine.max_len=1.5", "engine.nope=1", "slo=5", "nope=1", "kv_tokens=[1]")
@@ -49,11 +54,18 @@ def outcome(make):
 
 
 @pytest.mark.parametrize("overrides", COMPOSED + REFUSED, ids=" ".join)
-def test_a_configuration_is_the_one_that_hydra_composes(overrides):
-    for _ in range(2):  # read, and kept
-        found = outcome(lambda: compose(*overrides))
-        assert found == outcome(lambda: config._composed(overrides, with_hydra=False))
+def test_a_configuration_is_the_one_that_hydra_composes(overrides, tmp_path, monkeypatch):
+    outcome(lambda: compose(*overrides, with_hydra=True))
+    monkeypatch.chdir(tmp_path)  # which Hydra notes
+    found = outcome(lambda: compose(*overrides, with_hydra=True))
+    assert found == outcome(lambda: config._composed(overrides, with_hydra=True))
     assert isinstance(found[0], type) == (overrides in REFUSED)
+
+
+@pytest.mark.parametrize("overrides", COMPOSED[4:12:3] + REFUSED[:1], ids=" ".join)
+def test_so_it_is_without_the_settings_of_hydra(overrides):
+    expected = outcome(lambda: config._composed(overrides, with_hydra=False))
+    assert [outcome(lambda: compose(*overrides)) for _ in range(2)] == [expected] * 2
 
 
 def test_one_that_is_changed_leaves_the_next_as_it_was():
@@ -81,7 +93,7 @@ def test_files_are_read_once_for_each_choice_of_them(monkeypatch):
 
 
 @pytest.mark.parametrize("line", ["", *UNTYPED])
-@pytest.mark.parametrize("overrides", COMPOSED[:-1:4], ids=" ".join)
+@pytest.mark.parametrize("overrides", COMPOSED[3:8:4], ids=" ".join)
 def test_sections_typed_one_by_one_are_those_typed_together(monkeypatch, overrides, line):
     composed = OmegaConf.create(OmegaConf.to_container(compose(*overrides)))
     composed.merge_with_dotlist([line] if line else [])

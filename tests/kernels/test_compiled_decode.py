@@ -81,7 +81,7 @@ def test_rows_in_pages_have_the_registers_of_contiguous_ones(capability, dim):
     flat = split(capability, {}, dim=dim)
     for name, layout in PAGED.items():
         paged = split(capability, layout, dim=dim)
-        assert (paged.registers, paged.spilled) == (flat.registers, 0), name
+        assert (paged.given_registers, paged.spilled) == (flat.given_registers, 0), name
         assert (paged.shared, paged.blocks) == (flat.shared, flat.blocks), name
     assert flat.blocks == {80: 2, 90: 3}[capability]
     assert flat.spilled == 0
@@ -107,7 +107,7 @@ def test_a_window_costs_nothing_where_there_is_none(capability, layout):
         return set(re.findall(r"ld\.param\S*\s+\S+, \[(\w+_param_\d+)\]", kernel.ptx))
 
     assert len(parameters(windowed)) == len(parameters(whole)) + 1
-    assert (windowed.registers, windowed.spilled) == (whole.registers, 0)
+    assert (windowed.given_registers, windowed.spilled) == (whole.given_registers, 0)
     assert windowed.shared == whole.shared
 
 

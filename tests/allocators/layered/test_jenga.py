@@ -38,4 +38,4 @@ def build(data):
 def test_every_byte_that_is_read_is_there_under_pressure():
     totals = tell_stories(build, 150)
     expected = {"admit refused", "grow refused", "copies of grow", "truncate", "quiet steps"}
-    assert not {what for what in expected if not totals[what]}, totals
+    assert {what for what in expected if not totals[what]} == set()

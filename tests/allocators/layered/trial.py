@@ -147,10 +147,7 @@ class Trial:
                 final = self.live[row].final
                 self.live[row] = was[parent].fork()
                 self.live[row].final = final
-                # What a row reads that has not computed since is between its parent's and its own.
-                query = int(self.allocator.first_new[row])
-                assert was[parent].query <= query <= was[parent].written
-                self.live[row].query = query
+                self.live[row].query = was[parent].query
         self.grants.append((grant, True))
         self.step()
         return True
@@ -239,6 +236,11 @@ class Trial:
             if self.length(row) > sequence.written:
                 self._reads_back(row, sequence, sequence.query)
                 self._write(row, sequence, self.length(row))
+            else:
+                # Nothing is computed for it: what its last step read may be gone by now, or not.
+                query = int(self.allocator.first_new[row])
+                assert sequence.query <= query <= sequence.written
+                sequence.query = query
 
     def _fresh(self, n):
         self.value += n
