@@ -82,6 +82,10 @@ def _run(
     kv_heads, head_dim = k_cache.shape[-2:]
     if k_cache.shape != v_cache.shape or k_cache.dtype != v_cache.dtype:
         raise ValueError("keys and values have different shapes or types")
+    if k_cache.stride() != v_cache.stride():
+        raise ValueError(f"keys lie {k_cache.stride()} apart and values {v_cache.stride()}")
+    if not scale > 0:
+        raise ValueError(f"a scale is above 0, not {scale}")
     if q.dim() != 3 or q.shape[-1] != head_dim or q.shape[1] % kv_heads:
         raise ValueError(
             f"q {tuple(q.shape)} does not fit {kv_heads} KV heads of {head_dim}: it is "

@@ -11,10 +11,13 @@ import triton
 from allocators.base import IntArray
 from kernels.anchor import anchored
 from kernels.rows import as_pages
-from kernels.triton_slots import move_slots
+from kernels.triton_parts import adjacent
+from kernels.triton_slots import move_slots, store_slots
 
-#: numbers that one program moves
-BLOCK = 1024
+#: numbers that one program moves at most, and with how many warps
+BLOCK, MOST_WARPS = 1024, 4
+#: what a warp loads at once, 16 bytes a thread
+WARP_BYTES = 512
 
 
 def store(
@@ -26,10 +29,21 @@ def store(
     writers: torch.Tensor | None,
 ) -> None:
     """Write k and v, [T, kv_heads, head_dim], to `slots` [T]: token `writers[i]` to slot i."""
-    if writers is None:
-        writers = torch.arange(len(slots), device=slots.device)
-    move(k, writers, k_cache, slots)
-    move(v, writers, v_cache, slots)
+    if not len(slots):
+        return
+    k, v = adjacent(k), adjacent(v)
+    keys, values = _paged(k_cache), _paged(v_cache)
+    heads, dim = keys.shape[-2:]
+    block = min(BLOCK, triton.next_power_of_2(heads * dim))
+    store_slots[(len(slots), triton.cdiv(heads * dim, block))](
+        k, v, *anchored(keys), *anchored(values), slots, writers,
+        *k.stride()[:2], *v.stride()[:2], *keys.stride()[:3], *values.stride()[:3],
+        keys.shape[1], values.shape[1],
+        NUMBERS=heads * dim,
+        DIM=dim,
+        BLOCK=block,
+        num_warps=max(1, min(MOST_WARPS, block * k.element_size() // WARP_BYTES)),
+    )  # fmt: skip
 
 
 def copy_slots(caches: Sequence[torch.Tensor], source: IntArray, target: IntArray) -> None:
@@ -58,10 +72,11 @@ def move(
         return
     read, write = _paged(source), _paged(target)
     heads, dim = target.shape[-2:]
-    grid = (len(source_slots), triton.cdiv(heads * dim, BLOCK))
-    move_slots[grid](
+    whole = heads == 1 or read.stride(-2) == write.stride(-2) == dim
+    move_slots[(len(source_slots), triton.cdiv(heads * dim, BLOCK))](
         *anchored(read), *anchored(write), source_slots, target_slots, heads * dim, dim,
         *read.stride()[:3], *write.stride()[:3], read.shape[1], write.shape[1],
+        WHOLE=whole,
         BLOCK=BLOCK,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the Triton kernels share: where positions lie, a block of the online softmax, launch facts.
+"""What the Triton kernels share.
 
 Addresses follow `kernels.rows`: position p of row i is at q = offset[i] + p, in page
 table[i, q // PAGE].  A row without a block table lies in one page (`CONTIGUOUS`), found once.
@@ -12,8 +12,6 @@ value, and a larger cache would compile another kernel.  What changes from call 
 width of a table, slots of a cache) is not specialised on, for the same reason.
 """
 
-# ruff: noqa: ANN001, ANN201 - arguments of kernels are pointers and strides
-
 from __future__ import annotations
 
 import torch
@@ -23,46 +21,6 @@ import triton.language as tl
 from kernels.rows import Rows
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-#: the least rows that a tensor-core product takes
-LEAST_ROWS = 16
-#: blocks in flight; three of float32 would be too much for the shared memory of small GPUs
-STAGES = 2
-
-
-@triton.jit
-def locate(
-    table_row, offset, position, inside, page_stride, token_stride,
-    PAGE: tl.constexpr, CONTIGUOUS: tl.constexpr,
-):  # fmt: skip
-    """Return the element offset of each position in a cache, [BLOCK]."""
-    at = offset + position
-    if CONTIGUOUS:
-        page = tl.load(table_row).to(tl.int64)
-        return page * page_stride + at * token_stride
-    page = tl.load(table_row + at // PAGE, mask=inside, other=0).to(tl.int64)
-    return page * page_stride + (at % PAGE) * token_stride
-
-
-@triton.jit
-def absorb(q, k, v, seen, scale, peak, total, acc, WIDEN: tl.constexpr):
-    """One block of the online softmax; q [M, D], k and v [N, D], seen [M, N]."""
-    if WIDEN:
-        q, k, v = q.to(tl.float32), k.to(tl.float32), v.to(tl.float32)
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2_E)
-    scores = tl.where(seen, scores, float("-inf"))
-    high = tl.maximum(peak, tl.max(scores, 1))
-    # A row of the block that has seen nothing yet would give inf - inf.
-    base = tl.where(high == float("-inf"), 0.0, high)
-    shrink = tl.exp2(peak - base)
-    weights = tl.exp2(scores - base[:, None])
-    total = total * shrink + tl.sum(weights, 1)
-    acc = acc * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-    return high, total, acc
-
-
-def key_block(dim_pad: int, itemsize: int) -> int:
-    """Positions loaded at once: keys of a block take at most 16 KiB on chip, as values do."""
-    return max(16, min(64, (16 << 10) // (dim_pad * itemsize)))
 
 
 def page_constant(rows: Rows) -> int:

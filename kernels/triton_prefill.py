@@ -1,87 +1,240 @@
-"""Prefill through Triton: causal attention from a row's last tokens over pages of any size."""
+"""Prefill through Triton: causal attention from a row's last tokens over pages of any size.
+
+A program computes a tile: `QUERIES` pairs of a new token and a query head, of one KV head.  The
+query heads of a KV head lie side by side in it, so its keys and values are read once for all of
+them.  It walks over blocks of `BLOCK` keys that begin at multiples of `BLOCK`, first those that
+all of its queries see whole, without a mask, then the diagonal and the tail with one.  What a
+query adds up depends on its position alone: a block that it does not see changes none of its
+numbers, both walks compute with the same operations, and all tiles of a type and head size have
+the same blocks and the same layout of a query's scores within a warp.
+
+The page ids of the next block are loaded before those of this one are used, so that a block's keys
+are copied into shared memory while others are multiplied, through a table too.
+"""
 
 # ruff: noqa: ANN001, ANN201 - arguments of kernels are pointers and strides
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 import triton
 import triton.language as tl
 
-from allocators.base import Unsupported
 from kernels.anchor import anchored
 from kernels.batch import Batch
-from kernels.triton_parts import STAGES, absorb, adjacent, key_block, locate, page_constant, widen
+from kernels.triton_parts import LOG2_E, adjacent, page_constant, widen
 
-#: query rows of a prefill block
-QUERY_BLOCK = 32
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Rows of queries and keys that one program multiplies at a time, and what it has for it.
+
+    `stages`: blocks of keys in shared memory, the one in use among them.
+    """
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+#: exact float32 has no tensor cores: its operands pass through registers, and more keys spill
+EXACT = (Tile(32, 16, 8, 3),)
+#: two warp groups of 64 rows, the least for Hopper's asynchronous products; one where rows are few
+HOPPER = (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3))
+HOPPER_WIDE = (Tile(128, 32, 8, 3),)
+#: one tile: half of it would spill, and so would this one with the masks of a window
+AMPERE = (Tile(128, 64, 8, 3),)
+AMPERE_WINDOW = (Tile(128, 32, 8, 3),)
+AMPERE_WIDE = (Tile(64, 32, 8, 2),)
+
+
+def tiles(
+    dtype: torch.dtype, dim_pad: int, capability: int, windowed: bool
+) -> tuple[Tile, ...]:
+    """Return the tiles to choose from, small ones first.
+
+    `dim_pad`: the head size up to a power of two; `capability`: 90 for compute capability 9.0.
+    """
+    if dtype == torch.float32:
+        return EXACT
+    hopper, wide = 90 <= capability < 120, dim_pad > 128
+    if hopper:
+        return HOPPER_WIDE if wide else HOPPER
+    if wide:
+        return AMPERE_WIDE
+    return AMPERE_WINDOW if windowed else AMPERE
+
+
+@triton.jit
+def page_ids(table, first, n, low, end, PAGE: tl.constexpr, WINDOW: tl.constexpr):
+    """Return the pages of positions `n` [N] of a row; 0 for one that is not read."""
+    inside = n < end
+    if WINDOW:
+        inside &= n >= low
+    return tl.load(table + (first + n) // PAGE, mask=inside, other=0)
+
+
+@triton.jit
+def walk(
+    query, k, v, page_stride, token_stride, table, first, begin, stop, low, end, position, scale,
+    peak, total, acc,
+    DIM: tl.constexpr, DIM_PAD: tl.constexpr, PAGE: tl.constexpr, CONTIGUOUS: tl.constexpr,
+    BLOCK: tl.constexpr, WIDEN: tl.constexpr, WINDOW: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Absorb the blocks of keys from `begin` to `stop` into an online softmax.
+
+    query [M, D], position, peak, total [M], acc [M, D].  Only positions from `low` to `end` are
+    read; without `MASKED` every query sees all of every block.
+    """
+    each, d = tl.arange(0, BLOCK), tl.arange(0, DIM_PAD)
+    if not CONTIGUOUS:
+        pages = page_ids(table, first, begin + each, low, end, PAGE, WINDOW)
+    for at in range(begin, stop, BLOCK):
+        n = at + each
+        if CONTIGUOUS:
+            there = n * token_stride
+        else:
+            there = pages * page_stride + (first + n) % PAGE * token_stride
+            pages = page_ids(table, first, n + BLOCK, low, end, PAGE, WINDOW)
+        there = there[:, None] + d[None, :]
+        if MASKED:
+            use = (n < end)[:, None] & (d < DIM)[None, :]
+            if WINDOW:
+                use &= (n >= low)[:, None]
+            keys = tl.load(k + there, mask=use, other=0.0)
+            values = tl.load(v + there, mask=use, other=0.0)
+        elif DIM < DIM_PAD:
+            use = (d < DIM)[None, :]
+            keys = tl.load(k + there, mask=use, other=0.0)
+            values = tl.load(v + there, mask=use, other=0.0)
+        else:
+            keys, values = tl.load(k + there), tl.load(v + there)
+        if WIDEN:
+            keys, values = keys.to(tl.float32), values.to(tl.float32)
+        scores = tl.dot(query, tl.trans(keys), input_precision="ieee")
+        if MASKED:
+            seen = n[None, :] <= position[:, None]
+            if WINDOW:
+                seen &= n[None, :] > position[:, None] - WINDOW
+            scores = tl.where(seen, scores, float("-inf"))
+        high = tl.maximum(peak, tl.max(scores, 1) * scale)
+        base = high
+        if WINDOW:
+            # What has seen nothing yet would give inf - inf.
+            base = tl.where(high == float("-inf"), 0.0, high)
+        shrink = tl.exp2(peak - base)
+        # Multiplied and added at once by name: a compiler may do so in one walk and not in the
+        # other.
+        weights = tl.exp2(tl.fma(scores, scale, -base[:, None]))
+        total = tl.fma(total, shrink, tl.sum(weights, 1))
+        acc = acc * shrink[:, None]
+        acc = tl.dot(weights.to(values.dtype), values, acc, input_precision="ieee")
+        peak = high
+    return peak, total, acc
 
 
 @triton.jit(do_not_specialize=["table_row"])
 def prefill_block(
     q, k, k_start: tl.int64, v, v_start: tl.int64, table, offset, lengths, starts, out, scale,
     q_row: tl.int64, q_head: tl.int64,
-    k_page: tl.int64, k_token: tl.int64, k_head: tl.int64,
-    v_page: tl.int64, v_token: tl.int64, v_head: tl.int64, table_row: tl.int64,
+    page_stride: tl.int64, token_stride: tl.int64, head_stride: tl.int64, table_row: tl.int64,
     out_row: tl.int64, out_head: tl.int64,
     GROUP: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
     PAGE: tl.constexpr, CONTIGUOUS: tl.constexpr, QUERIES: tl.constexpr, BLOCK: tl.constexpr,
-    WIDEN: tl.constexpr,
+    WIDEN: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """Attend causally from a block of new tokens.  Grid (rows, query blocks, query_heads)."""
-    row, block, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """Attend causally from one tile of new tokens.  Grid (kv_heads, tiles of a row, rows).
+
+    Strides are those of keys and of values.  `WINDOW` positions are seen, all for 0.
+    """
+    kv_head, row = tl.program_id(0), tl.program_id(2)
     length = tl.load(lengths + row)
     start = tl.load(starts + row)
     new = tl.load(starts + row + 1) - start
-    if block * QUERIES >= new:
+    # The last tokens see most: they begin first.
+    tile = tl.cdiv(new * GROUP, QUERIES) - 1 - tl.program_id(1)
+    if tile < 0:
         return
     first = tl.load(offset + row)
-    kv_head = head // GROUP
-    m, d = block * QUERIES + tl.arange(0, QUERIES), tl.arange(0, DIM_PAD)
-    mine = (m < new)[:, None] & (d < DIM)[None, :]
-    at = (start + m).to(tl.int64)
-    query = tl.load(q + at[:, None] * q_row + head * q_head + d[None, :], mask=mine, other=0.0)
-    position = length - new + m
+    pair, d = tile * QUERIES + tl.arange(0, QUERIES), tl.arange(0, DIM_PAD)
+    token, head = pair // GROUP, kv_head * GROUP + pair % GROUP
+    mine = (token < new)[:, None] & (d < DIM)[None, :]
+    at = (start + token).to(tl.int64)
+    query = tl.load(q + (at * q_row + head * q_head)[:, None] + d[None, :], mask=mine, other=0.0)
+    if WIDEN:
+        query = query.to(tl.float32)
+    past = length - new
+    # What lies behind the last token sees what that sees, and is dropped in the end.
+    position = past + tl.minimum(token, new - 1)
+    lowest = past + tile * QUERIES // GROUP
+    end = tl.minimum(length, past + ((tile + 1) * QUERIES - 1) // GROUP + 1)
     peak = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     acc = tl.zeros([QUERIES, DIM_PAD], tl.float32)
     table += row.to(tl.int64) * table_row
-    k, v = k + k_start, v + v_start
-    end = tl.minimum(length, length - new + (block + 1) * QUERIES)
-    for begin in range(0, end, BLOCK):
-        n = begin + tl.arange(0, BLOCK)
-        inside = n < end
-        use = inside[:, None] & (d < DIM)[None, :]
-        k_at = locate(table, first, n, inside, k_page, k_token, PAGE, CONTIGUOUS)
-        v_at = locate(table, first, n, inside, v_page, v_token, PAGE, CONTIGUOUS)
-        keys = tl.load(k + kv_head * k_head + k_at[:, None] + d[None, :], mask=use, other=0.0)
-        values = tl.load(v + kv_head * v_head + v_at[:, None] + d[None, :], mask=use, other=0.0)
-        seen = inside[None, :] & (n[None, :] <= position[:, None])
-        peak, total, acc = absorb(query, keys, values, seen, scale, peak, total, acc, WIDEN)
-    # Rows of the block behind the last query have seen the whole end and are dropped here.
-    found = acc / tl.where(total == 0.0, 1.0, total)[:, None]
-    tl.store(out + at[:, None] * out_row + head * out_head + d[None, :], found, mask=mine)
+    k, v = k + k_start + kv_head * head_stride, v + v_start + kv_head * head_stride
+    if CONTIGUOUS:
+        whole = tl.load(table).to(tl.int64) * page_stride + first * token_stride
+        k, v = k + whole, v + whole
+    first, scale = first.to(tl.int32), scale * LOG2_E
+    # Every query of the tile sees all of the blocks from `clear` to `edge`.
+    low, clear, edge = 0, 0, (lowest + 1) // BLOCK * BLOCK
+    if WINDOW:
+        low = tl.maximum(0, lowest - WINDOW + 1)
+        begin = low // BLOCK * BLOCK
+        clear = tl.cdiv(tl.maximum(end - WINDOW, low), BLOCK) * BLOCK
+        clear = tl.maximum(begin, tl.minimum(clear, edge))
+        peak, total, acc = walk(
+            query, k, v, page_stride, token_stride, table, first, begin, clear, low, end,
+            position, scale, peak, total, acc,
+            DIM, DIM_PAD, PAGE, CONTIGUOUS, BLOCK, WIDEN, WINDOW, True,
+        )  # fmt: skip
+    peak, total, acc = walk(
+        query, k, v, page_stride, token_stride, table, first, clear, edge, low, end,
+        position, scale, peak, total, acc,
+        DIM, DIM_PAD, PAGE, CONTIGUOUS, BLOCK, WIDEN, WINDOW, False,
+    )  # fmt: skip
+    peak, total, acc = walk(
+        query, k, v, page_stride, token_stride, table, first, edge, end, low, end,
+        position, scale, peak, total, acc,
+        DIM, DIM_PAD, PAGE, CONTIGUOUS, BLOCK, WIDEN, WINDOW, True,
+    )  # fmt: skip
+    found = acc / total[:, None]
+    tl.store(out + (at * out_row + head * out_head)[:, None] + d[None, :], found, mask=mine)
 
 
 def prefill(batch: Batch) -> None:
-    if batch.window is not None:
-        raise Unsupported("triton prefill: takes no window")
-    keys, values, rows, out = batch.keys, batch.values, batch.rows, batch.out
-    _, heads, dim = batch.q.shape
+    """Compute a batch; keys and values must have the same strides."""
+    keys, rows, out = batch.keys, batch.rows, batch.out
+    dim = batch.q.shape[-1]
     dim_pad = triton.next_power_of_2(dim)
-    blocks = -(-rows.max_queries // QUERY_BLOCK)
+    pairs = rows.max_queries * batch.group
+    choice = tiles(batch.q.dtype, dim_pad, capability(), batch.window is not None)
+    tile = next((tile for tile in choice if pairs <= tile.queries), choice[-1])
     q = adjacent(batch.q)
-    prefill_block[(rows.num_rows, blocks, heads)](
-        q, *anchored(keys), *anchored(values), rows.table, rows.offset, rows.lengths, rows.starts,
-        out, batch.scale,
-        *q.stride()[:2], *keys.stride()[:3], *values.stride()[:3], rows.table.stride(0),
-        *out.stride()[:2],
+    prefill_block[(batch.kv_heads, triton.cdiv(pairs, tile.queries), rows.num_rows)](
+        q, *anchored(keys), *anchored(batch.values), rows.table, rows.offset, rows.lengths,
+        rows.starts, out, batch.scale,
+        *q.stride()[:2], *keys.stride()[:3], rows.table.stride(0), *out.stride()[:2],
         GROUP=batch.group,
         DIM=dim,
         DIM_PAD=dim_pad,
         PAGE=page_constant(rows),
         CONTIGUOUS=rows.contiguous,
-        QUERIES=QUERY_BLOCK,
-        BLOCK=key_block(dim_pad, q.element_size()),
+        QUERIES=tile.queries,
+        BLOCK=tile.keys,
         WIDEN=widen(q),
-        num_stages=STAGES,
+        WINDOW=batch.window or 0,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
     )  # fmt: skip
+
+
+def capability() -> int:
+    """Compute capability of the device in use, 90 for 9.0; the interpreter has none and says 90."""
+    if triton.knobs.runtime.interpret:
+        return 90
+    return triton.runtime.driver.active.get_current_target().arch

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from allocators.base import Allocator, Geometry, IntArray, Layout, StepGrants
+from allocators.base import Allocator, Geometry, IntArray, Layout, StepGrants, Unsupported
 
 
 class LayeredAllocator(Allocator):
@@ -71,6 +71,13 @@ class LayeredAllocator(Allocator):
         the pool belongs to one slot at a time.
         """
         return self.slot_places(layer_group, slots)[:, None]
+
+    def layer_pages(self, layer_group: int) -> tuple[int, int]:
+        """Return the slots of a page-group, and the page-groups of a virtual range.
+
+        Of a policy that maps; slot s lies in page-group s // slots.
+        """
+        raise Unsupported(f"{type(self).__name__} does not map")
 
     @abc.abstractmethod
     def layer_layout(self, rows: IntArray, layer_group: int) -> Layout:

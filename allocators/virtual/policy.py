@@ -8,12 +8,14 @@ asks the background thread what it does beside the step (`background`).
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from allocators.base import (
     EMPTY_GRANT,
     NO_STEP_GRANTS,
+    Allocator,
     Demand,
     Geometry,
     Grant,
@@ -53,6 +55,14 @@ class Virtual(RangeHolder):
     next one.  `background`: a thread maps ahead while a step computes.
     """
 
+    @classmethod
+    def of(cls, geometry: Geometry, **knobs: Any) -> Allocator:
+        if not geometry.layer_groups:
+            return cls(geometry, **knobs)
+        from allocators.layered.virtual import LayeredVirtual  # it takes names from this file
+
+        return LayeredVirtual.of(geometry, **knobs)
+
     def __init__(
         self,
         geometry: Geometry,
@@ -74,7 +84,7 @@ class Virtual(RangeHolder):
         for name, value in (("deferred", deferred), ("background", background)):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be true or false, got {value!r}")
-        self._check_paper(rules, eager, reclaim_free)
+        check_paper(rules, eager, reclaim_free)
         shape = RangeShape.of(geometry, page_size, layout, dense=sharing == "copy")
         super().__init__(geometry, shape, sharing, prefix_index)
         self.keeps_room = admission == "vattention"
@@ -90,18 +100,6 @@ class Virtual(RangeHolder):
         # Of the step that is being planned: page-groups that growth has taken, and that the next
         # token of whoever grew will take, less those of the preempted.
         self._grown = self._next = 0
-
-    @staticmethod
-    def _check_paper(rules: str, eager: bool | None, reclaim_free: float | None) -> None:
-        if eager is not None and not isinstance(eager, bool):
-            raise ValueError(f"eager must be true, false or null, got {eager!r}")
-        if reclaim_free is not None and not (
-            is_number(reclaim_free) and 0.0 <= reclaim_free <= 1.0
-        ):
-            raise ValueError(f"reclaim_free must be null or from 0 to 1, got {reclaim_free!r}")
-        for name, value in (("eager", eager), ("reclaim_free", reclaim_free)):
-            if rules != "paper" and value is not None:
-                raise ValueError(f"{name} needs rules=paper: vAttention's code has no such rule")
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -288,3 +286,14 @@ class Virtual(RangeHolder):
         self.ranges.check(self.range_of[self.active], self.length[self.active])
         self.index.check(self.ranges.length)
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"
+
+
+def check_paper(rules: str, eager: bool | None, reclaim_free: float | None) -> None:
+    """Raise ValueError for values that the knobs of `rules=paper` cannot have."""
+    if eager is not None and not isinstance(eager, bool):
+        raise ValueError(f"eager must be true, false or null, got {eager!r}")
+    if reclaim_free is not None and not (is_number(reclaim_free) and 0.0 <= reclaim_free <= 1.0):
+        raise ValueError(f"reclaim_free must be null or from 0 to 1, got {reclaim_free!r}")
+    for name, value in (("eager", eager), ("reclaim_free", reclaim_free)):
+        if rules != "paper" and value is not None:
+            raise ValueError(f"{name} needs rules=paper: vAttention's code has no such rule")

@@ -32,7 +32,7 @@ def times(gain: Interval) -> str:
 
 def worth(each: Worth) -> str:
     """Return what a knob is worth."""
-    return "the default has no rate" if each.ratio is None else percent(each.ratio)
+    return "without it there is no rate" if each.ratio is None else percent(each.ratio)
 
 
 def short(reason: str | None) -> str:
@@ -177,12 +177,14 @@ def _unsettled(advice: Advice) -> str:
         for value in each.better
         if (each.name, value) not in dropped
     ]
-    parts = [f"better on one seed, but not weighed: {', '.join(found)}"] if found else []
+    texts = (
+        [f"Better on one seed, and not weighed over others: {', '.join(found)}."] if found else []
+    )
     left = untried(advice)
-    parts += [f"no other value tried: {', '.join(left)}"] if left else []
-    if not parts:
-        return ""
-    return f"For want of time {'; '.join(parts)}; the same command goes on from here."
+    if left:
+        goes_on = "the same command goes on from here"
+        texts.append(f"For want of time no other value tried: {', '.join(left)}; {goes_on}.")
+    return " ".join(texts)
 
 
 def level(each: Around) -> str:

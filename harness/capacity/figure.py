@@ -25,6 +25,8 @@ NORMALIZED = "normalized_latency_mean_s"
 PANELS = 3
 #: the width of a figure of one panel; of a line in the key, of one of its letters
 LEAST_IN, KEY_IN, LETTER_IN = 7.6, 0.75, 0.075
+#: of the second row of an allocator and those after it
+MORE_DASHES = ((0, (4, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2, 2, 2)))
 #: capacities further apart than this are shown on a logarithmic axis
 LOG_RATIO = 40.0
 #: of an interval, which lies over lines of other allocators
@@ -56,19 +58,19 @@ def draw(rows: Sequence[Row], limits: Limits, title: str = "", words: str = "") 
 def _panel(axes: Axes, held: Sequence[Row], metric: str, limits: Limits) -> None:
     per_token = BY_NAME[metric].unit == "s/token" or metric.startswith(("tpot", "itl"))
     scale = 1000.0 if per_token else 1.0
-    at_capacity = []
+    at_capacity, dashes = [], _dashes(held)
     for row in held:
         points = [
             (seen.rate, scale * seen.metrics[metric], seen.diverges)
             for seen in row.capacity.curve
             if seen.metrics.get(metric) is not None
         ]
-        colour, label = allocator_colour(_family(row)), short_name(row.label, 40)
+        colour, label = colour_of(row), short_name(row.label, 48)
         axes.plot(
             [p[0] for p in points],
             [p[1] for p in points],
             color=colour,
-            linestyle=allocator_dashes(_family(row)),
+            linestyle=dashes[row.label],
             label=label,
         )
         grown = [p for p in points if p[2]]
@@ -106,7 +108,7 @@ def _intervals(axes: Axes, held: Sequence[Row], metric: str, scale: float) -> No
         value = row.metrics.get(metric)
         if value is None or row.rate.low is None:
             continue
-        colour, ends = allocator_colour(_family(row)), (row.rate.low, row.rate.high)
+        colour, ends = colour_of(row), (row.rate.low, row.rate.high)
         inside = [min(max(end, least), most) for end in ends]
         axes.plot(
             inside,
@@ -153,11 +155,18 @@ def _scale(axes: Axes, held: Sequence[Row], values: Sequence[float], limit: floa
 
 
 def colour_of(row: Row) -> str:
-    """Return the colour of a row, `#RRGGBB`."""
-    return allocator_colour(_family(row))
+    """Return the colour of a row, `#RRGGBB`: that of its allocator."""
+    return allocator_colour(row.capacity.variant.allocator)
 
 
-def _family(row: Row) -> str:
-    """Return what a line's colour and dashes are chosen by."""
-    variant = row.capacity.variant
-    return variant.allocator if variant.label == variant.allocator else variant.label
+def _dashes(rows: Sequence[Row]) -> dict[str, object]:
+    """Return the line style of each row by its label: rows of one allocator differ in it alone."""
+    found: dict[str, object] = {}
+    seen: list[str] = []
+    for row in rows:
+        allocator = row.capacity.variant.allocator
+        place = seen.count(allocator)
+        own = allocator_dashes(allocator)
+        found[row.label] = MORE_DASHES[(place - 1) % len(MORE_DASHES)] if place else own
+        seen.append(allocator)
+    return found

@@ -10,13 +10,12 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
 
 from harness.capacity.question import Variant, composed_of
 from harness.capacity.watch import Diverged, Watch, counted
-from harness.comparison.config import run_options
+from harness.comparison.config import Config, run_options, to_config
 from harness.comparison.key import options_key
-from harness.comparison.prepared import Prepared, RequestTables, prepare
+from harness.comparison.prepared import Prepared, RequestTables, prepared_of
 from harness.comparison.variant import Served, stream_variant
 from harness.results import ResultRow
 from harness.results.runlog import Columns
@@ -49,25 +48,24 @@ class Probe:
     requests: int | None = None
     whole: bool = False
 
-    def composed(self) -> DictConfig:
-        """Return the configuration of the run."""
-        composed = copy.deepcopy(composed_of(self.variant.options))
-        composed.allocators = {self.variant.allocator: composed.allocators[self.variant.allocator]}
-        composed.seed = self.seed
-        for name, value in self._workload().items():
-            composed.workload[name] = value
-        return composed
+    def options(self) -> dict[str, Any]:
+        """Return the configuration of the run as plain data."""
+        options = _plain(self.variant)
+        return {**options, "seed": self.seed, "workload": {**options["workload"], **self._own()}}
+
+    def prepared(self, tables: RequestTables | None = None) -> Prepared:
+        """Return what the run starts from.  Raises `ConfigError` for what cannot be run."""
+        config = copy.deepcopy(_typed(self.variant))
+        config.seed = self.seed
+        for name, value in self._own().items():
+            setattr(config.workload, name, value)
+        return prepared_of(config, self.options(), tables)
 
     def key(self) -> str:
-        """Return the hash of the configuration and the code that runs it.
+        """Return the hash of the configuration and the code that runs it."""
+        return f"{options_key(self.options())}-{VERSION}{'-whole' * self.whole}"
 
-        It is that of `composed`, made from plain data: a question asks for hundreds.
-        """
-        options = _plain(self.variant)
-        own = {"seed": self.seed, "workload": {**options["workload"], **self._workload()}}
-        return f"{options_key({**options, **own})}-{VERSION}{'-whole' * self.whole}"
-
-    def _workload(self) -> dict[str, Any]:
+    def _own(self) -> dict[str, Any]:
         """Return the options of the workload that are not the variant's but the run's."""
         found: dict[str, Any] = {"rate": math.inf if self.rate is None else float(self.rate)}
         if self.variant.own_times and self.rate is not None:
@@ -77,11 +75,20 @@ class Probe:
         return found
 
 
+# A question makes hundreds of runs of a variant: it is composed once, and typed once a process.
 @lru_cache(maxsize=1024)
 def _plain(variant: Variant) -> dict[str, Any]:
     """Return what runs of a variant depend on but for what is each one's own."""
     options = run_options(composed_of(variant.options))
     return {**options, "allocators": {variant.allocator: options["allocators"][variant.allocator]}}
+
+
+@lru_cache(maxsize=64)
+def _typed(variant: Variant) -> Config:
+    """Return the typed configuration of a variant, of which a copy is changed."""
+    config = to_config(composed_of(variant.options))
+    config.allocators = {variant.allocator: config.allocators[variant.allocator]}
+    return config
 
 
 @dataclass(frozen=True)
@@ -129,18 +136,18 @@ def _uncompiled() -> set[tuple[tuple[str, ...], str]]:
 
 def observe(probe: Probe) -> Observation:
     """Make a run.  Raises `ConfigError` for what cannot be run at all."""
-    composed = probe.composed()
-    prepared = prepare(composed, _tables())
+    prepared = probe.prepared(_tables())
+    chosen = prepared.config.engine.compiled
     known = (probe.variant.options, probe.variant.allocator)
     if (
-        prepared.config.engine.compiled == "auto"
+        chosen == "auto"
         and known not in _uncompiled()
         and RUNS * len(prepared.requests) >= COMPILED_REQUESTS
     ):
         prepared.config.engine.compiled = "on"
     watch = _watch(probe, prepared)
     served = _served(prepared, probe.variant.allocator, watch)
-    if (served.row.reason or "").startswith(_ON) and composed.engine.compiled == "auto":
+    if (served.row.reason or "").startswith(_ON) and chosen == "auto":
         _uncompiled().add(known)
         prepared.config.engine.compiled = "off"
         watch = _watch(probe, prepared)

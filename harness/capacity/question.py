@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from harness.cli.checks import WRONG_INPUT, explained
 from harness.cli.help import options
 from harness.cli.installed import search_path_override
 from harness.cli.overrides import single_point
-from harness.cli.sweeps.composer import is_plain, set_plain
-from harness.comparison import Prepared, compose, prepare
+from harness.comparison.config import compose, run_options, to_config
+from harness.comparison.prepared import Prepared, RequestTables, prepared_of
 from harness.errors import ConfigError
 from harness.report.collection import IDEALISED
 
@@ -81,26 +79,7 @@ def _name(line: str) -> str:
 
 @lru_cache(maxsize=1024)
 def composed_of(lines: tuple[str, ...]) -> DictConfig:
-    """Return the configuration of options, once a process; a copy is changed, not this.
-
-    Options that are plain values are set in the configuration of the others, which is what Hydra
-    would make of all of them, in a tenth of the time.
-    """
-    parser = OverridesParser.create()
-    overrides = parser.parse_overrides(list(lines))
-    given = [override.get_key_element() for override in overrides]
-    plain = [o for o in overrides if not o.is_sweep_override() and is_plain(o.key_or_group, given)]
-    rest = tuple(line for line, o in zip(lines, overrides, strict=True) if o not in plain)
-    composed = copy.deepcopy(_by_hydra(rest))
-    try:
-        set_plain(composed, plain)
-    except OmegaConfBaseException:
-        return _by_hydra(lines)  # says what is wrong as for a single run
-    return composed
-
-
-@lru_cache(maxsize=64)
-def _by_hydra(lines: tuple[str, ...]) -> DictConfig:
+    """Return the configuration of options, once a process; a copy is changed, not this."""
     return compose(*lines, *search_path_override(list(lines)))
 
 
@@ -139,13 +118,20 @@ def _prepared(lines: tuple[str, ...]) -> Prepared:
         if not any(o.key_or_group == "workload" for o in overrides):
             raise ConfigError(f"+workload=NAME is needed, one of {', '.join(options('workload'))}")
         single_point(overrides)
-        composed = copy.deepcopy(composed_of(lines))
+        composed = composed_of(lines)
         _check_open(composed)
-        if composed.workload.arrivals in ("poisson", "gamma"):
-            composed.workload.rate = math.inf  # they are refused without one
-        return prepare(composed)
+        config = to_config(composed)
+        if config.workload.arrivals in ("poisson", "gamma"):
+            config.workload.rate = math.inf  # they are refused without one
+        return prepared_of(config, run_options(composed), _tables())
     except WRONG_INPUT as error:
         raise ConfigError(explained(error, list(lines), overrides)) from error
+
+
+@cache
+def _tables() -> RequestTables:
+    """Return the requests that variants have in common."""
+    return RequestTables()
 
 
 def _check_open(composed: DictConfig) -> None:

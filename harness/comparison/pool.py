@@ -46,7 +46,7 @@ def make_geometry(config: Config) -> Geometry:
 
 def _step_tokens(config: Config) -> int:
     """Return the most tokens that a step computes; 0 where the policy has no bound."""
-    return 0 if config.engine.policy in UNBOUNDED else _largest_step_tokens(config)
+    return 0 if config.engine.policy in UNBOUNDED else largest_step_tokens(config)
 
 
 def _left_for_kv(config: Config) -> int:
@@ -67,12 +67,12 @@ def _hardware_leaves(config: Config) -> int:
         config.model,
         config.hardware,
         config.memory,
-        _largest_step_tokens(config),
+        largest_step_tokens(config),
         config.engine.max_num_seqs,
     )
 
 
-def _largest_step_tokens(config: Config) -> int:
+def largest_step_tokens(config: Config) -> int:
     """Return the tokens of the step that a server sizes its activations by.
 
     Where a policy has no bound of its own, that of a continuous one is taken.

@@ -75,9 +75,19 @@ def prepare(composed: DictConfig, tables: RequestTables | None = None) -> Prepar
 
     `tables` hands request tables on from one configuration to the next.
     """
-    config = to_config(composed)
+    return prepared_of(to_config(composed), run_options(composed), tables)
+
+
+def prepared_of(
+    config: Config, saved: dict[str, Any], tables: RequestTables | None = None
+) -> Prepared:
+    """Prepare a configuration that is typed already, of which `saved` is the plain data.
+
+    Both become part of what is returned.  Raises `ConfigError` as `prepare` does.
+    """
     check(config)
-    saved = run_options(composed)
+    if config.model.path:
+        saved["model"] = asdict(config.model)
     if config.is_real:
         # Not imported by a simulated run, which needs no torch.
         from harness.executors.model.settings import described, settle

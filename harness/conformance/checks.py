@@ -69,7 +69,7 @@ def conservation(allocator: Allocator, capacity: int, memory: SlotMemory) -> Non
         f"{active} active + {cached} cached + {free} free is not {capacity}",
     )
     if memory.maps_pages:
-        pages = len(set(memory.mapped.values()))
+        pages = memory.mapped_units()
         require(
             pages == active + cached,
             "mapping",
@@ -170,15 +170,13 @@ def _grows_quietly(allocator: Allocator, rows: IntArray, n: int, what: str) -> N
 def beside_is_apart(memory: SlotMemory, used: set[Place], beside: Grant) -> None:
     """What a step uses is mapped when it computes, and stays so; `used` are places."""
     unmapped = used.difference(memory.mapped)
-    for vrange, vpage, page in beside.maps.tolist():
-        late = (vrange, vpage) in unmapped
-        text = f"page-group {page} is mapped at {(vrange, vpage)} beside the step that uses it"
-        require(not late, "causal", text)
+    for place, page in memory.entries(beside.maps):
+        text = f"page-group {page} is mapped at {place} beside the step that uses it"
+        require(place not in unmapped, "causal", text)
     require(not unmapped, "mapping", f"{sorted(unmapped)} are in use but not mapped")
-    for vrange, vpage, page in beside.unmaps.tolist():
-        early = (vrange, vpage) in used
-        text = f"page-group {page} is unmapped at {(vrange, vpage)} beside the step that uses it"
-        require(not early, "causal", text)
+    for place, page in memory.entries(beside.unmaps):
+        text = f"page-group {page} is unmapped at {place} beside the step that uses it"
+        require(place not in used, "causal", text)
 
 
 def beside_is_not_used_again(memory: SlotMemory, beside: Grant, alias: bool) -> None:
@@ -186,8 +184,8 @@ def beside_is_not_used_again(memory: SlotMemory, beside: Grant, alias: bool) -> 
 
     Where nothing is aliased it may not even have been mapped.
     """
-    for vrange, vpage, page in beside.unmaps.tolist():
-        elsewhere = memory.step_maps.get(page, set()) - {(vrange, vpage)}
+    for place, page in memory.entries(beside.unmaps):
+        elsewhere = memory.step_maps.get(page, set()) - {place}
         again = elsewhere and (page in memory.step_writes or not alias)
-        text = f"page-group {page} is used again before it is unmapped at {(vrange, vpage)}"
+        text = f"page-group {page} is used again before it is unmapped at {place}"
         require(not again, "causal", text)

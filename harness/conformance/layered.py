@@ -10,6 +10,7 @@ the first token of the sequence, which all of its group share.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from allocators.base import Allocator, BlockTable, Grant, IntArray
 from allocators.layered.base import LayeredAllocator
 from allocators.layers import LayerGroup
 from harness.conformance.memory import (
+    Place,
     SlotMemory,
     own_tokens,
     require,
@@ -35,26 +37,36 @@ class LayeredMemory(SlotMemory):
         self.allocator: LayeredAllocator = allocator
         self.geometry = allocator.geometry
         self.layer_groups = self.geometry.layer_groups
-        self.unit = math.gcd(*(of.slot_bytes for of in self.layer_groups))
+        none = np.zeros(0, dtype=np.int64)
+        #: in how many pieces a slot of each layer group lies
+        self.pieces = [
+            allocator.slot_pieces(i, none).shape[1] for i in range(len(self.layer_groups))
+        ]
+        sizes = (of.slot_bytes // n for of, n in zip(self.layer_groups, self.pieces, strict=True))
+        self.unit = math.gcd(*sizes)
         units = -(-self.geometry.capacity_bytes // self.unit)
         self.units: IntArray = np.full(units, -1, dtype=np.int64)
         self.away: dict[tuple[int, int], int] = {}  # (layer group, host slot): value
-        self.maps_pages = False
         self._begin()
+        self.maps_pages = allocator.page_bytes > 0
 
     # -- one layer group ---------------------------------------------------------------------
     def _covered(self, layer_group: int, slots: IntArray) -> IntArray:
         """Return the units of each slot, [slots, units of a slot]."""
         require(bool((slots >= 0).all()), "addressing", f"no slot where one is used: {slots}")
-        places = self.allocator.slot_places(layer_group, slots)
-        wide = self.layer_groups[layer_group].slot_bytes // self.unit
+        places = self.allocator.slot_pieces(layer_group, slots)
+        wide = self.layer_groups[layer_group].slot_bytes // self.pieces[layer_group] // self.unit
         require(not (places % self.unit).any(), "addressing", f"slots at bytes {places.tolist()}")
         first = places // self.unit
         inside = not len(first) or (first.min() >= 0 and first.max() + wide <= len(self.units))
         require(bool(inside), "addressing", f"bytes outside the pool: {places.tolist()}")
-        return first[:, None] + np.arange(wide)
+        units = first[:, :, None] + np.arange(wide)
+        return units.reshape(len(slots), wide * self.pieces[layer_group])
 
     def _put(self, layer_group: int, slots: IntArray, values: IntArray) -> None:
+        if self.maps_pages:
+            pages = slots // self.allocator.layer_pages(layer_group)[0]
+            self.step_writes.update((layer_group, page) for page in pages.tolist())
         codes = values * len(self.layer_groups) + layer_group
         self.units[self._covered(layer_group, slots)] = codes[:, None]
 
@@ -154,14 +166,26 @@ class LayeredMemory(SlotMemory):
         return slots[reads:end], values[reads:], np.arange(reads, end)
 
     def _laid_out(self, layer_group: int, rows: IntArray) -> list[IntArray] | None:
-        """Return the slots that a block table names, of each row; None for another layout."""
+        """Return the slots that a layout names, of each row, -1 where none; None where it cannot.
+
+        A position of a ring is not told from the layout of a contiguous policy alone.
+        """
         if not self.layer_groups[layer_group].grows:
             return None
         layout = self.allocator.layer_layout(rows, layer_group)
-        if not isinstance(layout, BlockTable):
+        if isinstance(layout, BlockTable):
+            t, tables = layout.page_tokens, layout.table
+        elif self.maps_pages:
+            t, pages = self.allocator.layer_pages(layer_group)
+            ranges = (layout.base // (t * pages)).tolist()
+            tables = np.array([
+                [self.mapped.get((layer_group, r, c), (0, -1))[1] for c in range(pages)]
+                for r in ranges
+            ])  # fmt: skip
+        else:
             return None
-        t, found = layout.page_tokens, []
-        for table, length in zip(layout.table, layout.lengths.tolist(), strict=True):
+        found = []
+        for table, length in zip(tables, layout.lengths.tolist(), strict=True):
             p = np.arange(length)
             found.append(np.where(table[p // t] >= 0, table[p // t] * t + p % t, -1))
         return found
@@ -169,16 +193,25 @@ class LayeredMemory(SlotMemory):
     # -- grants ------------------------------------------------------------------------------
     def map(self, grant: Grant) -> None:
         """Execute swaps out, then swaps in."""
-        require(not len(grant.maps) + len(grant.unmaps), "mapping", "maps are not modelled")
         for device, host, n, i in grant.swaps_out.tolist():
             values = self._get(i, np.arange(device, device + n)).tolist()
             self.away.update(((i, host + k), value) for k, value in enumerate(values))
+        self._unmap(grant.unmaps)
+        self._map(grant.maps)
         for device, host, n, i in grant.swaps_in.tolist():
             values = [self.away.get((i, host + k), -1) for k in range(n)]
             self._put(i, np.arange(device, device + n), np.array(values))
 
-    def wait(self) -> None:
-        """The step is over: nothing is done beside one."""
+    def entries(self, table: IntArray) -> list[tuple[Place, Any]]:
+        return [((i, vrange, vpage), (i, page)) for vrange, vpage, page, i in table.tolist()]
+
+    def mapped_units(self) -> int:
+        """Return how many of the policy's units are mapped anywhere."""
+        rows = [[0, 0, page, i] for i, page in set(self.mapped.values())]
+        return self.allocator.driver_calls(np.array(rows, dtype=np.int64).reshape(-1, 4))
+
+    def _lose(self, grant: Grant) -> None:
+        """What nothing is mapped to is found out by whoever writes there next."""
 
     def copy(self, grant: Grant) -> None:
         """Execute copies, all sources read before any destination is written."""
@@ -193,9 +226,20 @@ class LayeredMemory(SlotMemory):
         for move in moves:
             self._put(*move)
 
-    def places(self, rows: IntArray) -> set[tuple[int, ...]]:
-        """Return the places that these rows use; none where nothing is mapped."""
-        return set()
+    def places(self, rows: IntArray) -> set[Place]:
+        """Return the places that this step reads or writes; none where nothing is mapped."""
+        found: set[Place] = set()
+        if not self.maps_pages:
+            return found
+        for i, of in enumerate(self.layer_groups):
+            t, pages = self.allocator.layer_pages(i)
+            layout = self.allocator.layer_layout(rows, i)
+            ends = of.slots(self.allocator.length[rows])
+            reads = of.first_read(self.allocator.first_new[rows]) if of.grows else 0 * ends
+            for base, first, end in zip(layout.base, reads, ends, strict=True):
+                columns = range(int(first) // t, -(-int(end) // t))
+                found.update((i, int(base) // (t * pages), column) for column in columns)
+        return found
 
 
 def _encoded(of: LayerGroup, values: IntArray) -> IntArray:

@@ -13,12 +13,14 @@ What goes on beside a step may be done at any time from `map_beside` to `wait`; 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from allocators.base import EMPTY_GRANT, Allocator, BlockTable, Grant, IntArray, Layout
 
 #: a page of a virtual range: (virtual range, page-group of it)
-Place = tuple[int, int]
+Place = tuple[int, ...]
 
 
 class Violation(AssertionError):
@@ -77,9 +79,9 @@ class SlotMemory:
     # -- values ------------------------------------------------------------------------------
     def _begin(self) -> None:
         """Map nothing, and start counting values."""
-        self.mapped: dict[Place, int] = {}
-        self.step_maps: dict[int, set[Place]] = {}
-        self.step_writes: set[int] = set()
+        self.mapped: dict[Place, Any] = {}
+        self.step_maps: dict[Any, set[Place]] = {}
+        self.step_writes: set[Any] = set()
         self._beside = EMPTY_GRANT
         self._next_value = 0
         self._prefixes: dict[tuple[int, ...], int] = {}
@@ -108,6 +110,10 @@ class SlotMemory:
     def check_slots(self, slots: IntArray) -> None:
         if len(slots) and not 0 <= slots.min() <= slots.max() < self.num_slots:
             raise Violation(f"addressing: slots outside the pool: {slots.tolist()}")
+
+    def mapped_units(self) -> int:
+        """Return how many of the policy's units are mapped anywhere."""
+        return len(set(self.mapped.values()))
 
     # -- sequences ---------------------------------------------------------------------------
     def write_tokens(self, row: int, first: int, values: IntArray) -> None:
@@ -181,15 +187,16 @@ class SlotMemory:
             require(not lost, "mapping", f"a {what} at {sorted(lost)}, which are mapped nowhere")
         return device, host
 
+    def entries(self, table: IntArray) -> list[tuple[Place, Any]]:
+        """Return the place of each row of a grant's maps or unmaps, and its page-group."""
+        return [((vrange, vpage), page) for vrange, vpage, page in table.tolist()]
+
     def _unmap(self, unmaps: IntArray) -> None:
-        for vrange, vpage, page in unmaps.tolist():
-            held = self.mapped.pop((vrange, vpage), None)
-            require(
-                held == page,
-                "mapping",
-                f"unmap of page {page} at {(vrange, vpage)}, where {held} is mapped",
-            )
-            self.step_maps.get(page, set()).discard((vrange, vpage))
+        for place, page in self.entries(unmaps):
+            held = self.mapped.pop(place, None)
+            text = f"unmap of page {page} at {place}, where {held} is mapped"
+            require(held == page, "mapping", text)
+            self.step_maps.get(page, set()).discard(place)
 
     def _lose(self, grant: Grant) -> None:
         """Forget the page-groups that are mapped nowhere now; one that only moves keeps its own."""
@@ -200,13 +207,11 @@ class SlotMemory:
             self.values[page * t : (page + 1) * t] = -1
 
     def _map(self, maps: IntArray) -> None:
-        for vrange, vpage, page in maps.tolist():
-            require(
-                (vrange, vpage) not in self.mapped, "mapping", f"{(vrange, vpage)} is mapped twice"
-            )
-            self.mapped[vrange, vpage] = page
-            self.step_maps.setdefault(page, set()).add((vrange, vpage))
         require(self.maps_pages or not len(maps), "mapping", "maps from a policy without pages")
+        for place, page in self.entries(maps):
+            require(place not in self.mapped, "mapping", f"{place} is mapped twice")
+            self.mapped[place] = page
+            self.step_maps.setdefault(page, set()).add(place)
 
     def copy(self, grant: Grant) -> None:
         """Execute copies, all sources read before any destination is written."""

@@ -2,16 +2,19 @@
 
 import pytest
 
-from harness.advise.evidence import around
+from harness.advise.evidence import Weighed, around, weigh
 from harness.advise.fleet import choose, fleet_of
 from harness.advise.race import Clock
 from harness.advise.space import Setting
-from tests.advise.inside import SMALL, fixed, weighed
+from harness.capacity.probe import Observation
+from harness.capacity.question import composed_of
+from tests.advise.inside import SMALL, fixed, ring_of, weighed
 
 
 def test_a_common_prefix_of_2000_tokens_asks_for_a_prefix_index():
     _, _, found = weighed(
         *("+workload=shared_prefix", "workload.prefix_tokens=2000", "model=llama-3-8b"),
+        *("workload.output.kind=fixed", "workload.output.value=4"),
         *("hardware=h100-80gb", "engine.compiled=off", "requests=100", "seeds=3"),
         *("at_least=0.1", "slo.ttft_p99_s=1", "search=[prefix_index]", "allocator=[paged]"),
     )
@@ -64,3 +67,25 @@ def test_a_rate_takes_as_many_gpus_as_carry_it(one_at_a_time, times, gpus):
     assert (fleet.gpus, fleet.servers) == (gpus, gpus)
     assert fleet.held == len(fleet.checked) == 3
     assert fleet.margin >= 0.1
+
+
+def test_servers_of_another_size_count_where_fewer_gpus_of_them_carry_the_rate():
+    """Made up: servers of 2 GPUs carry 2.5 times what one does, and the search did not see it."""
+
+    def see(probe):
+        count = composed_of(probe.variant.options).hardware.count
+        most = {1: 10.0, 2: 25.0, 4: 40.0, 8: 80.0}[count]
+        grows = probe.rate is not None and probe.rate > most
+        return Observation(probe.rate, probe.seed, "ok", diverges=grows, metrics={})
+
+    asked = (*fixed(96, 1), *SMALL, "allocator=[paged]", "search=[gpus]")
+    ring, _ = ring_of(*asked, see=see)
+    found = Weighed(Setting())
+    weigh(ring, found, 10.0, 3, lambda line: None)
+    fleet = choose(ring, found, 22.0, 0.1, 3, 10.0)
+    assert fleet.setting == Setting((("gpus", "2"),))
+    assert (fleet.a_server, fleet.servers, fleet.gpus) == (2, 1, 2)
+    assert 25 / 1.1 < fleet.sure <= 25
+    assert fleet.held == len(fleet.checked) == 3
+    # A size that is no better a GPU changes nothing.
+    assert choose(ring, found, 8.0, 0.1, 3, 10.0).setting == Setting()

@@ -1,5 +1,6 @@
 """Bracketing and halving, on runs that are made up and on real ones."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -9,9 +10,11 @@ import pytest
 from harness.capacity.answer import rate, ratio, rows_of
 from harness.capacity.output import best_sentence
 from harness.capacity.probe import Observation, Probe, observe
+from harness.capacity.question import variants_of
 from harness.capacity.search import Settings, failures, find, requests_by_rule
 from harness.capacity.slo import Limits
-from harness.comparison.prepared import prepare
+from harness.comparison import compose, prepare
+from harness.comparison.key import job_key
 from tests.capacity.single import ONE, drive, variant
 
 LIMITS = Limits({"ttft_p99_s": 1.0})
@@ -112,7 +115,7 @@ def test_a_run_is_long_beside_what_it_serves_at_once():
 def test_halving_finds_what_a_dense_sweep_finds(one):
     """Both on the same runs: the rate below which all hold, and above which none does."""
     limits = Limits({"ttft_mean_s": 0.06})
-    settings = Settings(seeds=1, requests=300, tolerance=0.05, curve=False)
+    settings = Settings(seeds=1, requests=150, tolerance=0.05, curve=False)
     seen = {}
 
     def remember(probe):
@@ -122,9 +125,9 @@ def test_halving_finds_what_a_dense_sweep_finds(one):
     found = drive(find(one, limits, settings), remember)
     (held,) = found.held
     power = settings.power(held.below.rate)
-    sweep = [settings.rate(p) for p in range(power - 9, power + 10)]
-    held_at = [not failures(remember(Probe(one, r, 0, 300)), limits) for r in sweep]
-    assert held_at == [True] * 10 + [False] * 9
+    sweep = [settings.rate(p) for p in range(power - 5, power + 6)]
+    held_at = [not failures(remember(Probe(one, r, 0, 150)), limits) for r in sweep]
+    assert held_at == [True] * 6 + [False] * 5
 
 
 def test_a_trace_is_one_sample_that_is_stretched(tmp_path):
@@ -137,13 +140,30 @@ def test_a_trace_is_one_sample_that_is_stretched(tmp_path):
     assert one.own_times
     assert one.requests == 200
     probe = Probe(one, 4.0, 0, 100)
-    times = prepare(probe.composed()).requests.arrival_s
+    times = probe.prepared().requests.arrival_s
     recorded = np.cumsum(gaps[:100])
     assert times == pytest.approx((recorded - recorded[0]) * 99 / (4.0 * recorded[-1]))
     found = drive(find(one, Limits({"ttft_p99_s": 0.2}), Settings(tolerance=0.05)))
     assert [held.seed for held in found.held] == [0]
     assert (rate(found).low, rate(found).high) == (None, None)
     assert found.requests == 200
+
+
+def test_a_run_is_what_its_options_compose_to():
+    """Its configuration is derived from another's; its key is that of a job that has it."""
+    lines = (
+        *("+workload=uniform", "model=llama-3-8b", "engine=chunked", "engine.max_num_seqs=9"),
+        *("allocators.paged.block_size=32", "workload.prompt={kind: fixed, value: 7}"),
+    )
+    paged, _ = variants_of([*lines, "allocator=[paged,virtual]"])
+    probe = Probe(paged, 2.0, 3, 50)
+    own = ("workload.rate=2.0", "seed=3", "workload.num_requests=50", "allocator=[paged]")
+    composed = compose(*lines, *own)
+    found, expected = probe.prepared(), prepare(composed)
+    assert found.config == expected.config
+    assert found.saved == expected.saved
+    assert probe.key().startswith(f"{job_key(composed)}-")
+    assert Probe(paged, None, 3, 50).prepared().config.workload.rate == math.inf
 
 
 def test_a_duration_gives_each_rate_its_own_number_of_requests(one):

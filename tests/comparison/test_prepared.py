@@ -1,6 +1,7 @@
 """What a run starts from is made once, by the check before it."""
 
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -10,6 +11,7 @@ from harness.__main__ import main
 from harness.cli.points import KEPT_POINTS, Points
 from harness.comparison import compose, prepare
 from harness.comparison.prepared import RequestTables
+from tests.cost.calibrations import SHAPE, TABLES, made_up
 
 SMALL = ["+workload=uniform", "workload.num_requests=5", "allocator=[paged]", "report=none"]
 
@@ -80,3 +82,34 @@ def test_tables_differ_where_requests_do():
     assert tables.of(prepare(compose(*SMALL, "engine.max_num_seqs=3")).config) is first
     for other in ("seed=1", "workload.num_requests=4", "engine.max_len=1500"):
         assert tables.of(prepare(compose(*SMALL, other)).config) is not first
+
+
+@pytest.mark.parametrize(
+    ("block", "nearest"), [(1, None), (5, None), (64, None), (128, 64)], ids=str
+)
+def test_blocks_beyond_those_of_a_calibration_are_noted(tmp_path, block, nearest):
+    paged = TABLES["decode"]["paged"]
+    sizes = [{**paged[0], "page_tokens": size} for size in (1, 64)]
+    file = tmp_path / "c.json"
+    made_up(decode={**TABLES["decode"], "paged": sizes}).write(file)
+    shape = (
+        f"model.{name}={value}"
+        for name, value in asdict(SHAPE).items()
+        if name not in ("name", "family")
+    )
+    asked = (
+        *SMALL,
+        f"allocators.paged.block_size={block}",
+        "kv_tokens=4096",
+        "workload.too_long=skip",
+    )
+    found = prepare(
+        compose(
+            *asked, "model=llama-tiny", *shape, "cost_model=calibrated", f"cost_model.file={file}"
+        )
+    ).notes
+    told = [note for note in found if note.startswith("paged: attention was measured with blocks")]
+    assert told == [
+        f"paged: attention was measured with blocks of 1, 64 tokens, so a step with blocks of "
+        f"{block} takes as long as with {nearest}"
+    ] * (nearest is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import get_args, get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 from harness.comparison.config import Config
 
@@ -48,6 +48,10 @@ LENGTHS = {
 KNOBS = {
     "allocators.paged.block_size": (),
     "allocators.paged.watermark": (),
+    "allocators.paged.window_share": (
+        "allocators.paged.groups=split",
+        "model.layer_groups=[{kind: full, layers: 2}, {kind: sliding, layers: 2, window: 9}]",
+    ),
     "allocators.virtual.reclaim_free": (
         "allocator=[virtual]",
         "allocators.virtual.rules=paper",
@@ -60,6 +64,8 @@ def numeric_options(schema: type = Config, prefix: str = "") -> Iterator[str]:
     """Yield the full name of every option that is a number."""
     hints = get_type_hints(schema)
     for item in fields(schema):
+        if get_origin(hints[item.name]) is list:  # of layer groups: tests/cost/test_layers.py
+            continue
         kinds = set(get_args(hints[item.name])) or {hints[item.name]}
         if any(is_dataclass(kind) for kind in kinds):
             yield from numeric_options(hints[item.name], f"{prefix}{item.name}.")

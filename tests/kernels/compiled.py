@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 
@@ -20,13 +21,11 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 
 from tests.kernels.fake_triton import launches  # noqa: E402
 
-#: shared memory that one block may have, in bytes, by compute capability (CUDA C++ Programming
-#: Guide, table "Technical Specifications per Compute Capability")
-MOST_SHARED = {80: 163 << 10, 90: 227 << 10}
-#: what a multiprocessor has of it, and what the system takes of it for each block
+#: shared memory of a multiprocessor in bytes, by compute capability, and what the system takes of
+#: it for each block (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability")
 SHARED_OF_ALL, SHARED_OF_BLOCK = {80: 164 << 10, 90: 228 << 10}, 1 << 10
-#: registers of a multiprocessor, and the step in which a warp gets them
-REGISTERS, REGISTER_STEP = 1 << 16, 256
+#: registers of a multiprocessor, and the step in which a thread gets them
+REGISTERS, REGISTER_STEP = 1 << 16, 8
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,16 @@ class Compiled:
         return with_file(self.cubin, lambda path: run_tool("nvdisasm", "-c", path))
 
     @property
+    def given_registers(self):
+        """Registers that a thread is given, which are handed out by eights."""
+        return -(-self.registers // REGISTER_STEP) * REGISTER_STEP
+
+    @property
     def blocks(self):
         """Blocks that fit on a multiprocessor at once, by registers and by shared memory."""
-        of_warp = -(-self.registers * 32 // REGISTER_STEP) * REGISTER_STEP
-        by_registers = REGISTERS // (of_warp * self.warps)
-        return min(by_registers, SHARED_OF_ALL[self.capability] // (self.shared + SHARED_OF_BLOCK))
+        by_registers = REGISTERS // (self.given_registers * 32 * self.warps)
+        by_shared = SHARED_OF_ALL[self.capability] // (self.shared + SHARED_OF_BLOCK)
+        return min(by_registers, by_shared)
 
 
 def compiled(call, capability=90):
@@ -110,3 +114,31 @@ def with_file(contents, use):
         file.write(contents)
         file.flush()
         return use(file.name)
+
+
+def main():
+    """Print what decode becomes, by GPU, type, head size and layout."""
+    from kernels import decode
+    from tests.kernels.cases import make
+
+    layouts = {"contiguous": {}, "1": {"page": 1}, "16": {"page": 16}, "256": {"page": 256}}
+    layouts["204 padded"] = {"padded": 204}
+    kinds = [(torch.bfloat16, 64), (torch.bfloat16, 128), (torch.bfloat16, 256)]
+    kinds += [(torch.float32, 128)]
+    print(f"Triton {triton.__version__}; registers a thread, bytes of a block, blocks that fit")
+    columns = ["sm", "type", "dim", "page", "registers", "spilled", "shared", "warps", "blocks"]
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for capability in SHARED_OF_ALL:
+        for dtype, dim in kinds:
+            for name, layout in layouts.items():
+                case = make([300, 1000], heads=(32, 8), dim=dim, dtype=dtype, **layout)
+                call = (*case.args, case.scale)
+                found = compiled(lambda call=call: decode(*call, backend="triton"), capability)
+                one = found["decode_split"]
+                facts = (capability, str(dtype).removeprefix("torch."), dim, name, one.registers)
+                facts += (one.spilled, one.shared, one.warps, one.blocks)
+                print("| " + " | ".join(map(str, facts)) + " |")
+
+
+if __name__ == "__main__":
+    main()

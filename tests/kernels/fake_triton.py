@@ -20,6 +20,7 @@ KERNELS = (
     triton_decode.decode_split,
     triton_decode.decode_reduce,
     triton_prefill.prefill_block,
+    triton_slots.store_slots,
     triton_slots.move_slots,
 )
 

@@ -42,7 +42,7 @@ with (
     print("launched", stub.launches())
     one = torch.zeros(1, dtype=torch.int64)
     try:
-        move_slots[(1, 1)](k, 0, k, 0, one, one, 16, 16, *[16] * 8, BLOCK=1024)
+        move_slots[(1, 1)](k, 0, k, 0, one, one, 16, 16, *[16] * 8, WHOLE=True, BLOCK=1024)
     except ValueError as error:
         print("refused:", error)
     sys.stdout.flush()

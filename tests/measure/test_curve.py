@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from harness.measure import contenders
 from harness.measure.contenders import PAGES, Arena, AttentionBatch, Contender
 from harness.measure.picture import draw
 from harness.measure.steps import curve
 from harness.measure.tables import DRAWN
 from kernels import decode, place, prefill
 from kernels.rows import as_pages
+from tests.kernels.memory.fake_cuda import FakeCuda
+from tests.measure.cuda_backing import cuda_backing_for
 from tests.measure.jobs import make_job
 
 HEADS = (5, 5, 64)  # 51.2 tokens a page of 64 KiB
@@ -96,6 +99,26 @@ def test_a_driver_that_refuses_leaves_the_pool(monkeypatch):
         assert arena.refused == "MemoryError: no room"
         assert {who.memory for who in arena.contenders("cpu")} == {"pool"}
         assert torch.isfinite(arena.call(Contender("cpu", "pool", "padded", 204), RAGGED)()).all()
+
+
+@pytest.mark.parametrize("heads", [HEADS, (8, 2, 64)], ids=["padded", "whole"])
+def test_cuda_maps_every_page_of_the_arena_and_takes_all_back(monkeypatch, heads):
+    fake = FakeCuda(granularity=64 << 10)
+    monkeypatch.setattr(contenders, "backing_for", cuda_backing_for(fake))
+    with ExitStack() as held:
+        arena = Arena(heads, torch.float32, CPU, 4 << 20, held)
+        assert not arena.refused
+        # 1,638 tokens a tensor, which fill 31 pages and a part of one
+        pages = 62 if heads == HEADS else 64
+        assert len(fake.mapped) == len(fake.accessible) == pages
+        maps = [call for call in fake.calls if call[0] == "cuMemMap"]
+        created = fake.names().index("cuMemMap")
+        assert fake.names()[:created].count("cuMemCreate") == pages, "made ahead, as in a run"
+        keys = [call[4] for call in sorted(maps[::2], key=lambda call: call[1])]
+        assert keys != sorted(keys), "in no order"
+        (virtual,) = (who for who in arena.contenders("cpu") if who.memory == "mapped")
+        assert torch.isfinite(arena.call(virtual, RAGGED)()).all()
+    assert fake.clean()
 
 
 def test_library_kernels_take_the_layouts_that_they_have(arena):

@@ -7,6 +7,8 @@ import torch
 
 from harness.measure.steps import mapping
 from harness.measure.tables import DRAWN
+from tests.kernels.memory.fake_cuda import FakeCuda
+from tests.measure.cuda_backing import cuda_backing_for
 from tests.measure.jobs import make_job
 
 
@@ -53,3 +55,23 @@ def test_an_error_of_the_thread_is_raised():
     memory = SimpleNamespace(map_beside=fails, wait=lambda: None)
     with pytest.raises(MemoryError, match="no room"), mapping._mapping(memory, True):
         pass
+
+
+def test_on_cuda_the_thread_has_the_context_and_makes_no_memory(monkeypatch):
+    fake = FakeCuda(granularity=64 << 10)
+    monkeypatch.setattr(mapping, "backing_for", cuda_backing_for(fake))
+    with mapping._memory(torch.device("cpu"), torch.float32) as memory:
+        assert fake.names().count("cuMemCreate") == 2 * mapping.GROUPS
+        fake.calls.clear()
+        with mapping._mapping(memory, True) as count:
+            while fake.names().count("cuMemUnmap") < 4 * mapping.GROUPS:
+                pass
+        assert fake.names()[0] == "cuCtxSetCurrent"
+        pages = 2 * mapping.GROUPS * count[0]
+        names = fake.names()
+        assert [names.count(name) for name in ("cuMemMap", "cuMemSetAccess", "cuMemUnmap")] == (
+            [pages] * 3
+        )
+        assert set(names) == {"cuCtxSetCurrent", "cuMemMap", "cuMemSetAccess", "cuMemUnmap"}
+        assert not fake.mapped
+    assert fake.clean()

@@ -26,7 +26,7 @@ class Composer:
         self._parser = OverridesParser.create()
         swept = {o.get_key_element() for o in overrides if o.is_sweep_override()}
         given = [o.get_key_element() for o in overrides]
-        self._plain = {key for key in swept if is_plain(key, given)}
+        self._plain = {key for key in swept if _is_plain(key, given)}
 
     def compose(self, point: list[str]) -> DictConfig:
         """Return the configuration of a point, with Hydra's own; raises what composing raises."""
@@ -43,23 +43,15 @@ class Composer:
             return compose(*point, with_hydra=True)
         composed = copy.deepcopy(composed)
         try:
-            set_plain(composed, self._parser.parse_overrides(changed))
+            for override in self._parser.parse_overrides(changed):
+                OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
         except OmegaConfBaseException:
             return compose(*point, with_hydra=True)  # says what is wrong as for a single run
         return composed
 
 
-def set_plain(composed: DictConfig, overrides: Sequence[Override]) -> None:
-    """Set plain values in a configuration as Hydra does; raises `OmegaConfBaseException`."""
-    for override in overrides:
-        OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
-
-
-def is_plain(key: str, given: Sequence[str]) -> bool:
-    """Whether an option is a value in the configuration, which no other value touches.
-
-    given: the options of all overrides, of which `key` is one.
-    """
+def _is_plain(key: str, given: list[str]) -> bool:
+    """Whether an option is a value in the configuration, which no other value touches."""
     known = groups()
     if key.startswith(("+", "~", "hydra")) or key.partition("@")[0] in known:
         return False

@@ -18,8 +18,8 @@ from kernels.rows import Rows, as_pages
 if TYPE_CHECKING:
     from harness.executors.model.decoder import Decoder
 
-#: tokens of a row on which a warm-up runs
-WARM_TOKENS = 16
+#: tokens of a row on which a warm-up runs at most; so many fill the largest tile of any prefill
+WARM_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +77,31 @@ class Forward:
         """Compile, load and capture what a run needs: no step is timed cold."""
         for layout in self._warm_layouts():
             n = int(layout.lengths[0])
-            for start in (0, n - 1):
+            # Many new tokens, two, one: a prefill may have a kernel for few.
+            for start in sorted({0, max(0, n - 2), n - 1}):
                 tokens = np.zeros(n - start, dtype=np.int64)
                 pieces = Pieces(np.zeros(1, int), np.array([start]), layout.lengths, tokens)
                 self.logits(self._pass(self._scratch, layout, pieces))
+        # What grants copy within memory is moved by a kernel of its own.
+        nothing = np.array([[0, 1, 1]])
+        kernels.copy_slots(self._scratch[0], nothing, backend=self._memory.mover)
         if self._graphs is not None:
             self._graphs.prepare(layout)
 
     def _warm_layouts(self) -> Iterator[Layout]:
         """Yield a row of scratch memory for each way in which rows may lie in pages."""
+        n = min(WARM_TOKENS, self._allocator.geometry.max_len)
         if self._allocator.block_tables:
             page = self._caches[0][0].shape[1]
-            yield BlockTable(page, np.array([[0, 1]]), np.array([min(2 * page, WARM_TOKENS)]))
+            # The pages of scratch memory over and over: what lies in them plays no part.
+            table = np.arange(-(-n // page))[None] % 2
+            yield BlockTable(page, table, np.array([n]))
             return
         pages, page = as_pages(self._scratch[0][0], None).shape[:2]
-        yield Strided(np.zeros(1, int), np.array([min(page, WARM_TOKENS)]))
+        yield Strided(np.zeros(1, int), np.array([min(page, n)]))
         if pages > 1 and page < self._allocator.geometry.max_len:
             # A kernel of its own reads rows that run over the end of a page.
-            yield Strided(np.array([page - 1]), np.array([2]))
+            yield Strided(np.array([page - 1]), np.array([min((pages - 1) * page, n)]))
 
     def close(self) -> None:
         """Let go of the memory's views."""

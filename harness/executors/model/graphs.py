@@ -189,13 +189,13 @@ class DecodeGraphs:
 
 
 def scratch_like(caches: Caches, slots: int) -> Caches:
-    """Return memory for two pages, or for `slots` where that is more, strided as `caches` are.
+    """Return memory for two pages and `slots` at the least, strided as `caches` are.
 
     All layers share it.  Numbers are 0.
     """
     one = caches[0][0]
-    size, strides = (2, *one.shape[1:]), one.stride()
     flat = as_pages(one, None)
+    size, strides = (1 + -(-slots // one.shape[1]), *one.shape[1:]), one.stride()
     if flat.shape[0] == 1:
         # Two pages of a cache without gaps may be two whole ranges: so many slots do.
         page = one.shape[1] if one.dim() == 4 and one.shape[1] <= MOST_PAGE_TOKENS else 1

@@ -22,7 +22,7 @@ class ByteMemory:
         self.mapped = {}  # (layer group, range, column) -> page-group
 
     def _pieces(self, layer_group):
-        return self.allocator.slot_pieces(layer_group, np.zeros(1, np.int64)).shape[1]
+        return self.allocator.slot_pieces(layer_group, np.zeros(0, np.int64)).shape[1]
 
     def places(self, layer_group, slots):
         """Return the grains of these slots, [slots, grains of one]."""

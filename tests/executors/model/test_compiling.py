@@ -26,24 +26,26 @@ from tests.kernels.fake_triton import launches
 #: a token of one tensor takes 1,536 bytes, so that a page-group holds 42 tokens and a rest
 UNEVEN = replace(LLAMA, heads=6, kv_heads=3)
 #: more than 2^31 numbers lie between the first and the last range
-FAR = geometry(tokens=6000, max_len=1 << 18)
+FAR = 1 << 18
 
 MEMORIES = {
-    "flat": lambda: contiguous(6000, reservation="grow"),
-    "paged": lambda: paged(2000, block_size=7),
-    "paged 1": lambda: paged(2000, block_size=1),
-    "padded": lambda: virtual(6000, shape=UNEVEN),
-    "whole": lambda: virtual(6000, layout="sliced"),
-    "far": lambda: Virtual(FAR, page_size="64KiB"),
+    "flat": lambda shape: contiguous(6000, shape=shape, reservation="grow"),
+    "paged": lambda shape: paged(2000, shape=shape, block_size=7),
+    "paged 1": lambda shape: paged(2000, shape=shape, block_size=1),
+    "padded": lambda shape: virtual(6000, shape=shape),
+    "whole": lambda shape: virtual(6000, shape=shape, layout="sliced"),
+    "far": lambda shape: Virtual(geometry(shape, 6000, max_len=FAR), page_size="64KiB"),
 }
 
 
 @cache
-def decoder(name):
-    shape = UNEVEN if name == "padded" else LLAMA
-    return build_decoder(
-        shape, device="cpu", dtype=torch.float32, seed=7, weights=None, batch_invariant=True
+def model(name, dtype):
+    """Return the shape and a decoder of it; Hopper has tiles of two sizes for 16-bit numbers."""
+    shape = replace(UNEVEN if name == "padded" else LLAMA, dtype_bytes=dtype.itemsize)
+    made = build_decoder(
+        shape, device="cpu", dtype=dtype, seed=7, weights=None, batch_invariant=True
     )
+    return shape, made
 
 
 class Captures:
@@ -84,15 +86,15 @@ def batches(allocator):
 
 @pytest.mark.parametrize("single", [False, True])
 @pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", MEMORIES)
-def test_everything_is_compiled_before_the_first_step(name, graphs, single):
-    allocator = MEMORIES[name]()
-    with backing_for(allocator, dtype=torch.float32) as memory, launches() as seen:
+def test_everything_is_compiled_before_the_first_step(name, dtype, graphs, single):
+    shape, decoder = model(name, dtype)
+    allocator = MEMORIES[name](shape)
+    with backing_for(allocator, dtype=dtype) as memory, launches() as seen:
         captures = Captures(seen)
         capture = captures if graphs else None
-        forward = Forward(
-            decoder(name), allocator, memory, "triton", single=single, capture=capture
-        )
+        forward = Forward(decoder, allocator, memory, "triton", single=single, capture=capture)
         forward.warm_up()
         warm = len(seen.compiled)
         assert warm

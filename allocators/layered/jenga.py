@@ -1,0 +1,115 @@
+"""Jenga: small pages of each layer group, carved from large pages of their least common multiple.
+
+Follows Zhang et al., SOSP 2025 (arXiv 2503.18292), section 4: see `jenga_pools`.  Tables, windows
+and admission are those of `LayeredPaged`, so that the two differ in the pool alone: there pages are
+made equal (by spreading layers over tables, by more tokens a page, by padding), here each has the
+bytes of its own layer group and the pool makes up for the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from allocators.base import Allocator, Geometry, Grant, IntArray, NeverFits, Unsupported, one_of
+from allocators.knobs import check_blocks
+from allocators.layered import grouping
+from allocators.layered.grouping import Spread
+from allocators.layered.jenga_pools import LargePages
+from allocators.layered.paged import LayeredPaged
+from allocators.page_table import NO_PAGES
+from allocators.paged import Paged
+from allocators.prefix import INDEXES
+
+
+class Jenga(LayeredPaged):
+    """Small pages of `block_size` tokens; admission leaves the share `watermark` of large ones."""
+
+    @classmethod
+    def of(
+        cls,
+        geometry: Geometry,
+        *,
+        block_size: int = 16,
+        watermark: float = 0.0,
+        prefix_index: str = "none",
+        **knobs: Any,
+    ) -> Allocator:
+        """Return the policy; of a uniform model all pages are alike, so that it is `Paged`."""
+        if not geometry.layer_groups:
+            blocks = {"block_size": block_size, "watermark": watermark}
+            return Paged(geometry, prefix_index=prefix_index, **blocks, **knobs)
+        check_blocks(block_size, watermark, False)
+        one_of("prefix_index", prefix_index, INDEXES)
+        if prefix_index != "none":
+            raise Unsupported(
+                f"prefix_index={prefix_index}: how Jenga evicts, each layer group by what it reads "
+                "and all in step, is not among the rules here; use allocator=paged"
+            )
+        if knobs:
+            raise TypeError(f"Jenga has no {', '.join(knobs)} for models with layer groups")
+        spread = grouping.split(geometry.layer_groups, block_size)
+        pools = LargePages(geometry.pool_bytes, [table.page_bytes for table in spread.tables])
+        if not pools.num_large:
+            raise NeverFits(
+                f"the pool of {geometry.pool_bytes} bytes holds no large page of "
+                f"{pools.large_bytes} bytes, the least common multiple of pages of "
+                f"{', '.join(map(str, pools.page_bytes.tolist()))}"
+            )
+        return cls(geometry, spread, pools, watermark=watermark)
+
+    def __init__(
+        self, geometry: Geometry, spread: Spread, pools: LargePages, *, watermark: float
+    ) -> None:
+        super().__init__(geometry, spread, pools)
+        self.large = pools
+        self._watermark = np.array([int(watermark * pools.num_large)])
+        self._unit = math.gcd(*pools.page_bytes.tolist())
+
+    # -- what fits ---------------------------------------------------------------------------
+    def _fits_empty(self, pages: IntArray) -> bool:
+        return self.large.fits_empty(pages)
+
+    def _never(self, pages: IntArray) -> str:
+        large = self.large.large_needed(pages.tolist(), [0] * len(pages))
+        return (
+            f"{large} large pages of {self.large.large_bytes} bytes are needed, the pool has "
+            f"{self.large.num_large}"
+        )
+
+    def _serves(self, rows: IntArray, lengths: IntArray, n: int, behind: IntArray) -> bool:
+        """Say whether rows can all grow by `n` after `behind` has gone of all of them."""
+        tables = self.tables
+        takes = tables.lacking(rows, lengths + n)
+        table, at = tables.to_copy(rows, lengths)
+        np.add.at(takes, (table, at), 1)
+        given = of_table = NO_PAGES
+        if behind.any():
+            of_table, _, _, pages = tables.leading(rows, behind)
+            free = tables.unheld(pages)
+            of_table, given = of_table[free], pages[free]
+        return self.large.fits_after(takes.sum(axis=1), of_table, given)
+
+    # -- growth ------------------------------------------------------------------------------
+    def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
+        grant = super().grow(rows, n)
+        self._refused = NO_PAGES  # a refusal gives nothing back here
+        return grant
+
+    def quiet_steps(self, rows: IntArray, at_most: int) -> int:
+        """Return as `LayeredPaged` does; none while pages are shared, which later steps may end."""
+        return 0 if self.tables.is_shared else super().quiet_steps(rows, at_most)
+
+    # -- release -----------------------------------------------------------------------------
+    def release(self, rows: IntArray) -> Grant:
+        grant = super().release(rows)
+        self.large.left(rows)
+        return grant
+
+    # -- checks ------------------------------------------------------------------------------
+    def balance(self) -> tuple[int, int, int]:
+        """Return bytes, in the greatest common divisor of all small pages'."""
+        used = int(self.large.page_bytes @ np.array(self.large.used)) // self._unit
+        return used, 0, self.large.num_large * self.large.large_bytes // self._unit - used

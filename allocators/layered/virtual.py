@@ -1,0 +1,365 @@
+"""Virtual ranges for a model with layer groups: page-groups of each, mapped as its kind needs them.
+
+    row 3, full      [ 7 | 2 | 9 | 4 | + ]      needed up to its length; + mapped ahead
+    row 3, sliding   [ . | x | 5 | 8 | + ]      . unmapped; x behind the window, still mapped
+
+What a layer group needs of a sequence is an interval of page-groups: from the one that holds what
+the present step reads first to that of its last slot.  All else that is mapped is *excess*, as in
+`allocators.virtual`: it is available, for it can be unmapped for others at any time.  Page-groups
+behind a window are excess that no one will read; they are unmapped first.
+
+The rules are those of vAttention's code, `allocators.virtual`, carried over: a step maps what is
+promised (`begin_step`), and a thread beside it maps what the next tokens need.  A sequence's range
+is that of its row.  vAttention itself has no windows: what is behind one is treated here as that
+code treats what an ended sequence leaves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from allocators.base import (
+    EMPTY_GRANT,
+    NO_STEP_GRANTS,
+    Demand,
+    Geometry,
+    Grant,
+    IntArray,
+    NeverFits,
+    Prompt,
+    StepGrants,
+    Strided,
+    Unsupported,
+    Usage,
+    one_of,
+)
+from allocators.growth import bisect_headroom
+from allocators.layered.grants import join, map_rows
+from allocators.layered.virtual_ranges import LayeredRanges
+from allocators.layered.virtual_usage import account
+from allocators.rules.mapping import LOOK_AHEAD_TOKENS, MOST_AHEAD
+from allocators.virtual.policy import ADMISSIONS, RULES, check_paper
+from allocators.virtual.prefix import INDEXES
+
+#: settings of a uniform model's virtual policy that there are no rules for with layer groups
+UNSUPPORTED = {
+    "rules=paper": "the paper has no windows, and its thread would keep what lies behind one",
+    "admission=vattention": "its scheduler counts page-groups of one size",
+    "sharing=copy": "a fork maps what it shares",
+    "prefix_index=hash": "windows have unmapped what a hit would need",
+}
+
+
+class LayeredVirtual(LayeredRanges):
+    """`page_size`, `layout`, `deferred` and `background` are the knobs of `allocators.virtual`."""
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        *,
+        page_size: str = "2MiB",
+        layout: str = "per_layer",
+        deferred: bool = True,
+        background: bool = True,
+    ) -> None:
+        for name, value in (("deferred", deferred), ("background", background)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, got {value!r}")
+        super().__init__(geometry, page_size, layout)
+        self.deferred, self.background = deferred, background
+
+    @classmethod
+    def of(
+        cls,
+        geometry: Geometry,
+        *,
+        rules: str = "vattention",
+        admission: str = "needed",
+        sharing: str = "alias",
+        eager: bool | None = None,
+        reclaim_free: float | None = None,
+        prefix_index: str = "none",
+        **knobs: Any,
+    ) -> LayeredVirtual:
+        """Return the policy; raises `Unsupported` for rules that layer groups do not have."""
+        one_of("rules", rules, RULES)
+        one_of("admission", admission, ADMISSIONS)
+        one_of("sharing", sharing, ("alias", "copy"))
+        one_of("prefix_index", prefix_index, INDEXES)
+        check_paper(rules, eager, reclaim_free)
+        asked = {"rules": rules, "admission": admission, "sharing": sharing}
+        asked["prefix_index"] = prefix_index
+        for name, reason in UNSUPPORTED.items():
+            knob, _, value = name.partition("=")
+            if asked[knob] == value:
+                raise Unsupported(f"{name} is not for models with layer groups: {reason}")
+        return cls(geometry, **knobs)
+
+    # -- admission ---------------------------------------------------------------------------
+    def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
+        sequences, private = len(rows), demand.private_tokens
+        whole = self._asked(prompt, demand, sequences)
+        taken = self._taken(prompt.tokens, private, sequences)
+        most = max(int(pages @ self.driver.of_group) for pages in (whole, taken))
+        if most > self.driver.total:
+            raise NeverFits(
+                f"{most} pages of {self.page_bytes} bytes are needed, the pool has "
+                f"{self.driver.total}"
+            )
+        # What these rows have mapped is theirs to use, or it makes room: it is excess so far.
+        if most > self.available:
+            return None
+        first = rows[:1]
+        steps = [self._open(first)]
+        self.length[first], self.active[first] = prompt.tokens, True
+        self._compute(first, 0)
+        self._need(first)
+        if sequences > 1:
+            steps.append(self._continue(int(rows[0]), rows[1:], prompt.tokens))
+        if private:
+            steps.append(self._diverge(rows, private))
+        self.computes[rows] = True
+        return join(steps)
+
+    def _open(self, rows: IntArray) -> Grant:
+        """Unmap what idle ranges have that a sequence cannot begin with."""
+        starts = self.tables.gone[:, rows] == 0
+        keep = np.where(starts, self.tables.count[:, rows], 0)
+        steps = [self._cut(int(row), keep[:, i]) for i, row in enumerate(rows)]
+        self.tables.gone[:, rows] *= starts
+        self.tables.count[:, rows] *= starts
+        return join(steps)
+
+    def _diverge(self, rows: IntArray, n: int) -> Grant:
+        """Give each sequence of a new group `n` slots of its own behind the prompt.
+
+        `rows[0]` keeps the partly filled page-groups, from which the others copy.
+        """
+        lengths = self.length[rows]
+        self.length[rows] = lengths + n
+        self._need(rows)
+        copied = self._copy_on_write(np.roll(rows, -1), np.roll(lengths, -1))
+        return join([copied, *self._settle(rows)])
+
+    # -- growth ------------------------------------------------------------------------------
+    def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
+        if not self._serves_promises(rows, n):
+            return None
+        before = self.length[rows]
+        shared = self.tables.is_shared
+        steps = [self._forget_shared(rows)] if shared else []
+        self.length[rows] = before + n
+        self._compute(rows, before)
+        self._need(rows)
+        if shared:  # what is behind by now makes room for the copies
+            steps.append(self._copy_on_write(rows, before))
+        return join(steps)
+
+    def _serves_promises(self, rows: IntArray, n: int) -> bool:
+        """Say whether these rows may each grow by `n` slots, all copies included."""
+        tables, lengths = self.tables, self.length[rows]
+        low, high = self._interval(self._next_query(rows), lengths + n)
+        wanted = (high - low) - (self.high[:, rows] - self.low[:, rows])
+        pages = int((self._weights * wanted).sum())
+        if tables.is_shared:
+            table, _ = tables.to_copy(rows, lengths)
+            pages += int(self.driver.of_group[table].sum())
+            going = self._shared_behind(rows)
+            if going.any():  # what goes from one range only is not free for others
+                of_table, _, _, held = tables.leading(rows, going)
+                kept = ~tables.unheld(held)
+                pages += int(self.driver.of_group[of_table[kept]].sum())
+        return pages <= 0 or pages <= self.available
+
+    def headroom(self, rows: IntArray) -> int:
+        most = self.geometry.max_len - int(self.length[rows].max())
+        return bisect_headroom(lambda n: self._serves_promises(rows, n), most)
+
+    def quiet_steps(self, rows: IntArray, at_most: int) -> int:
+        tables, lengths = self.tables, self.length[rows]
+        if tables.is_shared or (self.high > tables.count).any() or self._work_is_left():
+            return 0
+        growing = np.zeros(len(self.active), dtype=bool)
+        growing[rows] = True
+        look, shapes = self._look_ahead(), tables.shapes
+        live = self.active & (tables.count < self._widths) & shapes.grows
+        spare = tables.count * shapes.page_tokens - self.length - look
+        if look and (spare[live & ~growing] < 0).any():
+            return 0
+        room = int(spare[live & growing].min(initial=self.geometry.max_len))
+        # A page-group that falls behind may let in somebody who waits.
+        low = self.low[shapes.dropping[:, None], rows]
+        room = min(room, shapes.until_behind(lengths, low))
+        return max(0, min(at_most, room))
+
+    def _look_ahead(self) -> int:
+        """Return how many tokens ahead the thread would map now."""
+        if not self.background:
+            return 0
+        if self.driver.driver_free >= int(self.driver.of_group.min()):
+            return LOOK_AHEAD_TOKENS
+        return int(self.available >= int(self.driver.of_group.min()))
+
+    def _work_is_left(self) -> bool:
+        """Say whether the thread, or the step where there is none, gives excess back."""
+        return not self.deferred and bool(self._excess().any())
+
+    def truncate(self, row: int, n: int) -> Grant:
+        tables, rows = self.tables, np.array([row])
+        length = self.length[row] - n
+        if any(shape.kind == "state" for shape in tables.shapes.tables) and n:
+            raise Unsupported("a state is overwritten by each token and cannot be rolled back")
+        query = np.minimum(self.first_new[rows], length)
+        low, high = self._interval(query, np.array([length]))
+        if (low[:, 0] < tables.gone[:, row]).any():
+            raise Unsupported("what lies behind a window was unmapped, and is needed again")
+        self.length[row], self.first_new[row] = length, query[0]
+        self._need(rows)
+        # Exclusive page-groups stay mapped for the tokens to come; shared ones cannot be written.
+        keep = [self._exclusive(index, row, int(start)) for index, start in enumerate(high[:, 0])]
+        return self._cut(row, np.array(keep))
+
+    # -- a step ------------------------------------------------------------------------------
+    def begin_step(self) -> StepGrants:
+        super().begin_step()
+        rows = np.arange(len(self.active))
+        before = self._settle(rows)
+        beside: list[Grant] = []
+        if self.background:
+            beside = self._work()
+        elif not self.deferred:
+            before.append(self._reclaim(self.driver.total))
+        if not before and not beside:
+            return NO_STEP_GRANTS
+        return StepGrants(join(before), join(beside))
+
+    def _short(self, rows: IntArray, tokens: int) -> IntArray:
+        """Return the page-groups that live ranges lack to grow by so many tokens."""
+        columns = self.tables.shapes.columns(self.length[rows] + tokens)
+        return np.maximum(np.minimum(columns, self._widths) - self.tables.count[:, rows], 0)
+
+    def _work(self) -> list[Grant]:
+        """Do what the thread does: map for the next token, then for those behind it.
+
+        The next token's page-groups may cost others their excess; if they cannot be had nothing
+        is mapped.  Further ones are mapped until two were asked for (`MOST_AHEAD`).
+        """
+        rows = np.flatnonzero(self.active)
+        lack = self._short(rows, 1)
+        due = int((self._weights * lack).sum())
+        steps = []
+        if due:
+            steps.append(self._reclaim(due))
+            if due > self.driver.driver_free:
+                return steps
+            steps.append(Grant(maps=map_rows(self.tables.extend(rows, lack))))
+        asked = int(lack.sum())
+        if asked < MOST_AHEAD and self._short(rows, LOOK_AHEAD_TOKENS).any():
+            steps += self._ahead(rows, asked)
+        if not due and not self.deferred:
+            steps.append(self._give_back_one())
+        return [grant for grant in steps if not grant.is_empty]
+
+    def _ahead(self, rows: IntArray, asked: int) -> list[Grant]:
+        steps = []
+        for tokens in range(2, LOOK_AHEAD_TOKENS + 1):
+            lack = self._short(rows, tokens)
+            for at in np.flatnonzero(lack.any(axis=0)).tolist():
+                wanted = lack[:, at : at + 1]
+                if int((self._weights * wanted).sum()) <= self.driver.driver_free:
+                    entries = self.tables.extend(rows[at : at + 1], wanted)
+                    steps.append(Grant(maps=map_rows(entries)))
+                asked += int(wanted.sum())
+                if asked >= MOST_AHEAD:
+                    return steps
+        return steps
+
+    # -- giving back -------------------------------------------------------------------------
+
+    def _give_back_one(self) -> Grant:
+        """Unmap one page-group: of what lies behind a window, else of the last idle range.
+
+        The idle range that a caller is to let next, the first, keeps what it has.
+        """
+        behind, rest = self._excess()
+        one = np.zeros(len(self._drops), dtype=np.int64)
+        if behind.any():
+            row = int(np.flatnonzero(behind.any(axis=0))[-1])
+            one[np.flatnonzero(behind[:, row])[0]] = 1
+            return self._drop_behind(row, one)
+        idle = np.flatnonzero(~self.active & rest.any(axis=0))
+        idle = idle[idle != np.argmin(self.active)]
+        if not len(idle):
+            return EMPTY_GRANT
+        row = int(idle[-1])
+        one[np.flatnonzero(rest[:, row])[-1]] = 1
+        return self._cut(row, self.tables.count[:, row] - one)
+
+    # -- release -----------------------------------------------------------------------------
+    def release(self, rows: IntArray) -> Grant:
+        """End sequences; their ranges keep what they alone have mapped."""
+        steps = []
+        for row in rows.tolist():
+            start = [self._exclusive(i, row, 0) for i in range(len(self._drops))]
+            steps.append(self._cut(row, np.array(start)))
+        self.length[rows] = self.first_new[rows] = 0
+        self.active[rows] = self.computes[rows] = False
+        self.low[:, rows] = self.high[:, rows] = 0
+        return join(steps)
+
+    # -- views -------------------------------------------------------------------------------
+    def layer_layout(self, rows: IntArray, layer_group: int) -> Strided:
+        """Return where ranges begin: row r's at r times the slots of the longest range."""
+        shape = self.tables.shapes.tables[layer_group]
+        step = int(self.tables.shapes.width[layer_group]) * shape.page_tokens
+        slots = self.geometry.layer_groups[layer_group].slots(self.length[rows])
+        return Strided(rows * step, slots)
+
+    def layer_pages(self, layer_group: int) -> tuple[int, int]:
+        shapes = self.tables.shapes
+        return shapes.tables[layer_group].page_tokens, int(shapes.width[layer_group])
+
+    def slot_places(self, layer_group: int, slots: IntArray) -> IntArray:
+        return self.slot_pieces(layer_group, slots)[:, 0]
+
+    def slot_pieces(self, layer_group: int, slots: IntArray) -> IntArray:
+        t = self.tables.shapes.tables[layer_group].page_tokens
+        pages = self.driver.pieces(layer_group, slots // t)
+        kind = self.geometry.layer_groups[layer_group]
+        piece = kind.slot_bytes // pages.shape[1]
+        return pages + (slots % t * piece)[:, None]
+
+    def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
+        return account(self, rows, finals, steps)
+
+    def driver_calls(self, page_groups: IntArray) -> int:
+        if not len(page_groups):
+            return 0
+        return int(self.driver.of_group[page_groups[:, 3]].sum())
+
+    # -- checks ------------------------------------------------------------------------------
+
+    def balance(self) -> tuple[int, int, int]:
+        free, cached = self.driver.driver_free, self.cached_pages
+        return self.driver.total - free - cached, cached, free
+
+    def check(self) -> None:
+        tables = self.tables
+        tables.check()
+        live = np.flatnonzero(self.active)
+        low, high = self._interval(self.first_new[live], self.length[live])
+        assert (self.low[:, live] == low).all(), "a range is not told what its sequence reads"
+        assert (self.high[:, live] == high).all(), "a range is not as long as its sequence"
+        assert not self.low[:, ~self.active].any()
+        assert not self.high[:, ~self.active].any(), "an idle range needs something"
+        assert (tables.gone[:, live] <= low).all(), "what is still read is not mapped"
+        assert (low <= tables.count[:, live]).all(), "a range has a hole"
+        assert self.available >= 0, "more is promised than there is"
+        for index, table in enumerate(tables.table):
+            column = np.arange(table.shape[1])
+            first, stop = self.low[index][:, None], self.high[index][:, None]
+            excess = (table >= 0) & ((column < first) | (column >= stop))
+            assert (tables.ref[table[excess]] == 1).all(), "excess is shared"
+        assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"
