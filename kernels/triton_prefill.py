@@ -45,12 +45,15 @@ EXACT = (Tile(32, 16, 8, 3),)
 #: two warp groups of 64 rows, the least for Hopper's asynchronous products; one where rows are few
 HOPPER = (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3))
 HOPPER_WIDE = (Tile(128, 32, 8, 3),)
-#: one tile: half of it would spill
+#: one tile: half of it would spill, and so would this one with the masks of a window
 AMPERE = (Tile(128, 64, 8, 3),)
+AMPERE_WINDOW = (Tile(128, 32, 8, 3),)
 AMPERE_WIDE = (Tile(64, 32, 8, 2),)
 
 
-def tiles(dtype: torch.dtype, dim_pad: int, capability: int) -> tuple[Tile, ...]:
+def tiles(
+    dtype: torch.dtype, dim_pad: int, capability: int, windowed: bool
+) -> tuple[Tile, ...]:
     """Return the tiles to choose from, small ones first.
 
     `dim_pad`: the head size up to a power of two; `capability`: 90 for compute capability 9.0.
@@ -60,7 +63,9 @@ def tiles(dtype: torch.dtype, dim_pad: int, capability: int) -> tuple[Tile, ...]
     hopper, wide = 90 <= capability < 120, dim_pad > 128
     if hopper:
         return HOPPER_WIDE if wide else HOPPER
-    return AMPERE_WIDE if wide else AMPERE
+    if wide:
+        return AMPERE_WIDE
+    return AMPERE_WINDOW if windowed else AMPERE
 
 
 @triton.jit
@@ -207,7 +212,7 @@ def prefill(batch: Batch) -> None:
     dim = batch.q.shape[-1]
     dim_pad = triton.next_power_of_2(dim)
     pairs = rows.max_queries * batch.group
-    choice = tiles(batch.q.dtype, dim_pad, capability())
+    choice = tiles(batch.q.dtype, dim_pad, capability(), batch.window is not None)
     tile = next((tile for tile in choice if pairs <= tile.queries), choice[-1])
     q = adjacent(batch.q)
     prefill_block[(batch.kv_heads, triton.cdiv(pairs, tile.queries), rows.num_rows)](

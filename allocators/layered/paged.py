@@ -330,6 +330,9 @@ class LayeredPaged(LayeredAllocator):
         within = ahead * shape.page_tokens + offset * groups[layer_group].slot_bytes
         return self.pools.places(index, page) + within
 
+    def table_entries(self, longest: int | IntArray) -> int | IntArray:
+        return self.tables.shapes.entries(longest)
+
     def layer_layout(self, rows: IntArray, layer_group: int) -> BlockTable:
         index = self._table_of[layer_group]
         width = int(self.tables.count[index, rows].max(initial=0))

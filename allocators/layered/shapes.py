@@ -110,6 +110,10 @@ class TableShapes:
         slots = np.where(self.grows, lengths + self.before, self.fixed)
         return np.where(lengths > 0, slots, 0)
 
+    def entries(self, longest: int | IntArray) -> int | IntArray:
+        """Return the columns of all tables together, where the longest row has so many tokens."""
+        return self.columns(np.atleast_1d(longest)).sum(axis=0).reshape(np.shape(longest))[()]
+
     def behind(self, positions: IntArray) -> IntArray:
         """Return how many columns lie wholly behind what a token at each position reads.
 

@@ -18,8 +18,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from harness.cost.hf.read import AS_FILE, resolved
 from harness.cost.memory import MemorySpec
-from harness.cost.shapes import HardwareSpec, ModelShape
+from harness.cost.shapes import CostError, HardwareSpec, ModelShape
 from harness.cost.software import SoftwareSpec
 from harness.cost.spec import CostSpec
 from harness.engine.config import EngineSpec, SamplingSpec
@@ -207,6 +208,11 @@ def to_config(composed: DictConfig) -> Config:
     except ConfigKeyError as error:
         raise ConfigError(f"unknown option {error.full_key}") from error
     assert isinstance(config, Config)
+    if config.model.path or config.model.name == AS_FILE.name:
+        try:
+            config.model = resolved(config.model)
+        except CostError as error:
+            raise ConfigError(f"model.path: {error}") from error
     return config
 
 

@@ -86,6 +86,8 @@ def prepared_of(
     Both become part of what is returned.  Raises `ConfigError` as `prepare` does.
     """
     check(config)
+    if config.model.path:
+        saved["model"] = asdict(config.model)
     if config.is_real:
         # Not imported by a simulated run, which needs no torch.
         from harness.executors.model.settings import described, settle

@@ -21,6 +21,8 @@ def decode_reads(groups: Sequence[LayerGroup], lengths: IntArray, steps: int = 1
     `lengths` [n] are those of the first step, the new token included; each step adds a token to
     each sequence.  A state is one slot, which is read and written.
     """
+    if steps == 1:  # by far the most usual, and in a few calls
+        return np.array([[_one_step(group, lengths)] for group in groups], dtype=np.int64)
     n, later = len(lengths), np.arange(steps, dtype=np.int64)
     found = np.empty((len(groups), steps), dtype=np.int64)
     for row, group in zip(found, groups, strict=True):
@@ -33,6 +35,16 @@ def decode_reads(groups: Sequence[LayerGroup], lengths: IntArray, steps: int = 1
         else:
             row[:] = int(lengths.sum()) + n * later
     return found
+
+
+def _one_step(group: LayerGroup, lengths: IntArray) -> int:
+    if not group.grows:
+        return len(lengths) * (group.encoder_tokens or 1)
+    if group.kind == "sliding":
+        return int(np.minimum(lengths, group.window).sum())
+    if group.kind == "chunked":
+        return int(((lengths - 1) % group.window).sum()) + len(lengths)
+    return int(lengths.sum())
 
 
 def _within_window(lengths: IntArray, later: IntArray, window: int) -> IntArray:

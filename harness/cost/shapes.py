@@ -66,6 +66,8 @@ class ModelShape:
     #: what the KV is stored in (`KV_FORMATS`), apart from the weights
     kv_dtype: str = "auto"
     layer_groups: list[LayerSpec] = field(default_factory=list)
+    #: a Hugging Face config.json that the rest is read from (`harness.cost.hf`)
+    path: str = ""
 
 
 @dataclass

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from harness.command.arguments import parse_options
+from harness.cost.hf.read import AS_FILE
 from harness.cost.shapes import ModelShape
 from harness.errors import ConfigError
 from kernels.support import installed
@@ -101,7 +102,7 @@ def load_model(name: str) -> ModelShape:
 
     folder = files("conf") / "model"
     names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
-    check_one_of("model", name, names)
+    check_one_of("model", name, [each for each in names if each != AS_FILE.name])
     text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
     merged = OmegaConf.merge(OmegaConf.structured(ModelShape), OmegaConf.create(text))
     shape = OmegaConf.to_object(merged)

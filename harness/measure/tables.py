@@ -169,7 +169,7 @@ def _serving(results: Record) -> list[str]:
         parts.append(f"Not calibrated: {results['not_calibrated']}.")
     if "simulated" not in results:
         return parts
-    compared = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "mean_batch")
+    compared = list(results["errors"])
     errors = [
         (r["run"], r["allocator"], r["status"], *(_error_text(r.get(n)) for n in compared),
          r["reason"])
@@ -180,6 +180,11 @@ def _serving(results: Record) -> list[str]:
         f"{results['calibration_rounds']} rounds): simulated over measured, less one; and both."
     )
     parts.append(table(("run", "allocator", "status", *compared, "reason"), errors))
+    sizes = [
+        f"{name} {found['median']:.1%} ({found['largest']:.1%})"
+        for name, found in results["errors"].items() if found
+    ]  # fmt: skip
+    parts.append(f"Size of the error, median over rows (largest): {', '.join(sizes)}.")
     return parts
 
 

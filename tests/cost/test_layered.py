@@ -175,7 +175,8 @@ def test_fp8_weights_leave_the_output_head_as_it_is():
     eight, sixteen = roofline("deepseek-v3"), roofline("deepseek-v3", weight_bits=0.0)
     for name in ("weight_s", "head_read"):
         ratio = getattr(eight.of_blocks(0), name) / getattr(sixteen.of_blocks(0), name)
-        assert ratio == {"weight_s": 0.5, "head_read": 2.0}[name]
+        expected = {"weight_s": 0.5, "head_read": 2.0}[name]  # and a scale for 128 x 128 weights
+        assert ratio == pytest.approx(expected, rel=3e-4)
 
 
 def test_quantised_keys_are_read_in_their_bytes():

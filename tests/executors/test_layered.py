@@ -1,5 +1,6 @@
 """The simulated executor of a model with layer groups: what it tells the cost model, and when."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,6 +86,20 @@ def test_each_table_that_is_sent_counts():
     sent = executor()._work(Plan([]), LENGTHS).table_bytes
     assert sent == 4 * 124 * BLOCK_TABLE_ENTRY_BYTES
     assert executor(block_tables=False)._work(Plan([]), LENGTHS).table_bytes == 0
+
+
+@pytest.mark.parametrize(("groups", "tables"), [("uniform", 1), ("hybrid", 2), ("split", 2)])
+def test_a_policy_says_how_many_tables_it_sends(groups, tables):
+    model = replace(
+        MODEL, layers=6, layer_groups=[LayerSpec("full", 3), LayerSpec("sliding", 3, 9)]
+    )
+    room = Geometry(
+        2000, 8, 4096, layers=6, layer_groups=layer_groups(model), pool_bytes=10**8, step_tokens=64
+    )
+    knobs = {"window_share": 0.5} if groups == "split" else {}
+    pool = Paged.of(room, block_size=16, groups=groups, **knobs)
+    assert pool.table_entries(33) == 3 * tables
+    assert pool.table_entries(np.array([16, 17])).tolist() == [tables, 2 * tables]
 
 
 def test_a_uniform_model_sends_one_table():

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from allocators.base import BlockTable
-from kernels import copy_slots, decode, load, place, prefill, probe, store
+from kernels import copy_slots, decode, load, place, probe, store
 from kernels.triton_decode import LEAST_SPLIT, SHORT, most_splits, split_tokens
 from tests.kernels.cases import close, make
 
@@ -85,13 +85,6 @@ def test_head_sizes_and_groups(dim, heads):
     close(decode(*case.args, case.scale, backend="triton", out=case.poisoned_out()), case)
 
 
-@pytest.mark.parametrize("layout", ["page-7", "flat", "padded"])
-def test_prefill_with_and_without_a_past(layout):
-    case = make([1, 33, 50], [1, 33, 5], **LAYOUTS[layout])
-    args = (*case.args, case.queries, case.scale)
-    close(prefill(*args, backend="triton", out=case.poisoned_out()), case)
-
-
 @pytest.mark.parametrize("window", [None, 600])
 def test_results_do_not_depend_on_the_layout(window):
     out = None
@@ -159,6 +152,28 @@ def test_store_and_copies():
     assert torch.equal(load(cache, [1, 6, 0, 11]), new[[0, 1, 2, 2]])
     copy_slots([cache], np.array([[0, 2, 2]]), backend="triton")
     assert torch.equal(load(cache, [2, 3]), new[[2, 0]])
+
+
+def test_store_takes_views_of_one_projection_of_any_width():
+    for heads, dim in ((3, 80), (9, 128), (1, 3)):
+        cache = torch.full((2, 2, 4, heads, dim), float("nan"))
+        wide = torch.randn((3, 5 * heads, dim))
+        k, v = wide[:, heads : 2 * heads], wide[:, 3 * heads : 4 * heads]
+        store(k, v, *cache, np.array([6, 1, 3]), backend="triton")
+        assert torch.equal(load(cache[0], [6, 1, 3]), k)
+        assert torch.equal(load(cache[1], [6, 1, 3]), v)
+        assert cache.isnan().sum() == 2 * 5 * heads * dim
+
+
+def test_copies_move_heads_that_lie_apart():
+    whole = torch.full((2, 4, 5, 16), float("nan"))
+    cache = whole[:, :, 1:4, :10]
+    cache[:] = torch.randn(cache.shape)
+    before, others = cache.clone(), whole.isnan().sum()
+    copy_slots([cache], np.array([[6, 1, 2]]), backend="triton")
+    assert torch.equal(load(cache, [1, 2]), load(before, [6, 7]))
+    assert torch.equal(load(cache, [0, 3, 4, 5, 6, 7]), load(before, [0, 3, 4, 5, 6, 7]))
+    assert whole.isnan().sum() == others
 
 
 def test_the_probe_knows_the_interpreter():

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from harness.cost.shapes import ModelShape
@@ -52,15 +53,22 @@ def test_the_same_runs_are_simulated_with_what_was_measured(served):
     for one in found:
         assert one["status"] == "ok", one
         real = rows[one["run"], one["allocator"]]
+        # all requests are there at once, so plans do not depend on the clock
+        assert one["steps"]["error"] == 0.0
         for name in serving.COMPARED:
             assert one[name]["measured"] == pytest.approx(real[name]["mean"])
             assert one[name]["simulated"] > 0
             ratio = one[name]["simulated"] / one[name]["measured"]
             assert one[name]["error"] == pytest.approx(ratio - 1)
+    sizes = [abs(one["mean_batch"]["error"]) for one in found]
+    assert served.results["errors"]["mean_batch"] == {
+        "median": pytest.approx(np.median(sizes)), "largest": pytest.approx(max(sizes)),
+    }  # fmt: skip
     file = served.out / served.results["calibration"]
     assert json.loads(file.read_text())["model"]["hidden"] == 128
     shown = " ".join("\n".join(DRAWN["llama-3-8b"](served.results)).split())
     assert "| chat | paged | ok | 2 |" in shown
+    assert "Size of the error, median over rows (largest): output_tokens_per_s" in shown
     assert "The same runs simulated with `calibration-llama-3-8b.json`" in shown
 
 

@@ -58,7 +58,7 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
                 f"executor.weights={spec.weights} is no directory; expected a local one with "
                 "config.json and *.safetensors (nothing is downloaded)"
             )
-        model = shape_of_checkpoint(Path(spec.weights))
+        model = replace(shape_of_checkpoint(Path(spec.weights)), kv_dtype=model.kv_dtype)
     check_decodable(model)
     if spec.device == "auto":
         spec.device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -58,10 +58,10 @@ ROUNDS, SIZED_ROUNDS = 3, 2
 #: of the step's time, for serving; the rest is for the calibration and the simulation
 SERVING = 0.65
 #: what is compared between a real run and its simulation
-COMPARED = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "mean_batch")
+COMPARED = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "mean_batch", "steps")
 #: of each real run, kept beside those
 METRICS = (
-    *COMPARED, "requests_per_s", "peak_batch", "token_share", "preemptions", "steps",
+    *COMPARED, "requests_per_s", "peak_batch", "token_share", "preemptions",
     "finished_requests", "resident_peak_bytes", "map_s", "allocator_us_per_step",
 )  # fmt: skip
 
@@ -122,6 +122,7 @@ def serve(step: str, job: Job) -> None:
         release(job.device)
         cost = ("cost_model=calibrated", f"cost_model.file={job.out / file}")
         results["simulated"] = list(_simulated(service, model, cost, prepared, taken))
+        results["errors"] = {name: _errors(results["simulated"], name) for name in COMPARED}
     broken = [row for row in results["rows"] if row["status"] == "error"]
     if broken:
         raise RuntimeError(f"{broken[0]['run']}, {broken[0]['allocator']}: {broken[0]['reason']}")
@@ -147,7 +148,7 @@ Taken = dict[tuple[str, str], list[ResultRow]]
 
 
 def _rounds(job: Job, real: RealRun, prepared: Mapping[str, Prepared]) -> Taken:
-    """Serve every run by every allocator, in rounds; fill `results.rows` after each."""
+    """Serve every run by every allocator, in rounds; keep `results.rows` up to date."""
     pairs = [(run, name) for run, each in prepared.items() for name in allocators(each)]
     taken: Taken = {pair: [] for pair in pairs}
     cost_s = dict.fromkeys(pairs, 0.0)
@@ -162,8 +163,8 @@ def _rounds(job: Job, real: RealRun, prepared: Mapping[str, Prepared]) -> Taken:
             row = stream_variant(prepared[run], name, [], real=real).row
             taken[pair].append(row)
             cost_s[pair] = began_s - job.left_s()
-        job.results["rows"] = [_row(*pair, rows) for pair, rows in taken.items() if rows]
-        job.save()
+            job.results["rows"] = [_row(*each, rows) for each, rows in taken.items() if rows]
+            job.save()
     return taken
 
 
@@ -201,6 +202,12 @@ def _calibrate(job: Job, real: RealRun, file: str) -> str | None:
     job.results["calibration_rounds"] = calibration.repeats
     job.save()
     return file
+
+
+def _errors(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float] | None:
+    """Return the median and the largest |simulated / measured - 1|; None without any."""
+    found = [abs(row[metric]["error"]) for row in rows if metric in row and row[metric]["measured"]]
+    return {"median": float(np.median(found)), "largest": max(found)} if found else None
 
 
 def _simulated(

@@ -18,9 +18,11 @@ from harness.executors.model.decoder.weights import Loader, RandomSource
 
 FAMILIES: dict[str, type[Decoder]] = {"llama": LlamaDecoder, "opt": OptDecoder}
 #: what a family's forward pass does, whether or not a shape says so
+PLAIN = {"weight_bits": 0.0, "post_norms": False, "attention_gate": False}
 TRAITS = {
-    "llama": {"gated_ffn": True, "learned_positions": False, "linear_bias": False},
+    "llama": {**PLAIN, "gated_ffn": True, "learned_positions": False, "linear_bias": False},
     "opt": {
+        **PLAIN,
         "gated_ffn": False,
         "learned_positions": True,
         "linear_bias": True,

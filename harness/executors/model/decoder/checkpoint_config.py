@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from harness.cost.shapes import ModelShape
+from harness.cost.hf import dense
+from harness.cost.hf.read import CONFIG, DTYPE_BYTES
+from harness.cost.hf.values import Values
+from harness.cost.shapes import CostError, ModelShape
 from harness.executors.model.decoder.errors import DecoderError
-from harness.executors.model.decoder.values import Values
 
-CONFIG = "config.json"
 #: fields of a shape that do not change what the forward pass computes
-IRRELEVANT = {"name", "dtype_bytes", "max_context"}
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+IRRELEVANT = {"name", "dtype_bytes", "max_context", "kv_dtype", "path"}
 #: `rope_type` (before: `type`) of plain rotary embeddings
 PLAIN_ROPE = (None, "default")
 
@@ -31,7 +31,13 @@ def shape_of_checkpoint(directory: Path) -> ModelShape:
     malformed file, another architecture, and any option that the decoder does not compute.
     """
     directory = Path(directory)
-    values = Values(directory / CONFIG)
+    try:
+        return _shape(Values(directory / CONFIG), directory)
+    except CostError as error:
+        raise DecoderError(str(error)) from error
+
+
+def _shape(values: Values, directory: Path) -> ModelShape:
     architecture = _architecture(values)
     if values.get("quantization_config") is not None:
         raise DecoderError(f"{values.path}: quantized weights; allowed: no quantization_config")
@@ -71,65 +77,32 @@ def _llama(values: Values, architecture: str) -> ModelShape:
     values.only("hidden_act", "silu", "silu")
     values.only("attention_bias", False, False)
     values.only("mlp_bias", False, False)
-    hidden, heads = values.size("hidden_size"), values.size("num_attention_heads")
+    _check_rope(values)
     # Only Llama's own class falls back to one KV head a query head; the others' defaults differ.
-    kv_heads = heads if architecture == "LlamaForCausalLM" else None
-    context = values.size("max_position_embeddings")
-    _check_window(values, architecture, context)
+    plain_heads = architecture == "LlamaForCausalLM"
     qwen3 = architecture == "Qwen3ForCausalLM"
-    return ModelShape(
-        family="llama",
-        layers=values.size("num_hidden_layers"),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=values.size("num_key_value_heads", kv_heads),
-        head_dim=values.size("head_dim", None if qwen3 else hidden // heads),
-        ffn=values.size("intermediate_size"),
-        vocab=values.size("vocab_size"),
-        max_context=context,
-        gated_ffn=True,
-        tied_embeddings=bool(values.get("tie_word_embeddings", False)),
+    shape = dense.plain(
+        values,
+        kv_default=values.size("num_attention_heads") if plain_heads else None,
         qkv_bias=architecture == "Qwen2ForCausalLM",
         qk_norm=qwen3,
-        rope_theta=_rope_theta(values),
-        norm_eps=values.number("rms_norm_eps"),
+        **({"head_dim": values.size("head_dim")} if qwen3 else {}),
     )
+    _check_window(values, architecture, shape.max_context)
+    return shape
 
 
 def _opt(values: Values, architecture: str) -> ModelShape:
-    hidden, heads = values.size("hidden_size"), values.size("num_attention_heads")
     values.only("activation_function", "relu", "relu")
-    values.only("word_embed_proj_dim", hidden, hidden)
-    values.only("do_layer_norm_before", True, True)
-    values.only("enable_bias", True, True)
-    values.only("layer_norm_elementwise_affine", True, True)
-    values.only("_remove_final_layer_norm", False, False)
-    values.only("tie_word_embeddings", True, True)
-    return ModelShape(
-        family="opt",
-        layers=values.size("num_hidden_layers"),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=heads,
-        head_dim=hidden // heads,
-        ffn=values.size("ffn_dim"),
-        vocab=values.size("vocab_size"),
-        max_context=values.size("max_position_embeddings"),
-        gated_ffn=False,
-        tied_embeddings=True,
-        learned_positions=True,
-        linear_bias=True,
-        norm_eps=1e-5,  # torch's default; OPT's configuration has no field for it
-    )
+    return dense.opt(values)
 
 
-def _rope_theta(values: Values) -> float:
+def _check_rope(values: Values) -> None:
+    """Refuse rotary embeddings that are not plain."""
     for key in ("rope_parameters", "rope_scaling"):
         rope = values.get(key, {})
         if not isinstance(rope, dict):
-            raise DecoderError(
-                f"{values.path}: {key} is {json.dumps(rope)}; allowed: null, or {{}}"
-            )
+            raise values.wrong(key, "null, or {}")
         kind = rope.get("rope_type", rope.get("type"))
         if any(isinstance(inner, dict) for inner in rope.values()):
             kind = sorted(rope)  # parameters of their own for some of the layers
@@ -143,7 +116,6 @@ def _rope_theta(values: Values) -> float:
             raise DecoderError(
                 f"{values.path}: partial_rotary_factor is {json.dumps(factor)}; allowed: 1.0"
             )
-    return values.positive("rope_theta", inner.get("rope_theta", values.get("rope_theta", 10000.0)))
 
 
 def _check_window(values: Values, architecture: str, context: int) -> None:

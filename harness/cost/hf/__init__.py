@@ -1,0 +1,1 @@
+"""Shapes of models from the config.json that Hugging Face keeps with each."""
