@@ -34,6 +34,7 @@ def build(data):
         capacity_tokens=100,
         max_seqs=6,
         max_len=data.draw(st.integers(6, 30)),
+        host_tokens=data.draw(st.sampled_from([0, 10, 40])),
         layer_groups=(*kinds, LayerGroup("sliding", 1, 6, window=4)),
         pool_bytes=data.draw(st.integers(300, 1500)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
@@ -44,7 +45,14 @@ def build(data):
 
 def test_every_byte_that_is_read_is_there_under_pressure():
     totals = tell_stories(build, 150)
-    expected = {"admit refused", "grow refused", "copies of grow", "truncate", "quiet steps"}
+    expected = {
+        "admit refused",
+        "grow refused",
+        "copies of grow",
+        "truncate",
+        "quiet steps",
+        "swaps_in",
+    }
     assert {what for what in expected if not totals[what]} == set()
 
 

@@ -38,7 +38,7 @@ def build(data, background, deferred):
         max_seqs=5,
         max_len=data.draw(st.integers(6, 40)),
         ranks=ranks,
-        host_tokens=0,
+        host_tokens=data.draw(st.sampled_from([0, 10, 40])),
         layer_groups=kinds,
         pool_bytes=PAGE * ranks * data.draw(st.integers(30, 120)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
@@ -57,7 +57,7 @@ def build(data, background, deferred):
 def test_every_byte_that_is_read_is_mapped_under_pressure(background, deferred):
     totals = tell_stories(lambda data: build(data, background, deferred), 50)
     expected = {"admit refused", "grow refused", "copies", "maps", "unmaps", "truncate"}
-    expected |= {"expired", "maps of fork", "unmaps of reassign", "quiet steps"}
+    expected |= {"expired", "maps of fork", "unmaps of reassign", "swaps_in"}
     assert {what for what in expected if not totals[what]} == set()
 
 
@@ -134,6 +134,41 @@ def test_what_is_behind_a_window_is_unmapped_only_where_a_step_lacks_pages():
     }
     assert unmapped == {17: [(1, 1), (0, 1)], 21: [(2, 1)]}
     assert allocator.grow(np.array([0])) is None  # token 25 needs 7 of one and 3 of the other
+
+
+@pytest.mark.parametrize(("background", "quiet"), [(True, 64 - 9 - 40), (False, 64 - 40)])
+def test_quiet_steps_end_where_a_thread_would_map_ahead(background, quiet):
+    kinds = (LayerGroup("full", 1, PAGE // 32), LayerGroup("sliding", 1, PAGE // 32, window=128))
+    geometry = Geometry(1_000, 3, 400, layer_groups=kinds, pool_bytes=50 * PAGE)
+    allocator = Virtual.of(geometry, page_size="64KiB", background=background)
+    row = np.array([1])
+    allocator.admit(row, Prompt(40), Demand(40, 60))
+    allocator.begin_step()
+    assert allocator.quiet_steps(row, 1_000) == quiet
+    assert allocator.grow(row, quiet).is_empty
+    before, beside = allocator.begin_step()
+    assert before.is_empty and beside.is_empty
+    allocator.grow(row)
+    before, beside = allocator.begin_step()
+    assert not (before.is_empty and beside.is_empty)
+
+
+def test_a_quiet_step_leaves_nothing_behind_a_window():
+    """What falls behind is available from then on, and may let in a sequence that waits."""
+    kinds = (LayerGroup("sliding", 1, PAGE // 32, window=70),)
+    geometry = Geometry(1_000, 3, 400, layer_groups=kinds, pool_bytes=50 * PAGE)
+    allocator = Virtual.of(geometry, page_size="64KiB", background=False)
+    row = np.array([1])
+    allocator.admit(row, Prompt(129), Demand(129, 60))
+    allocator.begin_step()
+    # The token at position 133 reads from 64 on: then the first page-group of 64 lies behind.
+    assert allocator.quiet_steps(row, 1_000) == 133 - 129
+    free = allocator.available
+    allocator.grow(row, 4)
+    assert allocator.available == free
+    allocator.begin_step()
+    allocator.grow(row)
+    assert allocator.available == free + 2
 
 
 def test_until_then_it_is_expired():
