@@ -51,9 +51,7 @@ AMPERE_WINDOW = (Tile(128, 32, 8, 3),)
 AMPERE_WIDE = (Tile(64, 32, 8, 2),)
 
 
-def tiles(
-    dtype: torch.dtype, dim_pad: int, capability: int, windowed: bool
-) -> tuple[Tile, ...]:
+def tiles(dtype: torch.dtype, dim_pad: int, capability: int, windowed: bool) -> tuple[Tile, ...]:
     """Return the tiles to choose from, small ones first.
 
     `dim_pad`: the head size up to a power of two; `capability`: 90 for compute capability 9.0.
