@@ -353,11 +353,6 @@ class LayeredPaged(LayeredAllocator):
         table = self.tables.table[index][rows, :width]
         return BlockTable(self.tables.shapes.tables[index].page_tokens, table, self.length[rows])
 
-    def table_entries(self, longest: int | IntArray) -> int | IntArray:
-        lengths = np.atleast_1d(np.asarray(longest, dtype=np.int64))
-        entries = self.tables.shapes.columns(lengths).sum(axis=0)
-        return entries if np.ndim(longest) else int(entries[0])
-
     def extents(self, row: int) -> IntArray:
         """Return the pages of the first layer group's table, as stretches of its slots."""
         t, pages = self.tables.shapes.tables[0].page_tokens, self.tables.pages(row, 0)
