@@ -351,7 +351,9 @@ class LayeredPaged(LayeredAllocator):
         index = self._table_of[layer_group]
         width = int(self.tables.count[index, rows].max(initial=0))
         table = self.tables.table[index][rows, :width]
-        return BlockTable(self.tables.shapes.tables[index].page_tokens, table, self.length[rows])
+        shape = self.tables.shapes.tables[index]
+        # Where every layer keeps an encoder's tokens too they come first.
+        return BlockTable(shape.page_tokens, table, self.length[rows] + shape.before)
 
     def extents(self, row: int) -> IntArray:
         """Return the pages of the first layer group's table, as stretches of its slots."""
