@@ -1,7 +1,7 @@
 """What Triton and ptxas make of our kernels for a GPU that is not here.
 
 A kernel is compiled with the very arguments and specialisations with which a call would launch it:
-`fake_triton` notes them.  `python -m tests.kernels.compiled` prints the table of docs/kernels.md.
+`fake_triton` notes them.  Run by itself this prints the figures of docs/kernels.md.
 """
 
 import re
