@@ -6,7 +6,8 @@ Both compute, for a query at position p of its row and the positions j <= p of t
 
 with grouped queries: query head h reads KV head h // (query_heads / kv_heads).  With a window w
 only the last w positions up to p take part, p among them (Mistral 7B, arXiv 2310.06825, section 2);
-what lies behind the windows of all of a row's queries may hold anything.
+what lies behind the windows of all of a row's queries may hold anything (`flash` over pages wants
+finite numbers there).
 """
 
 from __future__ import annotations

@@ -36,15 +36,27 @@ class HostLayers:
         self._used = 0
         self._saved: dict[int, tuple[IntArray, list[SavedTable]]] = {}
 
-    def save(self, ticket: int, rows: IntArray, lengths: IntArray) -> IntArray | None:
-        """Save what the rows hold; None if it does not fit.
+    def save(
+        self,
+        ticket: int,
+        rows: IntArray,
+        lengths: IntArray,
+        within: tuple[IntArray, IntArray] | None = None,
+    ) -> IntArray | None:
+        """Save what the rows hold, or of that the columns `within`; None if it does not fit.
+
+        `within` are the first column of each row and table and the one behind its last,
+        [tables, rows].
 
         Returns rows of (device slot, host slot, slots, layer group).
         """
         tables, found = self._tables, []
         for index, table in enumerate(tables.table):
-            count, gone = tables.count[index, rows], tables.gone[index, rows]
+            first, stop = within or (tables.gone[:, rows], tables.count[:, rows])
+            gone, count = first[index].copy(), stop[index].copy()
             held = table[rows, : int(count.max(initial=0))]
+            column = np.arange(held.shape[1])
+            held = np.where((column >= gone[:, None]) & (column < count[:, None]), held, -1)
             entries = np.full(held.shape, -1, dtype=np.int64)
             device, entries[held >= 0] = np.unique(held[held >= 0], return_inverse=True)
             found.append((device, SavedTable(count, gone, entries, device)))

@@ -192,8 +192,19 @@ def _schema() -> DictConfig:
 def to_config(composed: DictConfig) -> Config:
     """Return the typed configuration; raises `ConfigError` for an option that there is not.
 
-    Whether the values make sense is not looked at here (`harness.comparison.checks`).
+    The shape of `model=hf` is read from its file.  Whether the values make sense is not looked at
+    here (`harness.comparison.checks`).
     """
+    config = _as_typed(composed)
+    if config.model.path or config.model.name == AS_FILE.name:
+        try:
+            config.model = resolved(config.model)
+        except CostError as error:
+            raise ConfigError(f"model.path: {error}") from error
+    return config
+
+
+def _as_typed(composed: DictConfig) -> Config:
     unknown = [str(key) for key in composed if key not in (*OPTIONS, "hydra")]
     if unknown:
         raise ConfigError(f"unknown option {unknown[0]}; there are {', '.join(OPTIONS)}")
@@ -208,11 +219,6 @@ def to_config(composed: DictConfig) -> Config:
     except ConfigKeyError as error:
         raise ConfigError(f"unknown option {error.full_key}") from error
     assert isinstance(config, Config)
-    if config.model.path or config.model.name == AS_FILE.name:
-        try:
-            config.model = resolved(config.model)
-        except CostError as error:
-            raise ConfigError(f"model.path: {error}") from error
     return config
 
 

@@ -45,6 +45,28 @@ def test_attention_agrees_with_float64_or_is_refused_with_a_reason(backend, dtyp
     close(prefill(*chunk.args, chunk.queries, chunk.scale, backend=backend), chunk)
 
 
+@pytest.mark.parametrize("backend", ["reference", "triton", "flash", "sdpa"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("window", [1, 100, 600])
+def test_a_window_is_seen_and_nothing_behind_it(backend, layout, window):
+    kind = {"dtype": torch.bfloat16, "dim": 128, "heads": (8, 2), "device": "cuda"}
+    for queries in (None, [1, 9, 257, 30]):
+        case = make([1, 16, 257, 1000], queries, **kind, **LAYOUTS[layout])
+        case.look_through(window)
+        if backend == "flash":
+            # Its kernels multiply what lies behind the window, within a block, by zero.
+            for cache in (case.k_cache, case.v_cache):
+                cache.nan_to_num_(0.0)
+        options = {"backend": backend, "out": case.poisoned_out(), "window": window}
+        try:
+            if queries is None:
+                close(decode(*case.args, case.scale, **options), case)
+            else:
+                close(prefill(*case.args, case.queries, case.scale, **options), case)
+        except Unsupported as refusal:
+            pytest.skip(str(refusal))
+
+
 def test_triton_moves_slots():
     cache = torch.full((3, 4, 2, 80), float("nan"), device="cuda")
     new = torch.randn((2, 2, 80), device="cuda")
