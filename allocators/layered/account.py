@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from allocators.base import IntArray
+from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Geometry, IntArray, Usage
 from allocators.layered.tables import LayerTables
 from allocators.layers import LayerGroup
 
@@ -19,21 +19,87 @@ class Slots(NamedTuple):
     expired: IntArray
 
 
-def quick(
+def usage(
     tables: LayerTables,
-    slot_bytes: IntArray,
+    geometry: Geometry,
     rows: IntArray,
     lengths: IntArray,
     queries: IntArray,
     finals: IntArray,
-) -> Slots | None:
-    """Count the slots of all rows from what each table holds, [rows]; None if that does not do.
+    all_live: bool,
+) -> Usage:
+    """Account for the pools over steps in which rows took pages and gave none back.
 
-    Each table is of one layer group, whose `slot_bytes` [tables], and nobody but these rows holds
-    a page.  It does as long as no last page is shared, and no page is wholly behind.
+    [steps, rows]: `lengths` are those after each step, `queries` the first position that it
+    computed.  `all_live`: nobody but these rows holds a page.
+    """
+    pools, groups = tables.pools, geometry.layer_groups
+    to_come = _to_come(tables, rows, lengths)
+    slots = _slots(tables, groups, rows, lengths, queries, finals, to_come, all_live)
+    taken = to_come @ pools.members
+    held = pools.sizes - (pools.free() + taken)
+    in_use = held @ pools.page_bytes
+    cached = pools.cached_before(taken) @ pools.page_bytes
+    logical = tables.entries - to_come.sum(axis=1)
+    return Usage(
+        token=slots.token,
+        reserved=slots.reserved,
+        internal=in_use - slots.token - slots.reserved - slots.expired,
+        round_up=np.zeros_like(in_use),
+        cached=cached,
+        free=geometry.capacity_bytes - in_use - cached,
+        pages=held.sum(axis=1),
+        logical_pages=logical,
+        metadata_bytes=logical * BLOCK_TABLE_ENTRY_BYTES,
+        expired=slots.expired,
+    )
+
+
+def _to_come(tables: LayerTables, rows: IntArray, lengths: IntArray) -> IntArray:
+    """Return the pages of each table that rows took after each of these steps, [steps, tables]."""
+    if len(lengths) == 1:
+        return np.zeros((1, len(tables.shapes)), dtype=np.int64)
+    count, shapes = tables.count[:, rows], tables.shapes
+    return np.array([(count - shapes.columns(past)).sum(axis=1) for past in lengths])
+
+
+def _slots(
+    tables: LayerTables,
+    groups: tuple[LayerGroup, ...],
+    rows: IntArray,
+    lengths: IntArray,
+    queries: IntArray,
+    finals: IntArray,
+    to_come: IntArray,
+    all_live: bool,
+) -> Slots:
+    if not tables.is_shared and (len(lengths) > 1 or not all_live):
+        return alone(tables, groups, rows, lengths, queries, finals)
+    found = []
+    for past, query, taken in zip(lengths, queries, to_come, strict=True):
+        slots = None
+        if all_live and len(groups) == len(tables.shapes):
+            slots = quick(tables, groups, rows, past, query, finals, tables.held - taken)
+        found.append(slots or together(tables, groups, rows, past, query, finals))
+    return found[0] if len(found) == 1 else Slots(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def quick(
+    tables: LayerTables,
+    groups: tuple[LayerGroup, ...],
+    rows: IntArray,
+    lengths: IntArray,
+    queries: IntArray,
+    finals: IntArray,
+    held: IntArray,
+) -> Slots | None:
+    """Count the slots of all rows from the pages that each table `held`, [tables].
+
+    Each table is of one layer group.  None where that does not do: where a last page is shared, or
+    a page is wholly behind.
     """
     shapes, t = tables.shapes, tables.shapes.page_tokens
-    count = tables.count[:, rows]
+    count = shapes.columns(lengths)
     room = count * t - shapes.slots(lengths)
     if tables.is_shared:
         last = tables.at(rows, np.maximum(count - 1, 0))
@@ -50,7 +116,8 @@ def quick(
         expired[at] = dead.sum(axis=1)
         if tables.is_shared and dead.any():
             expired -= _again(tables, rows, gone, dead)
-    written = tables.held * t[:, 0] - room.sum(axis=1)
+    written = held * t[:, 0] - room.sum(axis=1)
+    slot_bytes = np.array([group.slot_bytes for group in groups])
     bytes_of = np.stack([written - expired, later.sum(axis=1), expired]) @ slot_bytes
     return Slots(*bytes_of[:, None])
 
@@ -122,8 +189,9 @@ def together(
     token = reserved = expired = 0
     for index, shape in enumerate(tables.shapes.tables):
         t, before = shape.page_tokens, shape.before
-        table, count, gone = tables.table[index], tables.count[index], tables.gone[index]
-        at, column = np.nonzero(_between(gone[rows], count[rows]))
+        table, gone = tables.table[index], tables.gone[index]
+        count = tables.shapes.columns(lengths)[index]
+        at, column = np.nonzero(_between(gone[rows], count))
         pages, start = table[rows[at], column], column * t - before
         for member in shape.members:
             group = groups[member]
@@ -132,17 +200,15 @@ def together(
                 in_page = np.clip(group.slots(lengths)[at] - column * t, 0, t)
                 token += _first_of(pages, in_page) * group.slot_bytes
                 continue
-            first = np.clip(group.first_read(queries)[at] - start, np.clip(-start, 0, t), t)
-            own = np.clip(lengths[at] - start, 0, t)
-            final = np.clip(np.maximum(finals, lengths)[at] - start, 0, t)
+            ahead = np.clip(-start, 0, t)  # an encoder's slots of the page
+            first = np.clip(group.first_read(queries)[at] - start, ahead, t)
+            own = np.clip(lengths[at] - start, ahead, t)
+            final = np.clip(np.maximum(finals, lengths)[at] - start, ahead, t)
             order = np.lexsort((np.arange(len(pages)), -own, pages))
             furthest = order[np.unique(pages[order], return_index=True)[1]]
-            # In the order of page numbers, as `furthest`.
-            low = _least(pages, first)
-            low = np.minimum(low, own[furthest])
-            ahead = np.clip(-start[furthest], 0, t)  # an encoder's slots of the page
-            token += int((own[furthest] - low).sum()) * group.slot_bytes
-            expired += int((low - np.minimum(ahead, low)).sum()) * group.slot_bytes
+            live = _covered(pages, first, own, t)
+            token += live * group.slot_bytes
+            expired += (int((own - ahead)[furthest].sum()) - live) * group.slot_bytes
             reserved += int((final - own)[furthest].sum()) * group.slot_bytes
     return Slots(np.array([token]), np.array([reserved]), np.array([expired]))
 
@@ -151,6 +217,16 @@ def _between(first: IntArray, stop: IntArray) -> np.ndarray:
     """Return [rows, columns]: whether a column is at least `first` and before `stop`."""
     column = np.arange(int(stop.max(initial=0)))
     return (column >= first[:, None]) & (column < stop[:, None])
+
+
+def _covered(pages: IntArray, first: IntArray, stop: IntArray, page_tokens: int) -> int:
+    """Count the slots of pages from `first` to `stop` of any of their entries."""
+    each, of = np.unique(pages, return_inverse=True)
+    some = first < stop
+    change = np.zeros((len(each), page_tokens + 1), dtype=np.int64)
+    np.add.at(change, (of[some], first[some]), 1)
+    np.subtract.at(change, (of[some], stop[some]), 1)
+    return int(np.count_nonzero(np.cumsum(change, axis=1)[:, :page_tokens]))
 
 
 def _least(pages: IntArray, values: IntArray) -> IntArray:

@@ -92,21 +92,16 @@ class Jenga(LayeredPaged):
             of_table, given = of_table[free], pages[free]
         return self.large.fits_after(takes.sum(axis=1), of_table, given)
 
-    # -- growth ------------------------------------------------------------------------------
-    def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
-        grant = super().grow(rows, n)
-        self._refused = NO_PAGES  # a refusal gives nothing back here
-        return grant
-
-    def quiet_steps(self, rows: IntArray, at_most: int) -> int:
-        """Return as `LayeredPaged` does; none while pages are shared, which later steps may end."""
-        return 0 if self.tables.is_shared else super().quiet_steps(rows, at_most)
-
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:
         grant = super().release(rows)
         self.large.left(rows)
         return grant
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes of small pages that nobody holds, in large pages of any layer group or of none."""
+        return self.balance()[2] * self._unit
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:

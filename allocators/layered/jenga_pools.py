@@ -41,6 +41,7 @@ class LargePages(Pools):
         self._first = np.cumsum(self._sizes) - self._sizes
         self.num_pages = int(self._sizes.sum())
         self.large = FreeQueue(self.num_large)
+        self.members = np.eye(len(page_bytes), dtype=np.int64)
         tables = len(page_bytes)
         #: of each table: small pages in use, and those free in large pages that are in use
         self.used, self.spare = [0] * tables, [0] * tables

@@ -19,7 +19,6 @@ from typing import ClassVar
 import numpy as np
 
 from allocators.base import (
-    BLOCK_TABLE_ENTRY_BYTES,
     EMPTY_GRANT,
     BlockTable,
     Demand,
@@ -28,20 +27,22 @@ from allocators.base import (
     IntArray,
     NeverFits,
     Prompt,
+    StepGrants,
     Unsupported,
     Usage,
 )
+from allocators.grants import join
 from allocators.growth import bisect_headroom
 from allocators.knobs import check_blocks
 from allocators.layered import account
 from allocators.layered.base import LayeredAllocator
 from allocators.layered.build import caching_queue, check_knobs, make_pools, spread_over
 from allocators.layered.grouping import Spread
+from allocators.layered.host import HostLayers
 from allocators.layered.pools import CachedPools, Pools
 from allocators.layered.prefix import HashLayerIndex, Hit, LayerIndex, NoIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
-from allocators.page_table import NO_PAGES
 from allocators.prefix.index import PrefixStats
 
 
@@ -63,15 +64,10 @@ class LayeredPaged(LayeredAllocator):
         self._table_of = {
             member: index for index, table in enumerate(spread.tables) for member in table.members
         }
-        # Of each table, where each is of one layer group.
-        self._slot_bytes: IntArray | None = None
-        if len(self._table_of) == len(spread.tables):
-            self._slot_bytes = np.array([g.slot_bytes for g in spread.layer_groups])
         self.has_prefix_index = isinstance(pools, CachedPools)
         index = HashLayerIndex if self.has_prefix_index else NoIndex
         self.index: LayerIndex = index(self.tables)
-        # Rows that were refused growth last: what lies behind them goes before any other's memory.
-        self._refused: IntArray = NO_PAGES
+        self.host = HostLayers(geometry.host_tokens * geometry.bytes_per_token, self.tables)
 
     @property
     def prefix_stats(self) -> PrefixStats:
@@ -124,11 +120,10 @@ class LayeredPaged(LayeredAllocator):
         if sequences > 1:
             tables.share(int(rows[0]), rows[1:])
         self.length[rows], self.active[rows] = prompt.tokens, True
-        self.first_new[rows] = prompt.tokens
+        self._compute(rows, np.where(rows == rows[0], hit.tokens, prompt.tokens))
         # The parent goes last and so keeps its partly filled page: there the prompt's KV will be
         # written, and from there the others copy.  Nothing is given back: this step reads it all.
         grant = self._append(np.roll(rows, -1), private) if private else EMPTY_GRANT
-        self.first_new[first] = hit.tokens
         return replace(grant, cached_tokens=hit.tokens) if hit.tokens else grant
 
     def _admits(self, hit: Hit, whole: IntArray, taken: IntArray) -> bool:
@@ -191,26 +186,29 @@ class LayeredPaged(LayeredAllocator):
     # -- growth ------------------------------------------------------------------------------
     def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
         tables, lengths = self.tables, self.length[rows]
-        behind = tables.behind(rows, lengths)
+        behind = tables.behind(rows, self._next_query(rows))
         if not self._serves(rows, lengths, n, behind):
-            self._refused = rows
+            self.index.refused(int(rows[0]))
             return None
-        self._refused = NO_PAGES
+        if self.index.is_refused(rows[:1]):
+            self._forget_first(rows[:1])
         if len(rows) > 1 and self.index.mixes(tables.leading(rows, behind)[3]):
-            for row in rows.reshape(-1, 1):
-                self._forget(row)
-                grant = self._append(row, n)
-                assert grant is EMPTY_GRANT
-            return grant
+            return join([self._grow_one(row, n) for row in rows.reshape(-1, 1)])
+        return self._grow_one(rows, n)
+
+    def _grow_one(self, rows: IntArray, n: int) -> Grant:
         self._forget(rows)
         return self._append(rows, n)
 
     def _forget(self, rows: IntArray) -> None:
-        """Give back what lies behind the next token of each row."""
-        behind = self.tables.behind(rows, self.length[rows])
-        if behind.any():
-            self.tables.forget(rows, behind)
-            self.first_new[rows] = self.length[rows]
+        """Give back what lies behind the next token that is computed of each row."""
+        self.tables.forget(rows, self.tables.behind(rows, self._next_query(rows)))
+
+    def _forget_first(self, row: IntArray) -> None:
+        """Do so for the row that was refused, as if before anything was released since then."""
+        released = self.index.withdraw()
+        self._forget(row)
+        self.pools.give(*released)
 
     def _serves(self, rows: IntArray, lengths: IntArray, n: int, behind: IntArray) -> bool:
         """Say whether rows can grow by `n`, one after the other, after `behind` has gone."""
@@ -242,14 +240,14 @@ class LayeredPaged(LayeredAllocator):
             slots = lengths + shapes.before
             room = tables.count[:, rows] * shapes.page_tokens - slots
             tables.extend(rows, lacking, room if n > 1 else None)
-        self.first_new[rows] = lengths
+        self._compute(rows, lengths)
         self.length[rows] = lengths + n
         self.index.grown(rows, lengths + n)
         return grant
 
     def headroom(self, rows: IntArray) -> int:
         lengths = self.length[rows]
-        behind = self.tables.behind(rows, lengths)
+        behind = self.tables.behind(rows, self._next_query(rows))
         return bisect_headroom(
             lambda n: self._serves(rows, lengths, n, behind),
             self.geometry.max_len - int(lengths.max()),
@@ -271,21 +269,22 @@ class LayeredPaged(LayeredAllocator):
 
     def truncate(self, row: int, n: int) -> Grant:
         tables, length = self.tables, int(self.length[row]) - n
-        if not tables.shapes.grows.all():
+        if n and tables.shapes.rewritten.any():
+            raise Unsupported("layers with a state cannot drop tokens: each overwrote the last")
+        if (tables.shapes.columns_behind(length) < tables.gone[:, row]).any():
             raise Unsupported(
-                "a state has no past to go back to, and layers with an encoder's tokens no part of "
-                "one: speculative decoding needs layers that keep tokens"
+                f"tokens that sequence {row} would read after dropping {n} have left a window and "
+                "were given back"
             )
-        if (
-            tables.shapes.behind(np.array([length])).ravel().tolist()
-            < tables.gone[tables.shapes.dropping, row].tolist()
-        ):
-            raise Unsupported("what lies behind a window was given back, and is needed again")
         self.length[row] = length
         self.first_new[row] = min(int(self.first_new[row]), length)
         self.index.truncated(row, length)
         tables.cut(row, self._columns(length))
         return EMPTY_GRANT
+
+    def begin_step(self) -> StepGrants:
+        self.index.planned()
+        return super().begin_step()
 
     # -- sharing -----------------------------------------------------------------------------
     def fork(self, parent: int, children: IntArray, demand: Demand) -> Grant | None:
@@ -298,22 +297,37 @@ class LayeredPaged(LayeredAllocator):
     def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
         self.tables.reassign(rows, parents)
         self.index.diverged(rows)
-        self.first_new[rows] = self.first_new[parents]
+        moved = rows[rows != parents]
+        self.first_new[moved] = self.length[moved]
         return EMPTY_GRANT
 
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:
-        waiting = self._refused[self.active[self._refused]]
-        if len(waiting):
-            # As if what lies behind them had been given back when they were refused.
-            self._refused = NO_PAGES
-            self._forget(waiting)
+        if self.index.is_refused(rows):
+            self._forget_first(rows[:1])
         for row in rows.tolist():
             self.tables.clear(row)
         self.index.diverged(rows)
         self.length[rows] = self.first_new[rows] = 0
-        self.active[rows] = False
+        self.active[rows] = self.computes[rows] = False
         return EMPTY_GRANT
+
+    def suspend(self, rows: IntArray, ticket: int) -> Grant | None:
+        swaps = self.host.save(ticket, rows, self.length[rows])
+        return None if swaps is None else replace(self.release(rows), swaps_out=swaps)
+
+    def resume(self, rows: IntArray, ticket: int) -> Grant | None:
+        need, leave = self.host.pages_of(ticket), 0
+        if self.active.any():
+            need = need + len(rows) * self.tables.shapes.grows[:, 0]
+            leave = self._watermark
+        if not self.pools.fits(need, leave):
+            return None
+        self.length[rows], swaps = self.host.restore(ticket, rows)
+        self.first_new[rows] = self.length[rows]
+        self.active[rows] = True
+        self.index.diverged(rows)  # what it holds is not looked up any more
+        return Grant(swaps_in=swaps)
 
     # -- views -------------------------------------------------------------------------------
     def layer_slots(self, row: int, layer_group: int) -> IntArray:
@@ -334,10 +348,12 @@ class LayeredPaged(LayeredAllocator):
         return self.tables.shapes.entries(longest)
 
     def layer_layout(self, rows: IntArray, layer_group: int) -> BlockTable:
-        index = self._table_of[layer_group]
-        width = int(self.tables.count[index, rows].max(initial=0))
-        table = self.tables.table[index][rows, :width]
-        return BlockTable(self.tables.shapes.tables[index].page_tokens, table, self.length[rows])
+        group, index = self.geometry.layer_groups[layer_group], self._table_of[layer_group]
+        shape, slots = self.tables.shapes.tables[index], group.slots(self.length[rows])
+        first = shape.before // shape.page_tokens if group.grows else 0
+        width = -(-int(slots.max(initial=0)) // shape.page_tokens)
+        table = self.tables.table[index][rows, first : first + width]
+        return BlockTable(shape.page_tokens, table, slots)
 
     def extents(self, row: int) -> IntArray:
         """Return the pages of the first layer group's table, as stretches of its slots."""
@@ -346,52 +362,10 @@ class LayeredPaged(LayeredAllocator):
         return np.column_stack([pages * t, np.full_like(pages, t)])
 
     def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
-        tables = self.tables
         past = self.length[rows] - np.arange(steps - 1, -1, -1)[:, None]
-        slots = self._slots(rows, past, finals)
-        to_come = self._to_come(rows, past)
-        free = self.pools.free()[None, :] + to_come
-        held = self.pools.sizes - free
-        in_use = held @ self.pools.page_bytes
-        cached = self.pools.cached_before(to_come) @ self.pools.page_bytes
-        logical = tables.entries - to_come.sum(axis=1)
-        return Usage(
-            token=slots.token,
-            reserved=slots.reserved,
-            internal=in_use - slots.token - slots.reserved - slots.expired,
-            round_up=np.zeros_like(in_use),
-            cached=cached,
-            free=self.geometry.capacity_bytes - in_use - cached,
-            pages=held.sum(axis=1),
-            logical_pages=logical,
-            metadata_bytes=logical * BLOCK_TABLE_ENTRY_BYTES,
-            expired=slots.expired,
-        )
-
-    def _slots(self, rows: IntArray, past: IntArray, finals: IntArray) -> account.Slots:
-        """Return where the slots of live rows are, which had these lengths, [steps, rows]."""
-        tables, groups, lengths = self.tables, self.geometry.layer_groups, past[-1]
-        if len(past) > 1:
-            return account.alone(tables, groups, rows, past, past - 1, finals)
-        queries, found = self.first_new[rows], None
-        if self._slot_bytes is not None and len(rows) == np.count_nonzero(self.active):
-            found = account.quick(tables, self._slot_bytes, rows, lengths, queries, finals)
-        if found is None and not tables.is_shared:
-            found = account.alone(tables, groups, rows, past, queries[None, :], finals)
-        return found or account.together(tables, groups, rows, lengths, queries, finals)
-
-    def _to_come(self, rows: IntArray, past: IntArray) -> IntArray:
-        """Return the pages of each pool that rows took after each of these steps, [steps, pools].
-
-        `past` [steps, rows] are their lengths then; steps of growth by one slot give nothing back.
-        """
-        sizes = len(self.pools.sizes)
-        if len(past) == 1:
-            return np.zeros((1, sizes), dtype=np.int64)
-        shapes, held = self.tables.shapes, self.tables.count[:, rows]
-        found = [(held - shapes.columns(lengths)).sum(axis=1) for lengths in past]
-        pool_of = np.array([table.pool for table in shapes.tables])
-        return np.array(found) @ (pool_of[:, None] == np.arange(sizes)).astype(np.int64)
+        queries = self.first_new[rows][None, :] if steps == 1 else past - 1
+        all_live = len(rows) == np.count_nonzero(self.active)
+        return account.usage(self.tables, self.geometry, rows, past, queries, finals, all_live)
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:
@@ -403,9 +377,10 @@ class LayeredPaged(LayeredAllocator):
     def check(self) -> None:
         self.tables.check()
         self.index.check(self.length)
+        self.host.check()
         count, columns = self.tables.count, self.tables.shapes.columns(self.length)
         assert (count == columns).all(), "a row holds pages it does not fill"
         at = self.tables.shapes.dropping
-        needed = self.tables.shapes.behind(self.first_new)
+        needed = self.tables.shapes.behind(np.minimum(self.first_new, self.length))
         assert (self.tables.gone[at] <= needed).all(), "a page was given back that is still read"
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"

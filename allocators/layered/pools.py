@@ -8,7 +8,8 @@ pages of its own in a fixed share of the memory (SGLang, TensorRT-LLM).
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +39,8 @@ class Pools(abc.ABC):
 
     #: how many pages there are in all
     num_pages: int
+    #: which tables take from which pool, 1 or 0, [tables, pools]
+    members: IntArray
 
     @abc.abstractmethod
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
@@ -108,18 +111,17 @@ class SplitPools(Pools):
         held = self._sizes * self._page_bytes
         self._base = np.cumsum(held) - held
         self.num_pages = int(self._sizes.sum())
-        #: which tables take from which pool, [tables, pools]
-        self._members = (pool_of[:, None] == np.arange(len(queues))).astype(np.int64)
+        self.members = (pool_of[:, None] == np.arange(len(queues))).astype(np.int64)
 
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
-        return bool((pages @ self._members + leave <= self.free()).all())
+        return bool((pages @ self.members + leave <= self.free()).all())
 
     def serves(self, takes: IntArray, gives: IntArray) -> bool:
         free = self.free()
-        need = takes @ self._members
+        need = takes @ self.members
         if (need.sum(axis=0) <= free).all():
             return True  # even if nothing were given back
-        short = np.cumsum(need - gives @ self._members, axis=0)
+        short = np.cumsum(need - gives @ self.members, axis=0)
         return bool((short <= free).all())
 
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
@@ -159,7 +161,7 @@ class SplitPools(Pools):
 
     def quiet(self, pages: IntArray) -> bool:
         quiet = np.array([queue.quiet for queue in self.queues], dtype=np.int64)
-        return bool((pages @ self._members <= quiet).all())
+        return bool((pages @ self.members <= quiet).all())
 
     def check(self, ref: IntArray) -> None:
         free = [q.pages() + at for q, at in zip(self.queues, self._first.tolist(), strict=True)]
@@ -189,22 +191,48 @@ class CachedPools(SplitPools):
     ) -> None:
         super().__init__(queues, sizes, page_bytes, pool_of)
         self._caches = queues
-        #: whether each page has a key, in whichever pool it is
-        self.keyed = np.zeros(self.num_pages, dtype=bool)
+        #: what was given back since somebody began to watch
+        self.since: list[tuple[IntArray, IntArray]] | None = None
+        self._forget: Callable[[list[int]], None] = lambda pages: None
         for queue, first in zip(queues, self._first.tolist(), strict=True):
-            queue.keyed = self.keyed[first : first + len(queue.keyed)]
+            queue.on_evict = partial(self._lost, first)
 
     def on_evict(self, forget: Callable[[list[int]], None]) -> None:
         """Let `forget` be told of pages that lose their keys."""
-        for queue, first in zip(self._caches, self._first.tolist(), strict=True):
-            queue.on_evict = lambda pages, first=first: forget([page + first for page in pages])
+        self._forget = forget
+
+    def _lost(self, first: int, pages: list[int]) -> None:
+        self._forget([first + page for page in pages])
+
+    def keyed(self, pages: IntArray) -> np.ndarray:
+        """Say of each of these pages whether it has a key."""
+        if len(self._caches) == 1:
+            return self._caches[0].keyed[pages]
+        return np.concatenate([queue.keyed for queue in self._caches])[pages]
+
+    def mark(self, pages: IntArray, keyed: bool) -> None:
+        """Note that these held pages got keys, or lost them."""
+        for queue, here in self._by_pool(pages):
+            queue.keyed[here] = keyed
 
     def remove(self, pages: IntArray) -> None:
         """Take these cached pages out of their pools; they are held again and keep their keys."""
-        ends = self._first + self._sizes
-        for pool, queue in enumerate(self._caches):
-            here = pages[(pages >= self._first[pool]) & (pages < ends[pool])]
-            queue.remove(here - self._first[pool])
+        for queue, here in self._by_pool(pages):
+            queue.remove(here)
+
+    def _by_pool(self, pages: IntArray) -> Iterator[tuple[BlockPool, IntArray]]:
+        if len(self._caches) == 1:
+            yield self._caches[0], pages
+            return
+        for first, size, queue in zip(self._first, self._sizes, self._caches, strict=True):
+            here = pages[(pages >= first) & (pages < first + size)] - first
+            if len(here):
+                yield queue, here
+
+    def give(self, tables: IntArray, pages: IntArray) -> None:
+        super().give(tables, pages)
+        if self.since is not None:
+            self.since.append((tables, pages))
 
     def cached_before(self, taken: IntArray) -> IntArray:
         counts = [queue.cached_before(taken[:, i]) for i, queue in enumerate(self._caches)]

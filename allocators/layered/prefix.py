@@ -72,6 +72,23 @@ class LayerIndex(abc.ABC):
     def truncated(self, row: int, length: int) -> None:
         """Note that a row is cut to `length` tokens; its pages are as yet in place."""
 
+    # vLLM gives back what lies behind a row even if it then refuses to let it grow, and preempts
+    # others after that; a refusal of ours leaves no trace.  So that pages are evicted in the same
+    # order, what was released since then is given again once the row grows or is released itself.
+    def refused(self, row: int) -> None:  # noqa: B027
+        """Note that a row was refused growth, in a batch or alone."""
+
+    def is_refused(self, rows: IntArray) -> bool:
+        """Say whether the first of these rows is the one that was refused last."""
+        return False
+
+    def withdraw(self) -> tuple[IntArray, IntArray]:
+        """Take cached pages back that were released since then; return their tables and them."""
+        return NO_PAGES, NO_PAGES
+
+    def planned(self) -> None:  # noqa: B027
+        """Forget who was refused: the step is planned."""
+
     @abc.abstractmethod
     def mixes(self, pages: IntArray) -> bool:
         """Say whether the order of giving these back and taking others matters."""
@@ -145,6 +162,7 @@ class HashLayerIndex(LayerIndex):
         self._found: tuple[IntArray | None, int, Hit | None] = (None, 0, None)
         self._together = _together(shapes)
         #: hits end where a block of every table does
+        self._refused: int | None = None
         self._align = math.lcm(*(shape.page_tokens for shape in shapes))
 
     # -- admission ---------------------------------------------------------------------------
@@ -292,6 +310,7 @@ class HashLayerIndex(LayerIndex):
         start = max(start, int(self._tables.gone[table, row]))
         pages = self._tables.table[table][row, start:stop].tolist()
         page_of, more = self._page_of[table], self._more[table]
+        named = []
         for column, page in enumerate(pages, start):
             if not self._reachable(shape, column):
                 continue
@@ -300,8 +319,9 @@ class HashLayerIndex(LayerIndex):
                 more.setdefault(key, []).append(page)
             self._key[page], self._table_of[page] = key, table
             self._second[page] = keys.second[column]
-            self._pools.keyed[page] = True
-            self._stats.keyed_blocks += 1
+            named.append(page)
+        self._pools.mark(np.array(named, dtype=np.int64), True)
+        self._stats.keyed_blocks += len(named)
 
     def _reachable(self, shape: TableShape, column: int) -> bool:
         """Say whether any hit could need this block: the last of a window before where hits end.
@@ -332,13 +352,33 @@ class HashLayerIndex(LayerIndex):
             own = tables.ref[pages] == 1
             if length % t[table]:
                 own[:1] = True
-            lost = pages[own & self._pools.keyed[pages]]
+            lost = pages[own & self._pools.keyed(pages)]
             if len(lost):
-                self._pools.keyed[lost] = False
+                self._pools.mark(lost, False)
                 self._evicted(lost.tolist())
 
+    def refused(self, row: int) -> None:
+        if row != self._refused:
+            self._refused = row
+            self._pools.since = []
+
+    def is_refused(self, rows: IntArray) -> bool:
+        return len(rows) > 0 and int(rows[0]) == self._refused
+
+    def withdraw(self) -> tuple[IntArray, IntArray]:
+        given, self._refused, self._pools.since = self._pools.since, None, None
+        pages = np.concatenate([NO_PAGES, *(pages for _, pages in given or [])])
+        tables = np.concatenate([NO_PAGES, *(tables for tables, _ in given or [])])
+        last = len(pages) - 1 - np.unique(pages[::-1], return_index=True)[1]
+        last = np.sort(last[self._pools.keyed(pages[last]) & (self._tables.ref[pages[last]] == 0)])
+        self._pools.remove(pages[last])
+        return tables[last], pages[last]
+
+    def planned(self) -> None:
+        self._refused, self._pools.since = None, None
+
     def mixes(self, pages: IntArray) -> bool:
-        return not self._pools.keyed[pages].all()
+        return not self._pools.keyed(pages).all()
 
     def _evicted(self, pages: list[int]) -> None:
         """Forget pages that have lost their keys."""
@@ -363,7 +403,7 @@ class HashLayerIndex(LayerIndex):
         return self._stats
 
     def check(self, lengths: IntArray) -> None:
-        tables, keyed = self._tables, self._pools.keyed
+        tables, keyed = self._tables, self._pools.keyed(np.arange(self._pools.num_pages))
         named = 0
         for table, page_of in enumerate(self._page_of):
             for key, page in page_of.items():

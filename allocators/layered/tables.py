@@ -39,10 +39,14 @@ class LayerTables:
         sizes = shapes.width * rows
         self._base: IntArray = np.cumsum(sizes) - sizes
         self._flat = np.full(int(sizes.sum()), -1, dtype=np.int64)
-        ends = self._base + sizes
-        self.table = [
-            self._flat[start:stop].reshape(rows, -1)
-            for start, stop in zip(self._base.tolist(), ends.tolist(), strict=True)
+
+    @property
+    def table(self) -> list[IntArray]:
+        """The page of each row and column of each table, -1 where there is none."""
+        rows, width = self.count.shape[1], self.shapes.width
+        return [
+            self._flat[start : start + rows * columns].reshape(rows, columns)
+            for start, columns in zip(self._base.tolist(), width.tolist(), strict=True)
         ]
 
     @property
@@ -194,6 +198,26 @@ class LayerTables:
             self.ref[held] += 1
             self.entries += len(held)
             self.gone[index, row], self.count[index, row] = at, at + len(held)
+
+    def restore(
+        self, index: int, rows: IntArray, count: IntArray, gone: IntArray, entries: IntArray
+    ) -> IntArray:
+        """Let empty rows of a table have fresh pages; return them.
+
+        `entries` [rows, columns] say which of these pages each column has, -1 for none.
+        """
+        used = entries >= 0
+        owner = np.zeros(int(entries.max(initial=-1)) + 1, dtype=np.int64)
+        owner[entries[used]] = rows[np.nonzero(used)[0]]
+        pages = self.pools.take(np.full_like(owner, index), owner)
+        held = pages[entries[used]]
+        row, column = np.nonzero(used)
+        self.table[index][rows[row], column] = held
+        np.add.at(self.ref, held, 1)
+        self.count[index, rows], self.gone[index, rows] = count, gone
+        self.entries += len(held)
+        self.held[index] += len(pages)
+        return pages
 
     def share(self, parent: int, children: IntArray) -> None:
         """Let empty rows start with all pages of `parent`."""

@@ -87,7 +87,8 @@ class DriverPages(Pools):
         self._numbers = [FreeQueue(size) for size in self._sizes.tolist()]
         self._first = np.cumsum(self._sizes) - self._sizes
         self.num_pages = int(self._sizes.sum())
-        #: the driver pages of each page-group, -1 of one that is mapped nowhere
+        self.members = np.eye(len(of_group), dtype=np.int64)
+        #: the driver pages of each page-group that is in use, or was last
         self.made_of = [
             np.full((size, n), -1, dtype=np.int64)
             for size, n in zip(self._sizes.tolist(), of_group.tolist(), strict=True)
@@ -117,8 +118,8 @@ class DriverPages(Pools):
     def give(self, tables: IntArray, pages: IntArray) -> None:
         for table in np.unique(tables).tolist():
             numbers = pages[tables == table] - self._first[table]
+            # Where it was is still known: a grant may name what it moves from there.
             self._driver.give(self.made_of[table][numbers].ravel())
-            self.made_of[table][numbers] = -1
             self._numbers[table].give(numbers)
 
     def free(self) -> IntArray:
@@ -158,7 +159,6 @@ class DriverPages(Pools):
             assert len(free) + int((ref[first : first + len(made_of)] > 0).sum()) == len(made_of)
             used = np.ones(len(made_of), dtype=bool)
             used[free] = False
-            assert (made_of[free] == -1).all(), "a page-group that nobody has is made of pages"
             held.append(made_of[used].ravel())
         pages = np.sort(np.concatenate(held))
         assert np.array_equal(pages, np.arange(self.total)), "a driver page is lost or used twice"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -202,6 +203,34 @@ class LayeredRanges(LayeredPaged):
         now = map_rows(self._all(np.unique(rows[at])))
         swapped = Grant(unmaps=without(was, now), maps=without(now, was), copies=copies)
         return join([reclaimed, swapped])
+
+    # -- host memory -------------------------------------------------------------------------
+    def suspend(self, rows: IntArray, ticket: int) -> Grant | None:
+        if (self.high[:, rows] > self.tables.count[:, rows]).any():
+            return None  # what this step has promised and not mapped is not saved
+        lengths = self.length[rows]
+        swaps = self.host.save(ticket, rows, lengths, self._interval(lengths, lengths))
+        return None if swaps is None else replace(self.release(rows), swaps_out=swaps)
+
+    def resume(self, rows: IntArray, ticket: int) -> Grant | None:
+        needed = int(self.host.pages_of(ticket) @ self.driver.of_group)
+        if needed > self.available:
+            return None
+        if self.active.any():
+            grows = self.tables.shapes.grows[:, 0]
+            if needed + len(rows) * int(self.driver.of_group[grows].sum()) > self.available:
+                return None
+        steps = [
+            self._cut(row, np.zeros(len(self._drops), dtype=np.int64)) for row in rows.tolist()
+        ]
+        self.tables.gone[:, rows] = self.tables.count[:, rows] = 0
+        steps.append(self._reclaim(needed))
+        self.length[rows], swaps = self.host.restore(ticket, rows)
+        self.first_new[rows] = self.length[rows]
+        self.active[rows] = True
+        self._need(rows)
+        steps.append(Grant(maps=map_rows(self._all(rows))))
+        return replace(join(steps), swaps_in=swaps)
 
     def _all(self, rows: IntArray) -> Entries:
         """Return all that these ranges have mapped."""

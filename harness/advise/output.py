@@ -120,7 +120,7 @@ def _evidence(advice: Advice) -> Table:
             ends = (
                 "-" if found.low is None else f"{number(found.low)} to {number(found.high or 0.0)}"
             )
-            seeds = " ".join(f"{h.seed}: {(h.below.rate or 0.0):g}" for h in capacity.held)
+            seeds = " ".join(f"{h.seed}:{(h.below.rate or 0.0):g}" for h in capacity.held)
             rows.append((label, number(found.mean), ends, capacity.held_back_by, seeds))
     heads = ("setting", "a second and GPU", "95 %", "held back by", "seed: highest rate that holds")
     return Table("Evidence", heads, rows)

@@ -147,7 +147,10 @@ def _fleet(advice: Advice) -> str:
 
 def _worths(advice: Advice) -> str:
     assert advice.weighed is not None
-    found = [f"{each.name}={each.value} {worth(each)}" for each in advice.weighed.worth]
+    found = [
+        f"{each.name}={each.value} {f'({worth(each)})' if each.ratio is None else worth(each)}"
+        for each in advice.weighed.worth
+    ]
     return f"Each by itself: {'; '.join(found)}." if found else ""
 
 

@@ -101,7 +101,7 @@ def best_sentence(rows: Sequence[Row]) -> str:
     if held[0].idealised and real:
         first = held[0]
         head = f"{first.label} leads with {number(first.rate.mean)} {first.capacity.variant.what}"
-        return f"{head} a second, but is {IDEALISED}. Of those that can be built, {_best(real)}"
+        return f"{head} a second, but is idealised. Of those that can be built, {_best(real)}"
     return _best(held)
 
 

@@ -43,7 +43,7 @@ class LayeredMemory(SlotMemory):
             allocator.slot_pieces(i, none).shape[1] for i in range(len(self.layer_groups))
         ]
         sizes = (of.slot_bytes // n for of, n in zip(self.layer_groups, self.pieces, strict=True))
-        self.unit = math.gcd(*sizes)
+        self.unit = math.gcd(*sizes, allocator.page_bytes)
         units = -(-self.geometry.capacity_bytes // self.unit)
         self.units: IntArray = np.full(units, -1, dtype=np.int64)
         self.away: dict[tuple[int, int], int] = {}  # (layer group, host slot): value

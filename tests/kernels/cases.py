@@ -35,10 +35,10 @@ class Case:
         """Set a window, and put NaN into every slot that no query sees through it."""
         self.window = window
         slots, first = new_slots(self.layout, self.layout.lengths), 0
+        token = self.k_cache.shape[-2:]
         for length, new in zip(self.layout.lengths, self.queries, strict=True):
             behind = slots[first : first + max(0, length - new - window + 1)]
-            nothing = torch.full((len(behind), *self.k_cache.shape[-2:]), float("nan"))
-            nothing = nothing.to(self.k_cache)
+            nothing = self.k_cache.new_full((len(behind), *token), float("nan"))
             store(nothing, nothing, self.k_cache, self.v_cache, behind)
             first += length
         return self

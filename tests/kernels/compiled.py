@@ -1,7 +1,7 @@
 """What Triton and ptxas make of our kernels for a GPU that is not here.
 
 A kernel is compiled with the very arguments and specialisations with which a call would launch it:
-`fake_triton` notes them.  `python -m tests.kernels.compiled` prints the table of docs/kernels.md.
+`fake_triton` notes them.  Run by itself this prints the figures of docs/kernels.md.
 """
 
 import re
@@ -24,6 +24,8 @@ from tests.kernels.fake_triton import launches  # noqa: E402
 #: shared memory of a multiprocessor in bytes, by compute capability, and what the system takes of
 #: it for each block (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability")
 SHARED_OF_ALL, SHARED_OF_BLOCK = {80: 164 << 10, 90: 228 << 10}, 1 << 10
+#: what one block may have of it
+MOST_SHARED = {of: size - SHARED_OF_BLOCK for of, size in SHARED_OF_ALL.items()}
 #: registers of a multiprocessor, and the step in which a thread gets them
 REGISTERS, REGISTER_STEP = 1 << 16, 8
 
@@ -49,6 +51,20 @@ class Compiled:
     def sass(self):
         """The machine code as nvdisasm shows it."""
         return with_file(self.cubin, lambda path: run_tool("nvdisasm", "-c", path))
+
+    @property
+    def loop(self):
+        """Machine instructions of the longest loop that copies from global to shared memory."""
+        instructions, labels, loops = [], {}, []
+        for line in self.sass.splitlines():
+            if label := re.match(r"(\.L_x_\d+):", line):
+                labels[label[1]] = len(instructions)
+            elif found := re.search(r"/\*[0-9a-f]{4,}\*/\s+([^;]*);", line):
+                instructions.append(found[1])
+                back = re.search(r"\bBRA\b.*?(\.L_x_\d+)", found[1])
+                if back and back[1] in labels:
+                    loops.append(instructions[labels[back[1]] :])
+        return max((body for body in loops if any("LDGSTS" in x for x in body)), key=len)
 
     @property
     def given_registers(self):
@@ -125,8 +141,9 @@ def main():
     layouts["204 padded"] = {"padded": 204}
     kinds = [(torch.bfloat16, 64), (torch.bfloat16, 128), (torch.bfloat16, 256)]
     kinds += [(torch.float32, 128)]
-    print(f"Triton {triton.__version__}; registers a thread, bytes of a block, blocks that fit")
+    print(f"Triton {triton.__version__}; instructions of a warp for each block of keys")
     columns = ["sm", "type", "dim", "page", "registers", "spilled", "shared", "warps", "blocks"]
+    columns.append("instructions")
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for capability in SHARED_OF_ALL:
         for dtype, dim in kinds:
@@ -136,7 +153,7 @@ def main():
                 found = compiled(lambda call=call: decode(*call, backend="triton"), capability)
                 one = found["decode_split"]
                 facts = (capability, str(dtype).removeprefix("torch."), dim, name, one.registers)
-                facts += (one.spilled, one.shared, one.warps, one.blocks)
+                facts += (one.spilled, one.shared, one.warps, one.blocks, len(one.loop))
                 print("| " + " | ".join(map(str, facts)) + " |")
 
 

@@ -56,7 +56,12 @@ def machine(make, totals, groups_too):
                 output = min(output, most - tokens + 1)
             rows = np.array(idle[-size:])
             sequences = data.draw(st.integers(1, 2)) if size == 1 else 1
-            trial.admit(rows, tokens, output, private, whole, sequences)
+            ids = None
+            if trial.allocator.has_prefix_index and data.draw(st.integers(0, 3)):
+                # Long runs of equal tokens, so that many begin alike.
+                change = data.draw(st.integers(0, most))
+                ids = [int(position >= change) for position in range(most)]
+            trial.admit(rows, tokens, output, private, whole, sequences, ids)
 
         def _some(self, data):
             trial = self.trial

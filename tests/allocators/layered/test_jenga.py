@@ -1,11 +1,18 @@
 """Jenga: two levels of pages, in stories under pressure, and beside `Paged`."""
 
+from dataclasses import replace
+
+import numpy as np
+import pytest
 from hypothesis import strategies as st
 
-from allocators.base import Geometry
+from allocators.base import Geometry, NeverFits, Unsupported
 from allocators.layered.jenga import Jenga
+from allocators.layered.jenga_pools import LargePages
 from allocators.layers import LayerGroup
+from allocators.paged import Paged
 from tests.allocators.layered.machine import tell_stories
+from tests.allocators.layered.side_by_side import side_by_side
 
 KINDS = st.sampled_from(
     [
@@ -27,6 +34,7 @@ def build(data):
         capacity_tokens=100,
         max_seqs=6,
         max_len=data.draw(st.integers(6, 30)),
+        host_tokens=data.draw(st.sampled_from([0, 10, 40])),
         layer_groups=(*kinds, LayerGroup("sliding", 1, 6, window=4)),
         pool_bytes=data.draw(st.integers(300, 1500)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
@@ -37,5 +45,82 @@ def build(data):
 
 def test_every_byte_that_is_read_is_there_under_pressure():
     totals = tell_stories(build, 150)
-    expected = {"admit refused", "grow refused", "copies of grow", "truncate", "quiet steps"}
+    expected = {
+        "admit refused",
+        "grow refused",
+        "copies of grow",
+        "truncate",
+        "quiet steps",
+        "swaps_in",
+    }
     assert {what for what in expected if not totals[what]} == set()
+
+
+def test_a_large_page_is_the_least_common_multiple():
+    """As the paper's example: pages of 256 and 384 bytes fit into large ones of 768."""
+    pools = LargePages(10_000, [256, 384])
+    assert (pools.large_bytes, pools.num_large, pools.per_large) == (768, 13, [3, 2])
+    assert pools.places(0, np.array([0, 1, 2, 3])).tolist() == [0, 256, 512, 768]
+    first = 13 * 3  # numbers of the second layer group's small pages come behind
+    assert pools.places(1, first + np.array([0, 1, 2])).tolist() == [0, 384, 768]
+
+
+def taken(pools, *wanted):
+    """Take a small page for each (table, row); return the large page that each is of."""
+    tables, rows = np.array(wanted).T
+    assert pools.fits(np.bincount(tables, minlength=2))
+    return (pools.places(0, pools.take(tables, rows)) // pools.large_bytes).tolist()
+
+
+def test_a_sequence_fills_large_pages_of_its_own_and_leaves_them_whole():
+    pools = LargePages(768 * 4, [256, 384])
+    assert taken(pools, (0, 5), (0, 6), (0, 5), (0, 6)) == [0, 1, 0, 1]
+    five = np.array([0, 1])
+    pools.give(np.array([0, 0]), five)
+    assert len(pools.large) == 3, "all that sequence 5 had is free for any layer group"
+
+
+def test_a_large_page_is_not_opened_where_others_would_lack_it():
+    pools = LargePages(768 * 2, [256, 384])
+    taken(pools, (0, 5))
+    # One large page is left, which the second layer group is about to need: 6 goes to 5's.
+    tables, rows = np.array([0, 1]), np.array([6, 6])
+    assert pools.fits(np.array([1, 1]))
+    first, second = pools.take(tables, rows)
+    assert pools.places(0, np.array([first]))[0] == 256
+    assert pools.places(1, np.array([second]))[0] == 768
+    assert not pools.fits(np.array([2, 1]))
+    assert pools.fits(np.array([1, 1]))
+
+
+def test_no_large_page_is_a_reason():
+    kinds = (LayerGroup("full", 1, 7), LayerGroup("state", 1, 1_000))
+    geometry = Geometry(10, 2, 10, layer_groups=kinds, pool_bytes=10_000)
+    with pytest.raises(NeverFits, match="no large page of 14000 bytes, the least common multiple"):
+        Jenga.of(geometry)
+
+
+def test_of_a_uniform_model_it_is_paged():
+    uniform = Geometry(100, 6, 60, layers=2, kv_heads=3, head_dim=5)
+    assert type(Jenga.of(uniform, prefix_index="hash", eviction="lru")) is Paged
+    kinds = (LayerGroup("full", 2, uniform.bytes_per_token),)
+    layered = replace(uniform, layer_groups=kinds, pool_bytes=uniform.capacity_bytes)
+    both = [Paged.of(uniform, block_size=4), Jenga.of(layered, block_size=4)]
+    assert side_by_side(both) > 5
+    assert both[0].balance()[2] * 4 * uniform.bytes_per_token == both[1].free_bytes
+
+
+@pytest.mark.parametrize(
+    ("knobs", "error", "text"),
+    [
+        ({"block_size": 0}, ValueError, "block_size must be a whole number from 1 to 512"),
+        ({"watermark": 1.0}, ValueError, "watermark must be"),
+        ({"prefix_index": "tree"}, ValueError, "prefix_index must be one of none, hash, radix"),
+        ({"prefix_index": "hash"}, Unsupported, "how Jenga evicts"),
+        ({"eviction": "lru"}, TypeError, "Jenga has no eviction for models with layer groups"),
+    ],
+)
+def test_a_knob_that_it_does_not_have_is_one_line(knobs, error, text):
+    kinds = (LayerGroup("full", 1, 4), LayerGroup("sliding", 1, 4, window=4))
+    with pytest.raises(error, match=text):
+        Jenga.of(Geometry(100, 2, 40, layer_groups=kinds, pool_bytes=1_000), **knobs)

@@ -173,7 +173,7 @@ def check_all(family, drawn, examples):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_steps_are_those_of_the_step_engine(family, policy):
-    seen = check_all(family, cases(policy), 60)
+    seen = check_all(family, cases(policy), 40)
     limits = set(LIMITS) - {"sequences" if policy == "static" else "policy"}
     assert all(seen[what] for what in (*WANTED[family], *limits)), seen
 
@@ -181,7 +181,7 @@ def test_steps_are_those_of_the_step_engine(family, policy):
 @pytest.mark.parametrize(("policy", "mode"), GROUPS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_steps_of_groups_are_those_of_the_step_engine(family, policy, mode):
-    seen = check_all(family, groups(policy, mode, family), 40)
+    seen = check_all(family, groups(policy, mode, family), 30)
     wanted = (*WANTED[family], "copied", *["shared"] * (family != "contiguous"))
     assert all(seen[what] for what in wanted), seen
 
