@@ -73,12 +73,13 @@ def _slots(
     to_come: IntArray,
     all_live: bool,
 ) -> Slots:
-    if not tables.is_shared and (len(lengths) > 1 or not all_live):
+    one_each = len(groups) == len(tables.shapes)  # a table for each layer group
+    if not tables.is_shared and not (all_live and one_each and len(lengths) == 1):
         return alone(tables, groups, rows, lengths, queries, finals)
     found = []
     for past, query, taken in zip(lengths, queries, to_come, strict=True):
         slots = None
-        if all_live and len(groups) == len(tables.shapes):
+        if all_live and one_each:
             slots = quick(tables, groups, rows, past, query, finals, tables.held - taken)
         found.append(slots or together(tables, groups, rows, past, query, finals))
     return found[0] if len(found) == 1 else Slots(*map(np.concatenate, zip(*found, strict=True)))

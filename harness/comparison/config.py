@@ -211,9 +211,14 @@ def _as_typed(composed: DictConfig) -> Config:
     # Plain data, so that a key which the schema does not have is refused and not carried along.
     given = plain_options(composed)
     try:
-        return Config(**{name: _typed(name, part) for name, part in given.items()})
+        config = Config(**{name: _typed(name, part) for name, part in given.items()})
     except OmegaConfBaseException:
-        pass  # what is wrong is said of the whole, so that an option has its full name
+        config = _typed_together(given)
+    return config
+
+
+def _typed_together(given: dict[str, Any]) -> Config:
+    """Type all at once, so that what is wrong is said of an option by its full name."""
     try:
         config = OmegaConf.to_object(OmegaConf.merge(_schema(), given))
     except ConfigKeyError as error:
