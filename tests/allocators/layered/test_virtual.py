@@ -147,7 +147,8 @@ def test_quiet_steps_end_where_a_thread_would_map_ahead(background, quiet):
     assert allocator.quiet_steps(row, 1_000) == quiet
     assert allocator.grow(row, quiet).is_empty
     before, beside = allocator.begin_step()
-    assert before.is_empty and beside.is_empty
+    assert before.is_empty
+    assert beside.is_empty
     allocator.grow(row)
     before, beside = allocator.begin_step()
     assert not (before.is_empty and beside.is_empty)
