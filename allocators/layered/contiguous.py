@@ -293,7 +293,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
             live += read.sum(axis=1) * kind.slot_bytes
             later += again.sum(axis=1) * kind.slot_bytes
             dead += over.sum(axis=1) * kind.slot_bytes
-        held = self.balance()[0]
+        held = self._pool_units() - self.placement.free
         asked = int((self._slot_units[:, None] * self.rings).sum())
         extents = np.full(steps, np.count_nonzero(self.active))
         free_bytes = self.geometry.capacity_bytes - held * self.unit_bytes
