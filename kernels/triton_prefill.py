@@ -24,6 +24,7 @@ import triton.language as tl
 
 from kernels.anchor import anchored
 from kernels.batch import Batch
+from kernels.triton_decode import look_up
 from kernels.triton_parts import LOG2_E, adjacent, page_constant, widen
 
 
@@ -45,42 +46,31 @@ EXACT = (Tile(32, 16, 8, 3),)
 #: two warp groups of 64 rows, the least for Hopper's asynchronous products; one where rows are few
 HOPPER = (Tile(64, 64, 4, 3), Tile(128, 64, 8, 3))
 HOPPER_WIDE = (Tile(128, 32, 8, 3),)
-#: one tile: half of it would spill, and so would this one with the masks of a window
-AMPERE = (Tile(128, 64, 8, 3),)
-AMPERE_WINDOW = (Tile(128, 32, 8, 3),)
+#: registers hold the queries too, so fewer keys; in half of this tile warps would share a query,
+#: whose sums would then depend on the tile
+AMPERE = (Tile(128, 32, 8, 4),)
 AMPERE_WIDE = (Tile(64, 32, 8, 2),)
 
 
-def tiles(dtype: torch.dtype, dim_pad: int, capability: int, windowed: bool) -> tuple[Tile, ...]:
+def tiles(dtype: torch.dtype, dim_pad: int, capability: int) -> tuple[Tile, ...]:
     """Return the tiles to choose from, small ones first.
 
     `dim_pad`: the head size up to a power of two; `capability`: 90 for compute capability 9.0.
     """
     if dtype == torch.float32:
         return EXACT
-    hopper, wide = 90 <= capability < 120, dim_pad > 128
-    if hopper:
+    wide = dim_pad > 128
+    if 90 <= capability < 120:  # 12.x has the products of 8.x
         return HOPPER_WIDE if wide else HOPPER
-    if wide:
-        return AMPERE_WIDE
-    return AMPERE_WINDOW if windowed else AMPERE
-
-
-@triton.jit
-def page_ids(table, first, n, low, end, PAGE: tl.constexpr, WINDOW: tl.constexpr):
-    """Return the pages of positions `n` [N] of a row; 0 for one that is not read."""
-    inside = n < end
-    if WINDOW:
-        inside &= n >= low
-    return tl.load(table + (first + n) // PAGE, mask=inside, other=0)
+    return AMPERE_WIDE if wide else AMPERE
 
 
 @triton.jit
 def walk(
-    query, k, v, page_stride, token_stride, table, first, begin, stop, low, end, position, scale,
-    peak, total, acc,
+    query, k, v, page_stride, token_stride, table, first, begin, stop, low, end, position, window,
+    scale, peak, total, acc,
     DIM: tl.constexpr, DIM_PAD: tl.constexpr, PAGE: tl.constexpr, CONTIGUOUS: tl.constexpr,
-    BLOCK: tl.constexpr, WIDEN: tl.constexpr, WINDOW: tl.constexpr, MASKED: tl.constexpr,
+    BLOCK: tl.constexpr, WIDEN: tl.constexpr, WINDOWED: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Absorb the blocks of keys from `begin` to `stop` into an online softmax.
 
@@ -89,18 +79,19 @@ def walk(
     """
     each, d = tl.arange(0, BLOCK), tl.arange(0, DIM_PAD)
     if not CONTIGUOUS:
-        pages = page_ids(table, first, begin + each, low, end, PAGE, WINDOW)
+        pages = look_up(table, first + begin + each, first + end, PAGE)
     for at in range(begin, stop, BLOCK):
         n = at + each
         if CONTIGUOUS:
             there = n * token_stride
         else:
-            there = pages * page_stride + (first + n) % PAGE * token_stride
-            pages = page_ids(table, first, n + BLOCK, low, end, PAGE, WINDOW)
+            inner = ((first + n).to(tl.uint32) % PAGE).to(tl.int64)
+            there = pages.to(tl.int64) * page_stride + inner * token_stride
+            pages = look_up(table, first + n + BLOCK, first + end, PAGE)
         there = there[:, None] + d[None, :]
         if MASKED:
             use = (n < end)[:, None] & (d < DIM)[None, :]
-            if WINDOW:
+            if WINDOWED:
                 use &= (n >= low)[:, None]
             keys = tl.load(k + there, mask=use, other=0.0)
             values = tl.load(v + there, mask=use, other=0.0)
@@ -115,12 +106,12 @@ def walk(
         scores = tl.dot(query, tl.trans(keys), input_precision="ieee")
         if MASKED:
             seen = n[None, :] <= position[:, None]
-            if WINDOW:
-                seen &= n[None, :] > position[:, None] - WINDOW
+            if WINDOWED:
+                seen &= n[None, :] > position[:, None] - window
             scores = tl.where(seen, scores, float("-inf"))
         high = tl.maximum(peak, tl.max(scores, 1) * scale)
         base = high
-        if WINDOW:
+        if WINDOWED:
             # What has seen nothing yet would give inf - inf.
             base = tl.where(high == float("-inf"), 0.0, high)
         shrink = tl.exp2(peak - base)
@@ -134,19 +125,19 @@ def walk(
     return peak, total, acc
 
 
-@triton.jit(do_not_specialize=["table_row"])
+@triton.jit(do_not_specialize=["table_row", "window"])
 def prefill_block(
     q, k, k_start: tl.int64, v, v_start: tl.int64, table, offset, lengths, starts, out, scale,
     q_row: tl.int64, q_head: tl.int64,
     page_stride: tl.int64, token_stride: tl.int64, head_stride: tl.int64, table_row: tl.int64,
-    out_row: tl.int64, out_head: tl.int64,
+    out_row: tl.int64, out_head: tl.int64, window: tl.int32,
     GROUP: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
     PAGE: tl.constexpr, CONTIGUOUS: tl.constexpr, QUERIES: tl.constexpr, BLOCK: tl.constexpr,
-    WIDEN: tl.constexpr, WINDOW: tl.constexpr,
+    WIDEN: tl.constexpr, WINDOWED: tl.constexpr,
 ):  # fmt: skip
     """Attend causally from one tile of new tokens.  Grid (kv_heads, tiles of a row, rows).
 
-    Strides are those of keys and of values.  `WINDOW` positions are seen, all for 0.
+    Strides are those of keys and of values.  `window` counts where the kernel is `WINDOWED`.
     """
     kv_head, row = tl.program_id(0), tl.program_id(2)
     length = tl.load(lengths + row)
@@ -180,25 +171,25 @@ def prefill_block(
     first, scale = first.to(tl.int32), scale * LOG2_E
     # Every query of the tile sees all of the blocks from `clear` to `edge`.
     low, clear, edge = 0, 0, (lowest + 1) // BLOCK * BLOCK
-    if WINDOW:
-        low = tl.maximum(0, lowest - WINDOW + 1)
+    if WINDOWED:
+        low = tl.maximum(0, lowest - window + 1)
         begin = low // BLOCK * BLOCK
-        clear = tl.cdiv(tl.maximum(end - WINDOW, low), BLOCK) * BLOCK
+        clear = tl.cdiv(tl.maximum(end - window, low), BLOCK) * BLOCK
         clear = tl.maximum(begin, tl.minimum(clear, edge))
         peak, total, acc = walk(
             query, k, v, page_stride, token_stride, table, first, begin, clear, low, end,
-            position, scale, peak, total, acc,
-            DIM, DIM_PAD, PAGE, CONTIGUOUS, BLOCK, WIDEN, WINDOW, True,
+            position, window, scale, peak, total, acc,
+            DIM, DIM_PAD, PAGE, CONTIGUOUS, BLOCK, WIDEN, WINDOWED, True,
         )  # fmt: skip
     peak, total, acc = walk(
         query, k, v, page_stride, token_stride, table, first, clear, edge, low, end,
-        position, scale, peak, total, acc,
-        DIM, DIM_PAD, PAGE, CONTIGUOUS, BLOCK, WIDEN, WINDOW, False,
+        position, window, scale, peak, total, acc,
+        DIM, DIM_PAD, PAGE, CONTIGUOUS, BLOCK, WIDEN, WINDOWED, False,
     )  # fmt: skip
     peak, total, acc = walk(
         query, k, v, page_stride, token_stride, table, first, edge, end, low, end,
-        position, scale, peak, total, acc,
-        DIM, DIM_PAD, PAGE, CONTIGUOUS, BLOCK, WIDEN, WINDOW, True,
+        position, window, scale, peak, total, acc,
+        DIM, DIM_PAD, PAGE, CONTIGUOUS, BLOCK, WIDEN, WINDOWED, True,
     )  # fmt: skip
     found = acc / total[:, None]
     tl.store(out + (at * out_row + head * out_head)[:, None] + d[None, :], found, mask=mine)
@@ -210,13 +201,14 @@ def prefill(batch: Batch) -> None:
     dim = batch.q.shape[-1]
     dim_pad = triton.next_power_of_2(dim)
     pairs = rows.max_queries * batch.group
-    choice = tiles(batch.q.dtype, dim_pad, capability(), batch.window is not None)
+    choice = tiles(batch.q.dtype, dim_pad, capability())
     tile = next((tile for tile in choice if pairs <= tile.queries), choice[-1])
     q = adjacent(batch.q)
     prefill_block[(batch.kv_heads, triton.cdiv(pairs, tile.queries), rows.num_rows)](
         q, *anchored(keys), *anchored(batch.values), rows.table, rows.offset, rows.lengths,
         rows.starts, out, batch.scale,
         *q.stride()[:2], *keys.stride()[:3], rows.table.stride(0), *out.stride()[:2],
+        0 if batch.window is None else min(batch.window, rows.max_length),
         GROUP=batch.group,
         DIM=dim,
         DIM_PAD=dim_pad,
@@ -225,7 +217,7 @@ def prefill(batch: Batch) -> None:
         QUERIES=tile.queries,
         BLOCK=tile.keys,
         WIDEN=widen(q),
-        WINDOW=batch.window or 0,
+        WINDOWED=batch.window is not None,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )  # fmt: skip

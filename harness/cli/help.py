@@ -20,6 +20,7 @@ Options
   allocator='[A,B]'         which to compare: {allocators}
   allocators.NAME.KNOB=V    a knob of one: allocators.paged.block_size=32
   model=NAME                {models}
+  model.path=config.json    of model=hf: a model from its file on Hugging Face (docs/size.md)
   hardware=NAME             {hardware}
   hardware.count=N          GPUs that serve the model together (tensor parallelism)
   memory=NAME               server that sizes the pool: {memories}
@@ -31,6 +32,7 @@ Options
   engine.max_len=N          longest sequence in tokens (default: the model's context)
   engine.max_num_seqs=N     engine.max_num_batched_tokens=N
   kv_memory_gib=X           size of the KV pool, or kv_tokens=N; default: what the GPU leaves
+  kv_dtype=fp8              what the KV is stored in, apart from the weights (docs/cost.md)
   engine.preemption=P       recompute or swap
   sampling.mode=MODE        greedy, parallel (sampling.n=N), beam (sampling.width=K), speculative
   workload.num_requests=N   workload.rate=R|inf   workload.path=FILE   workload.format=FORMAT

@@ -192,27 +192,38 @@ def _schema() -> DictConfig:
 def to_config(composed: DictConfig) -> Config:
     """Return the typed configuration; raises `ConfigError` for an option that there is not.
 
-    Whether the values make sense is not looked at here (`harness.comparison.checks`).
+    The shape of `model=hf` is read from its file.  Whether the values make sense is not looked at
+    here (`harness.comparison.checks`).
     """
+    config = _as_typed(composed)
+    if config.model.path or config.model.name == AS_FILE.name:
+        try:
+            config.model = resolved(config.model)
+        except CostError as error:
+            raise ConfigError(f"model.path: {error}") from error
+    return config
+
+
+def _as_typed(composed: DictConfig) -> Config:
     unknown = [str(key) for key in composed if key not in (*OPTIONS, "hydra")]
     if unknown:
         raise ConfigError(f"unknown option {unknown[0]}; there are {', '.join(OPTIONS)}")
     # Plain data, so that a key which the schema does not have is refused and not carried along.
     given = plain_options(composed)
     try:
-        return Config(**{name: _typed(name, part) for name, part in given.items()})
+        config = Config(**{name: _typed(name, part) for name, part in given.items()})
     except OmegaConfBaseException:
-        pass  # what is wrong is said of the whole, so that an option has its full name
+        config = _typed_together(given)
+    return config
+
+
+def _typed_together(given: dict[str, Any]) -> Config:
+    """Type all at once, so that what is wrong is said of an option by its full name."""
     try:
         config = OmegaConf.to_object(OmegaConf.merge(_schema(), given))
     except ConfigKeyError as error:
         raise ConfigError(f"unknown option {error.full_key}") from error
     assert isinstance(config, Config)
-    if config.model.path or config.model.name == AS_FILE.name:
-        try:
-            config.model = resolved(config.model)
-        except CostError as error:
-            raise ConfigError(f"model.path: {error}") from error
     return config
 
 

@@ -67,7 +67,7 @@ class ModelShape:
     kv_dtype: str = "auto"
     layer_groups: list[LayerSpec] = field(default_factory=list)
     #: a Hugging Face config.json that the rest is read from (`harness.cost.hf`)
-    path: str = ""
+    path: str | None = None
 
 
 @dataclass

@@ -83,7 +83,9 @@ def test_a_sentence_claims_no_difference_within_the_interval(one):
     assert said.endswith("; not told apart from it at 95 %: c.")
     ideal = replace(found[1], variant=replace(found[1].variant, idealised=True))
     said = best_sentence(rows_of([found[0], ideal, found[2]]))
-    assert re.match(r"b leads with 10\.\d requests a second, but is idealised\. Of those that ", said)
+    assert re.match(
+        r"b leads with 10\.\d requests a second, but is idealised\. Of those that ", said
+    )
     assert " can be built, c sustains " in said
     assert re.search(r", 1\.\d\d times a \(", said)
     alone = [replace(capacity, held=capacity.held[:1]) for capacity in found[:2]]

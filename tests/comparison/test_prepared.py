@@ -95,7 +95,7 @@ def test_blocks_beyond_those_of_a_calibration_are_noted(tmp_path, block, nearest
     shape = (
         f"model.{name}={value}"
         for name, value in asdict(SHAPE).items()
-        if name not in ("name", "family")
+        if name not in ("name", "family", "path")
     )
     asked = (
         *SMALL,

@@ -98,9 +98,13 @@ def test_a_state_is_no_key_and_no_value():
     assert slots(replace(jamba, kv_dtype="fp8")) == [state, full // 2]
 
 
-def test_the_published_size_of_a_checkpoint():
-    # gpt-oss model card, arXiv 2508.10925, table 1: 12.8 GiB
-    assert weight_bytes(model("gpt-oss-20b")) / 2**30 == pytest.approx(12.8, rel=0.01)
+def test_published_sizes_of_checkpoints():
+    # gpt-oss model card, arXiv 2508.10925, table 1: 12.8 and 60.8 GiB
+    small = model("gpt-oss-20b")
+    assert weight_bytes(small) / 2**30 == pytest.approx(12.8, rel=0.01)
+    layers = [replace(group, layers=18) for group in small.layer_groups]
+    large = replace(small, layers=36, experts=128, layer_groups=layers)
+    assert weight_bytes(large) / 2**30 == pytest.approx(60.8, rel=0.01)
 
 
 # -- what managers that keep every layer for every token waste (Jenga, arXiv 2503.18292) ----------

@@ -18,6 +18,13 @@ ALLOWED = {
     "small kernels (Vidur)": 0.09,
     "all-reduce": 0.08,
 }
+#: on the H100 alone
+WINDOWS = {
+    "decode attention within a window": 0.11,
+    "decode attention over fp8": 0.19,
+    "prefill attention within a window": 0.11,
+    "prefill attention over fp8": 0.20,
+}
 
 
 @pytest.mark.shared_data
@@ -25,10 +32,10 @@ def test_predictions_lie_near_the_public_measurements(shared_file):
     for needed in ("aiconfigurator", "vidur"):
         shared_file(needed)
     found = list(validate.fits(SHARED_DATA, CostSpec()))
-    assert len(found) == 2 * len(ALLOWED)
+    assert len(found) == 2 * len(ALLOWED) + len(WINDOWS)
     for fit in found:
-        assert fit.rows > 1000, fit
-        assert fit.median < ALLOWED[fit.operator], fit
+        assert fit.rows > (900 if fit.operator in WINDOWS else 1000), fit
+        assert fit.median < (ALLOWED | WINDOWS)[fit.operator], fit
 
 
 def test_missing_tables_are_named(tmp_path, capsys):

@@ -25,12 +25,19 @@ from harness.cost.roofline import Roofline, Work
 from harness.cost.shapes import HardwareSpec, ModelShape
 from harness.cost.spec import CostSpec
 from tests.cost.parts import roofline_parts
+from tests.cost.windows import measured
 from tests.places import shipped
 
 #: the measured GPUs, as the data name them
 GPUS = ("a100", "h100")
 #: operators whose tables played no part in choosing the constants they test
-HELD_OUT = frozenset({"linear layers (Vidur)"})
+HELD_OUT = frozenset(
+    {
+        "linear layers (Vidur)",
+        *(f"{name} attention {what}" for name in ("decode", "prefill")
+          for what in ("within a window", "over fp8")),
+    }
+)  # fmt: skip
 LINEAR = ("attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj")
 ELEMENTWISE = ("input_layernorm", "post_attention_layernorm", "attn_rope", "mlp_act", "add", "add")
 
@@ -67,6 +74,7 @@ def fits(data_dir: Path, cost: CostSpec) -> Iterator[Fit]:
         yield _prefill(data_dir, gpu, hardware, cost)
         yield from _vidur_layers(data_dir, gpu, hardware, cost)
         yield _all_reduce(data_dir, gpu, hardware, cost)
+        yield from _windows(data_dir, gpu, hardware, cost)
 
 
 # -- aiconfigurator ----------------------------------------------------------------------------
@@ -142,6 +150,17 @@ def _attention(
 
 def _one_layer(heads: int, kv_heads: int, head_dim: int) -> ModelShape:
     return ModelShape("one layer", "llama", 1, heads * head_dim, heads, kv_heads, head_dim, 1, 1, 1)
+
+
+def _windows(data_dir: Path, gpu: str, hardware: HardwareSpec, cost: CostSpec) -> Iterator[Fit]:
+    """Where they were measured: layers with a window, and KV in fp8."""
+    decode, prefill = (
+        _table(data_dir, gpu, "attention", f"{name}_attention")
+        for name in ("generation", "context")
+    )
+    if "window_size" in decode:
+        for operator, predicted, seconds in measured(decode, prefill, hardware, cost):
+            yield Fit.of(gpu, operator, predicted, seconds)
 
 
 # -- Vidur -------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Decode beside a thread that maps: the thread really maps, and what it meets is not lost."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,15 @@ from harness.measure.tables import DRAWN
 from tests.kernels.memory.fake_cuda import FakeCuda
 from tests.measure.cuda_backing import cuda_backing_for
 from tests.measure.jobs import make_job
+
+
+def until(reached):
+    """Wait for a thread, but not for ever."""
+    for _ in range(3000):
+        if reached():
+            return
+        time.sleep(0.01)
+    raise AssertionError("the thread does nothing")
 
 
 def test_pages_are_mapped_while_decode_runs_and_given_back(tmp_path, monkeypatch):
@@ -36,8 +46,7 @@ def test_all_is_mapped_and_unmapped_in_turn(monkeypatch):
 
     monkeypatch.setattr(memory, "_note", noted)
     with memory, mapping._mapping(memory, True) as count:
-        while len(calls) < 6:
-            pass
+        until(lambda: len(calls) >= 6)
     assert count[0] >= 3
     assert calls == [(mapping.GROUPS, 0), (0, mapping.GROUPS)] * count[0]
 
@@ -64,8 +73,7 @@ def test_on_cuda_the_thread_has_the_context_and_makes_no_memory(monkeypatch):
         assert fake.names().count("cuMemCreate") == 2 * mapping.GROUPS
         fake.calls.clear()
         with mapping._mapping(memory, True) as count:
-            while fake.names().count("cuMemUnmap") < 4 * mapping.GROUPS:
-                pass
+            until(lambda: fake.names().count("cuMemUnmap") >= 4 * mapping.GROUPS)
         assert fake.names()[0] == "cuCtxSetCurrent"
         pages = 2 * mapping.GROUPS * count[0]
         names = fake.names()

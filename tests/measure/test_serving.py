@@ -21,7 +21,7 @@ DEFAULTS = {"contiguous_max", "contiguous_pow2", "contiguous_oracle", "paged", "
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """The record of a whole step of a tiny model, and where its files are."""
-    made = make_job("llama-3-8b", tmp_path_factory.mktemp("serving"), quick=True)
+    made = make_job("llama-3-8b", tmp_path_factory.mktemp("a folder, x=1"), quick=True)
     made.limit_s = 600  # a machine that others use too
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "QUICK", SMALL)

@@ -7,6 +7,7 @@ default allocators, in rounds whose order is drawn anew; then the model's times 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -120,7 +121,8 @@ def serve(step: str, job: Job) -> None:
         model = real.decoder.shape
         del real
         release(job.device)
-        cost = ("cost_model=calibrated", f"cost_model.file={job.out / file}")
+        # Quoted: a folder may be called anything.
+        cost = ("cost_model=calibrated", f"cost_model.file={json.dumps(str(job.out / file))}")
         results["simulated"] = list(_simulated(service, model, cost, prepared, taken))
         results["errors"] = {name: _errors(results["simulated"], name) for name in COMPARED}
     broken = [row for row in results["rows"] if row["status"] == "error"]

@@ -1,6 +1,8 @@
 """What the config.json of published models says, by the name of their file in conf/model.
 
-Only what a reader has to look at, and a few keys of each sort that it has to pass by.
+Only what a reader has to look at, and a few keys of each sort that it has to pass by.  Ministral's
+is as transformers 5 has it: the published one is a Mistral's, of 32,768 tokens in which no window
+shows.
 """
 
 from typing import Any

@@ -28,7 +28,7 @@ def test_a_published_file_is_the_model_of_conf(name, tmp_path):
     assert read.name == name
     if name == "jamba-1.5-mini":
         assert not ours.learned_positions  # and no rotary embedding: its base means nothing
-    assert replace(read, name=ours.name, path="") == ours
+    assert replace(read, name=ours.name, path=None) == ours
 
 
 def test_mistral_7b_has_a_window_that_its_file_in_conf_leaves_out(tmp_path):
@@ -39,7 +39,7 @@ def test_mistral_7b_has_a_window_that_its_file_in_conf_leaves_out(tmp_path):
     read = read_shape(write(tmp_path / "mistral-7b", values))
     assert read.layer_groups == [LayerSpec("sliding", 32, 4096)]
     ours = shipped(ModelShape, "model", "mistral-7b")
-    assert replace(read, name=ours.name, path="", layer_groups=[]) == ours
+    assert replace(read, name=ours.name, path=None, layer_groups=[]) == ours
     # Version 0.2 has none, and one as long as the context is none.
     for window in (None, 32768):
         path = write(tmp_path / "v0.2", values | {"sliding_window": window})

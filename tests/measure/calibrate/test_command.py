@@ -163,7 +163,8 @@ def test_a_simulated_run_reads_the_file(written):
 
 def simulate(cwd, file, *more):
     shape = {
-        **{k: v for k, v in asdict(TINY).items() if k not in ("name", "family")}, **dict(more),
+        **{k: v for k, v in asdict(TINY).items() if k not in ("name", "family", "path")},
+        **dict(more),
     }  # fmt: skip
     arguments = [
         "+workload=uniform", "workload.num_requests=5", "workload.prompt.high=64",
