@@ -185,8 +185,8 @@ class LayeredMemory(SlotMemory):
         else:
             return None
         found = []
-        for row, table, end in zip(rows, tables, layout.lengths.tolist(), strict=True):
-            p = np.arange(end - int(self.allocator.length[row]), end)  # behind an encoder's tokens
+        for table, length in zip(tables, layout.lengths.tolist(), strict=True):
+            p = np.arange(length)
             found.append(np.where(table[p // t] >= 0, table[p // t] * t + p % t, -1))
         return found
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import settings
 
 from harness.conformance import AllocatorConformance
-from tests.conformance import matrix
+from tests.conformance import layer_groups, matrix
 
-CASES = matrix.cases()
+CASES = matrix.cases() | layer_groups.cases()
 
 
 @pytest.mark.parametrize("case", CASES)
