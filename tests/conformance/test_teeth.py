@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from harness.conformance import AllocatorConformance, Violation
-from tests.conformance import broken, broken_steps, broken_swap
+from tests.conformance import broken, broken_layers, broken_steps, broken_swap
 
 #: the tests of the suite, the one that takes longest last
 NAMES = sorted(
@@ -34,6 +34,7 @@ def failure(factory, name):
         )
 
     Suite.factory = factory
+    Suite.geometry = getattr(factory, "geometry", AllocatorConformance.geometry)
     try:
         getattr(Suite(), name)()
     except pytest.skip.Exception:
@@ -48,7 +49,7 @@ def failures(factory):
     return filter(None, (failure(factory, name) for name in NAMES))
 
 
-BROKEN = broken.BROKEN + broken_swap.BROKEN + broken_steps.BROKEN
+BROKEN = broken.BROKEN + broken_swap.BROKEN + broken_steps.BROKEN + broken_layers.BROKEN
 
 
 @pytest.mark.parametrize("factory", BROKEN, ids=lambda factory: factory.__name__)
@@ -57,7 +58,8 @@ def test_a_broken_allocator_is_caught(factory):
 
 
 @pytest.mark.parametrize(
-    "factory", dict.fromkeys(broken.BASES + broken_swap.HONEST + broken_steps.BASES)
+    "factory",
+    dict.fromkeys(broken.BASES + broken_swap.HONEST + broken_steps.BASES + broken_layers.HONEST),
 )
 def test_without_a_bug_the_same_base_passes(factory):
     assert not list(failures(factory))
@@ -107,6 +109,7 @@ def test_without_a_bug_the_same_base_passes(factory):
         (broken_steps.BeginsAStepWithOneGrant, "protocol"),
         (broken_steps.CopiesBeforeAStep, "protocol"),
         (broken_steps.SwapsBesideAStep, "protocol"),
+        *broken_layers.CAUGHT,
     ],
 )
 def test_the_message_names_the_invariant(factory, invariant):
