@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
@@ -19,7 +21,7 @@ from harness.cli.help import choose_workload, options
 from harness.cli.overrides import single_point, with_experiment
 from harness.cli.points import Points
 from harness.cli.sweeps.checks import checked_sweep
-from harness.comparison.config import compose
+from harness.comparison.config import Config, compose
 from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
 
@@ -145,9 +147,17 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         there_are = ", ".join(map(str, OmegaConf.select(composed, key)))
         return f"{key} has no {new.group(1)}, it has {there_are}; write +{line} to add it"
     if key in known:  # the group is there, and what was given for it holds a name that is not
-        parts = [name for name in known if name.startswith(f"{key}.")]
+        parts = [name for name in known if name.startswith(f"{key}.")] or _parts_of_each(key)
         return f"{key} is given a name that it does not have; there are {', '.join(parts)}"
     return f"unknown option {key}{_closest(key, known)}"
+
+
+def _parts_of_each(key: str) -> list[str]:
+    """Return the names that each element of an option has, which is a list of sections."""
+    kind: Any = Config
+    for part in key.split("."):
+        kind = get_type_hints(kind)[part]
+    return [field.name for element in get_args(kind)[:1] for field in fields(element)]
 
 
 def _keys(composed: DictConfig) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from harness.conformance import AllocatorConformance, Violation
-from tests.conformance import broken, broken_layers, broken_steps, broken_swap
+from tests.conformance import broken, broken_kinds, broken_layers, broken_steps, broken_swap
 
 #: the tests of the suite, the one that takes longest last
 NAMES = sorted(
@@ -34,6 +34,7 @@ def failure(factory, name):
         )
 
     Suite.factory = factory
+    Suite.geometry = getattr(factory, "geometry", AllocatorConformance.geometry)
     try:
         getattr(Suite(), name)()
     except pytest.skip.Exception:
@@ -48,7 +49,8 @@ def failures(factory):
     return filter(None, (failure(factory, name) for name in NAMES))
 
 
-BROKEN = broken.BROKEN + broken_swap.BROKEN + broken_steps.BROKEN + broken_layers.BROKEN
+BROKEN = broken.BROKEN + broken_swap.BROKEN + broken_steps.BROKEN
+BROKEN += broken_layers.BROKEN + broken_kinds.BROKEN
 
 
 @pytest.mark.parametrize("factory", BROKEN, ids=lambda factory: factory.__name__)
@@ -58,7 +60,13 @@ def test_a_broken_allocator_is_caught(factory):
 
 @pytest.mark.parametrize(
     "factory",
-    dict.fromkeys(broken.BASES + broken_swap.HONEST + broken_steps.BASES + broken_layers.BASES),
+    dict.fromkeys(
+        broken.BASES
+        + broken_swap.HONEST
+        + broken_steps.BASES
+        + broken_layers.HONEST
+        + broken_kinds.BASES
+    ),
 )
 def test_without_a_bug_the_same_base_passes(factory):
     assert not list(failures(factory))
@@ -108,13 +116,8 @@ def test_without_a_bug_the_same_base_passes(factory):
         (broken_steps.BeginsAStepWithOneGrant, "protocol"),
         (broken_steps.CopiesBeforeAStep, "protocol"),
         (broken_steps.SwapsBesideAStep, "protocol"),
-        (broken_layers.RingOfTheWindow, "no hole"),
-        (broken_layers.PartsOverlap, "single writer"),
-        (broken_layers.WindowFreedEarly, "no hole"),
-        (broken_layers.WritesIntoItsNeighbour, "single writer"),
-        (broken_layers.GivesALargePageEarly, "single writer"),
-        (broken_layers.UnmapsAWindowEarly, "mapping"),
-        (broken_layers.ForgetsALayerGroup, "causal"),
+        *broken_layers.CAUGHT,
+        *broken_kinds.CAUGHT,
     ],
 )
 def test_the_message_names_the_invariant(factory, invariant):

@@ -10,6 +10,7 @@ from harness.cost import CostError, LayerSpec, ModelShape, kv_bytes_per_token, w
 from harness.cost.kv import kv_geometry, layer_groups, needed_bytes, settled_layers, state_bytes
 from harness.cost.limits import check_model
 from harness.errors import ConfigError
+from harness.size.__main__ import main as size
 from tests.places import shipped
 
 
@@ -216,6 +217,13 @@ def test_a_layer_group_that_cannot_be_is_refused_by_name(bad, text):
     assert message.startswith("model.layer_groups.1")
     assert text in message
     assert "\n" not in message
+
+
+def test_a_dimension_that_there_is_not_is_refused_on_the_command_line(capsys):
+    assert size(["model=gpt-oss-20b", "model.layer_groups=[{kind:full,layers:24,span:4}]"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "model.layer_groups is given a name that it does not have; there are kind, laye" in error
 
 
 def test_every_layer_is_in_one_group_and_something_grows():

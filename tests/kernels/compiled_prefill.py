@@ -1,4 +1,9 @@
-"""Prints what prefill becomes on GPUs that are not here; the table of docs/kernels.md."""
+"""Prints what prefill becomes on GPUs that are not here; the table of docs/kernels.md.
+
+Arguments: tokens of a page, 16 without.
+"""
+
+import sys
 
 import torch
 import triton
@@ -9,8 +14,8 @@ from tests.kernels.cases import make
 from tests.kernels.compiled import SHARED_OF_ALL, compiled
 
 KINDS = [(torch.bfloat16, 64), (torch.bfloat16, 128), (torch.bfloat16, 256), (torch.float32, 128)]
-#: tokens of a page; new tokens, in a row with a past; window
-CALLS = [(None, 300, None), (16, 300, None), (16, 7, None), (16, 300, 100)]
+#: new tokens, in a row with a past; window
+CALLS = [(300, None), (7, None), (300, 100)]
 COLUMNS = ["sm", "type", "dim", "page", "new", "window", "tile", "registers", "spilled", "shared"]
 COLUMNS += ["warps", "blocks", "product"]
 
@@ -24,12 +29,14 @@ def becomes(capability, dtype, dim, page, new, window):
 
 
 def main():
+    pages = [int(argument) for argument in sys.argv[1:]] or [16]
+    calls = [(None, 300, None), *((page, *call) for page in pages for call in CALLS)]
     print(f"Triton {triton.__version__}")
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
     for capability in sorted(SHARED_OF_ALL, reverse=True):
         for dtype, dim in KINDS:
             choice = tiles(dtype, dim, capability)
-            for page, new, window in CALLS:
+            for page, new, window in calls:
                 if new == 7 and len(choice) == 1:
                     continue
                 one = becomes(capability, dtype, dim, page, new, window)
