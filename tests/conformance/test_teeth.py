@@ -6,7 +6,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from harness.conformance import AllocatorConformance, Violation
-<<<<<<< HEAD
 from tests.conformance import (
     broken,
     broken_layered_paged,
@@ -14,9 +13,6 @@ from tests.conformance import (
     broken_steps,
     broken_swap,
 )
-=======
-from tests.conformance import broken, broken_kinds, broken_layers, broken_steps, broken_swap
->>>>>>> kinds
 
 #: the tests of the suite, the one that takes longest last
 NAMES = sorted(
@@ -59,7 +55,6 @@ def failures(factory):
     return filter(None, (failure(factory, name) for name in NAMES))
 
 
-<<<<<<< HEAD
 BROKEN = [
     *broken.BROKEN,
     *broken_swap.BROKEN,
@@ -67,10 +62,6 @@ BROKEN = [
     *broken_layers.BROKEN,
     *broken_layered_paged.BROKEN,
 ]
-=======
-BROKEN = broken.BROKEN + broken_swap.BROKEN + broken_steps.BROKEN
-BROKEN += broken_layers.BROKEN + broken_kinds.BROKEN
->>>>>>> kinds
 
 
 @pytest.mark.parametrize("factory", BROKEN, ids=lambda factory: factory.__name__)
@@ -84,13 +75,8 @@ def test_a_broken_allocator_is_caught(factory):
         broken.BASES
         + broken_swap.HONEST
         + broken_steps.BASES
-<<<<<<< HEAD
         + broken_layers.BASES
         + broken_layered_paged.HONEST
-=======
-        + broken_layers.HONEST
-        + broken_kinds.BASES
->>>>>>> kinds
     ),
 )
 def test_without_a_bug_the_same_base_passes(factory):
@@ -141,7 +127,6 @@ def test_without_a_bug_the_same_base_passes(factory):
         (broken_steps.BeginsAStepWithOneGrant, "protocol"),
         (broken_steps.CopiesBeforeAStep, "protocol"),
         (broken_steps.SwapsBesideAStep, "protocol"),
-<<<<<<< HEAD
         (broken_layers.RingOfTheWindow, "no hole"),
         (broken_layers.PartsOverlap, "single writer"),
         (broken_layers.WindowFreedEarly, "no hole"),
@@ -150,10 +135,6 @@ def test_without_a_bug_the_same_base_passes(factory):
         (broken_layers.UnmapsAWindowEarly, "mapping"),
         (broken_layers.ForgetsALayerGroup, "causal"),
         *broken_layered_paged.CAUGHT,
-=======
-        *broken_layers.CAUGHT,
-        *broken_kinds.CAUGHT,
->>>>>>> kinds
     ],
 )
 def test_the_message_names_the_invariant(factory, invariant):
