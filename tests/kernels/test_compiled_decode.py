@@ -24,8 +24,8 @@ BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
 
 def further(*values):
-    """Parameters that only `make test-compiled` takes: the same claims of more code."""
-    return [pytest.param(value, marks=pytest.mark.compiled) for value in values]
+    """Parameters that only `make test-further` takes: the same claims of more code."""
+    return [pytest.param(value, marks=pytest.mark.further) for value in values]
 
 
 PAGES = ["page-16", "padded-204", *further("page-1", "page-256")]
@@ -107,7 +107,7 @@ def test_nothing_is_spilled(capability, kind):
     assert flat.blocks == paged.blocks
 
 
-@pytest.mark.compiled
+@pytest.mark.further
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("dtype", [BF16, FP16, FP32], ids=str)
 @pytest.mark.parametrize("dim", [64, 80, 128, 256])

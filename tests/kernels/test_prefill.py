@@ -44,8 +44,8 @@ def test_it_agrees_with_float64_in_the_interpreter():
     assert "skipped" not in said
 
 
-#: `make test-compiled` takes these too: the same claims of more code
-further = pytest.mark.compiled
+#: `make test-further` takes these too: the same claims of more code
+further = pytest.mark.further
 
 SIXTEEN_BIT = [
     pytest.param(90, {}, id="9.0, 128"),
