@@ -6,13 +6,17 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 DEMO ?= +workload=beam
 
-.PHONY: demo test lint format bench baseline gallery measure clean
+.PHONY: demo test test-compiled lint format bench baseline gallery measure clean
 
 demo: $(VENV)/loops
 	$(BIN)/python -m harness $(DEMO)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -q -n auto --dist worksteal
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not compiled"
+
+# What make test leaves out: the same claims of kernels compiled for further shapes and types.
+test-compiled: $(VENV)/ready
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m compiled tests/kernels
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
