@@ -12,7 +12,13 @@ FURTHER = {
     f"contiguous-{reservation}-{placement}"
     for reservation in ("max", "pow2", "oracle")
     for placement in ("buddy", "best_fit")
-} | {"virtual-128KiB-sliced", "virtual-256KiB-per_layer", "virtual-256KiB-sliced"}
+} | {
+    "virtual-128KiB-sliced",
+    "virtual-256KiB-per_layer",
+    "virtual-256KiB-sliced",
+    "paged-split-sliding-hash",
+    "paged-hybrid-state",
+}
 
 
 @pytest.mark.parametrize(
