@@ -16,7 +16,6 @@ FURTHER = {
     "virtual-128KiB-sliced",
     "virtual-256KiB-per_layer",
     "virtual-256KiB-sliced",
-    "paged-split-sliding-hash",
     "paged-hybrid-state",
 }
 
