@@ -217,6 +217,8 @@ def space_of(
     _check_kv_dtypes(space)
     space.sizes = _sizes(space)
     if not space.neighbours(space.default):
+        if space.variant(space.default) is None:  # which no knob that is searched mends
+            raise ConfigError(space.reason(space.default))
         raise ConfigError("nothing is left to be searched: every knob is set by an option")
     return space
 

@@ -115,7 +115,7 @@ def test_ctrl_c_prints_what_was_found(tmp_path, capsys, monkeypatch, inside):
         (("kv_dtypes=[auto,fp8]", "kv_dtype=fp8"), "kv_dtype is set by an option"),
         (("kv_dtypes=[auto,fp8]", "model.kv_dtype=fp8"), "kv_dtype is set by an option"),
         (
-            ("kv_dtypes=[auto,int8]", "model=deepseek-v2-lite"),
+            ("kv_dtypes=[auto,int8]", "model=deepseek-v2-lite", "hardware=h200"),
             "a latent layer has neither",
         ),
         (("allocators.paged.watermark=0.01",), "search=watermark: it is set by an option"),
@@ -135,6 +135,9 @@ def test_an_unknown_knob_and_nothing_to_search_are_one_line(tmp_path, capsys, in
     assert "search: blocks is no knob; there are allocator, gpus, " in capsys.readouterr().err
     assert main([*ONE[:-1], "search=[kv_dtype]"]) == 2
     assert "search=kv_dtype: kv_dtypes allows auto alone" in capsys.readouterr().err
+    # More GPUs would do, but their number is not searched.
+    assert main([*ONE, "model=llama-3-70b", "hardware=h100-80gb"]) == 2
+    assert "Llama-3-70B needs 131.4 GiB for its weights" in capsys.readouterr().err
     assert main([*ONE[:-1], "search=[]"]) == 2
     assert "nothing is left to be searched" in capsys.readouterr().err
     assert main(["slo.ttft_p99_s=1"]) == 2
