@@ -174,8 +174,17 @@ def _keys(composed: DictConfig) -> list[str]:
 
 
 def _closest(word: str, known: list[str]) -> str:
-    """Return a hint at the names that begin like `word`, or else resemble it, in any case."""
+    """Return a hint at the names that begin like `word`, or else are nearest to it, in any case."""
     lower, names = word.lower(), {name.lower(): name for name in known}
     begun = [name for name in names if len(lower) > 1 and name.startswith(lower)]
-    found = begun[:3] or difflib.get_close_matches(lower, names, n=3, cutoff=0.5)
+    found = sorted(begun, key=len)[:3] or _nearest(lower, list(names))
     return f" (did you mean {' or '.join(names[name] for name in found)}?)" if found else ""
+
+
+def _nearest(word: str, names: list[str]) -> list[str]:
+    """Return up to three names as near to `word` as the nearest, or almost; the shortest first."""
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, name, word).ratio() for name in near]
+    return sorted(
+        (n for n, x in zip(near, likeness, strict=True) if x > likeness[0] - 0.1), key=len
+    )

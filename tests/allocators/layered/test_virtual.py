@@ -55,7 +55,7 @@ def build(data, background, deferred):
 @pytest.mark.parametrize("deferred", [True, False])
 @pytest.mark.parametrize("background", [True, False])
 def test_every_byte_that_is_read_is_mapped_under_pressure(background, deferred):
-    totals = tell_stories(lambda data: build(data, background, deferred), 50)
+    totals = tell_stories(lambda data: build(data, background, deferred), 25)
     expected = {"admit refused", "grow refused", "copies", "maps", "unmaps", "truncate"}
     expected |= {"expired", "maps of fork", "unmaps of reassign", "swaps_in"}
     assert {what for what in expected if not totals[what]} == set()
