@@ -17,6 +17,8 @@ from harness.cost.hf.read import CONFIG, DTYPE_BYTES
 from harness.cost.hf.values import Values
 from harness.cost.shapes import CostError, ModelShape
 from harness.executors.model.decoder.errors import DecoderError
+from harness.executors.model.decoder.gemma3 import LOCAL_THETA
+from harness.executors.model.decoder.layers import layer_windows
 
 #: fields of a shape that do not change what the forward pass computes
 IRRELEVANT = {"name", "dtype_bytes", "max_context", "kv_dtype", "path"}
@@ -92,6 +94,36 @@ def _llama(values: Values, architecture: str) -> ModelShape:
     return shape
 
 
+def _gemma3(values: Values, architecture: str) -> ModelShape:
+    values.only("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
+    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
+        values.only(key, None, None)
+    shape = dense.gemma3(values)
+    shape.family = "gemma3"
+    # What scores are divided by the square root of; of some it is not head_dim (27B: 168).
+    values.only("query_pre_attn_scalar", shape.head_dim, 256)
+    local = values.get("rope_local_base_freq", LOCAL_THETA)
+    rope = values.get("rope_parameters", {})
+    if rope:
+        for kind in ("full_attention", "sliding_attention"):
+            given = values.inner("rope_parameters").inner(kind)
+            given.only("rope_type", "default", "default")
+            theta = given.number(
+                "rope_theta", {"full_attention": shape.rope_theta}.get(kind, local)
+            )
+            if kind == "full_attention":
+                shape.rope_theta = theta
+            else:
+                local = theta
+    values.only("rope_scaling", None, None)
+    if local != LOCAL_THETA:
+        raise DecoderError(
+            f"{values.path}: layers with a window have rope_theta {local}; allowed: {LOCAL_THETA}"
+        )
+    layer_windows(shape)
+    return shape
+
+
 def _opt(values: Values, architecture: str) -> ModelShape:
     values.only("activation_function", "relu", "relu")
     return dense.opt(values)
@@ -136,4 +168,5 @@ READERS: dict[str, Callable[[Values, str], ModelShape]] = {
     "Qwen2ForCausalLM": _llama,
     "Qwen3ForCausalLM": _llama,
     "OPTForCausalLM": _opt,
+    "Gemma3ForCausalLM": _gemma3,
 }

@@ -24,6 +24,7 @@ class Kind(Enum):
     LINEAR = "linear"
     EMBEDDING = "embedding"
     NORM = "norm"
+    OFFSET = "offset"  # of a norm whose weight is 1 + this (Gemma)
     BIAS = "bias"
 
 
@@ -62,7 +63,7 @@ class RandomSource:
 
     Drawn in float32: linear layers with 1 / sqrt(fan in), which keeps the scale of what passes
     through; embeddings and the head with 2 / sqrt(hidden), so that logits spread by about 2; norms
-    are 1.  Drawn on the CPU, the same seed gives the same weights on every device; drawn on a GPU
+    are 1, offsets to that 0.  Drawn on the CPU, the same seed gives the same weights on every device; drawn on a GPU
     (`device`), the same only on the same kind of device.
     """
 
@@ -74,6 +75,8 @@ class RandomSource:
         """Return the weight in float32."""
         if kind is Kind.NORM:
             return torch.ones(shape)
+        if kind is Kind.OFFSET:
+            return torch.zeros(shape)
         generator = torch.Generator(self._device).manual_seed(tensor_seed(self._seed, name))
         out = torch.randn(shape, generator=generator, device=self._device)
         return out.mul_(_std(kind, shape[-1]))
