@@ -102,24 +102,16 @@ def _gemma3(values: Values, architecture: str) -> ModelShape:
     shape.family = "gemma3"
     # What scores are divided by the square root of; of some it is not head_dim (27B: 168).
     values.only("query_pre_attn_scalar", shape.head_dim, 256)
-    local = values.get("rope_local_base_freq", LOCAL_THETA)
-    rope = values.get("rope_parameters", {})
-    if rope:
-        for kind in ("full_attention", "sliding_attention"):
-            given = values.inner("rope_parameters").inner(kind)
-            given.only("rope_type", "default", "default")
-            theta = given.number(
-                "rope_theta", {"full_attention": shape.rope_theta}.get(kind, local)
-            )
-            if kind == "full_attention":
-                shape.rope_theta = theta
-            else:
-                local = theta
     values.only("rope_scaling", None, None)
-    if local != LOCAL_THETA:
-        raise DecoderError(
-            f"{values.path}: layers with a window have rope_theta {local}; allowed: {LOCAL_THETA}"
-        )
+    if values.get("rope_parameters") is None:
+        values.only("rope_local_base_freq", LOCAL_THETA, LOCAL_THETA)
+    else:
+        kinds = values.inner("rope_parameters")
+        full, local = kinds.inner("full_attention"), kinds.inner("sliding_attention")
+        for given in (full, local):
+            given.only("rope_type", "default", "default")
+        shape.rope_theta = full.number("rope_theta")
+        local.only("rope_theta", LOCAL_THETA, LOCAL_THETA)
     layer_windows(shape)
     return shape
 

@@ -63,8 +63,8 @@ class RandomSource:
 
     Drawn in float32: linear layers with 1 / sqrt(fan in), which keeps the scale of what passes
     through; embeddings and the head with 2 / sqrt(hidden), so that logits spread by about 2; norms
-    are 1, offsets to that 0.  Drawn on the CPU, the same seed gives the same weights on every device; drawn on a GPU
-    (`device`), the same only on the same kind of device.
+    are 1, offsets to that 0.  Drawn on the CPU, the same seed gives the same weights on every
+    device; drawn on a GPU (`device`), the same only on the same kind of device.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
