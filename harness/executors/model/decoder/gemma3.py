@@ -45,7 +45,7 @@ class Gemma3Decoder(Decoder):
     def _load(self, loader: Loader) -> None:
         shape = self.shape
         table = (shape.vocab, shape.hidden)
-        self._embedding = loader.one("model.embed_tokens.weight", table, Kind.EMBEDDING)
+        self._embedding = loader.one("model.embed_tokens.weight", table, Kind.SCALED)
         self._layers = [self._load_layer(loader, f"model.layers.{i}") for i in range(shape.layers)]
         self._norm = _norm(loader, "model.norm", shape.hidden)
         self._head = self._embedding
