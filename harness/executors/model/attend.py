@@ -64,6 +64,7 @@ class AttendInMemory:
                 "backend": backend,
                 "out": out[at:to],
                 "window": decoder.windows[layer],
+                "sinks": None if decoder.sinks is None else decoder.sinks[layer],
             }
             if single:
                 kernels.decode(*part, decoder.scale, **options)

@@ -13,6 +13,7 @@ from harness.executors.model.decoder.checkpoint_config import check_shape
 from harness.executors.model.decoder.core import Decoder
 from harness.executors.model.decoder.errors import DecoderError
 from harness.executors.model.decoder.gemma3 import Gemma3Decoder
+from harness.executors.model.decoder.gpt_oss import GptOssDecoder
 from harness.executors.model.decoder.layers import layer_windows
 from harness.executors.model.decoder.llama import LlamaDecoder
 from harness.executors.model.decoder.opt import OptDecoder
@@ -22,6 +23,7 @@ FAMILIES: dict[str, type[Decoder]] = {
     "llama": LlamaDecoder,
     "opt": OptDecoder,
     "gemma3": Gemma3Decoder,
+    "gpt_oss": GptOssDecoder,
 }
 #: what a family's forward pass does, whether or not a shape says so
 PLAIN = {"weight_bits": 0.0, "post_norms": False, "attention_gate": False}
@@ -44,6 +46,18 @@ TRAITS = {
         "tied_embeddings": True,
         "qk_norm": True,
         "post_norms": True,
+    },
+    "gpt_oss": {
+        **PLAIN,
+        "gated_ffn": True,
+        "learned_positions": False,
+        "linear_bias": True,
+        "qkv_bias": False,
+        "tied_embeddings": False,
+        "qk_norm": False,
+        "expert_bits": 0.0,
+        "shared_ffn": 0,
+        "dense_layers": 0,
     },
 }
 #: more random parameters than this are drawn on the GPU: a CPU draws about 1e8 in a second
@@ -84,7 +98,7 @@ def check_decodable(shape: ModelShape) -> None:
     name = shape.name or "the model"
     if shape.family not in FAMILIES:
         raise DecoderError(f"{name}: family is {shape.family!r}; allowed: {', '.join(FAMILIES)}")
-    if shape.experts > 1:
+    if shape.experts > 1 and shape.family != "gpt_oss":
         raise DecoderError(
             f"{name}: a mixture of {shape.experts} experts has no decoder; allowed: experts=1"
         )

@@ -27,6 +27,7 @@ class Kind(Enum):
     NORM = "norm"
     OFFSET = "offset"  # of a norm whose weight is 1 + this (Gemma)
     BIAS = "bias"
+    SINK = "sink"
 
 
 #: standard deviation of random weights, over 1 / sqrt(fan in)
@@ -94,6 +95,8 @@ def tensor_seed(seed: int, name: str) -> int:
 
 
 def _std(kind: Kind, fan_in: int) -> float:
+    if kind is Kind.SINK:
+        return 1.0
     if kind is Kind.BIAS:
         return BIAS_STD
     return STD.get(kind, 1.0) / math.sqrt(fan_in)

@@ -85,6 +85,7 @@ class Prompt:
             [self._tokens],
             self._decoder.scale,
             window=self._decoder.windows[layer],
+            sinks=self._decoder.sinks and self._decoder.sinks[layer],
         )
 
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:

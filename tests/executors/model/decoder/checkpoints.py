@@ -45,6 +45,22 @@ GEMMA = {
         "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
     },
 }
+GPT_OSS = {
+    **LLAMA,
+    "num_hidden_layers": 4,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+    "sliding_window": 6,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 150000.0,
+        "factor": 32.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+        "original_max_position_embeddings": 4096,
+    },
+}
 #: kind -> (name of the classes, what its configuration sets beside the above)
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {**LLAMA, "tie_word_embeddings": False}),
@@ -56,6 +72,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3", {**LLAMA, "tie_word_embeddings": True}),
     "opt": ("OPT", OPT),
     "gemma3": ("Gemma3", GEMMA),
+    "gpt_oss": ("GptOss", GPT_OSS),
 }
 #: names of configuration classes that are not the models'
 CONFIGS = {"Gemma3": "Gemma3TextConfig"}
