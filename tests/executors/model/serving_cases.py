@@ -37,6 +37,11 @@ GEMMA = ModelShape(
     vocab=199, max_context=128, dtype_bytes=4, tied_embeddings=True, qk_norm=True, post_norms=True,
     layer_groups=[LayerSpec("sliding", 5, window=20), LayerSpec("full", 1)],
 )  # fmt: skip
+GPT_OSS = ModelShape(
+    name="gpt_oss", family="gpt_oss", layers=4, hidden=64, heads=8, kv_heads=4, head_dim=128,
+    ffn=48, vocab=199, max_context=128, dtype_bytes=4, linear_bias=True, experts=4,
+    active_experts=2, layer_groups=[LayerSpec("sliding", 2, window=20), LayerSpec("full", 2)],
+)  # fmt: skip
 SAMPLING = {
     "greedy": SamplingSpec("greedy"),
     "parallel": SamplingSpec("parallel", n=3, temperature=0.9, top_p=0.9),
@@ -47,7 +52,7 @@ ROOMY_TOKENS, TIGHT_TOKENS = 6000, 300
 
 @cache
 def decoder_of(shape_name):
-    shape = {"llama": LLAMA, "opt": OPT, "gemma3": GEMMA}[shape_name]
+    shape = {"llama": LLAMA, "opt": OPT, "gemma3": GEMMA, "gpt_oss": GPT_OSS}[shape_name]
     return build_decoder(
         shape, device="cpu", dtype=torch.float32, seed=7, weights=None, batch_invariant=True
     )

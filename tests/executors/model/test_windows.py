@@ -13,11 +13,12 @@ from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.executors.model.attend import layers_in_memory
 from kernels.memory import backing_for
-from tests.executors.model.serving_cases import GEMMA, geometry, requests, serve
+from tests.executors.model.serving_cases import GEMMA, GPT_OSS, geometry, requests, serve
 
 #: tokens of a step; a ring holds as many behind a window
 BUDGET = 40
 ROOMY = 1500
+SHAPES = {"gemma3": GEMMA, "gpt_oss": GPT_OSS}
 #: policy, knobs, and a pool in which its sequences have to make room for each other
 MANAGERS = {
     "contiguous": (Contiguous, {"reservation": "max", "placement": "first_fit"}, 140),
@@ -32,11 +33,9 @@ MANAGERS = {
 }  # fmt: skip
 
 
-def manager(name, tokens=None, host=0, **knobs):
+def manager(name, tokens=None, host=0, shape=GEMMA, **knobs):
     policy, given, tight = MANAGERS[name]
-    pool = geometry(
-        GEMMA, tokens or tight, host, max_len=96, max_seqs=12, step_tokens=BUDGET
-    )  # fmt: skip
+    pool = geometry(shape, tokens or tight, host, max_len=96, max_seqs=12, step_tokens=BUDGET)
     return policy.of(pool, **{**given, **knobs})
 
 
@@ -45,10 +44,10 @@ def table(n=5):
 
 
 @cache
-def alone(mode="greedy", n=5):
+def alone(mode="greedy", n=5, name="gemma3"):
     """Serve one request after the other where every token of every layer is kept."""
-    memory = manager("contiguous", ROOMY, ring=False)
-    return serve(memory, table(n), mode, "gemma3", policy="static", max_num_batched_tokens=1)
+    memory = manager("contiguous", ROOMY, shape=SHAPES[name], ring=False)
+    return serve(memory, table(n), mode, name, policy="static", max_num_batched_tokens=1)
 
 
 class Poison:
@@ -124,7 +123,7 @@ def test_what_a_window_still_reads_is_not_behind_it(name):
     ("name", "tokens", "mode", "preemption"),
     [
         ("contiguous_grow", 280, "parallel", "swap"),
-        ("paged", 130, "beam", "swap"),
+        ("paged", 90, "beam", "swap"),
         ("jenga", 160, "parallel", "recompute"),
         ("virtual", 300, "parallel", "swap"),
     ],
@@ -138,6 +137,18 @@ def test_copies_and_swaps_of_layer_groups_change_no_token(name, tokens, mode, pr
     assert seen.digest == alone(mode, 3).digest
     assert seen.copies
     assert bool(seen.swaps) == (preemption == "swap")
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("contiguous", 140), ("paged", 72), ("jenga", 72), ("virtual", 110)]
+)
+def test_gpt_oss_emits_the_same_tokens_too(name, tokens):
+    seen = serve(
+        manager(name, tokens, shape=GPT_OSS), table(), shape="gpt_oss", watchers=[Poison],
+        policy="chunked", max_num_batched_tokens=16,
+    )  # fmt: skip
+    assert seen.digest == alone("greedy", 5, "gpt_oss").digest
+    assert seen.preemptions or name == "contiguous", "the pool was meant to be tight"
 
 
 def test_a_prefix_that_every_layer_still_holds_is_read_again():
