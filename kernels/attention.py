@@ -8,6 +8,9 @@ with grouped queries: query head h reads KV head h // (query_heads / kv_heads). 
 only the last w positions up to p take part, p among them (Mistral 7B, arXiv 2310.06825, section 2);
 what lies behind the windows of all of a row's queries may hold anything (`flash` over pages wants
 finite numbers there).
+
+A query head may have a sink, a logit that takes part in the softmax and has no value: its weights
+sum to less than 1 (gpt-oss model card, arXiv 2508.10925, section 2.2).
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ def decode(
     backend: str = "reference",
     out: torch.Tensor | None = None,
     window: int | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attend from the last position of each row to the whole row, or to its last `window`.
 
@@ -43,7 +47,7 @@ def decode(
     rows = place(layout, k_cache)
     if q.shape[0] != rows.num_rows or rows.max_queries > 1:
         raise ValueError(f"decode takes one query a row: {q.shape[0]} for {rows.num_rows} rows")
-    return _run("decode", backend, q, k_cache, v_cache, rows, scale, out, window)
+    return _run("decode", backend, q, k_cache, v_cache, rows, scale, out, window, sinks)
 
 
 def prefill(
@@ -57,6 +61,7 @@ def prefill(
     backend: str = "reference",
     out: torch.Tensor | None = None,
     window: int | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attend causally from the last `query_lengths[i]` positions of each row.
 
@@ -66,7 +71,7 @@ def prefill(
     before, `query_lengths` is None.  Raises as `decode`.
     """
     rows = place(layout, k_cache, query_lengths)
-    return _run("prefill", backend, q, k_cache, v_cache, rows, scale, out, window)
+    return _run("prefill", backend, q, k_cache, v_cache, rows, scale, out, window, sinks)
 
 
 def _run(
@@ -79,6 +84,7 @@ def _run(
     scale: float,
     out: torch.Tensor | None,
     window: int | None,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
     kv_heads, head_dim = k_cache.shape[-2:]
     if k_cache.shape != v_cache.shape or k_cache.dtype != v_cache.dtype:
@@ -102,10 +108,15 @@ def _run(
     support = probe(backend, q.device.type, str(q.dtype), head_dim, page, window)
     if not support.ok:
         raise Unsupported(f"{backend} {mode}: {support.reason}")
+    if sinks is not None and not REGISTRY[backend].sinks:
+        able = ", ".join(name for name, found in REGISTRY.items() if found.sinks)
+        raise Unsupported(f"{backend} {mode}: attention sinks are computed by {able} alone")
+    if sinks is not None and sinks.shape != q.shape[1:2]:
+        raise ValueError(f"sinks are {tuple(sinks.shape)}, one for each of {q.shape[1]} heads")
     if out is None:
         out = torch.empty_like(q)
     elif out.shape != q.shape or out.dtype != q.dtype:
         raise ValueError(f"out is {tuple(out.shape)} {out.dtype}, q {tuple(q.shape)} {q.dtype}")
     attend = getattr(import_module(REGISTRY[backend].module), mode)
-    attend(Batch.of(q, k_cache, v_cache, rows, scale, out, window))
+    attend(Batch.of(q, k_cache, v_cache, rows, scale, out, window, sinks))
     return out

@@ -24,6 +24,8 @@ class Batch:
     out: torch.Tensor  # as q
     #: a query at position p reads positions p - window + 1 to p only; None: all up to p
     window: int | None = None
+    #: logits that take part in the softmax without a value, [query_heads]
+    sinks: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -35,10 +37,12 @@ class Batch:
         scale: float,
         out: torch.Tensor,
         window: int | None = None,
+        sinks: torch.Tensor | None = None,
     ) -> Batch:
         """View caches, paged or flat, as the pages of `rows`; nothing is copied."""
         page = rows.page_tokens
-        return cls(q, as_pages(k_cache, page), as_pages(v_cache, page), rows, scale, out, window)
+        keys, values = as_pages(k_cache, page), as_pages(v_cache, page)
+        return cls(q, keys, values, rows, scale, out, window, sinks)
 
     def narrowed(self) -> Batch:
         """The same without the positions that no query sees; a decode then needs no window."""

@@ -21,6 +21,7 @@ QUERY_BLOCK = 16
 WORTH_A_THREAD = 1 << 18
 #: a window that no row is as long as
 NO_WINDOW = 1 << 40
+NO_SINKS = np.empty(0, dtype=np.float32)
 #: pieces of work a thread: a core that is taken for a while (torch's own threads spin after a
 #: product) does fewer of them
 PIECES = 4
@@ -53,6 +54,7 @@ def prefill(batch: Batch) -> None:
         batch.group,
         window,
         np.float32(batch.scale),
+        NO_SINKS if batch.sinks is None else batch.sinks.float().contiguous().numpy(),
         result.numpy(),
     )
     used = min(threads, len(parts), 1 + work * q.shape[1] * q.shape[2] // WORTH_A_THREAD)

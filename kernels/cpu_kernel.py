@@ -180,6 +180,7 @@ def attend(
     group,  # query heads a KV head
     window,  # positions that a query reads, itself the last of them
     scale,
+    sinks,  # float32 [Hq], or empty where there are none
     out,  # float32 [T, Hq, D]
     tasks,  # int64 [N, 5]: row, queries from, to, KV heads from, to
 ):
@@ -194,6 +195,10 @@ def attend(
         scores = np.empty((rows, CHUNK), dtype=np.float32)
         peak = np.full(rows, LOWEST, dtype=np.float32)
         total = np.zeros(rows, dtype=np.float32)
+        if len(sinks):  # as if a position without a value had been seen before
+            for at in range(rows):
+                peak[at] = sinks[head_from * group + at % heads]
+                total[at] = np.float32(1.0)
         k_at = np.empty(CHUNK, dtype=np.int64)
         v_at = np.empty(CHUNK, dtype=np.int64)
         for query in range(first, last):

@@ -37,7 +37,11 @@ def prefill(batch: Batch) -> None:
         scores.masked_fill_(ahead > 0, float("-inf"))
         if batch.window is not None:
             scores.masked_fill_(ahead <= -batch.window, float("-inf"))
-        batch.out[first:last] = torch.einsum("hnl,lhd->nhd", scores.softmax(-1), v).to(q.dtype)
+        if batch.sinks is not None:
+            sinks = batch.sinks.to(work)[:, None, None].expand(-1, queries, 1)
+            scores = torch.cat([scores, sinks], dim=-1)
+        weights = scores.softmax(-1)[..., :length]
+        batch.out[first:last] = torch.einsum("hnl,lhd->nhd", weights, v).to(q.dtype)
 
 
 decode = prefill  # one query a row is the case of a single new token

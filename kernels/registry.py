@@ -27,7 +27,8 @@ Check = Callable[[str, str, int, int | None, bool], Support]
 class Backend:
     """One implementation of attention; None: no limit.
 
-    `module` has `decode` and `prefill`, each of one `kernels.batch.Batch`.
+    `module` has `decode` and `prefill`, each of one `kernels.batch.Batch`; `sinks` says whether
+    they take attention sinks.
     """
 
     module: str
@@ -35,6 +36,7 @@ class Backend:
     dtypes: tuple[str, ...] = DTYPES
     head_dims: tuple[int, ...] | None = None
     most_page_tokens: int | None = None
+    sinks: bool = False
 
 
 def _reference(
@@ -84,8 +86,8 @@ def _sdpa(
 
 
 REGISTRY = {
-    "reference": Backend("kernels.reference", _reference, (*DTYPES, "float64")),
-    "cpu": Backend("kernels.cpu", _cpu),
+    "reference": Backend("kernels.reference", _reference, (*DTYPES, "float64"), sinks=True),
+    "cpu": Backend("kernels.cpu", _cpu, sinks=True),
     "triton": Backend(
         "kernels.triton_attention",
         _triton,

@@ -20,7 +20,7 @@ MOST = 1e9
 SHARE, QUANTITY, COST = Positive(1.0), Positive(MOST), Real(0.0, MOST)
 
 MODEL: Mapping[str, Range] = {
-    "family": OneOf(("llama", "opt")),
+    "family": OneOf(("llama", "opt", "gemma3", "gpt_oss")),
     "layers": Whole(1, 10_000),
     "hidden": Whole(1, 2**20),
     "heads": Whole(1, 2**16),

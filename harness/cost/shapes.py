@@ -35,7 +35,7 @@ class ModelShape:
     """
 
     name: str = ""
-    family: str = "llama"  # llama (RMSNorm, rotary) or opt (LayerNorm, learned positions)
+    family: str = "llama"  # llama, gemma3, gpt_oss (RMSNorm, rotary) or opt (LayerNorm)
     layers: int = 0
     hidden: int = 0
     heads: int = 0

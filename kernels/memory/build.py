@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from allocators.base import Allocator
+from allocators.base import Allocator, Geometry, Unsupported
+from allocators.layered.base import LayeredAllocator
 from kernels.memory.base import Backing
+from kernels.memory.layered_pool import LayeredPool
+from kernels.memory.layered_virtual import LayeredVirtualMemory
 from kernels.memory.pool import PoolMemory
 from kernels.memory.virtual import PageDriver, VirtualMemory
 from kernels.memory.virtual_shape import VirtualShape
@@ -30,9 +33,38 @@ def backing_for(
     `OutOfMemory`.
     """
     device, geometry = torch.device(device), allocator.geometry
+
+    def virtual(shape: VirtualShape) -> VirtualMemory:
+        return _virtual(
+            shape, geometry, dtype, device, mode=mode, handles=handles, background=background
+        )
+
+    if geometry.layer_groups:
+        if not isinstance(allocator, LayeredAllocator):
+            raise Unsupported(f"{type(allocator).__name__} knows no layer groups")
+        if not allocator.pages_per_group:
+            return LayeredPool(allocator, dtype, device)
+        if (packing, handles) != ("padded", "on_demand"):
+            raise Unsupported(
+                "page-groups of layer groups need executor.packing=padded and "
+                "executor.handles=on_demand: each has tokens and driver pages of its own"
+            )
+        return LayeredVirtualMemory(allocator, dtype, device, virtual)
     if not allocator.pages_per_group:
         return PoolMemory(geometry, dtype, device, paged=allocator.block_tables)
-    shape = VirtualShape.of(allocator, packing)
+    return virtual(VirtualShape.of(allocator, packing))
+
+
+def _virtual(
+    shape: VirtualShape,
+    geometry: Geometry,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    mode: str,
+    handles: str,
+    background: bool,
+) -> VirtualMemory:
     if mode == "demand":
         from kernels.memory.demand import DemandMemory
 

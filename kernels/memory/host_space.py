@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 
-from allocators.base import Grant
+from allocators.base import Grant, IntArray
 from kernels.cache import expand
 from kernels.memory.base import Backing, OutOfMemory
+from kernels.memory.layered import LayeredBacking, by_layer_group
 
 
 class HostSpace:
@@ -41,3 +44,54 @@ class HostSpace:
             except RuntimeError as error:  # what torch raises where the CPU has no memory left
                 raise OutOfMemory(f"{g.host_tokens} slots of host memory: {error}") from error
         return self._held
+
+
+@dataclass(slots=True)
+class _Store:
+    """Slots of one layer group; `row_of` says where a host slot's numbers are."""
+
+    numbers: torch.Tensor | None = None
+    row_of: dict[int, int] = field(default_factory=dict)
+    free: list[int] = field(default_factory=list)
+
+    def put(self, slots: IntArray, numbers: torch.Tensor) -> None:
+        """Keep `numbers` [slots, ...]; they have none of these slots yet."""
+        held = 0 if self.numbers is None else len(self.numbers)
+        if len(slots) > len(self.free):
+            more = max(len(slots), held)
+            room = numbers.new_empty((held + more, *numbers.shape[1:]))
+            if self.numbers is not None:
+                room[:held] = self.numbers
+            self.numbers, held = room, held + more
+            self.free = [*range(held - 1, held - more - 1, -1), *self.free]
+        rows = [self.free.pop() for _ in range(len(slots))]
+        self.row_of.update(zip(slots.tolist(), rows, strict=True))
+        self.numbers[rows] = numbers
+
+    def take(self, slots: IntArray) -> torch.Tensor:
+        """Return what these slots have; they are free from now on."""
+        rows = [self.row_of.pop(slot) for slot in slots.tolist()]
+        self.free += rows
+        return self.numbers[rows]
+
+
+class LayeredHost:
+    """As `HostSpace` for a model with layer groups: as large as what was ever away at once.
+
+    A sequence comes back whole, and so what is fetched is not kept.
+    """
+
+    def __init__(self, memory: LayeredBacking) -> None:
+        self._memory = memory
+        self._stores = [_Store() for _ in memory.geometry.layer_groups]
+
+    def save(self, grant: Grant) -> None:
+        """Execute the swaps out; comes before the grant's unmaps."""
+        for index, source, target in by_layer_group(grant.swaps_out):
+            self._stores[index].put(target, self._memory.read(index, source).cpu())
+
+    def fetch(self, grant: Grant) -> None:
+        """Execute the swaps in; comes after the grant's maps."""
+        for index, target, source in by_layer_group(grant.swaps_in):
+            numbers = self._stores[index].take(source)
+            self._memory.write(index, target, numbers.to(self._memory.device))

@@ -19,6 +19,45 @@ from kernels.memory.base import Backing, BackingError, OutOfMemory
 from kernels.memory.tensors import wrap
 
 
+class Piece:
+    """`count` numbers of memory that are there from the start: `numbers`, flat."""
+
+    def __init__(self, count: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.size_bytes = count * dtype.itemsize
+        self._address = 0
+        if device.type == "cpu":
+            # Populated at once, as a server does: a page that cannot be had is found out now.
+            flags = os_memory.ANONYMOUS | mmap.MAP_POPULATE
+            self._address = os_memory.map_memory(self.size_bytes, os_memory.READ_WRITE, flags)
+            self.numbers = wrap(self._address, self.size_bytes, dtype)
+            return
+        try:
+            self.numbers = torch.empty(count, dtype=dtype, device=device)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"{self.size_bytes} bytes of KV: {error}") from error
+
+    def resident_bytes(self) -> int:
+        """What mincore counts, in whole pages of the operating system; on CUDA, the storage."""
+        if not self.size_bytes:
+            return 0
+        if self._address:
+            return os_memory.core_bytes(self._address, self.size_bytes)
+        return self.numbers.untyped_storage().nbytes()
+
+    def close(self) -> None:
+        """Give it back; may be called again."""
+        if not self.size_bytes:
+            return
+        on_cuda = self.numbers.device.type == "cuda"
+        del self.numbers
+        if self._address:
+            os_memory.unmap_memory(self._address, self.size_bytes)
+        elif on_cuda:
+            # Else torch keeps it, and the driver has none for the virtual backing that comes next.
+            torch.cuda.empty_cache()
+        self.size_bytes = 0
+
+
 class PoolMemory(Backing):
     """All of `geometry.capacity_tokens` in whole pages, or in slots if not `paged`."""
 
@@ -29,18 +68,8 @@ class PoolMemory(Backing):
         page = geometry.page_tokens
         slots = (geometry.capacity_tokens // page, page) if paged else (geometry.capacity_tokens,)
         shape = (2 * geometry.layers, *slots, geometry.kv_heads, geometry.head_dim)
-        self._bytes = math.prod(shape) * dtype.itemsize
-        self._address = 0
-        if device.type == "cpu":
-            # Populated at once, as a server does: a page that cannot be had is found out now.
-            flags = os_memory.ANONYMOUS | mmap.MAP_POPULATE
-            self._address = os_memory.map_memory(self._bytes, os_memory.READ_WRITE, flags)
-            self._all = wrap(self._address, self._bytes, dtype).view(shape)
-            return
-        try:
-            self._all = torch.empty(shape, dtype=dtype, device=device)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"{self._bytes} bytes of KV: {error}") from error
+        self._piece = Piece(math.prod(shape), dtype, device)
+        self._all = self._piece.numbers.view(shape)
 
     # -- views -------------------------------------------------------------------------------
     def keys(self, layer: int) -> torch.Tensor:
@@ -51,15 +80,10 @@ class PoolMemory(Backing):
 
     @property
     def committed_bytes(self) -> int:
-        return 0 if self.closed else self._bytes
+        return self._piece.size_bytes
 
     def resident_bytes(self) -> int:
-        """What mincore counts, in whole pages of the operating system; on CUDA, the storage."""
-        if self.closed:
-            return 0
-        if self._address:
-            return os_memory.core_bytes(self._address, self._bytes)
-        return self._all.untyped_storage().nbytes()
+        return self._piece.resident_bytes()
 
     # -- grants ------------------------------------------------------------------------------
     def map(self, grant: Grant) -> None:
@@ -76,8 +100,4 @@ class PoolMemory(Backing):
             return
         self.closed = True
         del self._all
-        if self._address:
-            os_memory.unmap_memory(self._address, self._bytes)
-        elif self.device.type == "cuda":
-            # Else torch keeps it, and the driver has none for the virtual backing that comes next.
-            torch.cuda.empty_cache()
+        self._piece.close()

@@ -109,3 +109,46 @@ def test_a_window_of_nothing_is_refused():
     case = make([3], page=4)
     with pytest.raises(ValueError, match="a window is 1 position or more, not 0"):
         decode(*case.args, case.scale, window=0)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_a_sink_takes_part_in_the_softmax_without_a_value(backend):
+    """It is one more position, whose key gives that score and whose value is 0."""
+    sinks = torch.tensor([-3.0, 0.0, 2.0, 6.0])
+    for queries, window in (([1, 1, 1], None), ([1, 20, 7], 5), ([1, 20, 45], 64)):
+        case = make([1, 20, 45], queries, page=6, heads=(4, 2))
+        args = (*case.args, case.queries, case.scale)
+        plain = prefill(*args, backend="reference", window=window)
+        found = prefill(*args, backend=backend, window=window, sinks=sinks)
+        # Of values that are all 1 the sum of the weights is left.
+        ones = (case.q, case.k_cache, torch.ones_like(case.v_cache), *args[3:])
+        weight = prefill(*ones, backend=backend, window=window, sinks=sinks)
+        assert (weight[..., 0] < 1).all()
+        assert (found - plain * weight).abs().max() < 1e-5
+        total = sinks_by_definition(case, window, sinks)
+        assert (weight[..., 0] - total).abs().max() < 1e-5
+
+
+def sinks_by_definition(case, window, sinks):
+    """Return the sum of each query's weights, [T, heads]: what the sink leaves of 1."""
+    out, at = torch.empty(case.q.shape[:2]), 0
+    rows = zip(case.layout.lengths, case.queries, range(len(case.queries)), strict=True)
+    for length, new, row in rows:
+        for position in range(length - new, length):
+            sight = range(max(0, position - (window or length) + 1), position + 1)
+            page = [case.layout.table[row, j // case.layout.page_tokens] for j in sight]
+            k = case.k_cache[page, [j % case.layout.page_tokens for j in sight]]
+            for head in range(case.q.shape[1]):
+                kv_head = head * k.shape[1] // case.q.shape[1]
+                scores = k[:, kv_head] @ case.q[at, head] * case.scale
+                out[at, head] = 1 - torch.cat([scores, sinks[head : head + 1]]).softmax(0)[-1]
+            at += 1
+    return out
+
+
+def test_sinks_that_cannot_be_computed_are_refused():
+    case = make([4], heads=(4, 2))
+    with pytest.raises(Unsupported, match="sinks are computed by reference, cpu alone"):
+        decode(*case.args, case.scale, backend="sdpa", sinks=torch.zeros(4))
+    with pytest.raises(ValueError, match="one for each of 4 heads"):
+        decode(*case.args, case.scale, sinks=torch.zeros(3))

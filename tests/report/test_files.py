@@ -7,7 +7,7 @@ import re
 import pytest
 
 from harness.observers.memory_map import MapRecorder, MemoryMap, read_maps, write_maps
-from harness.report import panels
+from harness.report import build, panels
 from harness.report.__main__ import main
 from harness.report.build import MOST_BYTES, write_report
 from harness.report.charts.theme import allocator_colour
@@ -162,6 +162,17 @@ def test_columns_may_be_missing_or_damaged(run):
     assert "Take <b>paged</b>" in (run / "report.html").read_text()
 
 
+def test_columns_of_the_last_runs_are_left_out_where_a_page_is_too_large(tmp_path, monkeypatch):
+    path = sweep(tmp_path / "s", "workload.rate", [1, 2, 3], lambda rate: {"paged": 1})
+    page = path / "report.html"
+    write_report([path], path)
+    whole = page.stat().st_size
+    monkeypatch.setattr(build, "MOST_BYTES", whole - 1)
+    write_report([path], path)
+    assert page.stat().st_size < whole
+
+
+@pytest.mark.further
 def test_a_large_collection_stays_small(tmp_path):
     names = {f"allocator_{i}": 1 + i / 20 for i in range(12)}
     path = sweep(tmp_path / "s", "workload.rate", list(range(1, 9)), lambda rate: names)

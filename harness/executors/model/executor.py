@@ -29,7 +29,8 @@ from harness.executors.model.graphs import Capture
 from harness.executors.model.histories import Histories
 from harness.executors.model.sampling import Sampler
 from kernels.memory import Backing, OutOfMemory
-from kernels.memory.host_space import HostSpace
+from kernels.memory.host_space import HostSpace, LayeredHost
+from kernels.memory.layered import LayeredBacking
 from workloads.requests import RequestTable
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class ModelExecutor:
                 "executor=model has no draft model: sampling.mode=speculative is simulated only"
             )
         self._allocator, self._memory = allocator, memory
-        self._host = HostSpace(memory)
+        layered = isinstance(memory, LayeredBacking)
+        self._host = LayeredHost(memory) if layered else HostSpace(memory)
         self._forward = Forward(decoder, allocator, memory, backend, single=single, capture=capture)
         self.sampler = Sampler(sampling, seed)
         self.histories = Histories(requests, decoder.shape.vocab)

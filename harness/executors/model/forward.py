@@ -11,8 +11,11 @@ import torch
 
 import kernels
 from allocators.base import Allocator, BlockTable, IntArray, Layout, Strided
+from harness.executors.model.attend import AttendInMemory, Placed, layers_in_memory, parts_of
 from harness.executors.model.graphs import Caches, Capture, DecodeGraphs, scratch_like
 from kernels.memory import Backing
+from kernels.memory.layered import LayeredBacking
+from kernels.memory.layered_pool import LayeredPool
 from kernels.rows import Rows, as_pages
 
 if TYPE_CHECKING:
@@ -55,8 +58,12 @@ class Forward:
         """
         self._decoder, self._allocator, self._memory = decoder, allocator, memory
         self._backend, self._single = backend, single
-        layers = range(allocator.geometry.layers)
+        groups = allocator.geometry.layer_groups
+        layers = layers_in_memory(decoder.windows, groups)
         self._caches = [(memory.keys(i), memory.values(i)) for i in layers]
+        #: of each layer its layer group, of each layer group the first of its layers
+        self._group_of = [memory.places[i][0] if groups else 0 for i in layers]
+        self._first_of = [self._group_of.index(i) for i in range(len(groups) or 1)]
         self._scratch = scratch_like(self._caches, WARM_TOKENS)
         self._graphs = None
         if capture is not None:
@@ -66,12 +73,22 @@ class Forward:
 
     def run(self, pieces: Pieces) -> torch.Tensor:
         """Compute the pieces and store their KV; return the last hidden state of each, [S, H]."""
-        layout = self._allocator.layout(pieces.rows)
-        # A prompt may be computed before the private tokens behind it, which the layout counts.
-        layout = replace(layout, lengths=pieces.stops)
+        layouts = self._layouts(pieces)
         if self._graphs is not None and len(pieces.tokens) == len(pieces.rows):
-            return self._graphs.run(layout, torch.as_tensor(pieces.tokens))
-        return self._pass(self._caches, layout, pieces)
+            return self._graphs.run(layouts[0], torch.as_tensor(pieces.tokens))
+        return self._pass(self._caches, layouts, pieces)
+
+    def _layouts(self, pieces: Pieces) -> list[Layout]:
+        """Return where the pieces' sequences lie, in each layer group."""
+        # A prompt may be computed before the private tokens behind it, which a layout counts.
+        allocator, memory, lengths = self._allocator, self._memory, pieces.stops
+        if not isinstance(memory, LayeredBacking):
+            return [replace(allocator.layout(pieces.rows), lengths=lengths)]
+        layouts = [allocator.layer_layout(pieces.rows, i) for i in range(len(self._first_of))]
+        return [
+            memory.addressed(replace(layout, lengths=lengths), i)
+            for i, layout in enumerate(layouts)
+        ]
 
     def warm_up(self) -> None:
         """Compile, load and capture what a run needs: no step is timed cold."""
@@ -81,7 +98,8 @@ class Forward:
             for start in sorted({0, max(0, n - 2), n - 1}):
                 tokens = np.zeros(n - start, dtype=np.int64)
                 pieces = Pieces(np.zeros(1, int), np.array([start]), layout.lengths, tokens)
-                self.logits(self._pass(self._scratch, layout, pieces))
+                layouts = [layout] * len(self._first_of)
+                self.logits(self._pass(self._scratch, layouts, pieces))
         # What grants copy within memory is moved by a kernel of its own.
         nothing = np.array([[0, 1, 1]])
         kernels.copy_slots(self._scratch[0], nothing, backend=self._memory.mover)
@@ -91,7 +109,7 @@ class Forward:
     def _warm_layouts(self) -> Iterator[Layout]:
         """Yield a row of scratch memory for each way in which rows may lie in pages."""
         n = min(WARM_TOKENS, self._allocator.geometry.max_len)
-        if self._allocator.block_tables:
+        if self._allocator.block_tables or isinstance(self._memory, LayeredPool):
             page = self._caches[0][0].shape[1]
             # The pages of scratch memory over and over: what lies in them plays no part.
             table = np.arange(-(-n // page))[None] % 2
@@ -107,26 +125,31 @@ class Forward:
         """Let go of the memory's views."""
         self._caches, self._graphs = [], None
 
-    def _pass(self, caches: Caches, layout: Layout, pieces: Pieces) -> torch.Tensor:
+    def _pass(self, caches: Caches, layouts: list[Layout], pieces: Pieces) -> torch.Tensor:
         queries = pieces.stops - pieces.starts
         ends = np.cumsum(queries)
         first = np.repeat(pieces.starts - (ends - queries), queries)
         device = self._memory.device
         tokens = torch.as_tensor(pieces.tokens, device=device)
-        positions = torch.as_tensor(np.arange(len(pieces.tokens)) + first, device=device)
-        cache = caches[0][0]
-        slots = torch.as_tensor(kernels.new_slots(layout, queries), device=device)
+        at = np.arange(len(pieces.tokens)) + first
+        placed = [
+            self._placed(layout, queries, at, caches[layer][0])
+            for layout, layer in zip(layouts, self._first_of, strict=True)
+        ]
+        attend = AttendInMemory(self._decoder, self._backend, caches, placed, self._group_of)
+        hidden = self._decoder.hidden(tokens, torch.as_tensor(at, device=device), attend)
+        return hidden[torch.as_tensor(ends - 1, device=device)]
+
+    def _placed(
+        self, layout: Layout, queries: IntArray, positions: IntArray, cache: torch.Tensor
+    ) -> Placed:
+        slots = torch.as_tensor(kernels.new_slots(layout, queries), device=cache.device)
         if self._single:
             # Every token a row of its own, as long as what it may see.
-            layout = replace(
-                layout.take(np.repeat(np.arange(len(queries)), queries)),
-                lengths=np.arange(len(pieces.tokens)) + first + 1,
-            )
-            queries = np.ones(len(pieces.tokens), dtype=np.int64)
-        parts = _parts(layout, queries, cache, self._backend)
-        attend = _Attend(self._decoder.scale, self._backend, caches, slots, parts)
-        hidden = self._decoder.hidden(tokens, positions, attend)
-        return hidden[torch.as_tensor(ends - 1, device=device)]
+            of_token = np.repeat(np.arange(len(queries)), queries)
+            layout = replace(layout.take(of_token), lengths=positions + 1)
+            queries = np.ones(len(positions), dtype=np.int64)
+        return Placed(slots, parts_of(layout, queries, cache, self._backend))
 
     def _replayed(
         self,
@@ -137,62 +160,9 @@ class Forward:
         rows: Rows,
         caches: Caches,
     ) -> torch.Tensor:
-        attend = _Attend(self._decoder.scale, self._backend, caches, slots, [rows], writers)
+        placed = [Placed(slots, [rows], writers)]
+        attend = AttendInMemory(self._decoder, self._backend, caches, placed, self._group_of)
         return self._decoder.hidden(tokens, positions, attend)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._decoder.logits(hidden)
-
-
-class _Attend:
-    """Stores the new KV of a layer, then attends; what it needs is placed once for all layers.
-
-    All is stored before anything is read, so a piece may read what another of the same pass
-    computes (a prefix that both have, found as soon as it was granted).
-    """
-
-    def __init__(
-        self,
-        scale: float,
-        backend: str,
-        caches: Caches,
-        slots: torch.Tensor,
-        parts: list[Rows],
-        writers: torch.Tensor | None = None,
-    ) -> None:
-        """With `writers`, what is stored at slot i is the KV of token `writers[i]`, not i."""
-        self._scale, self._backend, self._caches = scale, backend, caches
-        self._slots, self._parts, self._writers = slots, parts, writers
-
-    def __call__(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-    ) -> torch.Tensor:
-        keys, values = self._caches[layer]
-        kernels.store(k, v, keys, values, self._slots, writers=self._writers, backend=self._backend)
-        out, at = torch.empty(q.shape, dtype=q.dtype, device=q.device), 0
-        for rows in self._parts:
-            single = rows.max_queries == 1
-            to = at + rows.num_rows if single else len(q)
-            part = (q[at:to], keys, values, rows)
-            if single:
-                kernels.decode(*part, self._scale, backend=self._backend, out=out[at:to])
-            else:
-                kernels.prefill(*part, None, self._scale, backend=self._backend, out=out[at:to])
-            at = to
-        return out
-
-
-def _parts(layout: Layout, queries: IntArray, cache: torch.Tensor, backend: str) -> list[Rows]:
-    """Place who decodes apart from who computes more: a GPU has a kernel for each.
-
-    That of the CPU makes no difference.
-    """
-    longer = np.flatnonzero(queries > 1)
-    decoding = int(longer[0]) if len(longer) else len(queries)
-    if backend == "cpu" or decoding in (0, len(queries)):
-        return [kernels.place(layout, cache, queries)]
-    cut = np.arange(len(queries))
-    return [
-        kernels.place(layout.take(cut[:decoding]), cache, queries[:decoding]),
-        kernels.place(layout.take(cut[decoding:]), cache, queries[decoding:]),
-    ]

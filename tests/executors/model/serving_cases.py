@@ -10,6 +10,7 @@ from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.cost.kv import kv_geometry
+from harness.cost.layers import LayerSpec
 from harness.cost.shapes import ModelShape
 from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
@@ -30,6 +31,17 @@ OPT = ModelShape(
     vocab=199, max_context=128, dtype_bytes=4, gated_ffn=False, tied_embeddings=True,
     learned_positions=True, linear_bias=True,
 )  # fmt: skip
+#: 64 KiB hold 32 tokens, more than a window
+GEMMA = ModelShape(
+    name="gemma3", family="gemma3", layers=6, hidden=64, heads=8, kv_heads=4, head_dim=128, ffn=96,
+    vocab=199, max_context=128, dtype_bytes=4, tied_embeddings=True, qk_norm=True, post_norms=True,
+    layer_groups=[LayerSpec("sliding", 5, window=20), LayerSpec("full", 1)],
+)  # fmt: skip
+GPT_OSS = ModelShape(
+    name="gpt_oss", family="gpt_oss", layers=4, hidden=64, heads=8, kv_heads=4, head_dim=128,
+    ffn=48, vocab=199, max_context=128, dtype_bytes=4, linear_bias=True, experts=4,
+    active_experts=2, layer_groups=[LayerSpec("sliding", 2, window=20), LayerSpec("full", 2)],
+)  # fmt: skip
 SAMPLING = {
     "greedy": SamplingSpec("greedy"),
     "parallel": SamplingSpec("parallel", n=3, temperature=0.9, top_p=0.9),
@@ -40,16 +52,18 @@ ROOMY_TOKENS, TIGHT_TOKENS = 6000, 300
 
 @cache
 def decoder_of(shape_name):
-    shape = {"llama": LLAMA, "opt": OPT}[shape_name]
+    shape = {"llama": LLAMA, "opt": OPT, "gemma3": GEMMA, "gpt_oss": GPT_OSS}[shape_name]
     return build_decoder(
         shape, device="cpu", dtype=torch.float32, seed=7, weights=None, batch_invariant=True
     )
 
 
-def geometry(shape=LLAMA, tokens=ROOMY_TOKENS, host_tokens=0, max_len=64, max_seqs=32):
+def geometry(
+    shape=LLAMA, tokens=ROOMY_TOKENS, host_tokens=0, max_len=64, max_seqs=32, step_tokens=0
+):
     return kv_geometry(
         shape, 1, capacity_tokens=tokens, host_tokens=host_tokens, max_seqs=max_seqs,
-        max_len=max_len,
+        max_len=max_len, step_tokens=step_tokens,
     )  # fmt: skip
 
 
@@ -128,9 +142,13 @@ def serve(
     capture=None,
     single=False,
     warm_up=False,
+    watchers=(),
     **engine,
 ):
-    """Serve `table` for real; the KV of a pool is NaN until it is written."""
+    """Serve `table` for real; the KV of a pool is NaN until it is written.
+
+    `watchers` are made of the memory, and see every step.
+    """
     seen = Seen()
     sampling = sampling or SAMPLING[mode]
     decoder = decoder or decoder_of(shape)
@@ -139,7 +157,8 @@ def serve(
         for layer in range(allocator.geometry.layers):
             memory.keys(layer).fill_(torch.nan)
             memory.values(layer).fill_(torch.nan)
-    watcher = Watcher(seen, memory if watch_memory else None)
+    observers = [Watcher(seen, memory if watch_memory else None)]
+    observers += [make(memory) for make in watchers]
     executor = ModelExecutor(
         decoder, allocator, memory, table, sampling, seed, backend, single=single, capture=capture
     )
@@ -147,7 +166,7 @@ def serve(
         executor.warm_up()
     with executor:
         options = EngineSpec(max_num_seqs=allocator.geometry.max_seqs, **engine)
-        serving = Engine(Setup(allocator, table, sampling, options, executor, seed, [watcher]))
+        serving = Engine(Setup(allocator, table, sampling, options, executor, seed, observers))
         seen.log = serving.run("real")
         seen.log.check()
         allocator.check()

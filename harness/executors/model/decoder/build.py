@@ -12,11 +12,19 @@ from harness.executors.model.decoder.checkpoint import Checkpoint
 from harness.executors.model.decoder.checkpoint_config import check_shape
 from harness.executors.model.decoder.core import Decoder
 from harness.executors.model.decoder.errors import DecoderError
+from harness.executors.model.decoder.gemma3 import Gemma3Decoder
+from harness.executors.model.decoder.gpt_oss import GptOssDecoder
+from harness.executors.model.decoder.layers import layer_windows
 from harness.executors.model.decoder.llama import LlamaDecoder
 from harness.executors.model.decoder.opt import OptDecoder
 from harness.executors.model.decoder.weights import Loader, RandomSource
 
-FAMILIES: dict[str, type[Decoder]] = {"llama": LlamaDecoder, "opt": OptDecoder}
+FAMILIES: dict[str, type[Decoder]] = {
+    "llama": LlamaDecoder,
+    "opt": OptDecoder,
+    "gemma3": Gemma3Decoder,
+    "gpt_oss": GptOssDecoder,
+}
 #: what a family's forward pass does, whether or not a shape says so
 PLAIN = {"weight_bits": 0.0, "post_norms": False, "attention_gate": False}
 TRAITS = {
@@ -28,6 +36,28 @@ TRAITS = {
         "linear_bias": True,
         "tied_embeddings": True,
         "qk_norm": False,
+    },
+    "gemma3": {
+        **PLAIN,
+        "gated_ffn": True,
+        "learned_positions": False,
+        "linear_bias": False,
+        "qkv_bias": False,
+        "tied_embeddings": True,
+        "qk_norm": True,
+        "post_norms": True,
+    },
+    "gpt_oss": {
+        **PLAIN,
+        "gated_ffn": True,
+        "learned_positions": False,
+        "linear_bias": True,
+        "qkv_bias": False,
+        "tied_embeddings": False,
+        "qk_norm": False,
+        "expert_bits": 0.0,
+        "shared_ffn": 0,
+        "dense_layers": 0,
     },
 }
 #: more random parameters than this are drawn on the GPU: a CPU draws about 1e8 in a second
@@ -68,12 +98,11 @@ def check_decodable(shape: ModelShape) -> None:
     name = shape.name or "the model"
     if shape.family not in FAMILIES:
         raise DecoderError(f"{name}: family is {shape.family!r}; allowed: {', '.join(FAMILIES)}")
-    if shape.experts > 1:
+    if shape.experts > 1 and shape.family != "gpt_oss":
         raise DecoderError(
             f"{name}: a mixture of {shape.experts} experts has no decoder; allowed: experts=1"
         )
-    if shape.layer_groups:
-        raise DecoderError(f"{name}: layer groups have no decoder; allowed: a uniform model")
+    layer_windows(shape)
     if shape.kv_dtype != "auto":
         raise DecoderError(
             f"{name}: kv_dtype is {shape.kv_dtype}; decoders keep the KV as they compute: auto"
@@ -88,5 +117,5 @@ def check_decodable(shape: ModelShape) -> None:
         raise DecoderError(
             f"{name}: heads={shape.heads} is not a multiple of kv_heads={shape.kv_heads}"
         )
-    if shape.family == "llama" and shape.head_dim % 2:
+    if shape.family != "opt" and shape.head_dim % 2:
         raise DecoderError(f"{name}: head_dim={shape.head_dim}; rotary embeddings need an even one")

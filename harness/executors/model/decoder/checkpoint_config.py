@@ -12,11 +12,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from harness.cost.hf import dense
+from harness.cost.hf import dense, mixed
 from harness.cost.hf.read import CONFIG, DTYPE_BYTES
 from harness.cost.hf.values import Values
 from harness.cost.shapes import CostError, ModelShape
 from harness.executors.model.decoder.errors import DecoderError
+from harness.executors.model.decoder.gemma3 import LOCAL_THETA
+from harness.executors.model.decoder.gpt_oss import ALPHA, LIMIT, YARN
+from harness.executors.model.decoder.layers import layer_windows
 
 #: fields of a shape that do not change what the forward pass computes
 IRRELEVANT = {"name", "dtype_bytes", "max_context", "kv_dtype", "path"}
@@ -92,6 +95,46 @@ def _llama(values: Values, architecture: str) -> ModelShape:
     return shape
 
 
+def _gemma3(values: Values, architecture: str) -> ModelShape:
+    values.only("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
+    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
+        values.only(key, None, None)
+    shape = dense.gemma3(values)
+    shape.family = "gemma3"
+    # What scores are divided by the square root of; of some it is not head_dim (27B: 168).
+    values.only("query_pre_attn_scalar", shape.head_dim, 256)
+    values.only("rope_scaling", None, None)
+    if values.get("rope_parameters") is None:
+        values.only("rope_local_base_freq", LOCAL_THETA, LOCAL_THETA)
+    else:
+        kinds = values.inner("rope_parameters")
+        full, local = kinds.inner("full_attention"), kinds.inner("sliding_attention")
+        for given in (full, local):
+            given.only("rope_type", "default", "default")
+        shape.rope_theta = full.number("rope_theta")
+        local.only("rope_theta", LOCAL_THETA, LOCAL_THETA)
+    layer_windows(shape)
+    return shape
+
+
+def _gpt_oss(values: Values, architecture: str) -> ModelShape:
+    values.only("hidden_act", "silu", "silu")
+    values.only("swiglu_alpha", ALPHA, ALPHA)
+    values.only("swiglu_limit", LIMIT, LIMIT)
+    shape = mixed.gpt_oss(values)
+    shape.family = "gpt_oss"
+    key = "rope_scaling" if values.get("rope_parameters") is None else "rope_parameters"
+    rope = values.inner(key)
+    rope.only("rope_type", "yarn", None)
+    for name in ("factor", "beta_fast", "beta_slow"):
+        rope.only(name, YARN[name], None)
+    rope.only("original_max_position_embeddings", YARN["original"], None)
+    rope.only("truncate", False, True)
+    shape.rope_theta = rope.number("rope_theta", values.get("rope_theta", 150_000.0))
+    layer_windows(shape)
+    return shape
+
+
 def _opt(values: Values, architecture: str) -> ModelShape:
     values.only("activation_function", "relu", "relu")
     return dense.opt(values)
@@ -136,4 +179,6 @@ READERS: dict[str, Callable[[Values, str], ModelShape]] = {
     "Qwen2ForCausalLM": _llama,
     "Qwen3ForCausalLM": _llama,
     "OPTForCausalLM": _opt,
+    "Gemma3ForCausalLM": _gemma3,
+    "GptOssForCausalLM": _gpt_oss,
 }

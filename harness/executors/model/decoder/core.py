@@ -11,8 +11,11 @@ import torch
 
 from harness.cost.shapes import ModelShape
 from harness.executors.model.decoder.batching import Batching
+from harness.executors.model.decoder.layers import layer_windows
 from harness.executors.model.decoder.weights import Loader
 
+#: what turns q and k, once for all layers: cosines and sines
+Rotary = tuple[torch.Tensor, ...]
 #: takes q, k, v of the padded batch, returns the padded output as [rows, heads * head_dim]
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -46,6 +49,11 @@ class Decoder(ABC):
         self.dtype = loader.dtype
         #: what scores are multiplied with: 1 / sqrt(head_dim)
         self.scale = 1.0 / math.sqrt(shape.head_dim)
+        #: how many positions a query of each layer reads, itself the last; None: all
+        self.windows: list[int | None] = layer_windows(shape)
+        #: a logit for each head of each layer, [layers][heads], that takes part in its softmax and
+        #: has no value; None: there are none
+        self.sinks: list[torch.Tensor] | None = None
         self.batching = Batching(loader.device, batch_invariant)
         self._load(loader)
 
@@ -91,7 +99,7 @@ class Decoder(ABC):
     def _embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Return the first layer's input, [rows, hidden], in memory of its own."""
 
-    def _rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _rotary(self, positions: torch.Tensor) -> Rotary | None:
         """Return what turns q and k, once for all layers; None without rotary embeddings."""
         return None
 
@@ -100,7 +108,7 @@ class Decoder(ABC):
         self,
         index: int,
         state: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None,
+        rotary: Rotary | None,
         attention: Attention,
     ) -> torch.Tensor:
         """Return the next layer's input; may overwrite `state`, [rows, hidden]."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from harness.executors.model.decoder.core import Attention, Decoder
+from harness.executors.model.decoder.batching import Batching
+from harness.executors.model.decoder.core import Attention, Decoder, Rotary
 from harness.executors.model.decoder.weights import Kind, Loader
 
 
@@ -43,9 +44,7 @@ class LlamaDecoder(Decoder):
             self._head = self._embedding
         else:
             self._head = loader.one("lm_head.weight", table, Kind.EMBEDDING)
-        # On the CPU first: a GPU's powers differ in the last bit.
-        exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.int64).float() / shape.head_dim
-        self._frequencies = (1.0 / shape.rope_theta**exponents).to(self.device)  # [D / 2]
+        self._frequencies = frequencies(shape.rope_theta, shape.head_dim).to(self.device)
 
     def _load_layer(self, loader: Loader, at: str) -> LlamaLayer:
         shape = self.shape
@@ -80,18 +79,14 @@ class LlamaDecoder(Decoder):
     def _embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         return functional.embedding(tokens, self._embedding)
 
-    def _rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosines and sines, [rows, 1, D / 2]; angles are float32 whatever the type is."""
-        angles = positions[:, None].float() * self._frequencies
-        steady = self.batching.steady
-        cos, sin = steady(torch.cos_, angles.clone()), steady(torch.sin_, angles)
-        return cos[:, None].to(self.dtype), sin[:, None].to(self.dtype)
+    def _rotary(self, positions: torch.Tensor) -> Rotary:
+        return turns(positions, self._frequencies, self.batching, self.dtype)
 
     def _layer(
         self,
         index: int,
         state: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor] | None,
+        rotary: Rotary | None,
         attention: Attention,
     ) -> torch.Tensor:
         layer, shape, linear = self._layers[index], self.shape, self.batching.linear
@@ -100,7 +95,7 @@ class LlamaDecoder(Decoder):
         qk, v = qkv.split([shape.heads + shape.kv_heads, shape.kv_heads], dim=1)
         if layer.qk_norm is not None:
             qk = functional.rms_norm(qk, (shape.head_dim,), None, shape.norm_eps) * layer.qk_norm
-        q, k = _turn(qk, *rotary).split([shape.heads, shape.kv_heads], dim=1)
+        q, k = turn(qk, *rotary).split([shape.heads, shape.kv_heads], dim=1)
         state += linear(attention(q, k, v), layer.output)
         gate_up = linear(self._rms(state, layer.ffn_norm), layer.gate_up)
         gate, up = gate_up.split(shape.ffn, dim=1)
@@ -115,7 +110,31 @@ class LlamaDecoder(Decoder):
         return functional.rms_norm(x, (self.shape.hidden,), weight, self.shape.norm_eps)
 
 
-def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def frequencies(theta: float, head_dim: int) -> torch.Tensor:
+    """Return the angle of each pair at position 1, [head_dim / 2].
+
+    On the CPU: a GPU's powers differ in the last bit.
+    """
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
+    return 1.0 / theta**exponents
+
+
+def turns(
+    positions: torch.Tensor,
+    frequencies: torch.Tensor,
+    batching: Batching,
+    dtype: torch.dtype,
+    scale: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosines and sines times `scale`, [rows, 1, D / 2]; angles are float32 in any case."""
+    angles = positions[:, None].float() * frequencies
+    cos, sin = batching.steady(torch.cos_, angles.clone()), batching.steady(torch.sin_, angles)
+    if scale != 1.0:
+        cos, sin = cos * scale, sin * scale
+    return cos[:, None].to(dtype), sin[:, None].to(dtype)
+
+
+def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turn each pair (i, i + D / 2) of x, [T, heads, D], by its angle."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

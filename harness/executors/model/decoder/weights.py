@@ -23,8 +23,15 @@ class Kind(Enum):
 
     LINEAR = "linear"
     EMBEDDING = "embedding"
+    SCALED = "scaled"  # embeddings that are multiplied by sqrt(hidden)
     NORM = "norm"
+    OFFSET = "offset"  # of a norm whose weight is 1 + this (Gemma)
     BIAS = "bias"
+    SINK = "sink"
+
+
+#: standard deviation of random weights, over 1 / sqrt(fan in)
+STD = {Kind.EMBEDDING: 2.0, Kind.SCALED: 0.5}
 
 
 class Source(Protocol):
@@ -62,8 +69,10 @@ class RandomSource:
 
     Drawn in float32: linear layers with 1 / sqrt(fan in), which keeps the scale of what passes
     through; embeddings and the head with 2 / sqrt(hidden), so that logits spread by about 2; norms
-    are 1.  Drawn on the CPU, the same seed gives the same weights on every device; drawn on a GPU
-    (`device`), the same only on the same kind of device.
+    are 1.  Where embeddings are scaled up (Gemma) they are a quarter of that, and norms are 2: what
+    layers add has to outweigh the embedding, or a head tied to it repeats every token.  Drawn on
+    the CPU, the same seed gives the same weights on every device; drawn on a GPU (`device`), the
+    same only on the same kind of device.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
@@ -72,7 +81,7 @@ class RandomSource:
 
     def __call__(self, name: str, shape: tuple[int, ...], kind: Kind) -> torch.Tensor:
         """Return the weight in float32."""
-        if kind is Kind.NORM:
+        if kind in (Kind.NORM, Kind.OFFSET):
             return torch.ones(shape)
         generator = torch.Generator(self._device).manual_seed(tensor_seed(self._seed, name))
         out = torch.randn(shape, generator=generator, device=self._device)
@@ -86,6 +95,8 @@ def tensor_seed(seed: int, name: str) -> int:
 
 
 def _std(kind: Kind, fan_in: int) -> float:
+    if kind is Kind.SINK:
+        return 1.0
     if kind is Kind.BIAS:
         return BIAS_STD
-    return (2.0 if kind is Kind.EMBEDDING else 1.0) / math.sqrt(fan_in)
+    return STD.get(kind, 1.0) / math.sqrt(fan_in)

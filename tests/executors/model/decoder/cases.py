@@ -75,9 +75,17 @@ class Prompt:
     def __call__(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
-        keys, values = k.contiguous(), v.contiguous()
+        # Of a single token a slice is contiguous whatever its strides are.
+        keys, values = torch.stack((k, v))
         return prefill(
-            q.contiguous(), keys, values, self._layout, [self._tokens], self._decoder.scale
+            q.contiguous(),
+            keys,
+            values,
+            self._layout,
+            [self._tokens],
+            self._decoder.scale,
+            window=self._decoder.windows[layer],
+            sinks=self._decoder.sinks and self._decoder.sinks[layer],
         )
 
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:
