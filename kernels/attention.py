@@ -89,7 +89,8 @@ def _run(
     kv_heads, head_dim = k_cache.shape[-2:]
     if k_cache.shape != v_cache.shape or k_cache.dtype != v_cache.dtype:
         raise ValueError("keys and values have different shapes or types")
-    if k_cache.stride() != v_cache.stride():
+    strides = zip(k_cache.shape, k_cache.stride(), v_cache.stride(), strict=True)
+    if any(keys != values for size, keys, values in strides if size > 1):
         raise ValueError(f"keys lie {k_cache.stride()} apart and values {v_cache.stride()}")
     if not scale > 0:
         raise ValueError(f"a scale is above 0, not {scale}")

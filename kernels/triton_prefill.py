@@ -24,6 +24,7 @@ import triton.language as tl
 
 from kernels.anchor import anchored
 from kernels.batch import Batch
+from kernels.triton_decode import look_up
 from kernels.triton_parts import LOG2_E, adjacent, page_constant, widen
 
 
@@ -65,15 +66,6 @@ def tiles(dtype: torch.dtype, dim_pad: int, capability: int) -> tuple[Tile, ...]
 
 
 @triton.jit
-def page_ids(table, first, n, low, end, PAGE: tl.constexpr, WINDOWED: tl.constexpr):
-    """Return the pages of positions `n` [N] of a row; 0 for one that is not read."""
-    inside = n < end
-    if WINDOWED:
-        inside &= n >= low
-    return tl.load(table + ((first + n).to(tl.uint32) // PAGE).to(tl.int32), mask=inside, other=0)
-
-
-@triton.jit
 def walk(
     query, k, v, page_stride, token_stride, table, first, begin, stop, low, end, position, window,
     scale, peak, total, acc,
@@ -87,15 +79,15 @@ def walk(
     """
     each, d = tl.arange(0, BLOCK), tl.arange(0, DIM_PAD)
     if not CONTIGUOUS:
-        pages = page_ids(table, first, begin + each, low, end, PAGE, WINDOWED)
+        pages = look_up(table, first + begin + each, first + end, PAGE)
     for at in range(begin, stop, BLOCK):
         n = at + each
         if CONTIGUOUS:
             there = n * token_stride
         else:
             inner = ((first + n).to(tl.uint32) % PAGE).to(tl.int64)
-            there = pages * page_stride + inner * token_stride
-            pages = page_ids(table, first, n + BLOCK, low, end, PAGE, WINDOWED)
+            there = pages.to(tl.int64) * page_stride + inner * token_stride
+            pages = look_up(table, first + n + BLOCK, first + end, PAGE)
         there = there[:, None] + d[None, :]
         if MASKED:
             use = (n < end)[:, None] & (d < DIM)[None, :]

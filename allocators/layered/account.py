@@ -73,12 +73,13 @@ def _slots(
     to_come: IntArray,
     all_live: bool,
 ) -> Slots:
-    if not tables.is_shared and (len(lengths) > 1 or not all_live):
+    one_each = len(groups) == len(tables.shapes)  # a table for each layer group
+    if not tables.is_shared and not (all_live and one_each and len(lengths) == 1):
         return alone(tables, groups, rows, lengths, queries, finals)
     found = []
     for past, query, taken in zip(lengths, queries, to_come, strict=True):
         slots = None
-        if all_live and len(groups) == len(tables.shapes):
+        if all_live and one_each:
             slots = quick(tables, groups, rows, past, query, finals, tables.held - taken)
         found.append(slots or together(tables, groups, rows, past, query, finals))
     return found[0] if len(found) == 1 else Slots(*map(np.concatenate, zip(*found, strict=True)))
@@ -186,37 +187,47 @@ def together(
     It is read if any of its holders reads it.  What is left of a page that several fill is the
     one's that fills it furthest.
     """
-    token = reserved = expired = 0
+    each = alone(tables, groups, rows, lengths[None, :], queries[None, :], finals)
+    token, reserved, expired = (int(of[0]) for of in each)
     for index, shape in enumerate(tables.shapes.tables):
-        t, before = shape.page_tokens, shape.before
-        table, gone = tables.table[index], tables.gone[index]
-        count = tables.shapes.columns(lengths)[index]
-        at, column = np.nonzero(_between(gone[rows], count))
-        pages, start = table[rows[at], column], column * t - before
+        t, count = shape.page_tokens, tables.shapes.columns(lengths)[index]
+        at, column, pages = _shared(tables, index, rows, count)
+        if not len(pages):
+            continue
+        start = column * t - shape.before
         for member in shape.members:
             group = groups[member]
             if not group.grows:
                 # Slots of a state, or of an encoder, are written once and read to the end.
                 in_page = np.clip(group.slots(lengths)[at] - column * t, 0, t)
-                token += _first_of(pages, in_page) * group.slot_bytes
+                token += (_first_of(pages, in_page) - int(in_page.sum())) * group.slot_bytes
                 continue
             ahead = np.clip(-start, 0, t)  # an encoder's slots of the page
             first = np.clip(group.first_read(queries)[at] - start, ahead, t)
             own = np.clip(lengths[at] - start, ahead, t)
-            final = np.clip(np.maximum(finals, lengths)[at] - start, ahead, t)
+            later = np.clip(np.maximum(finals, lengths)[at] - start, ahead, t) - own
             order = np.lexsort((np.arange(len(pages)), -own, pages))
             furthest = order[np.unique(pages[order], return_index=True)[1]]
-            live = _covered(pages, first, own, t)
+            live = _covered(pages, first, own, t) - int((own - first).sum())
+            written = int((own - ahead)[furthest].sum()) - int((own - ahead).sum())
             token += live * group.slot_bytes
-            expired += (int((own - ahead)[furthest].sum()) - live) * group.slot_bytes
-            reserved += int((final - own)[furthest].sum()) * group.slot_bytes
+            expired += (written - live) * group.slot_bytes
+            reserved += (int(later[furthest].sum()) - int(later.sum())) * group.slot_bytes
     return Slots(np.array([token]), np.array([reserved]), np.array([expired]))
 
 
-def _between(first: IntArray, stop: IntArray) -> np.ndarray:
-    """Return [rows, columns]: whether a column is at least `first` and before `stop`."""
-    column = np.arange(int(stop.max(initial=0)))
-    return (column >= first[:, None]) & (column < stop[:, None])
+def _shared(
+    tables: LayerTables, index: int, rows: IntArray, count: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Return the entries of rows, of so many columns, whose pages others have too.
+
+    An index into `rows`, the column and the page of each.
+    """
+    columns = np.arange(int(count.max(initial=0)))
+    held = (columns >= tables.gone[index, rows][:, None]) & (columns < count[:, None])
+    table = tables.table[index][rows, : len(columns)]
+    at, column = np.nonzero(held & (tables.ref[table] > 1))
+    return at, column, table[at, column]
 
 
 def _covered(pages: IntArray, first: IntArray, stop: IntArray, page_tokens: int) -> int:

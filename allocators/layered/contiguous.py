@@ -5,8 +5,9 @@
 `r` is what the reservation asks for, as in a uniform model.  A window's ring holds what the first
 query of a step reads, window - 1 slots, and all that the step writes before it is read: with a ring
 of exactly the window a chunk of a prompt would overwrite what its own first tokens still attend to.
-So R = window - 1 + the tokens of the largest step, and never more than `r`; where nobody has said
-how many tokens a step computes there is no ring.  Position p lies in slot p % R of its part.  With
+So R = window - 1 + the tokens of the largest step, and never more than `r` (more for a longer
+prompt that is admitted in one go); where nobody has said how many tokens a step computes there is
+no ring.  Position p lies in slot p % R of its part.  With
 `ring=false` windows reserve `r` as other layers do.
 
 The pool is placed in units of the greatest common divisor of all slots' bytes, so that every part
@@ -37,7 +38,7 @@ from allocators.layered.base import LayeredAllocator
 from allocators.layers import WINDOW_KINDS, LayerGroup
 from allocators.placement import Extent
 from allocators.rules.contiguous import EXTENT_ENTRY_BYTES, unwritten
-from allocators.rules.extents import next_power_of_two
+from allocators.rules.extents import extent_size, next_power_of_two
 
 
 class LayeredContiguous(LayeredAllocator, Contiguous):
@@ -68,6 +69,8 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
         self.parts, self.rings, self.oldest, self.begun = (
             np.zeros(shape, dtype=np.int64) for _ in range(4)
         )
+        self._grows = np.array([kind.grows for kind in kinds])
+        self._beyond_step = 0  # by how many tokens what is admitted now is longer than a step
         host_bytes = geometry.host_tokens * geometry.bytes_per_token
         self.host = HostExtents(host_bytes // self.unit_bytes)
         self._tickets: dict[int, tuple[IntArray, IntArray]] = {}  # lengths and reserved slots
@@ -86,23 +89,26 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
 
     def _slots(self, slots: int) -> IntArray:
         """Return the slots of each part of a reservation of so many slots, [layer groups]."""
-        grows = [kind.grows for kind in self.geometry.layer_groups]
-        return np.where(grows, np.minimum(slots, self._most_slots), self._most_slots)
+        most = self._most_slots.copy()
+        most[list(self._windows)] += self._beyond_step
+        return np.where(self._grows, np.minimum(slots, most), most)
 
     def _units(self, slots: int) -> int:
         return int(self._slots(slots) @ self._slot_units)
 
+    def _extent(self, row: int) -> Extent:
+        units = int(self.rings[:, row] @ self._slot_units)
+        return Extent(int(self.start[row]), extent_size(self.placement.holes, units))
+
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         length = prompt.tokens + demand.private_tokens
-        for i, most in self._windows.items():
-            if length > most:
-                window = self.geometry.layer_groups[i].window
-                raise Unsupported(
-                    f"a step of {length} tokens does not fit the ring of a window of {window} "
-                    f"and steps of {self.geometry.step_tokens} tokens: use ring=false"
-                )
-        grant = super().admit(rows, prompt, demand)
+        # A prompt that is computed in one go, however long: its ring holds that step as well.
+        self._beyond_step = max(0, length - self.geometry.step_tokens)
+        try:
+            grant = super().admit(rows, prompt, demand)
+        finally:
+            self._beyond_step = 0
         if grant is not None:
             self.first_new[rows[:1]], self.computes[rows] = 0, True
             self._age(rows)
@@ -137,7 +143,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
         for i, most in self._windows.items():
             first = self.geometry.layer_groups[i].first_read(self._next_query(rows))
             room = min(room, int((most + first - lengths).min()))
-        return room
+        return max(room, 0)
 
     def _most_growth(self, rows: IntArray) -> int:
         return min(super()._most_growth(rows), self._ring_room(rows))
@@ -148,7 +154,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
         copies = []
         for i, (kind, ends) in enumerate(self._ends(self.length[rows])):
             read = self._live_from(kind, first)
-            at, start, count = _stretches(read, ends, rings[i])
+            at, start, count = _stretches(read, ends, rings[i], self.rings[i, rows])
             source = self._slot(parts[i, at], start % rings[i, at])
             copies.append((source, self._slots_of(i, rows[at], start), count))
             self.oldest[i, rows] = self.begun[i, rows] = read
@@ -180,7 +186,8 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
         copies = []
         for i, (kind, ends) in enumerate(self._ends(lengths)):
             first = self._live_from(kind, lengths)
-            at, start, count = _stretches(first, ends, self.rings[i, sources])
+            both = self.rings[i, sources], self.rings[i, targets]
+            at, start, count = _stretches(first, ends, *both)
             source = self._slots_of(i, sources[at], start)
             copies.append((source, self._slots_of(i, targets[at], start), count))
             self.oldest[i, targets] = self.begun[i, targets] = first
@@ -293,7 +300,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
             live += read.sum(axis=1) * kind.slot_bytes
             later += again.sum(axis=1) * kind.slot_bytes
             dead += over.sum(axis=1) * kind.slot_bytes
-        held = self.balance()[0]
+        held = self._pool_units() - self.placement.free
         asked = int((self._slot_units[:, None] * self.rings).sum())
         extents = np.full(steps, np.count_nonzero(self.active))
         free_bytes = self.geometry.capacity_bytes - held * self.unit_bytes
@@ -314,9 +321,9 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
     def check(self) -> None:
         super().check()
         live = np.flatnonzero(self.active)
-        units = self._slot_units @ self.rings[:, live]
-        expected = [self._units(size) for size in self.size[live].tolist()]
-        assert units.tolist() == expected, "the parts of an extent are not as long as it is"
+        for row in live.tolist():
+            least = self._slots(int(self.size[row]))
+            assert (self.rings[:, row] >= least).all(), "a part of an extent is too short"
         for i, (kind, ends) in enumerate(self._ends(self.length[live])):
             read = self._live_from(kind, np.minimum(self.first_new[live], self.length[live]))
             assert (read >= self.oldest[i, live]).all(), "what is still read has been overwritten"
@@ -324,18 +331,18 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
 
 
 def _stretches(
-    first: IntArray, ends: IntArray, rings: IntArray
+    first: IntArray, ends: IntArray, *rings: IntArray
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Return the stretches of positions from `first` to `ends` that lie side by side in rings.
+    """Return the stretches of positions from `first` to `ends` that lie side by side in all rings.
 
-    As (index of the sequence, first position, positions); a ring is at most gone round once.
+    As (index of the sequence, first position, positions); each ring is gone round once at most.
     """
-    turn = np.maximum((ends - 1) // np.maximum(rings, 1) * rings, first)
-    at = np.tile(np.arange(len(ends)), 2)
-    start = np.concatenate([first, turn])
-    count = np.concatenate([turn - first, ends - turn])
-    some = count > 0
-    return at[some], start[some], count[some]
+    turns = [np.maximum((ends - 1) // np.maximum(ring, 1) * ring, first) for ring in rings]
+    starts = np.sort([first, *turns], axis=0)
+    stops = np.vstack([starts[1:], ends])
+    some = (stops - starts).ravel() > 0
+    at = np.tile(np.arange(len(ends)), len(starts))
+    return at[some], starts.ravel()[some], (stops - starts).ravel()[some]
 
 
 def _table(moves: list[tuple[IntArray, IntArray, IntArray]]) -> IntArray:

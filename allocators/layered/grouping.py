@@ -45,8 +45,8 @@ class Spread:
 def uniform(layer_groups: tuple[LayerGroup, ...], block_size: int) -> Spread:
     """Keep each token in each layer: one table, as with hybrid management off.
 
-    An encoder's tokens stand before the text, and they too have a slot in every layer.  Raises
-    Unsupported for layers with a state, which keep no tokens.
+    An encoder's tokens stand before the text, in pages of their own, and they too have a slot in
+    every layer.  Raises Unsupported for layers with a state, which keep no tokens.
     """
     if any(group.kind == "state" for group in layer_groups):
         raise Unsupported(
@@ -54,6 +54,7 @@ def uniform(layer_groups: tuple[LayerGroup, ...], block_size: int) -> Spread:
             "use groups=hybrid or groups=split"
         )
     slot_bytes = sum(group.slot_bytes for group in layer_groups)
+    encoder_pages = -(-max(group.encoder_tokens for group in layer_groups) // block_size)
     return Spread(
         [
             TableShape(
@@ -61,7 +62,7 @@ def uniform(layer_groups: tuple[LayerGroup, ...], block_size: int) -> Spread:
                 kind="full",
                 page_tokens=block_size,
                 page_bytes=slot_bytes * block_size,
-                before=max(group.encoder_tokens for group in layer_groups),
+                before=encoder_pages * block_size,
             )
         ],
         layer_groups,

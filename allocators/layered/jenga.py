@@ -25,7 +25,11 @@ from allocators.prefix import INDEXES
 
 
 class Jenga(LayeredPaged):
-    """Small pages of `block_size` tokens; admission leaves the share `watermark` of large ones."""
+    """Small pages of `block_size` tokens; admission leaves the share `watermark` of large ones.
+
+    `request_aware`: a sequence fills large pages of its own, so that they become free whole when it
+    ends; else all fill them together, so that fewer are begun.
+    """
 
     @classmethod
     def of(
@@ -34,10 +38,13 @@ class Jenga(LayeredPaged):
         *,
         block_size: int = 16,
         watermark: float = 0.0,
+        request_aware: bool = True,
         prefix_index: str = "none",
         **knobs: Any,
     ) -> Allocator:
         """Return the policy; of a uniform model all pages are alike, so that it is `Paged`."""
+        if not isinstance(request_aware, bool):
+            raise ValueError(f"request_aware must be true or false, got {request_aware!r}")
         if not geometry.layer_groups:
             blocks = {"block_size": block_size, "watermark": watermark}
             return Paged(geometry, prefix_index=prefix_index, **blocks, **knobs)
@@ -51,7 +58,8 @@ class Jenga(LayeredPaged):
         if knobs:
             raise TypeError(f"Jenga has no {', '.join(knobs)} for models with layer groups")
         spread = grouping.split(geometry.layer_groups, block_size)
-        pools = LargePages(geometry.pool_bytes, [table.page_bytes for table in spread.tables])
+        page_bytes = [table.page_bytes for table in spread.tables]
+        pools = LargePages(geometry.pool_bytes, page_bytes, request_aware)
         if not pools.num_large:
             raise NeverFits(
                 f"the pool of {geometry.pool_bytes} bytes holds no large page of "

@@ -25,16 +25,21 @@ from allocators.base import IntArray
 from allocators.layered.pools import Pools
 from allocators.page_table import FreeQueue
 
+#: who begins all large pages where sequences share them
+NOBODY = -1
+
 
 class LargePages(Pools):
     """`page_bytes` [tables] are those of small pages; `per_large` how many a large page has.
 
     Small page j of large page l has the number l * per_large + j, behind those of earlier tables.
+    Not `request_aware`, sequences fill large pages together, and a new one is opened only where
+    none has room.
     """
 
-    def __init__(self, pool_bytes: int, page_bytes: list[int]) -> None:
+    def __init__(self, pool_bytes: int, page_bytes: list[int], request_aware: bool = True) -> None:
         self._page_bytes = np.array(page_bytes, dtype=np.int64)
-        self.large_bytes = math.lcm(*page_bytes)
+        self.large_bytes, self.request_aware = math.lcm(*page_bytes), request_aware
         self.num_large = pool_bytes // self.large_bytes
         self.per_large = [self.large_bytes // of for of in page_bytes]
         self._sizes = self.num_large * np.array(self.per_large, dtype=np.int64)
@@ -108,6 +113,8 @@ class LargePages(Pools):
 
     def _take(self, table: int, row: int) -> int:
         begun, holes = self._begun[table], self._holes[table]
+        if not self.request_aware:
+            row = NOBODY
         if row not in begun and (not self.spare[table] or self._may_open(table)):
             self._open(table, row)
         large = begun[row][0] if row in begun else next(iter(holes))

@@ -348,10 +348,12 @@ class LayeredPaged(LayeredAllocator):
         return self.tables.shapes.entries(longest)
 
     def layer_layout(self, rows: IntArray, layer_group: int) -> BlockTable:
-        index = self._table_of[layer_group]
-        width = int(self.tables.count[index, rows].max(initial=0))
-        table = self.tables.table[index][rows, :width]
-        return BlockTable(self.tables.shapes.tables[index].page_tokens, table, self.length[rows])
+        group, index = self.geometry.layer_groups[layer_group], self._table_of[layer_group]
+        shape, slots = self.tables.shapes.tables[index], group.slots(self.length[rows])
+        first = shape.before // shape.page_tokens if group.grows else 0
+        width = -(-int(slots.max(initial=0)) // shape.page_tokens)
+        table = self.tables.table[index][rows, first : first + width]
+        return BlockTable(shape.page_tokens, table, slots)
 
     def extents(self, row: int) -> IntArray:
         """Return the pages of the first layer group's table, as stretches of its slots."""

@@ -22,7 +22,7 @@ class TableShape:
 
     `members` are indices into the policy's `geometry.layer_groups`; `kind` and `window` say what
     the table keeps, which may be more than each of them needs.  The first `before` slots of a
-    sequence are an encoder's.
+    sequence, whole pages, are an encoder's.
     """
 
     members: tuple[int, ...]

@@ -52,7 +52,7 @@ class LayerTables:
     @property
     def is_shared(self) -> bool:
         """Whether any page stands in several rows."""
-        return self.entries + int(self.pools.free().sum()) > self.pools.num_pages
+        return self.entries > int(self.held.sum())
 
     # -- growth ------------------------------------------------------------------------------
     def lacking(self, rows: IntArray, lengths: IntArray) -> IntArray:

@@ -256,8 +256,9 @@ class LayeredVirtual(LayeredRanges):
                 return steps
             steps.append(Grant(maps=map_rows(self.tables.extend(rows, lack))))
         asked = int(lack.sum())
-        if asked < MOST_AHEAD and self._short(rows, LOOK_AHEAD_TOKENS).any():
-            steps += self._ahead(rows, asked)
+        if asked < MOST_AHEAD:
+            near = self._short(rows, LOOK_AHEAD_TOKENS).any(axis=0)
+            steps += self._ahead(rows[near], asked) if near.any() else []
         if not due and not self.deferred:
             steps.append(self._give_back_one())
         return [grant for grant in steps if not grant.is_empty]

@@ -133,4 +133,4 @@ def _beyond(
 
 def new_advice(asked: Asked) -> Advice:
     """Return the beginning of an answer.  Raises `ConfigError` for options that make no sense."""
-    return Advice(asked, space_of(asked.run, asked.options.search))
+    return Advice(asked, space_of(asked.run, asked.options.search, asked.options.kv_dtypes))

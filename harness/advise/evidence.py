@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.advise.knobs import BY_NAME
 from harness.advise.race import CHUNK, Clock, Ring
-from harness.advise.space import BY_NAME, Setting
+from harness.advise.space import Setting
 from harness.capacity.answer import Interval, interval
 from harness.capacity.question import Variant
 from harness.capacity.search import Capacity, find
@@ -122,10 +123,17 @@ def weighing(ring: Ring, variant: Variant, seeds: int, near: float | None) -> ob
 
 
 def capacities(
-    ring: Ring, settings: Sequence[Setting], seeds: int, near: float, more: Sequence[str] = ()
+    ring: Ring,
+    settings: Sequence[Setting],
+    seeds: int,
+    near: float,
+    more: Callable[[Setting], Sequence[str]] = lambda setting: (),
 ) -> dict[Setting, Capacity]:
-    """Return the capacity of each setting, near so many requests a second and GPU."""
-    variants = {each: ring.space.variant(each, more) for each in dict.fromkeys(settings)}
+    """Return the capacity of each setting, near so many requests a second and GPU.
+
+    more: further options of a setting.
+    """
+    variants = {each: ring.space.variant(each, more(each)) for each in dict.fromkeys(settings)}
     wanted = {each: variant for each, variant in variants.items() if variant is not None}
     found = ring.runner.run([weighing(ring, v, seeds, near) for v in wanted.values()])
     return dict(zip(wanted, found, strict=True))

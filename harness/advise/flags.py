@@ -46,6 +46,17 @@ VLLM: Mapping[str, Flag] = {
     "offload": Flag(values={"true": "--kv-offloading-size GIB", "false": None}),
     "watermark": Flag("--watermark {}", {"0.0": None}, note="newer than 0.20"),
     "gpus": Flag("--tensor-parallel-size {}", {"1": None}),
+    "kv_dtype": Flag(
+        "--kv-cache-dtype {}",
+        {
+            "auto": None,
+            "fp32": None,
+            "fp16": "--kv-cache-dtype float16",
+            "bf16": "--kv-cache-dtype bfloat16",
+            "int8": "--kv-cache-dtype int8_per_token_head",
+        },
+        note="fp8 with scales of 1 where the checkpoint has none",
+    ),
 }
 SGLANG: Mapping[str, Flag] = {
     "block_size": Flag("--page-size {}"),
@@ -64,6 +75,10 @@ SGLANG: Mapping[str, Flag] = {
     ),
     "offload": Flag(values={"true": "--enable-hierarchical-cache", "false": None}),
     "gpus": Flag("--tp-size {}", {"1": None}),
+    "kv_dtype": Flag(
+        values={"fp8": "--kv-cache-dtype fp8_e4m3", "bf16": "--kv-cache-dtype bf16"},
+        note="fp8 with scales of 1 where the checkpoint has none",
+    ),
 }
 SERVERS: Mapping[str, Mapping[str, Flag]] = {"vLLM": VLLM, "SGLang": SGLANG}
 #: of which these servers' allocators are
@@ -93,6 +108,7 @@ def missing(server: str, values: Mapping[str, str]) -> list[str]:
 def _is_default(name: str, value: str) -> bool:
     return value in ("null", "0.0", "false") or (name, value) in {
         ("gpus", "1"),
+        ("kv_dtype", "auto"),
         ("prefix_index", "hash"),
         ("prefix_index", "radix"),
     }

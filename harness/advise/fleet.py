@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.advise.evidence import Weighed, capacities
+from harness.advise.knobs import BY_NAME
 from harness.advise.race import Ring
-from harness.advise.space import BY_NAME, Setting
+from harness.advise.space import Setting
 from harness.capacity.answer import rate as rate_of
 from harness.capacity.probe import Observation, Probe
 from harness.capacity.search import Capacity, failures

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from harness.advise.knobs import AUTO
 from harness.capacity.options import sorted_out
 from harness.capacity.slo import Limits, parse_limits
 from harness.command.arguments import parse_options
@@ -24,7 +25,10 @@ the choice. docs/advice.md says how.
   headroom=0.1         the share of the rate that they carry besides
   search=[NAME,...]    the knobs that are searched; by default all that no option sets:
                        allocator, block_size, page_size, layout, max_num_seqs, token_budget,
-                       preemption, expected_output, prefix_index, eviction, offload, watermark, gpus
+                       preemption, expected_output, prefix_index, eviction, offload, watermark,
+                       gpus, kv_dtype
+  kv_dtypes=[auto]     what the KV may be stored in: [auto,fp8] tries fp8 too. A model may then say
+                       other things; check its accuracy
   budget_s=240         seconds after which nothing further is tried
   at_least=0.02        the smallest difference that is recommended
   seeds=5              replications of the evidence, other ones than those of the search
@@ -55,6 +59,7 @@ class AdviceOptions:
     rate: float | None = None
     headroom: float = 0.1
     search: list[str] | None = None
+    kv_dtypes: list[str] = field(default_factory=lambda: [AUTO])
     budget_s: float = 240.0
     at_least: float = 0.02
     seeds: int = 5
@@ -76,12 +81,15 @@ class Asked:
     @property
     def question(self) -> dict[str, Any]:
         """What the answer depends on, as `advice.json` has it."""
-        return {
+        found = {
             "limits": self.limits.values,
             "asked": self.run,
             "rate": self.options.rate,
             "knobs": self.options.search,
         }
+        # Left out where it is the default, so that answers to a question from before still are.
+        types = self.options.kv_dtypes
+        return found if types == [AUTO] else {**found, "kv_dtypes": types}
 
 
 def parse(arguments: Sequence[str]) -> Asked:

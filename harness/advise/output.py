@@ -9,7 +9,7 @@ from typing import Any
 from harness.advise import words
 from harness.advise.advice import Advice
 from harness.advise.evidence import per_gpu
-from harness.advise.space import BY_NAME
+from harness.advise.knobs import BY_NAME
 from harness.capacity.output import IDEALISED, MARK
 from harness.capacity.search import Capacity
 from harness.command.tables import text_table
@@ -52,9 +52,15 @@ def text(advice: Advice) -> str:
 
 
 def legend(advice: Advice) -> list[str]:
-    """Return what the mark of an idealised setting means, if any has it."""
+    """Return what a mark in the tables means, and what another type of KV does, if any has it."""
     weighed = advice.weighed.capacities.values() if advice.weighed else ()
-    return [f"{MARK} {IDEALISED}."] if any(each.variant.idealised for each in weighed) else []
+    found = [f"{MARK} {IDEALISED}."] if any(each.variant.idealised for each in weighed) else []
+    if advice.space.kv_dtypes[1:]:
+        found.append(
+            "kv_dtype: rates alone are compared. With another type than auto the model's outputs "
+            "may differ; its accuracy is to be checked."
+        )
+    return found
 
 
 def how(advice: Advice) -> str:

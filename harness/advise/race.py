@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from harness.advise.knobs import KV_DTYPE
 from harness.advise.space import Setting, Space
 from harness.capacity.probe import Observation, Probe
 from harness.capacity.question import Variant
@@ -263,7 +264,7 @@ class Race:
             else:
                 high = middle
         # Of several that are level the one that changes least.
-        first = min(held, key=lambda each: (len(each.changed), each.changed))
+        first = min(held, key=_changes)
         per_gpu = now.per_gpu * math.exp(step * low)
         seen = last.get(first) or self._at([first], per_gpu)[first]
         return Known(first, (seen.rate or 0.0) / self._variant(first).gpus, seen)
@@ -273,6 +274,11 @@ def _differ(one: Setting, other: Setting) -> list[str]:
     """Return the knobs in which two settings differ."""
     a, b = dict(one.changed), dict(other.changed)
     return [name for name in {**a, **b} if a.get(name) != b.get(name)]
+
+
+def _changes(setting: Setting) -> tuple[int, bool, tuple[tuple[str, str], ...]]:
+    """Return what a setting changes, to be ordered: of the KV's type and another knob the other."""
+    return len(setting.changed), setting.get(KV_DTYPE) is not None, setting.changed
 
 
 def _is_helped(reason: str) -> bool:

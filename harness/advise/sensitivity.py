@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from omegaconf import DictConfig
 
 from harness.advise.evidence import Weighed, capacities, counts, ratio
+from harness.advise.knobs import AUTO, KV_DTYPE
 from harness.advise.race import Clock, Ring
-from harness.advise.space import Setting
+from harness.advise.space import Setting, Space
 from harness.capacity.answer import Interval
+from harness.capacity.question import composed_of
 from harness.capacity.search import failures
+from harness.comparison import prepare
+from harness.cost.kv import kv_bytes_per_token
 
 #: tokens of a common prefix where the workload has none
 PREFIX_TOKENS = 512
@@ -22,10 +26,18 @@ KERNELS, HOST = 0.85, 1.25
 
 @dataclass(frozen=True)
 class Perturbation:
-    """Another workload or clock.  name: what is other; lines: options of a run."""
+    """Another workload or clock.  name: what is other; lines: options of a run.
+
+    kv_dtype: the type of KV whose runs alone have these options; empty: all have.
+    """
 
     name: str
     lines: tuple[str, ...]
+    kv_dtype: str = ""
+
+    def of(self, setting: Setting) -> tuple[str, ...]:
+        """Return the options of a setting's runs."""
+        return self.lines if self.kv_dtype in ("", setting.get(KV_DTYPE)) else ()
 
 
 @dataclass
@@ -67,6 +79,28 @@ def perturbations(config: DictConfig) -> tuple[list[Perturbation], list[str]]:
     else:
         missing.append("the clock's error: a calibrated clock was measured")
     return found, missing
+
+
+def kv_kernels(space: Space, setting: Setting) -> list[Perturbation]:
+    """Return the question whether a narrower KV that is advised is so for its room alone.
+
+    It is priced as read in less time; a kernel that widens the numbers first gains none.
+    """
+    name, variant = setting.get(KV_DTYPE), space.variant(setting)
+    if name is None or variant is None:
+        return []
+    config = prepare(composed_of(variant.options)).config
+    wide = kv_bytes_per_token(replace(config.model, kv_dtype=AUTO))
+    share = kv_bytes_per_token(config.model) / wide
+    if share >= 1:
+        return []
+    lines = (
+        "hardware.decode_bandwidth_efficiency="
+        f"{config.hardware.decode_bandwidth_efficiency * share:.4g}",
+        "cost_model.prefill_bandwidth_efficiency="
+        f"{config.cost_model.prefill_bandwidth_efficiency * share:.4g}",
+    )
+    return [Perturbation(f"kernels that read {name} no faster", lines, name)]
 
 
 def _lengths(workload: DictConfig, found: list[Perturbation], missing: list[str]) -> None:
@@ -147,6 +181,7 @@ def ask(
     Returns what was not looked at, a line each.
     """
     asked, missing = perturbations(ring.space.config(weighed.setting))
+    asked += kv_kernels(ring.space, weighed.setting)
     for place, each in enumerate(asked):
         if not clock.has(1.0):
             return [*missing, *(f"{p.name}: no time left" for p in asked[place:])]
@@ -163,10 +198,10 @@ def _answer(
     seeds: int,
 ) -> Answer:
     answer, space, now = Answer(each), ring.space, weighed.setting
-    if space.variant(now, each.lines) is None:
+    if space.variant(now, each.of(now)) is None:
         answer.reason = "this workload cannot be so"
         return answer
-    capacity = capacities(ring, [now], 1, near, each.lines)[now]
+    capacity = capacities(ring, [now], 1, near, each.of)[now]
     if not capacity.held:
         answer.reason = capacity.reason
         return answer
@@ -177,7 +212,7 @@ def _answer(
     # A knob that is worth it still must not reach the rate without it; a rival must not pass it.
     tests = [(other, at / (1 + ring.at_least)) for other in without]
     tests += [(o, at * (1 + ring.at_least)) for o in rivals if o not in without and o != now]
-    kept = [(o, r, v) for o, r in tests if (v := space.variant(o, each.lines)) is not None]
+    kept = [(o, r, v) for o, r in tests if (v := space.variant(o, each.of(o))) is not None]
     seed = capacity.variant.seed
     seen = ring.runner.observe([ring.probe(v, rate, seed) for _, rate, v in kept])
     suspects = [
@@ -186,7 +221,7 @@ def _answer(
         if o.ok and not failures(o, ring.limits)
     ]
     if suspects:
-        found = capacities(ring, [now, *suspects], seeds, at, each.lines)
+        found = capacities(ring, [now, *suspects], seeds, at, each.of)
         for other in suspects:
             if not found[other].held or not found[now].held:
                 continue

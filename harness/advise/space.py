@@ -1,4 +1,4 @@
-"""The knobs of a configuration: which there are, what each may be, and settings made of them."""
+"""What may be set in a configuration: its knobs, what each may be, and settings made of them."""
 
 from __future__ import annotations
 
@@ -6,126 +6,23 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from harness.advise.knobs import (
+    ALLOCATOR,
+    ALLOCATORS,
+    AUTO,
+    BY_NAME,
+    FIRST,
+    KNOBS,
+    KV_DTYPE,
+    Knob,
+)
 from harness.capacity.question import Variant, composed_of, variants_of
 from harness.errors import ConfigError
-
-#: allocators where the user names none, the first of which is a server's as it comes; not
-#: contiguous_oracle and contiguous_pow2, which read the lengths of answers
-ALLOCATORS = ("paged", "virtual", "contiguous_grow", "contiguous_max")
-FIRST = ALLOCATORS[0]
-ALLOCATOR = "allocator"
-
-
-@dataclass(frozen=True)
-class Knob:
-    """name: how it is called here and in `search=`.  option: of a run, with {allocator} in it.
-
-    what: it does, in a line.  values: that are tried beside the default, as typed.
-    allocators, policies: that have it; none: all.  needs: a knob and values of it, any of which
-    must be set for this one to do anything.
-    """
-
-    name: str
-    option: str
-    what: str
-    values: tuple[str, ...] = ()
-    allocators: tuple[str, ...] = ()
-    policies: tuple[str, ...] = ()
-    needs: tuple[str, tuple[str, ...]] | None = None
-
-
-#: those that are mostly worth most come first, for a search may be cut off by its budget
-KNOBS = (
-    Knob(ALLOCATOR, "allocator", "how KV memory is handed out", ()),
-    Knob(
-        "gpus",
-        "hardware.count",
-        "GPUs of a server, by tensor parallelism",
-        ("1", "2", "4", "8"),
-    ),
-    Knob(
-        "max_num_seqs",
-        "engine.max_num_seqs",
-        "sequences of a batch at most",
-        ("64", "128", "256", "512", "1024"),
-    ),
-    Knob(
-        "prefix_index",
-        "allocators.{allocator}.prefix_index",
-        "finds prompts that are in memory already",
-        ("none", "hash", "radix"),
-        ("paged", "virtual"),
-    ),
-    Knob(
-        "token_budget",
-        "engine.max_num_batched_tokens",
-        "tokens of a step at most",
-        ("512", "1024", "2048", "4096", "8192", "16384"),
-    ),
-    Knob(
-        "block_size",
-        "allocators.{allocator}.block_size",
-        "tokens of a block",
-        ("8", "16", "32", "64", "128"),
-        ("paged",),
-    ),
-    Knob(
-        "page_size",
-        "allocators.{allocator}.page_size",
-        "bytes that are mapped at once",
-        ("64KiB", "256KiB", "2MiB"),
-        ("virtual",),
-    ),
-    Knob(
-        "layout",
-        "allocators.{allocator}.layout",
-        "tensors for each layer, or two that hold all",
-        ("per_layer", "sliced"),
-        ("virtual",),
-    ),
-    Knob(
-        "eviction",
-        "allocators.{allocator}.eviction",
-        "which cached block gives way first",
-        ("lru", "lfu", "fifo", "s3fifo"),
-        ("paged",),
-        needs=("prefix_index", ("hash", "radix")),
-    ),
-    Knob(
-        "offload",
-        "allocators.{allocator}.offload",
-        "keeps evicted blocks in host memory",
-        ("false", "true"),
-        ("paged",),
-        needs=("prefix_index", ("hash", "radix")),
-    ),
-    Knob(
-        "preemption",
-        "engine.preemption",
-        "what happens to whoever must make room",
-        ("recompute", "swap"),
-        policies=("continuous", "static", "orca"),
-    ),
-    Knob(
-        "expected_output",
-        "engine.expected_output_tokens",
-        "output that must fit for a request to be let in",
-        ("0", "64", "256"),
-        policies=("continuous", "static", "orca"),
-    ),
-    Knob(
-        "watermark",
-        "allocators.{allocator}.watermark",
-        "share of the blocks that admission leaves free",
-        ("0.0", "0.01", "0.05"),
-        ("paged",),
-    ),
-)
-BY_NAME = {knob.name: knob for knob in KNOBS}
 
 
 @dataclass(frozen=True)
@@ -149,7 +46,8 @@ class Space:
     """What may be set in a configuration, made by `space_of`.
 
     run: the options that the user typed.  knobs: that are searched.  fixed: knobs that the user
-    set.  sizes: values of max_num_seqs at which the pool is just full.
+    set.  sizes: values of max_num_seqs at which the pool is just full.  kv_dtypes: that are
+    allowed.
     """
 
     run: tuple[str, ...]
@@ -157,6 +55,7 @@ class Space:
     fixed: tuple[str, ...]
     allocators: tuple[str, ...]
     sizes: tuple[str, ...] = ()
+    kv_dtypes: tuple[str, ...] = (AUTO,)
     _variants: dict[Any, Variant | None] = field(default_factory=dict)
     _reasons: dict[Setting, str] = field(default_factory=dict)
     _configs: dict[str, DictConfig] = field(default_factory=dict)
@@ -217,6 +116,8 @@ class Space:
         """Return what a knob may be, where it is `now`."""
         if knob.name == ALLOCATOR:
             return self.allocators
+        if knob.name == KV_DTYPE:
+            return self.kv_dtypes
         if knob.name == "max_num_seqs":
             near = set()
             if now is not None and now not in knob.values:  # of no ladder: steps of a quarter
@@ -279,22 +180,32 @@ class Space:
         return self._configs[allocator]
 
 
-def space_of(run: Sequence[str], search: Sequence[str] | None = None) -> Space:
+def space_of(
+    run: Sequence[str],
+    search: Sequence[str] | None = None,
+    kv_dtypes: Sequence[str] = (AUTO,),
+) -> Space:
     """Return what may be set in the configuration that the options of a run stand for.
 
     search: names of the knobs that are searched; None: all that the user has not set.
-    Raises `ConfigError`, one line, for options that a run would refuse, for an unknown knob, and
-    where nothing is left to be searched.
+    kv_dtypes: what the KV may be stored in.
+    Raises `ConfigError`, one line, for options that a run would refuse, for an unknown knob, for a
+    type that there is not or that is not for this model, and where nothing is left to be searched.
     """
     for name in search or ():
         if str(name) not in BY_NAME:  # the list may hold another one
             raise ConfigError(f"search: {name} is no knob; there are {', '.join(BY_NAME)}")
+    types = _kv_dtypes(kv_dtypes)
+    if search is not None and KV_DTYPE in search and len(types) == 1:
+        raise ConfigError(
+            f"search={KV_DTYPE}: kv_dtypes allows {AUTO} alone; kv_dtypes=[{AUTO},fp8] adds fp8"
+        )
     typed = {_name(line) for line in run}
     first = [] if ALLOCATOR in typed else [f"allocator=[{FIRST}]"]
-    named = _allocators([*first, *_own(run, typed)], typed)
+    named = _allocators([*first, *_own(run, typed)], typed, types)
     if ALLOCATOR not in typed:
         named = list(ALLOCATORS)
-    space = Space(tuple(run), (), (), tuple(named))
+    space = Space(tuple(run), (), (), tuple(named), kv_dtypes=types)
     fixed = [knob.name for knob in KNOBS if _is_fixed(knob, typed, space.allocators)]
     for name in search or ():
         if name in fixed:
@@ -303,21 +214,27 @@ def space_of(run: Sequence[str], search: Sequence[str] | None = None) -> Space:
         knob for knob in KNOBS if knob.name not in fixed and (search is None or knob.name in search)
     )
     space.fixed = tuple(fixed)
+    _check_kv_dtypes(space)
     space.sizes = _sizes(space)
     if not space.neighbours(space.default):
+        if space.variant(space.default) is None:  # which no knob that is searched mends
+            raise ConfigError(space.reason(space.default))
         raise ConfigError("nothing is left to be searched: every knob is set by an option")
     return space
 
 
-def _allocators(lines: list[str], typed: set[str]) -> list[str]:
-    """Return the allocators of options that make sense, if need be on more GPUs."""
-    more = [] if "hardware.count" in typed else list(BY_NAME["gpus"].values[1:])
+def _allocators(lines: list[str], typed: set[str], kv_dtypes: Sequence[str]) -> list[str]:
+    """Return the allocators of options that make sense, if need be on more GPUs, in other KV."""
+    gpus = () if "hardware.count" in typed else BY_NAME["gpus"].values[1:]
+    types = () if typed & {KV_DTYPE, BY_NAME[KV_DTYPE].alias} else kv_dtypes[1:]
+    counts, kinds = [f"hardware.count={n}" for n in gpus], [f"{KV_DTYPE}={t}" for t in types]
+    more = [*([each] for each in (*counts, *kinds)), *map(list, product(counts, kinds))]
     try:
         return [variant.allocator for variant in variants_of(lines)]
     except ConfigError:
-        for gpus in more:
+        for each in more:
             try:
-                return [v.allocator for v in variants_of([*lines, f"hardware.count={gpus}"])]
+                return [v.allocator for v in variants_of([*lines, *each])]
             except ConfigError:
                 continue
         raise
@@ -332,20 +249,62 @@ def _own(run: Sequence[str], typed: set[str]) -> list[str]:
     ]
 
 
+def _kv_dtypes(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the types that are allowed, the default first, each once."""
+    from harness.cost.kv import KV_FORMATS
+
+    for name in given:
+        if name not in KV_FORMATS:
+            raise ConfigError(f"kv_dtypes must be of {', '.join(KV_FORMATS)}, got {name!r}")
+    if AUTO not in given:
+        raise ConfigError(
+            f"kv_dtypes must hold {AUTO}, which the others are compared with; to set one: kv_dtype="
+            f"{given[0] if given else 'fp8'}"
+        )
+    return tuple(dict.fromkeys((AUTO, *given)))
+
+
+def _check_kv_dtypes(space: Space) -> None:
+    """Raise `ConfigError`, one line, for types that are allowed in vain."""
+    others = space.kv_dtypes[1:]
+    if others and KV_DTYPE in space.fixed:
+        raise ConfigError(f"kv_dtypes={others[0]}: kv_dtype is set by an option, which fixes it")
+    if space.variant(space.default) is None:
+        return
+    for name in others:
+        setting = space.set(space.default, **{KV_DTYPE: name})
+        if space.variant(setting) is None:
+            raise ConfigError(f"kv_dtypes={name}: {space.reason(setting)}")
+
+
 def _is_fixed(knob: Knob, typed: set[str], allocators: Sequence[str]) -> bool:
     if knob.name == ALLOCATOR:
         return ALLOCATOR in typed and len(allocators) == 1
-    return any(knob.option.format(allocator=name) in typed for name in allocators)
+    return knob.alias in typed or any(knob.option.format(allocator=n) in typed for n in allocators)
 
 
 def _sizes(space: Space) -> tuple[str, ...]:
-    """Return how many requests of this workload the pool holds: of the longest, of the mean."""
+    """Return how many requests of this workload the pool holds: of the longest, of the mean.
+
+    In each type of KV that is tried.
+    """
+    served = (space.default, *(other for *_, other in space.neighbours(space.default)))
+    first = next((each for each in served if space.variant(each) is not None), None)
+    if first is None:
+        return ()
+    types = space.kv_dtypes if BY_NAME[KV_DTYPE] in space.knobs else (None,)
+    settings = [space.set(first, **{KV_DTYPE: each}) if each else first for each in types]
+    found = {size for each in dict.fromkeys(settings) for size in _held(space.variant(each))}
+    most = 2 * int(BY_NAME["max_num_seqs"].values[-1])
+    return tuple(str(each) for each in sorted(found) if 1 <= each <= most)
+
+
+def _held(variant: Variant | None) -> set[int]:
+    """Return how many requests the pool of a variant holds: of the longest, of the mean."""
     from harness.comparison import prepare
 
-    served = (space.default, *(other for *_, other in space.neighbours(space.default)))
-    variant = next((v for each in served if (v := space.variant(each)) is not None), None)
     if variant is None:
-        return ()
+        return set()
     composed = copy.deepcopy(composed_of(variant.options))
     if composed.workload.arrivals in ("poisson", "gamma"):
         composed.workload.rate = math.inf
@@ -353,9 +312,7 @@ def _sizes(space: Space) -> tuple[str, ...]:
     requests, geometry = prepared.requests, prepared.geometry
     tokens = requests.prompt_tokens + requests.output_tokens
     pool = geometry.capacity_bytes // geometry.bytes_per_token
-    found = {int(pool // each) for each in (tokens.max(), tokens.mean())}
-    most = 2 * int(BY_NAME["max_num_seqs"].values[-1])
-    return tuple(str(each) for each in sorted(found) if 1 <= each <= most)
+    return {int(pool // each) for each in (tokens.max(), tokens.mean())}
 
 
 class _Absent:

@@ -7,8 +7,9 @@ from statistics import fmean
 from harness.advise import flags
 from harness.advise.advice import Advice
 from harness.advise.evidence import Around, Worth, per_gpu
+from harness.advise.knobs import ALLOCATOR, AUTO, BY_NAME, KV_DTYPE
 from harness.advise.sensitivity import Answer
-from harness.advise.space import ALLOCATOR, BY_NAME, Setting
+from harness.advise.space import Setting
 from harness.capacity.answer import Interval
 from harness.capacity.output import IDEALISED
 from harness.capacity.search import QUEUE_GROWS
@@ -43,7 +44,9 @@ def short(reason: str | None) -> str:
 def values(advice: Advice) -> dict[str, str]:
     """Return the value of every knob that does anything in what is advised, fixed ones too."""
     space, setting = advice.space, advice.setting
-    found = {name: space.value(setting, knob) for name, knob in BY_NAME.items()}
+    # A knob of one value that nobody set is no choice.
+    known = [k for k in BY_NAME.values() if k.name in space.fixed or len(space.values(k)) > 1]
+    found = {knob.name: space.value(setting, knob) for knob in known}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -73,7 +76,7 @@ def paragraph(advice: Advice) -> str:
     """Return the answer, to be pasted into a design document."""
     if advice.weighed is None or not advice.weighed.complete:
         return _unweighed(advice)
-    parts = [_recommended(advice), _sustains(advice)]
+    parts = [_recommended(advice), kv_caution(advice), _sustains(advice)]
     if advice.fleet is not None:
         parts.append(_fleet(advice))
     parts += [_worths(advice), _left(advice), _unsettled(advice), _changes(advice), _clock(advice)]
@@ -105,6 +108,18 @@ def _recommended(advice: Advice) -> str:
     if capacity is not None and capacity.variant.idealised:
         text += f" It is {IDEALISED}: no server has it."
     return text
+
+
+def kv_caution(advice: Advice) -> str:
+    """Say that a type of KV may change what the model says, where one is advised."""
+    knob = BY_NAME[KV_DTYPE]
+    value = advice.space.value(advice.setting, knob)
+    if value in (None, AUTO):
+        return ""
+    return (
+        f"With kv_dtype={value} the model's outputs may differ from those with its own type, and "
+        "nothing here has measured by how much: check its accuracy on your own tasks first."
+    )
 
 
 def _sustains(advice: Advice) -> str:

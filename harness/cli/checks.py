@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
@@ -19,7 +21,7 @@ from harness.cli.help import choose_workload, options
 from harness.cli.overrides import single_point, with_experiment
 from harness.cli.points import Points
 from harness.cli.sweeps.checks import checked_sweep
-from harness.comparison.config import compose
+from harness.comparison.config import Config, compose
 from harness.errors import ConfigError
 from harness.results import Claim, ResultsError
 
@@ -145,9 +147,17 @@ def _explain(error: Exception, overrides: list[str]) -> str:
         there_are = ", ".join(map(str, OmegaConf.select(composed, key)))
         return f"{key} has no {new.group(1)}, it has {there_are}; write +{line} to add it"
     if key in known:  # the group is there, and what was given for it holds a name that is not
-        parts = [name for name in known if name.startswith(f"{key}.")]
+        parts = [name for name in known if name.startswith(f"{key}.")] or _parts_of_each(key)
         return f"{key} is given a name that it does not have; there are {', '.join(parts)}"
     return f"unknown option {key}{_closest(key, known)}"
+
+
+def _parts_of_each(key: str) -> list[str]:
+    """Return the names that each element of an option has, which is a list of sections."""
+    kind: Any = Config
+    for part in key.split("."):
+        kind = get_type_hints(kind)[part]
+    return [field.name for element in get_args(kind)[:1] for field in fields(element)]
 
 
 def _keys(composed: DictConfig) -> list[str]:
@@ -164,8 +174,17 @@ def _keys(composed: DictConfig) -> list[str]:
 
 
 def _closest(word: str, known: list[str]) -> str:
-    """Return a hint at the names that begin like `word`, or else resemble it, in any case."""
+    """Return a hint at the names that begin like `word`, or else are nearest to it, in any case."""
     lower, names = word.lower(), {name.lower(): name for name in known}
     begun = [name for name in names if len(lower) > 1 and name.startswith(lower)]
-    found = begun[:3] or difflib.get_close_matches(lower, names, n=3, cutoff=0.5)
+    found = sorted(begun, key=len)[:3] or _nearest(lower, list(names))
     return f" (did you mean {' or '.join(names[name] for name in found)}?)" if found else ""
+
+
+def _nearest(word: str, names: list[str]) -> list[str]:
+    """Return up to three names as near to `word` as the nearest, or almost; the shortest first."""
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, name, word).ratio() for name in near]
+    return sorted(
+        (n for n, x in zip(near, likeness, strict=True) if x > likeness[0] - 0.1), key=len
+    )

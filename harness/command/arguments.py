@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from harness.errors import ConfigError
 
@@ -65,7 +65,8 @@ def _allowed(kind: type, option: str) -> str | None:
     """Return what an option of a dataclass of options may be, in words; None if nothing says."""
     name, _, rest = option.partition(".")
     hint: Any = get_type_hints(kind).get(name)
-    parts = [each for each in get_args(hint) if each is not type(None)] or [hint]
+    inner = () if get_origin(hint) is list else get_args(hint)
+    parts = [each for each in inner if each is not type(None)] or [hint]
     if rest:
         return _allowed(parts[0], rest) if hasattr(parts[0], "__dataclass_fields__") else None
     if str(parts[0]).startswith("list"):

@@ -71,7 +71,9 @@ def _files(options: dict[str, Any]) -> dict[str, Any]:
     """Return a hash of each file and folder that an option names, by the option."""
     found: dict[str, Any] = {}
     for name, value in flat(options).items():
-        if name.rpartition(".")[2] in ("path", "file", "weights") and isinstance(value, str):
+        names_a_file = name.rpartition(".")[2] in ("path", "file", "weights")
+        # An empty path is none; as a path it would be the working directory, and all in it.
+        if names_a_file and isinstance(value, str) and value:
             found[name] = _content(Path(value).expanduser())
     return found
 

@@ -22,7 +22,7 @@ def fits_when_empty(make: Make, size: int, prompt: Prompt, demand: Demand) -> bo
     """
     try:
         grant = make().admit(np.arange(size), prompt, demand)
-    except NeverFits:
+    except (NeverFits, Unsupported):
         return False
     require(grant is not None, "never fits", f"an empty pool refuses {text(prompt)} x {size}")
     return True

@@ -45,7 +45,7 @@ class LayerSpec:
     state_heads: int = 0  # heads that decay on their own: Mamba-2, Gated DeltaNet
     dt_rank: int = 0  # Mamba
     conv_kernel: int = 0  # its last inputs but one are kept too
-    state_dtype_bytes: int = 0  # of the recurrent state; 0: the model's
+    state_dtype_bytes: int = 0  # of the recurrent state; 0: the model's, as `auto` of vLLM
     #: in place of these: bytes a sequence of one layer, and the weights of what computes it
     state_bytes: int = 0
     parameters: int = 0

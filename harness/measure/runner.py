@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: seconds that a process of its own takes before its step begins, and after it
 START_S = 12.0
+#: a step that was given just what it needs begins, though a moment has gone since
+MOMENT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def run_steps(
         share = PLAN[name].share if later_s else 1.0
         limit_s = max(least_s, share * (left_s - sum(later_s)))
         job = Job(name, options, out, device, command, environment, limit_s)
-        if left_s >= least_s:
+        if left_s >= least_s - MOMENT_S:
             say(f"{name}: begins, at most {limit_s:.0f} s")
             if options.isolate:
                 _run_apart(job)

@@ -10,7 +10,13 @@ from harness.report.numbers import percent, times
 from harness.report.ranking import CLOSE, listed, output
 from harness.results.runlog import ResultRow
 
-#: share of the pool from which dead memory is worth naming as a cause
+#: where memory is lost, in words, and the share of the pool from which that is worth naming
+LOSSES = {
+    "expired": "what nothing reads again",
+    "internal": "slots that are never used",
+    "reserved": "reserved for later",
+    "external": "too scattered to use",
+}
 _MUCH = 0.02
 #: beyond so far behind the best of some run there is no common choice
 _FAR = 0.1
@@ -44,28 +50,36 @@ def common_verdict(collection: Collection, runs: Sequence[Run]) -> list[str]:
     text = f"it serves most output tokens/s {where}, or as much as any"
     if behind > CLOSE:
         text = f"it serves at most {percent(behind)} fewer output tokens/s than the best {where}"
-    others = [name for name in everywhere if name != best]
-    ratios = {name: [output(rows[best]) / max(output(rows[name]), 1e-12) for rows in real]
-              for name in others}  # fmt: skip
-    last = max(others, key=lambda name: sum(ratios[name]))
-    text += f", and {_range(ratios[last])} times those of {last}"
-    return [f"Take {best}: {text}{_why(best, others, real)}."]
+    ratios = {
+        name: [output(rows[best]) / max(output(rows[name]), 1e-12) for rows in real]
+        for name in everywhere
+        if name != best
+    }
+    ranked = sorted(ratios, key=lambda name: sum(ratios[name]))
+    against = [
+        f"{_range(ratios[name])} times those of {name}{_loss(name, best, real)}"
+        for name in dict.fromkeys([ranked[0], ranked[-1]])
+    ]
+    some = {row.allocator for run in runs for row in run.rows} - set(everywhere)
+    out = sorted(name for name in some if not any(run.idealised(name) for run in runs))
+    fails = f" Not in every run: {listed(out)}." if out else ""
+    return [f"Take {best}: {text}; {', and '.join(against)}.{fails}"]
 
 
-def _why(best: str, others: Sequence[str], real: Sequence[dict[str, ResultRow]]) -> str:
-    """Return what others keep that nothing will read again, where that is much."""
-    causes = []
-    for name in others:
-        shares = [_expired(rows[name]) for rows in real]
-        if max(shares) > _MUCH and max(shares) > 2 * max(_expired(rows[best]) for rows in real):
-            least, most = percent(min(shares)), percent(max(shares))
-            share = most if least == most else f"{least} to {most}"
-            causes.append(f"{name} keeps {share} of the pool in what nothing will read again")
-    return f"; {listed(causes)}" if causes else ""
+def _loss(name: str, best: str, real: Sequence[dict[str, ResultRow]]) -> str:
+    """Return what this one loses most of the pool to, beyond the best one; "" where little."""
+    lost = {
+        category: max(_share(rows[name], category) - _share(rows[best], category) for rows in real)
+        for category in LOSSES
+    }
+    worst = max(lost, key=lambda category: lost[category])
+    if lost[worst] <= _MUCH:
+        return ""
+    return f" (up to {percent(lost[worst])} more of its pool is {LOSSES[worst]})"
 
 
-def _expired(row: ResultRow) -> float:
-    return float(row.metrics.get("expired_share") or 0.0)
+def _share(row: ResultRow, category: str) -> float:
+    return float(row.metrics.get(f"{category}_share") or 0.0)
 
 
 def _range(ratios: Sequence[float]) -> str:

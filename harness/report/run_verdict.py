@@ -18,6 +18,15 @@ _HELD_BACK, _LARGE_PART = 0.1, 0.15
 _PART_WORDS = {"linear": "linear layers", "all_reduce": "all-reduce"}
 
 
+_IDEALISED = "but it is an idealised baseline that knows every output length beforehand."
+
+
+def choice(run: Run) -> str:
+    """The choice for one run alone; where an idealised one leads, what to take in its place too."""
+    said = run_verdict(run)
+    return " ".join(said[: 2 if said[0].endswith(_IDEALISED) else 1])
+
+
 def run_verdict(run: Run) -> list[str]:
     """The choice for one run: what it serves, against which others, why, and what it costs."""
     rows = run.ok_rows
@@ -31,10 +40,7 @@ def run_verdict(run: Run) -> list[str]:
     if run.idealised(best.allocator):
         real = [row for row in ranked if not run.idealised(row.allocator)]
         if real:
-            sentences.append(
-                f"{best.allocator} leads with {speed(best)}, but it is an idealised baseline that "
-                "knows every output length beforehand."
-            )
+            sentences.append(f"{best.allocator} leads with {speed(best)}, {_IDEALISED}")
             best = real[0]
     others = [row for row in rows if row is not best and row.allocator != ranked[0].allocator]
     others = others or [row for row in rows if row is not best]

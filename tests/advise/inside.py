@@ -43,7 +43,7 @@ def ring_of(*arguments, see=observe):
     """Return the ring of a question, and what was asked."""
     asked = parse(arguments)
     options = asked.options
-    space = space_of(asked.run, options.search)
+    space = space_of(asked.run, options.search, options.kv_dtypes)
     requests = options.requests
     return Ring(space, asked.limits, Inside(see), options.at_least, requests or 0, requests), asked
 

@@ -6,8 +6,8 @@ from contextlib import chdir
 import pytest
 
 from harness.advise.__main__ import main
-from harness.advise.flags import SERVERS, flags
-from harness.advise.space import KNOBS
+from harness.advise.flags import SERVERS, flags, missing
+from harness.advise.knobs import KNOBS
 from tests.advise.inside import SMALL, Inside, fixed
 
 ONE = (
@@ -47,6 +47,7 @@ def test_an_answer_is_printed_and_written(tmp_path, capsys, inside):
     assert status == 0, err
     found = json.loads((tmp_path / "here" / "advice.json").read_text())
     assert found["settings"] == {}
+    assert "kv_dtype" not in found["values"]
     assert found["advice"] == out.splitlines()[0]
     assert "paged with its defaults is recommended" in found["advice"]
     assert "watermark (0.01 0.05 no worse than 0.0)" in found["advice"]
@@ -63,6 +64,22 @@ def test_an_answer_is_printed_and_written(tmp_path, capsys, inside):
     page = (tmp_path / "here" / "advice.html").read_text()
     assert "is recommended" in page
     assert "http" not in page.replace("Content-Security-Policy", "").replace("http-equiv", "")
+
+
+def test_another_type_of_kv_is_said_to_change_what_a_model_says(tmp_path, capsys, inside):
+    asked = (*fixed(400, 100), *SMALL, "allocator=[paged]", "kv_memory_gib=0.3", "out=here")
+    with chdir(tmp_path):
+        assert main([*asked, "search=[kv_dtype]", "kv_dtypes=[auto,fp8]"]) == 0
+    found = json.loads((tmp_path / "here" / "advice.json").read_text())
+    assert found["settings"] == {"kv_dtype": "fp8"}
+    assert found["kv_dtypes"] == ["auto", "fp8"]
+    assert "outputs may differ" in found["advice"]
+    assert "check its accuracy on your own tasks" in found["advice"]
+    assert " --kv-cache-dtype fp8 " in found["servers"][0]
+    assert " --kv-cache-dtype fp8_e4m3 " in found["servers"][1]
+    assert "kernels that read fp8 no faster" in [each["name"] for each in found["other_workloads"]]
+    page = (tmp_path / "here" / "advice.html").read_text()
+    assert "its accuracy is to be checked" in page
 
 
 def test_ctrl_c_prints_what_was_found(tmp_path, capsys, monkeypatch, inside):
@@ -92,6 +109,15 @@ def test_ctrl_c_prints_what_was_found(tmp_path, capsys, monkeypatch, inside):
         (("rate=1", "workload.rate=2"), "give rate= or workload.rate= once"),
         (("workload.concurrency=2",), "a closed loop has no rate"),
         (("seeds=2",), "seeds must be at least 3, got 2"),
+        (("kv_dtypes=[auto,int3]",), "kv_dtypes must be of auto, fp32, fp16, bf16, fp8"),
+        (("kv_dtypes=[fp8]",), "kv_dtypes must hold auto"),
+        (("kv_dtypes=fp8",), "kv_dtypes must be a list, as in [A,B], got 'fp8'"),
+        (("kv_dtypes=[auto,fp8]", "kv_dtype=fp8"), "kv_dtype is set by an option"),
+        (("kv_dtypes=[auto,fp8]", "model.kv_dtype=fp8"), "kv_dtype is set by an option"),
+        (
+            ("kv_dtypes=[auto,int8]", "model=deepseek-v2-lite", "hardware=h200"),
+            "a latent layer has neither",
+        ),
         (("allocators.paged.watermark=0.01",), "search=watermark: it is set by an option"),
         (("engine.max_seqs=2",), "unknown option engine.max_seqs"),
         (("-m",), "-m: expected OPTION=VALUE"),
@@ -107,6 +133,11 @@ def test_what_is_wrong_is_one_line_and_status_2(tmp_path, capsys, inside, argume
 def test_an_unknown_knob_and_nothing_to_search_are_one_line(tmp_path, capsys, inside):
     assert main([*ONE[:-1], "search=[blocks]"]) == 2
     assert "search: blocks is no knob; there are allocator, gpus, " in capsys.readouterr().err
+    assert main([*ONE[:-1], "search=[kv_dtype]"]) == 2
+    assert "search=kv_dtype: kv_dtypes allows auto alone" in capsys.readouterr().err
+    # More GPUs would do, but their number is not searched.
+    assert main([*ONE, "model=llama-3-70b", "hardware=h100-80gb"]) == 2
+    assert "Llama-3-70B needs 131.4 GiB for its weights" in capsys.readouterr().err
     assert main([*ONE[:-1], "search=[]"]) == 2
     assert "nothing is left to be searched" in capsys.readouterr().err
     assert main(["slo.ttft_p99_s=1"]) == 2
@@ -122,6 +153,10 @@ def test_flags_are_of_knobs_that_there_are():
         "--no-enable-prefix-caching",
         "--tensor-parallel-size 2",
     ]
+    kept = [flags(server, {"kv_dtype": "int8"}, frozenset()) for server in ("vLLM", "SGLang")]
+    assert kept == [["--kv-cache-dtype int8_per_token_head"], []]
+    assert missing("SGLang", {"kv_dtype": "int8"}) == ["kv_dtype=int8"]
+    assert missing("SGLang", {"kv_dtype": "auto"}) == []
     assert flags("SGLang", values, frozenset({"prefix_index"})) == [
         "--max-running-requests 512",
         "--tp-size 2",

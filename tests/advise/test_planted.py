@@ -5,9 +5,11 @@ import pytest
 from harness.advise.evidence import Weighed, around, weigh
 from harness.advise.fleet import choose, fleet_of
 from harness.advise.race import Clock
+from harness.advise.sensitivity import ask, kv_kernels
 from harness.advise.space import Setting
 from harness.capacity.probe import Observation
 from harness.capacity.question import composed_of
+from harness.errors import ConfigError
 from tests.advise.inside import SMALL, fixed, ring_of, weighed
 
 
@@ -34,6 +36,72 @@ def test_a_pool_that_fits_seven_sequences_asks_for_seven():
     )
     assert found.setting == Setting((("max_num_seqs", "7"),))
     assert found.worth[0].ratio is None or found.worth[0].ratio.low > 1
+
+
+def test_a_pool_that_is_too_small_in_bf16_asks_for_fp8_where_that_is_allowed():
+    """500 tokens of OPT-13B take 0.38 GiB in bf16, and half of it in fp8."""
+    small = (*fixed(400, 100), *SMALL, "allocator=[paged]", "kv_memory_gib=0.3")
+    ring, _, found = weighed(*small, "kv_dtypes=[auto,fp8]", "search=[kv_dtype]")
+    assert found.setting == Setting((("kv_dtype", "fp8"),))
+    assert found.worth[0].ratio is None
+    with pytest.raises(ConfigError, match="the KV pool holds 393 tokens and request"):
+        weighed(*small, "search=[max_num_seqs]")
+    assert "kv_dtype=fp8" in ring.space.lines(found.setting)
+
+
+@pytest.fixture(scope="module")
+def twice_the_room():
+    """One sequence fits in bf16, three in fp8."""
+    asked = ("allocator=[paged]", "kv_memory_gib=0.6", "slo.ttft_p99_s=30", "search=[kv_dtype]")
+    return weighed(*fixed(400, 100), *SMALL, *asked, "kv_dtypes=[auto,fp8]")
+
+
+def test_fp8_is_worth_the_sequences_that_it_makes_room_for(twice_the_room):
+    _, _, found = twice_the_room
+    assert found.setting == Setting((("kv_dtype", "fp8"),))
+    assert found.worth[0].ratio.low > 1.5
+    assert found.over_default == found.worth[0].ratio
+
+
+def test_the_clock_of_a_narrower_kv_is_asked_about(twice_the_room):
+    """Room is what counts here, so that kernels which gain no speed of it change nothing."""
+    ring, best, found = twice_the_room
+    (asked,) = kv_kernels(ring.space, found.setting)
+    assert asked.name == "kernels that read fp8 no faster"
+    assert asked.of(ring.space.default) == ()
+    decode, prefill = (float(line.partition("=")[2]) for line in asked.of(found.setting))
+    config = ring.space.config()
+    assert decode == pytest.approx(config.hardware.decode_bandwidth_efficiency / 2, rel=1e-3)
+    assert prefill == pytest.approx(config.cost_model.prefill_bandwidth_efficiency / 2, rel=1e-3)
+    answers = []
+    ask(ring, found, [], best.per_gpu, 3, Clock(1e9), answers.append)
+    (answer,) = [each for each in answers if each.perturbation == asked]
+    assert answer.times <= 1
+    assert (answer.flips, answer.idle) == ([], [])
+    assert kv_kernels(ring.space, ring.space.default) == []
+
+
+def test_of_changes_that_are_level_the_type_of_the_kv_is_the_last():
+    """Made up: more sequences and fp8 do the same, and both together no more."""
+
+    def see(probe):
+        config = composed_of(probe.variant.options)
+        helped = config.kv_dtype == "fp8" or config.engine.max_num_seqs == 512
+        grows = probe.rate is not None and probe.rate > (20.0 if helped else 10.0)
+        return Observation(probe.rate, probe.seed, "ok", diverges=grows, metrics={})
+
+    asked = ("allocator=[paged]", "search=[max_num_seqs,kv_dtype]", "kv_dtypes=[auto,fp8]")
+    _, _, found = weighed(*fixed(96, 1), *SMALL, *asked, see=see)
+    assert found.setting == Setting((("max_num_seqs", "512"),))
+
+
+@pytest.mark.parametrize("more", [(), ("kv_dtypes=[auto]",), ("kv_dtypes=[auto,auto]",)])
+def test_no_type_of_kv_is_tried_that_was_not_allowed(more):
+    ring, _ = ring_of(*fixed(96, 1), *SMALL, "allocator=[paged]", *more)
+    assert ring.space.kv_dtypes == ("auto",)
+    tried = [knob.name for knob, _, _ in ring.space.neighbours(ring.space.default)]
+    assert "max_num_seqs" in tried
+    assert "kv_dtype" not in tried
 
 
 @pytest.fixture(scope="module")

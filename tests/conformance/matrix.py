@@ -15,6 +15,7 @@ from allocators.paged import Paged
 from allocators.placement import PLACEMENTS
 from allocators.virtual import PAGE_BYTES, Virtual
 from harness.conformance import SMALL_GEOMETRY
+from tests.conformance import matrix_layers
 
 #: what the seeded schedule has to have caused where there is host memory, and where there is none
 SWAPS = ("suspends", "resumes", "suspend_refusals", "resume_refusals")
@@ -50,7 +51,7 @@ def cases() -> dict[str, Case]:
         build, pool, knobs, caused = found[name]
         caused = (*(what for what in caused if what not in SWAPS), *NO_HOST)
         found[f"{name}-no-host"] = (build, replace(pool, host_tokens=0), knobs, caused)
-    return found
+    return found | matrix_layers.cases(SWAPS)
 
 
 def _policies() -> dict[str, Case]:

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from harness.conformance import AllocatorConformance, Violation
-from tests.conformance import broken, broken_steps, broken_swap
+from tests.conformance import (
+    broken,
+    broken_layered_paged,
+    broken_layers,
+    broken_steps,
+    broken_swap,
+)
 
 #: the tests of the suite, the one that takes longest last
 NAMES = sorted(
@@ -34,6 +40,7 @@ def failure(factory, name):
         )
 
     Suite.factory = factory
+    Suite.geometry = getattr(factory, "geometry", AllocatorConformance.geometry)
     try:
         getattr(Suite(), name)()
     except pytest.skip.Exception:
@@ -48,7 +55,13 @@ def failures(factory):
     return filter(None, (failure(factory, name) for name in NAMES))
 
 
-BROKEN = broken.BROKEN + broken_swap.BROKEN + broken_steps.BROKEN
+BROKEN = [
+    *broken.BROKEN,
+    *broken_swap.BROKEN,
+    *broken_steps.BROKEN,
+    *broken_layers.BROKEN,
+    *broken_layered_paged.BROKEN,
+]
 
 
 @pytest.mark.parametrize("factory", BROKEN, ids=lambda factory: factory.__name__)
@@ -57,7 +70,14 @@ def test_a_broken_allocator_is_caught(factory):
 
 
 @pytest.mark.parametrize(
-    "factory", dict.fromkeys(broken.BASES + broken_swap.HONEST + broken_steps.BASES)
+    "factory",
+    dict.fromkeys(
+        broken.BASES
+        + broken_swap.HONEST
+        + broken_steps.BASES
+        + broken_layers.BASES
+        + broken_layered_paged.HONEST
+    ),
 )
 def test_without_a_bug_the_same_base_passes(factory):
     assert not list(failures(factory))
@@ -107,6 +127,14 @@ def test_without_a_bug_the_same_base_passes(factory):
         (broken_steps.BeginsAStepWithOneGrant, "protocol"),
         (broken_steps.CopiesBeforeAStep, "protocol"),
         (broken_steps.SwapsBesideAStep, "protocol"),
+        (broken_layers.RingOfTheWindow, "no hole"),
+        (broken_layers.PartsOverlap, "single writer"),
+        (broken_layers.WindowFreedEarly, "no hole"),
+        (broken_layers.WritesIntoItsNeighbour, "single writer"),
+        (broken_layers.GivesALargePageEarly, "single writer"),
+        (broken_layers.UnmapsAWindowEarly, "mapping"),
+        (broken_layers.ForgetsALayerGroup, "causal"),
+        *broken_layered_paged.CAUGHT,
     ],
 )
 def test_the_message_names_the_invariant(factory, invariant):

@@ -126,6 +126,9 @@ def test_tokens_before_a_piece_are_made_keys_of_again():
     whole, cut = roof.step(prefill([4096])), roof.step(prefill([2048], [2048]))
     first = roof.step(prefill([2048]))
     assert first.attention_s + cut.attention_s - whole.attention_s > 2048 * latent.past_token_s
+    new, past = np.array([2048]), np.array([2048])
+    plain = prefill_s((latent._replace(past_token_s=0.0),), new, past)
+    assert prefill_s((latent,), new, past) - plain == pytest.approx(2048 * latent.past_token_s)
 
 
 # -- states ------------------------------------------------------------------------------------
@@ -148,6 +151,24 @@ def test_a_prompt_twice_as_long_is_scanned_in_about_twice_the_time():
     assert 1.9 < two / one < 2.0
 
 
+def test_a_state_has_no_tiles_of_keys_and_no_table_of_blocks():
+    state = roofline("qwen3-next-80b-a3b").layers_of_blocks(0)[0]
+    many, few = (prefill_s((state,), np.full(n, 64), np.zeros(n, int)) for n in (64, 1))
+    a_token = 36 * (2 * 64 * (32 * 128 + 4096) + 4 * 4096 * 128) / (989e12 * 0.6)
+    moved = 36 * 2 * (8192 + 2 * 4096) / (3350e9 * 0.3)
+    read = 36 * 2 * state_bytes(*_state_of("qwen3-next-80b-a3b")) / (3350e9 * 0.3) / 64
+    assert many - few == pytest.approx(63 * 64 * max(a_token, moved + read))
+    slow = roofline("qwen3-next-80b-a3b").layers_of_blocks(1)
+    assert slow[0] == state
+    full = roofline("qwen3-next-80b-a3b").layers_of_blocks(0)[1]
+    assert slow[1].prices.decode_context_s > full.prices.decode_context_s
+
+
+def _state_of(name):
+    model = shipped(ModelShape, "model", name)
+    return model, settled_layers(model)[0]
+
+
 # -- encoders ----------------------------------------------------------------------------------
 def test_an_encoders_keys_are_made_once_a_prompt_and_read_by_every_token():
     roof = roofline("llama-3.2-11b-vision")
@@ -160,6 +181,14 @@ def test_an_encoders_keys_are_made_once_a_prompt_and_read_by_every_token():
     assert two - one > read
     first, second = (prefill_s((cross,), np.array([64]), np.array([past])) for past in (0, 64))
     assert first - second == pytest.approx(cross.first_piece_s)
+
+
+def test_text_does_not_pass_the_projections_of_an_encoders_keys():
+    roof = roofline("llama-3.2-11b-vision")
+    layer = settled_layers(roof.model)[1]
+    passed = roof.of_blocks(0).flops_weights
+    uniform = roofline("llama-3.2-11b-vision", layer_groups=[]).of_blocks(0).flops_weights
+    assert uniform - passed == 8 * key_value_parameters(roof.model, layer) == 8 * 4096 * 2048
 
 
 # -- weights -----------------------------------------------------------------------------------
@@ -177,6 +206,15 @@ def test_fp8_weights_leave_the_output_head_as_it_is():
         ratio = getattr(eight.of_blocks(0), name) / getattr(sixteen.of_blocks(0), name)
         expected = {"weight_s": 0.5, "head_read": 2.0}[name]  # and a scale for 128 x 128 weights
         assert ratio == pytest.approx(expected, rel=3e-4)
+
+
+def test_small_kernels_pass_shared_experts_and_dense_layers():
+    model = shipped(ModelShape, "model", "deepseek-v2-lite")
+    per_token = roofline(model).of_blocks(0).elementwise_s
+    without = replace(model, shared_ffn=0, dense_layers=0, dense_ffn=0)
+    wide = 26 * 2816 + 10944 - 6 * 1408  # of which 26 layers have experts besides
+    more = 3 * 2 * wide / (3350e9 * 0.55)
+    assert per_token - roofline(without).of_blocks(0).elementwise_s == pytest.approx(more)
 
 
 def test_quantised_keys_are_read_in_their_bytes():

@@ -10,6 +10,7 @@ from harness.cost import CostError, LayerSpec, ModelShape, kv_bytes_per_token, w
 from harness.cost.kv import kv_geometry, layer_groups, needed_bytes, settled_layers, state_bytes
 from harness.cost.limits import check_model
 from harness.errors import ConfigError
+from harness.size.__main__ import main as size
 from tests.places import shipped
 
 
@@ -98,13 +99,27 @@ def test_a_state_is_no_key_and_no_value():
     assert slots(replace(jamba, kv_dtype="fp8")) == [state, full // 2]
 
 
+def gpt_oss_120b():
+    small = model("gpt-oss-20b")
+    layers = [replace(group, layers=18) for group in small.layer_groups]
+    return replace(small, layers=36, experts=128, layer_groups=layers)
+
+
 def test_published_sizes_of_checkpoints():
     # gpt-oss model card, arXiv 2508.10925, table 1: 12.8 and 60.8 GiB
-    small = model("gpt-oss-20b")
-    assert weight_bytes(small) / 2**30 == pytest.approx(12.8, rel=0.01)
-    layers = [replace(group, layers=18) for group in small.layer_groups]
-    large = replace(small, layers=36, experts=128, layer_groups=layers)
-    assert weight_bytes(large) / 2**30 == pytest.approx(60.8, rel=0.01)
+    assert weight_bytes(model("gpt-oss-20b")) / 2**30 == pytest.approx(12.8, rel=0.01)
+    assert weight_bytes(gpt_oss_120b()) / 2**30 == pytest.approx(60.8, rel=0.01)
+
+
+def test_a_published_size_of_a_request():
+    # vllm-project/vllm issue 27508: 4.54 GiB for 131,072 tokens, with a step of 1,024 besides
+    sliding, full = layer_groups(gpt_oss_120b())
+    needed = needed_bytes((sliding, full), 131_072)
+    assert needed == sliding.slot_bytes * 128 + full.slot_bytes * 131_072
+    pages = -(-(127 + 1024) // 16) + 1
+    asked = full.slot_bytes * 131_072 + sliding.slot_bytes * 16 * pages
+    assert round(asked / 2**30, 2) == 4.54
+    assert 0.99 < needed / asked < 1
 
 
 # -- what managers that keep every layer for every token waste (Jenga, arXiv 2503.18292) ----------
@@ -216,6 +231,13 @@ def test_a_layer_group_that_cannot_be_is_refused_by_name(bad, text):
     assert message.startswith("model.layer_groups.1")
     assert text in message
     assert "\n" not in message
+
+
+def test_a_dimension_that_there_is_not_is_refused_on_the_command_line(capsys):
+    assert size(["model=gpt-oss-20b", "model.layer_groups=[{kind:full,layers:24,span:4}]"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "model.layer_groups is given a name that it does not have; there are kind, laye" in error
 
 
 def test_every_layer_is_in_one_group_and_something_grows():

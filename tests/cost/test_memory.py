@@ -190,3 +190,14 @@ def test_memory_that_never_suffices_is_an_error_too():
     nothing = HardwareSpec(name="toy", memory_gb=80, count=0)
     with pytest.raises(CostError, match=r"hardware\.count"):
         kv_pool_bytes(model, nothing, MemorySpec(), 2048, 256)
+
+
+def test_dense_layers_and_shared_experts_of_a_mixture_have_activations_too():
+    model, hardware = load("model", "deepseek-v3"), load("hardware", "h200")
+    no_logits = MemorySpec(logit_bytes=0.0)
+    plain = replace(model, shared_ffn=0, dense_layers=0, dense_ffn=0)
+    with_dense, without = (
+        memory_budget(each, hardware, no_logits, 8192, 1).activation_bytes
+        for each in (model, plain)
+    )
+    assert with_dense - without == 8192 * 3 * 18432 * 2

@@ -37,6 +37,12 @@ def test_decoding_reads_what_each_token_reads(groups, lengths, steps):
     assert found.tolist() == expected
 
 
+@given(st.lists(GROUPS, min_size=1, max_size=3), LENGTHS)
+def test_one_step_is_the_first_of_several(groups, lengths):
+    one, two = (decode_reads(groups, np.array(lengths), steps) for steps in (1, 2))
+    assert one[:, 0].tolist() == two[:, 0].tolist()
+
+
 def test_no_sequence_reads_nothing():
     groups = [LayerGroup("sliding", 1, 1, 4), LayerGroup("chunked", 1, 1, 4)]
     assert decode_reads(groups, np.empty(0, dtype=np.int64), 3).tolist() == [[0, 0, 0]] * 2

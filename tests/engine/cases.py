@@ -1,6 +1,7 @@
 """Small pools, workloads, clocks and a spy that the engine's tests share."""
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import yaml
@@ -74,9 +75,15 @@ class Checking(Metronome):
 
 def roofline(allocator, **cost):
     """Return an executor whose steps all take different times; `cost` are those of a `CostSpec`."""
+    return SimulatedExecutor(Roofline(*_machine(), CostSpec(**cost)), allocator)
+
+
+@cache
+def _machine():
+    """Return a model and a GPU, read once."""
     model = ModelShape(**yaml.safe_load((CONF / "model" / "llama-tiny.yaml").read_text()))
     hardware = HardwareSpec(**yaml.safe_load((CONF / "hardware" / "a10g.yaml").read_text()))
-    return SimulatedExecutor(Roofline(model, hardware, CostSpec(**cost)), allocator)
+    return model, hardware
 
 
 def table(prompts, outputs, arrival_s=None, concurrency=None):

@@ -21,7 +21,7 @@ def requests_of(arrivals, mode):
     """Return requests of which some wait for memory, and, with gaps, some for nothing."""
     # A step of the roofline takes 0.6 ms here; a group of four needs more of them in a row.
     gap_s = {"greedy": 0.0025, "parallel": 0.006, "beam": 0.011}[mode]
-    return drawn(26, arrivals, gap_s, seed=5)
+    return drawn(20, arrivals, gap_s, seed=5)
 
 
 def engine_of(name, mode, policy, arrivals, skip, seed=0):

@@ -153,7 +153,7 @@ def test_paged_steps_are_those_of_the_reference(mode, policy):
 def test_contiguous_steps_are_those_of_the_reference(reservation, placement, policy):
     seen = Counter()
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @settings(max_examples=40, deadline=None, derandomize=True)
     @given(cases(), st.integers(40, 150))
     def compare(case, capacity):
         geometry = Geometry(max(capacity, 64), case["max_seqs"], MAX_LEN, layers=3)

@@ -76,7 +76,7 @@ class Listing:
 def test_gaps_are_those_of_the_list(policy, mode, preemption):
     seen = Counter()
 
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=25, deadline=None, derandomize=True)
     @given(data=st.data())
     def check(data):
         draw = data.draw

@@ -10,8 +10,9 @@ from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator, Demand, Geometry
 from allocators.layered.base import LayeredAllocator
 from allocators.layers import LayerGroup
 from allocators.paged import Paged
-from harness.cost import CostSpec, HardwareSpec, LayerSpec, ModelShape, Roofline
+from harness.cost import CostSpec, HardwareSpec, LayerSpec, ModelShape, Roofline, Work
 from harness.cost.kv import layer_groups
+from harness.cost.reads import decode_reads
 from harness.engine.plan import Chunk, Plan
 from harness.executors.simulated import SimulatedExecutor
 from harness.results.runlog import PARTS
@@ -76,6 +77,19 @@ def test_a_piece_of_a_prompt_pays_for_what_it_reads_alone():
     full = executor()._cost.layers_of_blocks(16)[0].prices
     more = 2048 * 512 * full.prefill_pair_s * full.prefill_slowdown
     assert seconds[3048] - seconds[1000] == pytest.approx(more)
+
+
+def test_a_draft_reads_what_its_model_would_within_windows():
+    piece = Chunk(SimpleNamespace(sequences=1), 3048, 5, last=False, hit_tokens=0)
+    none = np.empty(0, dtype=np.int64)
+    alone, drafted = executor(), executor()
+    drafted._draft_cost = 0.1
+    more = drafted.step(Plan([], chunks=[piece], draft_steps=3), none) - alone.step(
+        Plan([], chunks=[piece]), none
+    )
+    read = decode_reads(GROUPS, np.array([3049]))[:, 0]
+    decode = Work(decode_seqs=1, decode_context_tokens=read, sampled=1, block_tokens=16)
+    assert more == pytest.approx(0.3 * drafted._cost.step_s(decode))
 
 
 def test_each_table_that_is_sent_counts():

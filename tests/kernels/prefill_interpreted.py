@@ -18,7 +18,7 @@ assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_prefill.py"
 
 FEW = {
     "page-1": {"page": 1, "heads": (2, 2)},
-    "page-7": {"page": 7, "heads": (8, 2), "dim": 80},
+    "page-7": {"page": 7, "heads": (4, 2), "dim": 80},
     "page-16": {"page": 16, "heads": (8, 1), "dim": 128},
     "page-256": {"page": 256, "heads": (3, 1)},
     "flat": {"heads": (4, 1)},

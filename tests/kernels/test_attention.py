@@ -164,6 +164,16 @@ def test_rows_that_leave_their_memory_are_refused():
         place(Strided(np.array([0]), np.array([3])), cache, [4])
 
 
+def test_what_no_kernel_computes_is_refused():
+    case = make([5, 30], page=8)
+    q, k, v, layout = case.args
+    apart = torch.zeros((*v.shape[:2], 4, 64))[:, :, :2]
+    with pytest.raises(ValueError, match=r"keys lie \(1024, 128, 64, 1\) apart and values \(2048"):
+        decode(q, k, apart, layout, case.scale)
+    with pytest.raises(ValueError, match=r"a scale is above 0, not -1\.0"):
+        decode(q, k, v, layout, -1.0)
+
+
 def test_the_same_memory_is_seen_as_pages_and_flat():
     case = make([5, 30], page=8)
     expected = case.expected()

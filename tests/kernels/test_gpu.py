@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from allocators.base import Demand, Prompt, Unsupported
+from allocators.base import BlockTable, Demand, Prompt, Unsupported
 from allocators.virtual import Virtual
 from kernels import copy_slots, decode, load, prefill, probe, store
 from kernels.memory import backing_for
@@ -65,6 +65,24 @@ def test_a_window_is_seen_and_nothing_behind_it(backend, layout, window):
                 close(prefill(*case.args, case.queries, case.scale, **options), case)
         except Unsupported as refusal:
             pytest.skip(str(refusal))
+
+
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dim", [64, 128, 256])
+def test_a_prefilled_row_has_the_same_bits_alone_in_a_batch_and_in_chunks(dtype, dim, window):
+    """Alone it may be computed in another tile; Triton's interpreter cannot show that."""
+    case = make([140, 900], [9, 600], dtype=dtype, dim=dim, page=16, heads=(8, 2), device="cuda")
+    q, k, v, layout = case.args
+    more = {"backend": "triton", "window": window}
+    both = prefill(*case.args, case.queries, case.scale, **more)
+    first, second = (
+        BlockTable(16, layout.table[i : i + 1], layout.lengths[i:][:1]) for i in (0, 1)
+    )
+    assert torch.equal(prefill(q[:9], k, v, first, [9], case.scale, **more), both[:9])
+    chunk = BlockTable(16, second.table, np.array([307]))
+    assert torch.equal(prefill(q[9:16], k, v, chunk, [7], case.scale, **more), both[9:16])
+    assert torch.equal(prefill(q[16:], k, v, second, [593], case.scale, **more), both[16:])
 
 
 def test_triton_moves_slots():

@@ -185,9 +185,9 @@ def test_one_allocator_for_several_models_and_what_others_keep_for_nothing(tmp_p
 
     said = verdicts(runs_of(tmp_path, "model.name", each(400, 0.3), each(200, 0.4)))
     assert said[0] == (
-        "Take paged: it serves most output tokens/s in all 2 runs, or as much as any, and 2.0 to "
-        "4.0 times those of uniform; uniform keeps 30\u00a0% to 40\u00a0% of the pool in what "
-        "nothing will read again."
+        "Take paged: it serves most output tokens/s in all 2 runs, or as much as any; 1.00 times "
+        "those of split, and 2.0 to 4.0 times those of uniform (up to 40\u00a0% more of its pool "
+        "is what nothing reads again)."
     )
     assert "uniform keeps 30\u00a0% in what nothing will read again" in said[1]
 

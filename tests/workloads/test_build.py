@@ -14,7 +14,7 @@ from workloads import LengthSpec, WorkloadError, WorkloadSpec, build
 
 WORKLOADS = CONF / "workload"
 OPTIONS = [
-    *("agentic", "alpaca", "beam", "conversation", "parallel"),
+    *("agentic", "alpaca", "beam", "conversation", "long_context", "parallel"),
     *("shared_prefix", "sharegpt", "trace", "uniform"),
 ]
 

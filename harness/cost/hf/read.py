@@ -71,13 +71,10 @@ def read_shape(path: Path, dtype_bytes: int = 0) -> ModelShape:
     """
     path = path / CONFIG if path.is_dir() else path
     values = Values(path)
-    kind = values.get("model_type")
-    inner = values
+    kind, inner = values.name("model_type", {*READERS, *SEEING}), values
     if kind in SEEING:
         inner = values.inner("text_config")
         inner.only("model_type", SEEING[kind], SEEING[kind])
-    if kind not in READERS and kind not in SEEING:
-        raise values.wrong("model_type", f"one of {', '.join(sorted({*READERS, *SEEING}))}")
     shape = READERS[SEEING.get(kind, kind)](inner)
     if kind == "mllama":
         shape.layer_groups = mixed.vision_layers(inner, values.inner("vision_config"), shape.layers)
@@ -97,10 +94,9 @@ def _stored(values: Values, inner: Values, shape: ModelShape, dtype_bytes: int) 
     """Fill in how numbers are stored: the type, and the bits of quantised weights."""
     for key in ("dtype", "torch_dtype"):
         for place in (inner, values):
-            dtype = place.get(key)
-            if dtype is not None and dtype not in DTYPE_BYTES:
-                raise place.wrong(key, ", ".join(DTYPE_BYTES))
-            dtype_bytes = dtype_bytes or DTYPE_BYTES.get(dtype, 0)
+            if place.get(key) is not None:
+                found = DTYPE_BYTES[place.name(key, DTYPE_BYTES)]
+                dtype_bytes = dtype_bytes or found
     if not dtype_bytes:
         raise values.wrong("torch_dtype", f"{', '.join(DTYPE_BYTES)}, or model.dtype_bytes=2")
     shape.dtype_bytes = dtype_bytes
@@ -112,7 +108,7 @@ def _stored(values: Values, inner: Values, shape: ModelShape, dtype_bytes: int) 
         shape.expert_bits = MXFP4_BITS
     elif method == "fp8":
         how.only("fmt", "e4m3", "e4m3")
-        block = how.sizes("weight_block_size")  # of weights that share a scale of fp32
+        block = how.sizes("weight_block_size", least=1)  # of weights that share a scale of fp32
         shape.weight_bits = 8 + (32 / math.prod(block) if block else 0)
     else:
         raise how.wrong("quant_method", "fp8, or mxfp4 of a mixture; others are not known")

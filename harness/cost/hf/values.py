@@ -60,13 +60,21 @@ class Values:
             raise self.wrong(key, "true or false")
         return value
 
-    def sizes(self, key: str) -> list[int]:
-        """Return a list of whole numbers of at least 0, empty if it is absent."""
+    def sizes(self, key: str, least: int = 0) -> list[int]:
+        """Return a list of whole numbers of at least `least`, empty if it is absent."""
         value = self.get(key, [])
-        numbers = isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
-        if not numbers:
-            raise self.wrong(key, "a list of whole numbers")
+        if not isinstance(value, list) or not all(
+            type(each) is int and each >= least for each in value
+        ):
+            raise self.wrong(key, f"a list of integers of at least {least}")
         return list(value)
+
+    def name(self, key: str, allowed: Iterable[str]) -> str:
+        """Return one of the names that are allowed."""
+        value, names = self.get(key), sorted(allowed)
+        if value not in names:
+            raise self.wrong(key, f"one of {', '.join(names)}")
+        return str(value)
 
     def number(self, key: str, default: float | None = None) -> float:
         """Return a positive number; required without a `default`."""

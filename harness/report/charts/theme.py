@@ -35,6 +35,9 @@ ALLOCATOR_COLOURS = {
     "contiguous_oracle": "#CC79A7",
     "contiguous_grow": "#8C510A",
     "paged": "#0072B2",
+    "paged_uniform": "#56B4E9",
+    "paged_split": "#332288",
+    "jenga": "#882255",
     "virtual": "#009E73",
 }
 # Hues of Tol's muted scheme, away from those above; a name of a third party hashes to one of them.

@@ -39,12 +39,12 @@ def build(data):
         pool_bytes=data.draw(st.integers(300, 1500)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
     )
-    knobs = {"block_size": data.draw(st.integers(1, 4))}
+    knobs = {"block_size": data.draw(st.integers(1, 4)), "request_aware": data.draw(st.booleans())}
     return lambda: Jenga.of(geometry, **knobs)
 
 
 def test_every_byte_that_is_read_is_there_under_pressure():
-    totals = tell_stories(build, 150)
+    totals = tell_stories(build, 60)
     expected = {
         "admit refused",
         "grow refused",
@@ -78,6 +78,13 @@ def test_a_sequence_fills_large_pages_of_its_own_and_leaves_them_whole():
     five = np.array([0, 1])
     pools.give(np.array([0, 0]), five)
     assert len(pools.large) == 3, "all that sequence 5 had is free for any layer group"
+
+
+def test_sequences_fill_large_pages_together_if_told_to():
+    pools = LargePages(768 * 4, [256, 384], request_aware=False)
+    assert taken(pools, (0, 5), (0, 6), (0, 5), (0, 6)) == [0, 0, 0, 1]
+    pools.left(np.array([5, 6]))
+    assert taken(pools, (0, 7)) == [1]
 
 
 def test_a_large_page_is_not_opened_where_others_would_lack_it():
@@ -115,6 +122,7 @@ def test_of_a_uniform_model_it_is_paged():
     [
         ({"block_size": 0}, ValueError, "block_size must be a whole number from 1 to 512"),
         ({"watermark": 1.0}, ValueError, "watermark must be"),
+        ({"request_aware": 1}, ValueError, "request_aware must be true or false"),
         ({"prefix_index": "tree"}, ValueError, "prefix_index must be one of none, hash, radix"),
         ({"prefix_index": "hash"}, Unsupported, "how Jenga evicts"),
         ({"eviction": "lru"}, TypeError, "Jenga has no eviction for models with layer groups"),

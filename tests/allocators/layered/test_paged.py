@@ -1,9 +1,12 @@
 """Paged with layer groups: stories under pressure, whoever shares the pages."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from allocators.base import Geometry, NeverFits, Unsupported
+from allocators.base import Demand, Geometry, NeverFits, Prompt, Unsupported
 from allocators.layers import LayerGroup
 from allocators.paged import Paged
 from tests.allocators.layered.machine import tell_stories
@@ -82,3 +85,55 @@ def test_a_hit_is_in_memory_wherever_it_is_read(groups):
     totals = tell_stories(lambda data: build(data, groups, "hash", TOKENS), 40)
     expected = {"admit refused", "grow refused", "hit tokens", "copies of grow", "evictions"}
     assert not {what for what in expected if not totals[what]}, totals
+
+
+def served(prefix_index, batch, seed):
+    """Grow many rows, some of unknown tokens, all at once or one by one; return what is where."""
+    rng = np.random.default_rng(seed)
+    geometry = Geometry(
+        capacity_tokens=100,
+        max_seqs=8,
+        max_len=80,
+        layer_groups=(LayerGroup("full", 1, 4), LayerGroup("sliding", 2, 8, window=6)),
+        pool_bytes=84 * 16,
+        step_tokens=30,
+    )
+    allocator = Paged.of(geometry, block_size=4, prefix_index=prefix_index)
+    found, live = Counter(), []
+    for _ in range(120):
+        idle = [row for row in range(8) if row not in live]
+        if idle and rng.random() < 0.4:
+            ids = np.arange(80) // 40 * int(rng.integers(1, 3)) if rng.random() < 0.5 else None
+            prompt, row = Prompt(int(rng.integers(1, 20)), ids), np.array(idle[:1])
+            if allocator.admit(row, prompt, Demand(prompt.tokens, 60)) is not None:
+                live.append(idle[0])
+        rows = np.array(live, dtype=np.int64)
+        while len(rows) and (
+            allocator.length[rows].max() >= 80 or not grown(allocator, rows, batch)
+        ):
+            found["refused"] += 1
+            allocator.release(rows[-1:])
+            live.remove(rows[-1])
+            rows = rows[:-1]
+        allocator.begin_step()
+        allocator.check()
+    slots = [allocator.layer_slots(row, g).tolist() for row in live for g in range(3)]
+    return slots, allocator.balance(), allocator.evictions, found["refused"]
+
+
+def grown(allocator, rows, batch):
+    if allocator.headroom(rows) < 1:
+        return False
+    calls = [rows] if batch else rows.reshape(-1, 1)
+    return all(allocator.grow(call) is not None for call in calls)
+
+
+@pytest.mark.parametrize("prefix_index", ["none", "hash"])
+def test_a_batch_is_served_in_order_each_row_as_if_alone(prefix_index):
+    evictions = refused = 0
+    for seed in range(7):
+        at_once = served(prefix_index, True, seed)
+        assert at_once == served(prefix_index, False, seed)
+        evictions, refused = evictions + at_once[2], refused + at_once[3]
+    assert refused
+    assert (evictions > 0) == (prefix_index == "hash")

@@ -54,7 +54,7 @@ def test_blocks_are_found_keyed_and_evicted_as_by_the_step_engine(policy, monkey
     monkeypatch.setattr(keys, "BLOCKS_AHEAD", 5)
     seen = Counter()
 
-    @settings(max_examples=80, deadline=None, derandomize=True)
+    @settings(max_examples=50, deadline=None, derandomize=True)
     @given(
         cases(policy),
         st.sampled_from([1, 2, 4, 4, 7]),

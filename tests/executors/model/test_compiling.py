@@ -84,10 +84,20 @@ def batches(allocator):
                 yield Pieces(*part, np.zeros(int(new.sum()), dtype=np.int64))
 
 
-@pytest.mark.parametrize("single", [False, True])
-@pytest.mark.parametrize("graphs", [False, True])
+#: with graphs or one by one; both and neither are taken for pages in each run, else with `further`
+WAYS = [
+    pytest.param(
+        name, graphs, single, id=f"{name}-{graphs}-{single}",
+        marks=[pytest.mark.further] if graphs == single and name != "paged" else [],
+    )
+    for name in MEMORIES
+    for graphs in (False, True)
+    for single in (False, True)
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.parametrize(("name", "graphs", "single"), WAYS)
 def test_everything_is_compiled_before_the_first_step(name, dtype, graphs, single):
     shape, decoder = model(name, dtype)
     allocator = MEMORIES[name](shape)

@@ -52,8 +52,15 @@ def alone(mode, shape="llama"):
     )  # fmt: skip
 
 
+#: more of the same sizes and reservations, which `make test-further` takes
+MORE = ("contiguous_pow2", "paged_32", "paged_128", "virtual_128")
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ROOMY)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.further] if name in MORE else []) for name in ROOMY],
+)
 def test_any_allocator_emits_what_each_request_gets_alone(name, mode):
     seen = serve(ROOMY[name](), requests(), mode)
     assert seen.digest == alone(mode).digest

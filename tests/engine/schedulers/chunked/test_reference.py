@@ -179,7 +179,7 @@ def test_every_step_is_that_of_the_model(prefix_index, free_order, groups):
         needed = needed | WITH_CACHE | (set() if groups else OF_SINGLES)
     seen = Counter()
 
-    @settings(max_examples=170, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=110, deadline=None, derandomize=True, database=None)
     @given(case=cases(groups))
     def check(case):
         compare(case, prefix_index, free_order, seen)
