@@ -246,8 +246,7 @@ class Allocator(abc.ABC):
     def of(cls, geometry: Geometry, **knobs: Any) -> Allocator:
         """Return this policy for a pool; one that knows layer groups may be another class.
 
-        Raises `Unsupported` for layer groups where the policy knows none, ValueError or TypeError
-        for a knob.
+        Raises `Unsupported` where it knows no layer groups, ValueError or TypeError for a knob.
         """
         if geometry.layer_groups:
             raise Unsupported(f"{cls.__name__} knows uniform models only, not layer groups")
@@ -375,14 +374,11 @@ class Allocator(abc.ABC):
         """
 
     def table_entries(self, longest: int | IntArray) -> int | IntArray:
-        """Return the entries of one row of all block tables that a step sends to the device.
-
-        The longest row of the step has `longest` tokens, a number or [steps].
-        """
+        """Return the table entries sent for a row as long as the longest, a number or [steps]."""
         return -(-longest // self.geometry.page_tokens) if self.block_tables else 0
 
     def driver_calls(self, page_groups: IntArray) -> int:
-        """Return how many driver calls of one rank map (or unmap) these rows of a grant."""
+        """Return how many driver calls of a rank map (or unmap) these rows of a grant."""
         return len(page_groups) * self.pages_per_group
 
     def arrays(self) -> Any:

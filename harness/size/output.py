@@ -93,7 +93,7 @@ def _unit(group: LayerGroup) -> str:
 
 
 def _fit_table(rows: list[Row], asked: Asked, *, tokens: bool) -> str:
-    heads = ("GPUs", "KV", "KV cache, GiB", *(f"{length:,}" for length in asked.lengths))
+    heads = ("GPUs", "KV", "KV of all, GiB", *(f"{length:,}" for length in asked.lengths))
     lines = []
     for row in rows:
         if row.refusal is not None:

@@ -10,6 +10,9 @@ from typing import Any
 
 from harness.cost.shapes import CostError
 
+#: letters of a value that an error shows
+MOST_SHOWN = 80
+
 
 class Values:
     """A config.json, or an object in it: looks values up and says in one line which is wrong.
@@ -98,6 +101,10 @@ class Values:
         """Return the error that a value is not what is allowed; `value` as it is to be shown."""
         if value is None:
             value = json.dumps(self._values.get(key))
+        if key not in self._values:
+            value = "missing"
+        if len(value) > MOST_SHOWN:
+            value = f"{value[: MOST_SHOWN - 3]}..."
         return CostError(f"{self.path}: {self._prefix}{key} is {value}; allowed: {allowed}")
 
     def refuse_others(self, kind: str, known: Iterable[str]) -> None:
