@@ -7,7 +7,7 @@ from harness.conformance import AllocatorConformance
 from tests.conformance import layer_groups, matrix
 
 CASES = matrix.cases() | layer_groups.cases()
-#: left to `make test-further`: each run has every option in other cases, and nearly any two together
+#: left to `make test-further`: each run has every option, and nearly any two, in other cases
 FURTHER = {
     *(f"contiguous-{r}-{p}" for r in ("max", "pow2", "oracle") for p in ("buddy", "best_fit")),
     *(f"virtual-{each}" for each in ("128KiB-sliced", "256KiB-per_layer", "256KiB-sliced")),
