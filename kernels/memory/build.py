@@ -42,6 +42,8 @@ def backing_for(
     if geometry.layer_groups:
         if not isinstance(allocator, LayeredAllocator):
             raise Unsupported(f"{type(allocator).__name__} knows no layer groups")
+        if device.type != "cpu":
+            raise Unsupported(f"memory of layer groups is made on a CPU, not yet on {device.type}")
         if not allocator.pages_per_group:
             return LayeredPool(allocator, dtype, device)
         if (packing, handles) != ("padded", "on_demand"):

@@ -1,5 +1,6 @@
 """Layers with a window: the same tokens from every manager, whatever lies behind the window."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,9 @@ from allocators.contiguous import Contiguous
 from allocators.layered.jenga import Jenga
 from allocators.paged import Paged
 from allocators.virtual import Virtual
+from harness.cost.layers import LayerSpec
 from harness.executors.model.attend import layers_in_memory
+from harness.executors.model.decoder import DecoderError, check_decodable
 from kernels.memory import backing_for
 from tests.executors.model.serving_cases import GEMMA, GPT_OSS, geometry, requests, serve
 
@@ -169,3 +172,15 @@ def test_layers_are_numbered_as_an_allocator_groups_them():
 def test_memory_of_handles_made_ahead_is_refused():
     with pytest.raises(Unsupported, match="handles=on_demand"):
         backing_for(manager("virtual"), dtype=torch.float32, handles="ahead")
+
+
+def test_other_kinds_of_layers_are_refused_in_one_line():
+    for changed, message in (
+        ([LayerSpec("chunked", 5, window=20), LayerSpec("full", 1)], "chunked layers have no"),
+        ([LayerSpec("sliding", 4, window=20), LayerSpec("full", 2)], "1 full and 5 sliding are"),
+        ([LayerSpec("sliding", 5, window=20), LayerSpec("full", 1, kv_heads=2)], "with kv_heads"),
+    ):
+        with pytest.raises(DecoderError, match=message):
+            check_decodable(replace(GEMMA, layer_groups=changed))
+    with pytest.raises(DecoderError, match="family llama have no decoder"):
+        check_decodable(replace(GEMMA, family="llama"))
