@@ -44,7 +44,7 @@ def build(data):
 
 
 def test_every_byte_that_is_read_is_there_under_pressure():
-    totals = tell_stories(build, 60)
+    totals = tell_stories(build, 150)
     expected = {
         "admit refused",
         "grow refused",
