@@ -39,8 +39,9 @@ from allocators.layered.base import LayeredAllocator
 from allocators.layered.build import caching_queue, check_knobs, make_pools, spread_over
 from allocators.layered.grouping import Spread
 from allocators.layered.host import HostLayers
+from allocators.layered.index import Hit, LayerIndex, NoIndex
 from allocators.layered.pools import CachedPools, Pools
-from allocators.layered.prefix import HashLayerIndex, Hit, LayerIndex, NoIndex
+from allocators.layered.prefix import HashLayerIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
 from allocators.prefix.index import PrefixStats

@@ -7,15 +7,16 @@ from harness.conformance import AllocatorConformance
 from tests.conformance import layer_groups, matrix
 
 CASES = matrix.cases() | layer_groups.cases()
-#: pairs of options of which each run has either in other pairs
+#: left to `make test-further`: every run has each option in other cases, and nearly any two
 FURTHER = {
-    f"contiguous-{reservation}-{placement}"
-    for reservation in ("max", "pow2", "oracle")
-    for placement in ("buddy", "best_fit")
-} | {
-    "virtual-128KiB-sliced",
-    "virtual-256KiB-per_layer",
-    "virtual-256KiB-sliced",
+    *(f"contiguous-{r}-{p}" for r in ("max", "pow2", "oracle") for p in ("buddy", "best_fit")),
+    *(f"virtual-{each}" for each in ("128KiB-sliced", "256KiB-per_layer", "256KiB-sliced")),
+    *(f"virtual-vattention-{s}-{o}" for s in ("copy", "hash") for o in ("deferred", "background")),
+    *(f"virtual-paper-alias-{o}" for o in ("deferred", "background", "eager")),
+    *(f"virtual-paper-hash-{o}-eager" for o in ("deferred", "background")),
+    "virtual-paper-alias-deferred-background-eager",
+    "virtual-paper-hash",
+    "virtual-paper-hash-deferred-background",
     "paged-hybrid-state",
 }
 

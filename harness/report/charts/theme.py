@@ -41,7 +41,7 @@ ALLOCATOR_COLOURS = {
     "virtual": "#009E73",
 }
 # Hues of Tol's muted scheme, away from those above; a name of a third party hashes to one of them.
-_OTHER_COLOURS = ("#332288", "#56B4E9", "#882255", "#44AA99", "#999933", "#5A5A5A", "#AA4499")
+_OTHER_COLOURS = ("#DDCC77", "#6699CC", "#CC6677", "#44AA99", "#999933", "#5A5A5A", "#AA4499")
 _DASHES = {
     "contiguous_max": (0, (6, 2)),
     "contiguous_pow2": (0, (3, 1.5)),

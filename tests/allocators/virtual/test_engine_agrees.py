@@ -128,7 +128,7 @@ def test_the_engine_admits_and_preempts_as_the_recorded_manager_would(run):
 @pytest.mark.parametrize(("shape", "groups"), SMALL)
 def test_the_engine_agrees_on_random_requests(shape, groups, background, deferred):
     preempted = 0
-    for seed in range(3):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         # The whole of each fits into the pool alone, and into the buffer of a slot.
         most = min(shape.max_len, groups * shape.group_tokens)

@@ -77,6 +77,8 @@ def test_an_allocator_has_one_colour_and_it_never_changes():
     assert allocator_colour("somebody_elses") == allocator_colour("somebody_elses")
     assert len({allocator_colour(name) for name in SIX}) == len(SIX)
     assert allocator_colour("somebody_elses") == "#44AA99"
+    theirs = {allocator_colour(f"of_a_third_party_{number}") for number in range(100)}
+    assert theirs.isdisjoint(ALLOCATOR_COLOURS.values())
     assert len(short_name("x" * 100)) == 28
 
 

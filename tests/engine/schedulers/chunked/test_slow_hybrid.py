@@ -1,7 +1,6 @@
 """Layer groups step by step against vLLM's rules in plain Python, over random models and pools."""
 
 import numpy as np
-import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
