@@ -39,7 +39,7 @@ def refusal(tmp_path, name, changes, inner=False):
          "weight_block_size is [0]; allowed: a list of integers of at least 1"),
         ("qwen3-30b-a3b", {"mlp_only_layers": 3}, "mlp_only_layers is 3; allowed: a list of int"),
         ("llama-3-8b", {"model_type": "absent"}, "model_type is missing; allowed"),
-        ("llama-3-8b", {"hidden_size": "absent"}, "hidden_size is missing; allowed: an integer of at"),
+        ("llama-3-8b", {"hidden_size": "absent"}, "hidden_size is missing; allowed: an integer"),
         ("llama-3-8b", {"num_hidden_layers": 1.5}, "num_hidden_layers is 1.5; allowed"),
         ("llama-3-8b", {"attention_bias": True}, "attention_bias is true; allowed: false"),
         ("llama-3-8b", {"torch_dtype": "absent"}, "allowed: float32, float16, bfloat16, or model."),
