@@ -18,6 +18,10 @@ FURTHER = {
     "virtual-paper-hash",
     "virtual-paper-hash-deferred-background",
     "paged-hybrid-state",
+    "paged-uniform-latent",
+    *("contiguous-max-layers", "contiguous-oracle-layers"),
+    *("virtual-layers-sliced", "virtual-layers-per_layer-deferred"),
+    *("jenga-watermark", "jenga-7-all"),
 }
 
 

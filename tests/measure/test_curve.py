@@ -232,5 +232,6 @@ def test_the_table_says_how_much_longer(record):
     assert "| cpu decode 4 x 64, 8/2x64 |" in shown
 
 
+@pytest.mark.further  # layouts that tests/kernels reads through the interpreter too
 def test_triton_reads_what_a_gpu_is_measured_on():
     assert "4 passed" in run_interpreted("tests/measure/triton_interpreted.py")
