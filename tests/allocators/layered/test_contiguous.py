@@ -46,11 +46,11 @@ def build(data, reservation):
 
 @pytest.mark.parametrize("reservation", RESERVATIONS)
 def test_every_byte_that_is_read_is_there_under_pressure(reservation):
-    totals = tell_stories(lambda data: build(data, reservation), 50)
     expected = {"admit refused", "copies of fork", "copies of reassign", "swaps_in", "expired"}
     expected |= {"truncate", "truncate unsupported", "suspend refused", "quiet steps"}
     if reservation == "grow":
         expected |= {"grow refused", "copies of grow"}
+    totals = tell_stories(lambda data: build(data, reservation), 40, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 
