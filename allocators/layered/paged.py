@@ -40,8 +40,8 @@ from allocators.layered.build import caching_queue, check_knobs, make_pools, spr
 from allocators.layered.grouping import Spread
 from allocators.layered.host import HostLayers
 from allocators.layered.index import Hit, LayerIndex, NoIndex
-from allocators.layered.pools import CachedPools, PagePools
-from allocators.layered.prefix import HashLayerIndex
+from allocators.layered.pools import CachingPools, PagePools
+from allocators.layered.prefix import HashLayerIndex, HybridIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
 from allocators.prefix.index import PrefixStats
@@ -51,6 +51,7 @@ class LayeredPaged(LayeredAllocator):
     """Pages of `spread`, taken from `pools`; admission leaves `watermark` of each pool free."""
 
     block_tables: ClassVar[bool] = True
+    hash_index: ClassVar[type[HashLayerIndex]] = HybridIndex
 
     def __init__(
         self, geometry: Geometry, spread: Spread, pools: PagePools, *, watermark: float = 0.0
@@ -65,8 +66,8 @@ class LayeredPaged(LayeredAllocator):
         self._table_of = {
             member: index for index, table in enumerate(spread.tables) for member in table.members
         }
-        self.has_prefix_index = isinstance(pools, CachedPools)
-        index = HashLayerIndex if self.has_prefix_index else NoIndex
+        self.has_prefix_index = isinstance(pools, CachingPools)
+        index = self.hash_index if self.has_prefix_index else NoIndex
         self.index: LayerIndex = index(self.tables)
         self.host = HostLayers(geometry.host_tokens * geometry.bytes_per_token, self.tables)
 
@@ -133,10 +134,11 @@ class LayeredPaged(LayeredAllocator):
         Pages that are hit and that nobody holds are among the free ones, and will not be any more.
         """
         found, ref = hit.columns(), self.tables.ref
-        idle = np.array([np.count_nonzero(ref[pages] == 0) for pages in hit.pages])
+        free = [pages[ref[pages] == 0] for pages in hit.pages]
         leave = self._watermark if self.active.any() else 0
         return all(
-            self.pools.fits(np.maximum(pages - found, 0) + idle, leave) for pages in (whole, taken)
+            self.pools.fits_beside(np.maximum(pages - found, 0), free, leave)
+            for pages in (whole, taken)
         )
 
     def _asked(self, prompt: Prompt, demand: Demand, sequences: int) -> IntArray:

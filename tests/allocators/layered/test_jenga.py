@@ -14,22 +14,19 @@ from allocators.paged import Paged
 from tests.allocators.layered.machine import tell_stories
 from tests.allocators.layered.side_by_side import side_by_side
 
-KINDS = st.sampled_from(
-    [
-        LayerGroup("full", 1, 4),
-        LayerGroup("latent", 2, 6),
-        LayerGroup("sliding", 2, 4, window=5),
-        LayerGroup("sliding", 1, 6, window=1),
-        LayerGroup("sliding", 1, 2, window=9),
-        LayerGroup("chunked", 1, 4, window=6),
-        LayerGroup("state", 1, 12),
-        LayerGroup("cross", 1, 4, encoder_tokens=3),
-    ]
-)
+TOKENS = [
+    LayerGroup("full", 1, 4),
+    LayerGroup("latent", 2, 6),
+    LayerGroup("sliding", 2, 4, window=5),
+    LayerGroup("sliding", 1, 6, window=1),
+    LayerGroup("sliding", 1, 2, window=9),
+    LayerGroup("chunked", 1, 4, window=6),
+]
+OTHERS = [LayerGroup("state", 1, 12), LayerGroup("cross", 1, 4, encoder_tokens=3)]
 
 
-def build(data):
-    kinds = data.draw(st.lists(KINDS, min_size=1, max_size=3))
+def build(data, prefix_index, kinds):
+    kinds = data.draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=3))
     geometry = Geometry(
         capacity_tokens=100,
         max_seqs=6,
@@ -40,19 +37,25 @@ def build(data):
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
     )
     knobs = {"block_size": data.draw(st.integers(1, 4)), "request_aware": data.draw(st.booleans())}
-    return lambda: Jenga.of(geometry, **knobs)
+    return lambda: Jenga.of(geometry, prefix_index=prefix_index, **knobs)
 
 
-def test_every_byte_that_is_read_is_there_under_pressure():
-    expected = {
-        "admit refused",
-        "grow refused",
-        "copies of grow",
-        "truncate",
-        "quiet steps",
-        "swaps_in",
-    }
-    totals = tell_stories(build, 150, expected)
+EXPECTED = {
+    "admit refused",
+    "grow refused",
+    "copies of grow",
+    "truncate",
+    "quiet steps",
+    "swaps_in",
+}
+
+
+@pytest.mark.parametrize("prefix_index", ["none", "hash"])
+def test_every_byte_that_is_read_is_there_under_pressure(prefix_index):
+    kinds, expected = TOKENS + OTHERS, EXPECTED
+    if prefix_index == "hash":
+        kinds, expected = TOKENS, EXPECTED | {"hit tokens", "evictions"}
+    totals = tell_stories(lambda data: build(data, prefix_index, kinds), 100, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 
@@ -124,7 +127,7 @@ def test_of_a_uniform_model_it_is_paged():
         ({"watermark": 1.0}, ValueError, "watermark must be"),
         ({"request_aware": 1}, ValueError, "request_aware must be true or false"),
         ({"prefix_index": "tree"}, ValueError, "prefix_index must be one of none, hash, radix"),
-        ({"prefix_index": "hash"}, Unsupported, "how Jenga evicts"),
+        ({"prefix_index": "radix"}, Unsupported, "layer groups have prefix_index=hash, not"),
         ({"eviction": "lru"}, TypeError, "Jenga has no eviction for models with layer groups"),
     ],
 )
