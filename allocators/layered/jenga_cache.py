@@ -52,6 +52,8 @@ class CachedLargePages(LargePages, CachingPools):
         self._worth: dict[int, Rank] = {}
         self._small_heaps: list[list[Rank]] = [[] for _ in page_bytes]
         self._large_heap: list[Rank] = []
+        # Of the large pages that were taken last, in order: the keys that each table lost for it.
+        self._lost = np.zeros((1, len(page_bytes)), dtype=np.int64)
 
     # -- keys --------------------------------------------------------------------------------
     @property
@@ -90,15 +92,16 @@ class CachedLargePages(LargePages, CachingPools):
             free -= woken
         return self.large_needed(self.due, spare) + int(np.max(leave)) <= free
 
-    def quiet(self, pages: IntArray) -> bool:
-        """And none is evicted."""
-        return super().quiet(pages) and int(pages.sum()) <= len(self.large)
-
     # -- taking ------------------------------------------------------------------------------
     def _take_large(self, n: int) -> IntArray:
         blank = self.large.take(min(n, len(self.large)))
-        evicted = [self._evict_large() for _ in range(n - len(blank))]
-        return np.concatenate([blank, np.array(evicted, dtype=np.int64)])
+        self._lost = np.zeros((n, len(self.cached)), dtype=np.int64)
+        evicted = np.zeros(n - len(blank), dtype=np.int64)
+        for at in range(len(evicted)):
+            before = np.array(self.cached)
+            evicted[at] = self._evict_large()
+            self._lost[len(blank) + at] = before - self.cached
+        return np.concatenate([blank, evicted])
 
     def _evict_large(self) -> int:
         rank = heappop(self._large_heap)
@@ -205,8 +208,11 @@ class CachedLargePages(LargePages, CachingPools):
 
     # -- views -------------------------------------------------------------------------------
     def cached_before(self, taken: IntArray) -> IntArray:
-        """Quiet steps evict nothing."""
-        return np.tile(np.array(self.cached), (len(taken), 1))
+        """The last pages taken over several steps were large ones (`quiet`)."""
+        lost = np.cumsum(
+            np.vstack([np.zeros(len(self.cached), dtype=np.int64), self._lost[::-1]]), axis=0
+        )
+        return self.cached + lost[np.minimum(taken.sum(axis=1), len(lost) - 1)]
 
     def check(self, ref: IntArray) -> None:
         super().check(ref)
