@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.capacity.slo import PREFIX, Limits, parse_limits, request_limits
-from harness.command.arguments import parse_options
+from harness.command.arguments import check_run_option, parse_options
 from harness.command.folder import check_folder
 from harness.command.ranges import Positive, Real, Whole, out_of_range
 from harness.errors import ConfigError
@@ -49,8 +49,8 @@ RANGES = {
     "jobs": Whole(1, 1024),
 }
 
-#: options of `python -m harness` that mean nothing to a search
-IGNORED = ("hydra.", "hydra/", "sweep.")
+#: what says so here, of options of `python -m harness` that mean nothing to a search
+INSTEAD = "out=DIR, kept=DIR and jobs=N say here where results go and how runs are made"
 
 
 @dataclass
@@ -99,7 +99,7 @@ def sorted_out(arguments: Sequence[str], names: Set[str]) -> tuple[list[str], li
         elif name in names:
             own.append(argument)
         else:
-            _check_counts(name)
+            check_run_option(argument, INSTEAD)
             run.append(argument)
     return own, limits, run
 
@@ -120,20 +120,10 @@ def parse(arguments: Sequence[str]) -> Asked:
     return Asked(options, parse_limits(limits), run, also)
 
 
-def _check_counts(option: str) -> None:
-    """Raise `ConfigError` for an option of a run that would change nothing here."""
-    name = option.lstrip("+~")
-    if name.startswith(IGNORED):
-        raise ConfigError(
-            f"{name} is an option of python -m harness; out=DIR, kept=DIR and jobs=N say here "
-            "where results go and how runs are made"
-        )
-
-
 def _check_also(also: Sequence[str]) -> None:
     for line in also:
         for option in line.split():
-            _check_counts(option.partition("=")[0])
+            check_run_option(option, INSTEAD)
             if option.startswith(PREFIX):
                 raise ConfigError(
                     f"also={option}: limits hold for every row; ask for others by itself"

@@ -79,6 +79,9 @@ CASES = [
     (["+allocators.x={_target_: no.such.Class}"], "no allocator class"),
     (["allocators.paged.block_size=8,16"], "add -m"),
     (["hydra.run.dir=/dev/null/run"], "/dev/null/run"),
+    (["hydra.sweep.dir=s"], "hydra.sweep.dir is the folder of a sweep, and this is a single run"),
+    (["-m", "seed=1,2", "hydra.run.dir=r"], "and this is a sweep: hydra.sweep.dir=DIR says where"),
+    (["+experiment=hybrid", "hydra.run.dir=r"], "hydra.run.dir is the folder of a single run"),
     (["allocator=null"], "leaves allocator out; choose one of contiguous_grow, "),
     (["~model"], "~model leaves model out; choose one of "),
     *(
