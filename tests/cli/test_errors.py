@@ -47,6 +47,8 @@ CASES = [
     (["workload.num_requests=2147483647"], "expected a finite number >= 1 and <= 10000000"),
     (["engine.max_len=1000000000"], "engine.max_len must be at most 16777216, got 1000000000"),
     (["engine.max_len=16777216", "model=yi-6b"], "lower one of them"),
+    (["model=llama-4-scout"], "the context of Llama-4-Scout, need block tables for 2684354560 "),
+    (["model=llama-4-scout"], "as engine.max_len=8388608 or less does"),
     (["engine.max_num_seqs=2147483647"], "engine.max_num_seqs must be at most 65536"),
     (["harness.variant_timeout_s=0"], "harness.variant_timeout_s must be a positive number"),
     (
