@@ -346,7 +346,7 @@ class LayeredPaged(LayeredAllocator):
         return self.pools.places(index, page) + within
 
     def table_entries(self, longest: int | IntArray) -> int | IntArray:
-        return self.tables.shapes.entries(longest)
+        return self.tables.shapes.entries(longest) if self.block_tables else 0
 
     def layer_layout(self, rows: IntArray, layer_group: int) -> BlockTable:
         group, index = self.geometry.layer_groups[layer_group], self._table_of[layer_group]
