@@ -8,12 +8,10 @@ import numpy as np
 
 from allocators.base import IntArray, Usage
 from allocators.layered.account import Slots, together
+from allocators.rules.virtual import PAGE_TABLE_ENTRY_BYTES
 
 if TYPE_CHECKING:
     from allocators.layered.virtual import LayeredVirtual
-
-#: bytes that describe one driver page to the device (a page-table entry)
-PAGE_TABLE_ENTRY_BYTES = 8
 
 
 def account(virtual: LayeredVirtual, rows: IntArray, finals: IntArray, steps: int) -> Usage:
