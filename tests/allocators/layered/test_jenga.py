@@ -11,31 +11,19 @@ from allocators.layered.jenga import Jenga
 from allocators.layered.jenga_pools import LargePages
 from allocators.layers import LayerGroup
 from allocators.paged import Paged
+from tests.allocators.layered.kinds import KINDS, with_window
 from tests.allocators.layered.machine import tell_stories
 from tests.allocators.layered.side_by_side import side_by_side
 
-KINDS = st.sampled_from(
-    [
-        LayerGroup("full", 1, 4),
-        LayerGroup("latent", 2, 6),
-        LayerGroup("sliding", 2, 4, window=5),
-        LayerGroup("sliding", 1, 6, window=1),
-        LayerGroup("sliding", 1, 2, window=9),
-        LayerGroup("chunked", 1, 4, window=6),
-        LayerGroup("state", 1, 12),
-        LayerGroup("cross", 1, 4, encoder_tokens=3),
-    ]
-)
-
 
 def build(data):
-    kinds = data.draw(st.lists(KINDS, min_size=1, max_size=3))
+    kinds = data.draw(with_window(KINDS, 3, 6))
     geometry = Geometry(
         capacity_tokens=100,
         max_seqs=6,
         max_len=data.draw(st.integers(6, 30)),
         host_tokens=data.draw(st.sampled_from([0, 10, 40])),
-        layer_groups=(*kinds, LayerGroup("sliding", 1, 6, window=4)),
+        layer_groups=kinds,
         pool_bytes=data.draw(st.integers(300, 1500)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
     )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from allocators.base import Demand, Geometry, Prompt, Unsupported
 from allocators.layers import LayerGroup
 from allocators.virtual import Virtual
+from tests.allocators.layered.kinds import with_window
 from tests.allocators.layered.machine import tell_stories
 
 KIB = 1 << 10
@@ -25,13 +26,10 @@ KINDS = st.sampled_from(
         LayerGroup("cross", 1, PAGE, encoder_tokens=3),
     ]
 )
-WITH_WINDOW = st.lists(KINDS, min_size=1, max_size=3).map(
-    lambda kinds: (*kinds, LayerGroup("sliding", 1, PAGE // 2, window=4))
-)
 
 
 def build(data, background, deferred):
-    kinds = data.draw(WITH_WINDOW)
+    kinds = data.draw(with_window(KINDS, 3, PAGE // 2))
     ranks = data.draw(st.sampled_from([1, 1, 2]))
     geometry = Geometry(
         capacity_tokens=100,
