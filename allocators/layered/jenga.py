@@ -19,7 +19,6 @@ from allocators.layered import grouping
 from allocators.layered.grouping import Spread
 from allocators.layered.jenga_pools import LargePages
 from allocators.layered.paged import LayeredPaged
-from allocators.page_table import NO_PAGES
 from allocators.paged import Paged
 from allocators.prefix import INDEXES
 
@@ -86,19 +85,6 @@ class Jenga(LayeredPaged):
             f"{large} large pages of {self.large.large_bytes} bytes are needed, the pool has "
             f"{self.large.num_large}"
         )
-
-    def _serves(self, rows: IntArray, lengths: IntArray, n: int, behind: IntArray) -> bool:
-        """Say whether rows can all grow by `n` after `behind` has gone of all of them."""
-        tables = self.tables
-        takes = tables.lacking(rows, lengths + n)
-        table, at = tables.to_copy(rows, lengths)
-        np.add.at(takes, (table, at), 1)
-        given = of_table = NO_PAGES
-        if behind.any():
-            of_table, _, _, pages = tables.leading(rows, behind)
-            free = tables.unheld(pages)
-            of_table, given = of_table[free], pages[free]
-        return self.large.fits_after(takes.sum(axis=1), of_table, given)
 
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:

@@ -22,14 +22,14 @@ import math
 import numpy as np
 
 from allocators.base import IntArray
-from allocators.layered.pools import Pools
+from allocators.layered.pools import PagePools
 from allocators.page_table import FreeQueue
 
 #: who begins all large pages where sequences share them
 NOBODY = -1
 
 
-class LargePages(Pools):
+class LargePages(PagePools):
     """`page_bytes` [tables] are those of small pages; `per_large` how many a large page has.
 
     Small page j of large page l has the number l * per_large + j, behind those of earlier tables.
@@ -72,14 +72,15 @@ class LargePages(Pools):
     def fits_empty(self, pages: IntArray) -> bool:
         return self.large_needed(pages.tolist(), [0] * len(pages)) <= self.num_large
 
-    def fits_after(self, pages: IntArray, tables: IntArray, given: IntArray) -> bool:
-        """Say whether so many fit once the pages `given` are given back; remembers them."""
-        if not len(given):
-            return self.fits(pages)
-        self.due = pages.tolist()
+    def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
+        """As if all gave before any takes, since they do; remembers what it was asked for.
+
+        Which pages are given back matters: one more in a large page of its own frees that.
+        """
+        self.due = takes.sum(axis=0).tolist()
         spare, freed = list(self.spare), 0
         for table in np.unique(tables).tolist():
-            of = given[tables == table] - self._first[table]
+            of = pages[tables == table] - self._first[table]
             large, counts = np.unique(of // self.per_large[table], return_counts=True)
             for page, count in zip(large.tolist(), counts.tolist(), strict=True):
                 before = len(self._holes[table].get(page, ()))
@@ -89,9 +90,6 @@ class LargePages(Pools):
                 else:
                     spare[table] += count
         return self.large_needed(self.due, spare) <= len(self.large) + freed
-
-    def serves(self, takes: IntArray, gives: IntArray) -> bool:
-        raise NotImplementedError("which pages are given back matters: ask `fits_after`")
 
     def quiet(self, pages: IntArray) -> bool:
         """A small page that is a large one is placed alike whatever else is promised."""
@@ -192,10 +190,6 @@ class LargePages(Pools):
     def free(self) -> IntArray:
         """Return the numbers of small pages that are not in use, [tables]."""
         return self._sizes - np.array(self.used)
-
-    def cached_before(self, taken: IntArray) -> IntArray:
-        """No free page keeps a key."""
-        return np.zeros_like(taken)
 
     @property
     def sizes(self) -> IntArray:

@@ -40,7 +40,7 @@ from allocators.layered.build import caching_queue, check_knobs, make_pools, spr
 from allocators.layered.grouping import Spread
 from allocators.layered.host import HostLayers
 from allocators.layered.index import Hit, LayerIndex, NoIndex
-from allocators.layered.pools import CachedPools, Pools
+from allocators.layered.pools import CachedPools, PagePools
 from allocators.layered.prefix import HashLayerIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
@@ -53,7 +53,7 @@ class LayeredPaged(LayeredAllocator):
     block_tables: ClassVar[bool] = True
 
     def __init__(
-        self, geometry: Geometry, spread: Spread, pools: Pools, *, watermark: float = 0.0
+        self, geometry: Geometry, spread: Spread, pools: PagePools, *, watermark: float = 0.0
     ) -> None:
         geometry = replace(geometry, layer_groups=spread.layer_groups)
         first = spread.tables[0]
@@ -219,14 +219,11 @@ class LayeredPaged(LayeredAllocator):
         np.add.at(takes, (table, at), 1)
         if not takes.any():
             return True
-        gives = np.zeros_like(takes)
-        if behind.any():
-            of_table, row, _, pages = tables.leading(rows, behind)
-            free = tables.unheld(pages)
-            order = np.argsort(rows, kind="stable")
-            place = order[np.searchsorted(rows[order], row[free])]
-            np.add.at(gives, (of_table[free], place), 1)
-        return self.pools.serves(takes.T, gives.T)
+        of_table, row, _, pages = tables.leading(rows, behind)
+        free = tables.unheld(pages)
+        order = np.argsort(rows, kind="stable")
+        at = order[np.searchsorted(rows[order], row[free])]
+        return self.pools.serves(takes.T, of_table[free], at, pages[free])
 
     def _append(self, rows: IntArray, n: int) -> Grant:
         """Give each row `n` slots; there is room."""

@@ -50,13 +50,6 @@ class Pools(abc.ABC):
         """
 
     @abc.abstractmethod
-    def serves(self, takes: IntArray, gives: IntArray) -> bool:
-        """Say whether rows could be served one after the other, [rows, tables].
-
-        Each row first gives its pages back, which those behind it may take, and then takes.
-        """
-
-    @abc.abstractmethod
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         """Take a page for each of these, in order; return them."""
 
@@ -98,7 +91,18 @@ class Pools(abc.ABC):
         """Assert that the pages nobody holds are free, once each; `ref` [pages] counts holders."""
 
 
-class SplitPools(Pools):
+class PagePools(Pools):
+    """Pools whose pages go and come in one step, as tables of pages need it."""
+
+    @abc.abstractmethod
+    def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
+        """Say whether rows could take so many pages one after the other, [rows, tables].
+
+        Each row first gives back what is freed in its place: `pages` of `tables` at row `at`.
+        """
+
+
+class SplitPools(PagePools):
     """Pages of one size a pool; `pool_of` [tables] says which pool a table takes from."""
 
     def __init__(
@@ -116,13 +120,13 @@ class SplitPools(Pools):
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
         return bool((pages @ self.members + leave <= self.free()).all())
 
-    def serves(self, takes: IntArray, gives: IntArray) -> bool:
+    def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
         free = self.free()
         need = takes @ self.members
         if (need.sum(axis=0) <= free).all():
             return True  # even if nothing were given back
-        short = np.cumsum(need - gives @ self.members, axis=0)
-        return bool((short <= free).all())
+        np.subtract.at(need, (at, self.pool_of[tables]), 1)
+        return bool((np.cumsum(need, axis=0) <= free).all())
 
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         if len(self.queues) == 1:
@@ -143,9 +147,6 @@ class SplitPools(Pools):
 
     def free(self) -> IntArray:
         return np.array([len(queue) for queue in self.queues], dtype=np.int64)
-
-    def cached_before(self, taken: IntArray) -> IntArray:
-        return np.zeros_like(taken)
 
     @property
     def sizes(self) -> IntArray:
