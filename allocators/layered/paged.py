@@ -360,10 +360,7 @@ class LayeredPaged(LayeredAllocator):
         return np.column_stack([pages * t, np.full_like(pages, t)])
 
     def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
-        past = self.length[rows] - np.arange(steps - 1, -1, -1)[:, None]
-        queries = self.first_new[rows][None, :] if steps == 1 else past - 1
-        all_live = len(rows) == np.count_nonzero(self.active)
-        return account.usage(self.tables, self.geometry, rows, past, queries, finals, all_live)
+        return account.usage(self, rows, finals, steps)
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:

@@ -194,6 +194,21 @@ def test_until_then_it_is_expired():
     assert allocator.balance() == (20, 0, 180)
 
 
+def test_what_is_mapped_ahead_is_reserved_whoever_shares_what():
+    allocator = windowed()
+    for row in (0, 1):
+        allocator.admit(np.array([row]), Prompt(6), Demand(6, 60))
+    allocator.begin_step()
+    rows, finals = np.arange(3), np.array([66, 6, 6])
+    # Each has 6 tokens in two page-groups of 4 of each layer group, and a third mapped ahead.
+    for live in (rows[:2], rows):
+        usage = allocator.usage(live, finals[live])
+        assert usage.reserved[0] == 2 * (3 * 4 - 6) * PAGE // 2
+        if len(live) == 2:
+            allocator.fork(1, rows[2:], Demand(6, 1))
+            assert allocator.tables.is_shared
+
+
 def test_a_thread_maps_the_next_tokens_page_groups_beside_the_step():
     allocator = windowed()
     allocator.admit(np.array([0]), Prompt(8), Demand(8, 60))
