@@ -41,6 +41,8 @@ class Rows(NamedTuple):
 
     def step(self, index: int) -> Rows:
         """Return the same of one step."""
+        if len(self.lengths) == 1:
+            return self
         at = slice(index, index + 1)
         return self._replace(lengths=self.lengths[at], queries=self.queries[at])
 
