@@ -6,7 +6,7 @@ from allocators.base import Geometry, NeverFits, Unsupported, is_number, one_of
 from allocators.layered import grouping
 from allocators.layered.grouping import Spread
 from allocators.layered.pools import CachedPools, OnePool, SplitPools
-from allocators.layers import LayerGroup
+from allocators.layers import KEEPING_KINDS, WINDOW_KINDS, LayerGroup
 from allocators.page_table import FreeQueue
 from allocators.prefix import EVICTIONS, FREE_ORDERS, INDEXES, POOLS
 from allocators.prefix.pool import BlockPool
@@ -154,7 +154,7 @@ def _sglang_shares(groups: tuple[LayerGroup, ...], bound: list[float]) -> list[f
     for index, group in enumerate(groups):
         if _keeps(group):
             weights[index] = group.slot_bytes
-        elif group.kind in ("sliding", "chunked"):
+        elif group.kind in WINDOW_KINDS:
             weights[index] = WINDOW_TOKENS * group.slot_bytes
     states = [i for i, group in enumerate(groups) if group.kind == "state"]
     encoders = [i for i, group in enumerate(groups) if group.kind == "cross"]
@@ -166,7 +166,7 @@ def _sglang_shares(groups: tuple[LayerGroup, ...], bound: list[float]) -> list[f
 
 
 def _keeps(group: LayerGroup) -> bool:
-    return group.kind in grouping.KEEPING
+    return group.kind in KEEPING_KINDS
 
 
 def _most_bytes(group: LayerGroup, max_len: int) -> float:

@@ -345,7 +345,7 @@ class LayeredPaged(LayeredAllocator):
         return self.pools.places(index, page) + within
 
     def table_entries(self, longest: int | IntArray) -> int | IntArray:
-        return self.tables.shapes.entries(longest)
+        return self.tables.shapes.entries(longest) if self.block_tables else 0
 
     def layer_layout(self, rows: IntArray, layer_group: int) -> BlockTable:
         group, index = self.geometry.layer_groups[layer_group], self._table_of[layer_group]
@@ -362,10 +362,7 @@ class LayeredPaged(LayeredAllocator):
         return np.column_stack([pages * t, np.full_like(pages, t)])
 
     def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
-        past = self.length[rows] - np.arange(steps - 1, -1, -1)[:, None]
-        queries = self.first_new[rows][None, :] if steps == 1 else past - 1
-        all_live = len(rows) == np.count_nonzero(self.active)
-        return account.usage(self.tables, self.geometry, rows, past, queries, finals, all_live)
+        return account.usage(self, rows, finals, steps)
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:

@@ -52,6 +52,7 @@ class HashLayerIndex(LayerIndex):
         # Found last: of which tokens, in how many of them; None once a key came or went.
         self._found: tuple[IntArray | None, int, Hit | None] = (None, 0, None)
         self._together = _together(shapes)
+        self._refused: int | None = None  # the row that was refused growth last
         #: hits end where a block of every table does
         self._align = math.lcm(*(shape.page_tokens for shape in shapes))
 

@@ -13,29 +13,20 @@ from allocators.layered.jenga_cache import CachedLargePages
 from allocators.layered.jenga_pools import LargePages
 from allocators.layers import LayerGroup
 from allocators.paged import Paged
+from tests.allocators.layered.kinds import KINDS, TOKENS, with_window
 from tests.allocators.layered.machine import tell_stories
 from tests.allocators.layered.side_by_side import side_by_side
 from tests.allocators.layered.slow_jenga import SlowJenga
 
-TOKENS = [
-    LayerGroup("full", 1, 4),
-    LayerGroup("latent", 2, 6),
-    LayerGroup("sliding", 2, 4, window=5),
-    LayerGroup("sliding", 1, 6, window=1),
-    LayerGroup("sliding", 1, 2, window=9),
-    LayerGroup("chunked", 1, 4, window=6),
-]
-OTHERS = [LayerGroup("state", 1, 12), LayerGroup("cross", 1, 4, encoder_tokens=3)]
-
 
 def build(data, prefix_index, kinds):
-    kinds = data.draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=3))
+    kinds = data.draw(with_window(kinds, 3, 6))
     geometry = Geometry(
         capacity_tokens=100,
         max_seqs=6,
         max_len=data.draw(st.integers(6, 30)),
         host_tokens=data.draw(st.sampled_from([0, 10, 40])),
-        layer_groups=(*kinds, LayerGroup("sliding", 1, 6, window=4)),
+        layer_groups=kinds,
         pool_bytes=data.draw(st.integers(300, 1500)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
     )
@@ -55,10 +46,10 @@ EXPECTED = {
 
 @pytest.mark.parametrize("prefix_index", ["none", "hash"])
 def test_every_byte_that_is_read_is_there_under_pressure(prefix_index):
-    kinds, expected = TOKENS + OTHERS, EXPECTED
+    kinds, expected = KINDS, EXPECTED
     if prefix_index == "hash":
         kinds, expected = TOKENS, EXPECTED | {"hit tokens", "evictions"}
-    totals = tell_stories(lambda data: build(data, prefix_index, kinds), 100, expected)
+    totals = tell_stories(lambda data: build(data, prefix_index, kinds), 75, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 
