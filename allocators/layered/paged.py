@@ -41,8 +41,8 @@ from allocators.layered.grouping import Spread
 from allocators.layered.growing import Growth
 from allocators.layered.host import HostLayers
 from allocators.layered.index import Hit, LayerIndex, NoIndex
-from allocators.layered.pools import CachedPools, PagePools
-from allocators.layered.prefix import HashLayerIndex
+from allocators.layered.pools import CachingPools, PagePools
+from allocators.layered.prefix import HashLayerIndex, HybridIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
 from allocators.prefix.index import PrefixStats
@@ -52,6 +52,7 @@ class LayeredPaged(LayeredAllocator):
     """Pages of `spread`, taken from `pools`; admission leaves `watermark` of each pool free."""
 
     block_tables: ClassVar[bool] = True
+    hash_index: ClassVar[type[HashLayerIndex]] = HybridIndex
 
     def __init__(
         self, geometry: Geometry, spread: Spread, pools: PagePools, *, watermark: float = 0.0
@@ -68,8 +69,8 @@ class LayeredPaged(LayeredAllocator):
         self._table_of = {
             member: index for index, table in enumerate(spread.tables) for member in table.members
         }
-        self.has_prefix_index = isinstance(pools, CachedPools)
-        index = HashLayerIndex if self.has_prefix_index else NoIndex
+        self.has_prefix_index = isinstance(pools, CachingPools)
+        index = self.hash_index if self.has_prefix_index else NoIndex
         self.index: LayerIndex = index(self.tables)
         self.host = HostLayers(geometry.host_tokens * geometry.bytes_per_token, self.tables)
 
@@ -143,10 +144,11 @@ class LayeredPaged(LayeredAllocator):
         Pages that are hit and that nobody holds are among the free ones, and will not be any more.
         """
         found, ref = hit.columns(), self.tables.ref
-        idle = np.array([np.count_nonzero(ref[pages] == 0) for pages in hit.pages])
+        free = [pages[ref[pages] == 0] for pages in hit.pages]
         leave = self._watermark if self.active.any() else 0
         return all(
-            self.pools.fits(np.maximum(pages - found, 0) + idle, leave) for pages in (whole, taken)
+            self.pools.fits_beside(np.maximum(pages - found, 0), free, leave)
+            for pages in (whole, taken)
         )
 
     def _asked(self, prompt: Prompt, demand: Demand, sequences: int) -> IntArray:
@@ -338,7 +340,7 @@ class LayeredPaged(LayeredAllocator):
         return self.pools.places(index, page) + within
 
     def table_entries(self, longest: int | IntArray) -> int | IntArray:
-        return self.tables.shapes.entries(longest)
+        return self.tables.shapes.entries(longest) if self.block_tables else 0
 
     def layer_layout(self, rows: IntArray, layer_group: int) -> BlockTable:
         group, index = self.geometry.layer_groups[layer_group], self._table_of[layer_group]
@@ -355,10 +357,7 @@ class LayeredPaged(LayeredAllocator):
         return np.column_stack([pages * t, np.full_like(pages, t)])
 
     def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
-        past = self.length[rows] - np.arange(steps - 1, -1, -1)[:, None]
-        queries = self.first_new[rows][None, :] if steps == 1 else past - 1
-        all_live = len(rows) == np.count_nonzero(self.active)
-        return account.usage(self.tables, self.geometry, rows, past, queries, finals, all_live)
+        return account.usage(self, rows, finals, steps)
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:
