@@ -9,11 +9,12 @@ what it reads begins at slot 6, so column 0 lies behind: its page is given back,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from allocators.geometry import Geometry
-from allocators.layers import TOKEN_KINDS, WINDOW_KINDS, IntArray
+from allocators.layers import TOKEN_KINDS, WINDOW_KINDS, IntArray, LayerGroup
 
 #: a length that no row has
 NEVER = np.iinfo(np.int64).max
@@ -45,6 +46,11 @@ class TableShape:
     @property
     def grows(self) -> bool:
         return self.kind in TOKEN_KINDS
+
+    @property
+    def rule(self) -> tuple[str, int, int, int, int]:
+        """Return what tables have in common whose rows are equally long and drop the same."""
+        return self.kind, self.page_tokens, self.window, self.encoder_tokens, self.before
 
     def width(self, max_len: int) -> int:
         """Return how many columns a row of the longest sequence has."""
@@ -88,11 +94,15 @@ class TableShapes:
         self.width: IntArray = np.array([table.width(geometry.max_len) for table in tables])
         self._plain = bool(self.grows.all()) and not self.before.any()
         fixed = self.fixed[:, 0].tolist()
+        dropping = [tables[i] for i in self.dropping]
         self._long = _alike(
             [(t.page_tokens, t.before, n) for t, n in zip(tables, fixed, strict=True)]
         )
-        dropping = [tables[i] for i in self.dropping]
         self._drops = _alike([(t.kind == "sliding", t.window, t.page_tokens) for t in dropping])
+        #: what rows of a table have is what they have of all that are like it: one table, and all
+        self.alike = [(int(at[0]), at) for _, at in _alike([t.rule for t in tables])]
+        #: a table, a layer group in it, and the bytes of a slot of all that are counted like it
+        self.counted = _counted(tables, geometry.layer_groups)
 
     def __len__(self) -> int:
         return len(self.tables)
@@ -168,14 +178,22 @@ def _first_read(slides: bool, window: int, positions: IntArray) -> IntArray:
     return positions // window * window
 
 
-def _alike(tables: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], IntArray | slice]]:
-    """Return what differs, and which of the tables have it: all of them, or these."""
-    found: dict[tuple[int, ...], list[int]] = {}
+def _alike(tables: list[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], IntArray]]:
+    """Return what tables may differ in, and the indices of those which have that."""
+    found: dict[tuple[Any, ...], list[int]] = {}
     for index, numbers in enumerate(tables):
         found.setdefault(numbers, []).append(index)
-    if len(found) == 1:
-        return [(tables[0], slice(None))]
     return [(numbers, np.array(at)) for numbers, at in found.items()]
+
+
+def _counted(
+    tables: list[TableShape], groups: tuple[LayerGroup, ...]
+) -> list[tuple[int, LayerGroup, int]]:
+    each = [(index, groups[member]) for index, t in enumerate(tables) for member in t.members]
+    rules = [(*tables[i].rule, of.kind, of.window, of.encoder_tokens) for i, of in each]
+    return [
+        (*each[int(at[0])], sum(each[int(i)][1].slot_bytes for i in at)) for _, at in _alike(rules)
+    ]
 
 
 def _column(values: list[int]) -> IntArray:
