@@ -40,8 +40,8 @@ from allocators.layered.build import caching_queue, check_knobs, make_pools, spr
 from allocators.layered.grouping import Spread
 from allocators.layered.host import HostLayers
 from allocators.layered.index import Hit, LayerIndex, NoIndex
-from allocators.layered.pools import CachedPools, Pools
-from allocators.layered.prefix import HashLayerIndex
+from allocators.layered.pools import CachingPools, PagePools
+from allocators.layered.prefix import HashLayerIndex, HybridIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
 from allocators.prefix.index import PrefixStats
@@ -51,9 +51,10 @@ class LayeredPaged(LayeredAllocator):
     """Pages of `spread`, taken from `pools`; admission leaves `watermark` of each pool free."""
 
     block_tables: ClassVar[bool] = True
+    hash_index: ClassVar[type[HashLayerIndex]] = HybridIndex
 
     def __init__(
-        self, geometry: Geometry, spread: Spread, pools: Pools, *, watermark: float = 0.0
+        self, geometry: Geometry, spread: Spread, pools: PagePools, *, watermark: float = 0.0
     ) -> None:
         geometry = replace(geometry, layer_groups=spread.layer_groups)
         first = spread.tables[0]
@@ -65,8 +66,8 @@ class LayeredPaged(LayeredAllocator):
         self._table_of = {
             member: index for index, table in enumerate(spread.tables) for member in table.members
         }
-        self.has_prefix_index = isinstance(pools, CachedPools)
-        index = HashLayerIndex if self.has_prefix_index else NoIndex
+        self.has_prefix_index = isinstance(pools, CachingPools)
+        index = self.hash_index if self.has_prefix_index else NoIndex
         self.index: LayerIndex = index(self.tables)
         self.host = HostLayers(geometry.host_tokens * geometry.bytes_per_token, self.tables)
 
@@ -133,10 +134,11 @@ class LayeredPaged(LayeredAllocator):
         Pages that are hit and that nobody holds are among the free ones, and will not be any more.
         """
         found, ref = hit.columns(), self.tables.ref
-        idle = np.array([np.count_nonzero(ref[pages] == 0) for pages in hit.pages])
+        free = [pages[ref[pages] == 0] for pages in hit.pages]
         leave = self._watermark if self.active.any() else 0
         return all(
-            self.pools.fits(np.maximum(pages - found, 0) + idle, leave) for pages in (whole, taken)
+            self.pools.fits_beside(np.maximum(pages - found, 0), free, leave)
+            for pages in (whole, taken)
         )
 
     def _asked(self, prompt: Prompt, demand: Demand, sequences: int) -> IntArray:
@@ -219,14 +221,11 @@ class LayeredPaged(LayeredAllocator):
         np.add.at(takes, (table, at), 1)
         if not takes.any():
             return True
-        gives = np.zeros_like(takes)
-        if behind.any():
-            of_table, row, _, pages = tables.leading(rows, behind)
-            free = tables.unheld(pages)
-            order = np.argsort(rows, kind="stable")
-            place = order[np.searchsorted(rows[order], row[free])]
-            np.add.at(gives, (of_table[free], place), 1)
-        return self.pools.serves(takes.T, gives.T)
+        of_table, row, _, pages = tables.leading(rows, behind)
+        free = tables.unheld(pages)
+        order = np.argsort(rows, kind="stable")
+        at = order[np.searchsorted(rows[order], row[free])]
+        return self.pools.serves(takes.T, of_table[free], at, pages[free])
 
     def _append(self, rows: IntArray, n: int) -> Grant:
         """Give each row `n` slots; there is room."""
@@ -346,7 +345,7 @@ class LayeredPaged(LayeredAllocator):
         return self.pools.places(index, page) + within
 
     def table_entries(self, longest: int | IntArray) -> int | IntArray:
-        return self.tables.shapes.entries(longest)
+        return self.tables.shapes.entries(longest) if self.block_tables else 0
 
     def layer_layout(self, rows: IntArray, layer_group: int) -> BlockTable:
         group, index = self.geometry.layer_groups[layer_group], self._table_of[layer_group]
@@ -363,10 +362,7 @@ class LayeredPaged(LayeredAllocator):
         return np.column_stack([pages * t, np.full_like(pages, t)])
 
     def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
-        past = self.length[rows] - np.arange(steps - 1, -1, -1)[:, None]
-        queries = self.first_new[rows][None, :] if steps == 1 else past - 1
-        all_live = len(rows) == np.count_nonzero(self.active)
-        return account.usage(self.tables, self.geometry, rows, past, queries, finals, all_live)
+        return account.usage(self, rows, finals, steps)
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from allocators.geometry import Geometry
-from allocators.layers import WINDOW_KINDS, IntArray, LayerGroup
+from allocators.layers import TOKEN_KINDS, WINDOW_KINDS, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,7 @@ class TableShape:
 
     @property
     def grows(self) -> bool:
-        return self.kind not in ("state", "cross")
-
-    def as_group(self) -> LayerGroup:
-        """Return it as a layer group: what it keeps."""
-        return LayerGroup(
-            self.kind,
-            layers=1,
-            slot_bytes=max(1, self.page_bytes // self.page_tokens),
-            window=self.window,
-            encoder_tokens=self.encoder_tokens,
-        )
+        return self.kind in TOKEN_KINDS
 
     def width(self, max_len: int) -> int:
         """Return how many columns a row of the longest sequence has."""
