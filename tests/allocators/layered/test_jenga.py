@@ -52,7 +52,7 @@ def test_every_byte_that_is_read_is_there_under_pressure():
         "quiet steps",
         "swaps_in",
     }
-    totals = tell_stories(build, 150, expected)
+    totals = tell_stories(build, 50, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 
