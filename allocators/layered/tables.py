@@ -39,9 +39,14 @@ class LayerTables:
         sizes = shapes.width * rows
         self._base: IntArray = np.cumsum(sizes) - sizes
         self._flat = np.full(int(sizes.sum()), -1, dtype=np.int64)
-        #: the page of each row and column of each table, -1 where there is none
-        self.table: list[IntArray] = [
-            of.reshape(rows, -1) for of in np.split(self._flat, self._base[1:])
+
+    @property
+    def table(self) -> list[IntArray]:
+        """The page of each row and column of each table, -1 where there is none."""
+        rows, width = self.count.shape[1], self.shapes.width
+        return [
+            self._flat[start : start + rows * columns].reshape(rows, columns)
+            for start, columns in zip(self._base.tolist(), width.tolist(), strict=True)
         ]
 
     @property
