@@ -83,7 +83,10 @@ def usage(policy: LayeredPaged, rows: IntArray, finals: IntArray, steps: int) ->
 
 
 def _to_come(of: Rows) -> IntArray:
-    """Return the pages of each table that rows took after each of these steps, [steps, tables]."""
+    """Return the pages of each table that rows took after each of these steps, [steps, tables].
+
+    Less those that they have given back since.
+    """
     shapes = of.tables.shapes
     if len(of.lengths) == 1:
         return np.zeros((1, len(shapes)), dtype=np.int64)
@@ -92,8 +95,23 @@ def _to_come(of: Rows) -> IntArray:
         shape = shapes.tables[index]
         if shape.grows:
             count = ceil_div(of.lengths + shape.before, shape.page_tokens).sum(axis=1)
-            to_come[:, at] = (of.tables.count[index, of.rows].sum() - count)[:, None]
+            held = of.tables.count[index, of.rows].sum() - count
+            if shape.drops:
+                gone = of.tables.gone[index, of.rows].sum()
+                held = held - (gone - _gone(of, index).sum(axis=-1))
+            to_come[:, at] = held[:, None]
     return to_come
+
+
+def _gone(of: Rows, index: int) -> IntArray:
+    """Return how many columns of a table rows had given back by then, [rows] or [steps, rows].
+
+    All that lay behind what a step read was given back before it.
+    """
+    gone, table = of.tables.gone[index, of.rows], of.tables.shapes.tables[index]
+    if len(of.lengths) == 1 or not table.drops or (gone <= table.behind(of.queries[0])).all():
+        return gone
+    return np.minimum(gone, table.behind(of.queries))
 
 
 def _slots(of: Rows, to_come: IntArray, all_live: bool) -> Slots:
@@ -185,7 +203,7 @@ def alone(of: Rows) -> Slots:
             continue
         behind = group.first_read(of.queries).sum(axis=1)
         token += (filled - behind) * slot_bytes
-        expired += (behind - int(tables.gone[index, of.rows].sum()) * t) * slot_bytes
+        expired += (behind - _gone(of, index).sum(axis=-1) * t) * slot_bytes
     return Slots(token, reserved, expired)
 
 

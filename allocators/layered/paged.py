@@ -206,8 +206,8 @@ class LayeredPaged(LayeredAllocator):
             self._forget_first(rows[:1])
             asked = self._asked_growth(rows, n)
         if len(asked.rows) > 1 and self.index.mixes(asked.leaving[3]):
-            each = [self._asked_growth(row, n) for row in asked.rows.reshape(-1, 1)]
-            grant = join([self._carry_out(one, n) for one in each])
+            each = asked.rows.reshape(-1, 1)
+            grant = join([self._carry_out(self._asked_growth(row, n), n) for row in each])
         else:
             grant = self._carry_out(asked, n)
         self._lengthen(rows, n)
@@ -247,10 +247,7 @@ class LayeredPaged(LayeredAllocator):
         )
 
     def quiet_steps(self, rows: IntArray, at_most: int) -> int:
-        """Return how many steps take pages only: none copies, and none gives a page back.
-
-        A page that falls behind could let a request in that waits.
-        """
+        """Return how many steps take pages only: none copies or gives back, which may let one in."""
         tables, lengths = self.tables, self.length[rows]
         if len(tables.to_copy(rows, lengths)[0]):
             return 0
@@ -259,6 +256,24 @@ class LayeredPaged(LayeredAllocator):
         return bisect_headroom(
             lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
         )
+
+    def lone_steps(self, rows: IntArray, at_most: int) -> int:
+        """Return how many steps take pages that are free already, whatever they give back."""
+        if self.tables.is_shared or self.has_prefix_index:
+            return self.quiet_steps(rows, at_most)
+        tables, lengths = self.tables, self.length[rows]
+        return bisect_headroom(
+            lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
+        )
+
+    def take_steps(self, rows: IntArray, n: int) -> Grant | None:
+        if self.tables.is_shared or self.has_prefix_index:
+            return self.grow(rows, n)
+        lengths = self.length[rows]
+        growing.take_steps(self.tables, self.pools, self._until, rows, lengths, n)
+        self.computes[rows], self.first_new[rows] = True, lengths + n - 1
+        self.length[rows] = lengths + n
+        return EMPTY_GRANT
 
     def truncate(self, row: int, n: int) -> Grant:
         tables, length = self.tables, int(self.length[row]) - n

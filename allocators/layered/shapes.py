@@ -52,6 +52,23 @@ class TableShape:
         """Return what tables have in common whose rows are equally long and drop the same."""
         return self.kind, self.page_tokens, self.window, self.encoder_tokens, self.before
 
+    def first_read(self, positions: IntArray) -> IntArray:
+        """Return the first slot that a token at each position reads, of a kind with a window."""
+        if self.kind == "sliding":
+            return np.maximum(positions - (self.window - 1), 0)
+        return positions // self.window * self.window
+
+    def behind(self, positions: IntArray) -> IntArray:
+        """Return how many columns lie wholly behind that."""
+        return self.first_read(positions) // self.page_tokens
+
+    def leaves_at(self, columns: IntArray) -> IntArray:
+        """Return the first position whose token leaves more than so many columns behind."""
+        slot = (columns + 1) * self.page_tokens
+        if self.kind == "sliding":
+            return slot + (self.window - 1)
+        return -(-slot // self.window) * self.window
+
     def width(self, max_len: int) -> int:
         """Return how many columns a row of the longest sequence has."""
         slots = self.before + max_len if self.grows else self.encoder_tokens or 1
@@ -98,7 +115,7 @@ class TableShapes:
         self._long = _alike(
             [(t.page_tokens, t.before, n) for t, n in zip(tables, fixed, strict=True)]
         )
-        self._drops = _alike([(t.kind == "sliding", t.window, t.page_tokens) for t in dropping])
+        self._drops = [(dropping[int(at[0])], at) for _, at in _alike([t.rule for t in dropping])]
         #: what rows of a table have is what they have of all that are like it: one table, and all
         self.alike = [(int(at[0]), at) for _, at in _alike([t.rule for t in tables])]
         #: a table, a layer group in it, and the bytes of a slot of all that are counted like it
@@ -113,12 +130,9 @@ class TableShapes:
         for (page_tokens, before, fixed), at in self._long:
             if fixed:
                 columns[at] = (lengths > 0) * -(-fixed // page_tokens)
-            elif before:
-                columns[at] = (lengths > 0) * (
-                    (lengths + (before + page_tokens - 1)) // page_tokens
-                )
-            else:
-                columns[at] = (lengths + (page_tokens - 1)) // page_tokens
+                continue
+            of = (lengths + (before + page_tokens - 1)) // page_tokens
+            columns[at] = (lengths > 0) * of if before else of
         return columns
 
     def slots(self, lengths: IntArray) -> IntArray:
@@ -138,15 +152,15 @@ class TableShapes:
         [dropping, rows]: of the tables that drop pages only.
         """
         columns = np.empty((len(self.dropping), len(positions)), dtype=np.int64)
-        for (slides, window, page_tokens), at in self._drops:
-            columns[at] = _first_read(slides, window, positions) // page_tokens
+        for table, at in self._drops:
+            columns[at] = table.behind(positions)
         return columns
 
     def first_read(self, positions: IntArray) -> IntArray:
         """Return the first slot that a token at each position reads, likewise."""
         first = np.empty((len(self.dropping), len(positions)), dtype=np.int64)
-        for (slides, window, _), at in self._drops:
-            first[at] = _first_read(slides, window, positions)
+        for table, at in self._drops:
+            first[at] = table.first_read(positions)
         return first
 
     def columns_behind(self, position: int) -> IntArray:
@@ -161,21 +175,13 @@ class TableShapes:
         `gone` [dropping, rows] columns were given back already.
         """
         positions = np.full(gone.shape[1], NEVER)
-        for (slides, window, page_tokens), at in self._drops:
-            slot = (gone[at].min(axis=0) + 1) * page_tokens
-            due = slot + (window - 1) if slides else -(-slot // window) * window
-            positions = np.minimum(positions, due)
+        for table, at in self._drops:
+            positions = np.minimum(positions, table.leaves_at(gone[at].min(axis=0)))
         return positions
 
     def until_behind(self, lengths: IntArray, gone: IntArray) -> int:
         """Return how many tokens any of these rows may still take before a page falls behind."""
         return max(int((self.leaves_at(gone) - lengths).min(initial=NEVER)), 0)
-
-
-def _first_read(slides: bool, window: int, positions: IntArray) -> IntArray:
-    if slides:
-        return np.maximum(positions - (window - 1), 0)
-    return positions // window * window
 
 
 def _alike(tables: list[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], IntArray]]:
