@@ -266,7 +266,7 @@ class LayeredPaged(LayeredAllocator):
         )
 
     def quiet_steps(self, rows: IntArray, at_most: int) -> int:
-        """Return how many steps take pages only: none copies, none gives back (and lets one in)."""
+        """Return how many steps take pages only; one that is given back may let somebody in."""
         tables, lengths = self.tables, self.length[rows]
         if len(tables.to_copy(rows, lengths)[0]):
             return 0
