@@ -30,9 +30,9 @@ def account(virtual: LayeredVirtual, rows: IntArray, finals: IntArray, steps: in
     else:
         slots = _alone(virtual, rows, finals, steps)
     flat = np.zeros(steps, dtype=np.int64)
-    a_page = driver.driver_page_bytes
-    cached = flat + virtual.cached_pages * a_page
-    held = (driver.total - driver.driver_free) * a_page
+    cached = flat + virtual.cached_pages * driver.unit_bytes
+    units = driver.total * driver.chunks.parts - driver.chunks.units_free
+    held = units * driver.unit_bytes
     used = flat + int((driver.sizes - driver.free()).sum())
     mapped = int(((tables.count - tables.gone) * driver.of_group[:, None]).sum())
     return Usage(

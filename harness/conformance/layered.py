@@ -206,9 +206,10 @@ class LayeredMemory(SlotMemory):
         return [((i, vrange, vpage), (i, page)) for vrange, vpage, page, i in table.tolist()]
 
     def mapped_units(self) -> int:
-        """Return how many of the policy's units are mapped anywhere."""
+        """Return how many of the policy's units, its smallest pages, are mapped anywhere."""
         rows = [[0, 0, page, i] for i, page in set(self.mapped.values())]
-        return self.allocator.driver_calls(np.array(rows, dtype=np.int64).reshape(-1, 4))
+        calls = self.allocator.driver_calls(np.array(rows, dtype=np.int64).reshape(-1, 4))
+        return sum(n * page_bytes for page_bytes, n in calls.items()) // self.allocator.page_bytes
 
     def _lose(self, grant: Grant) -> None:
         """What nothing is mapped to is found out by whoever writes there next."""
