@@ -18,7 +18,7 @@ from harness.cost import (
     SoftwareSpec,
 )
 from harness.cost.limits import MODEL as MODEL_RANGES
-from harness.cost.limits import check_cost, check_hardware, check_memory, check_model
+from harness.cost.limits import PAGE_TIMES, check_cost, check_hardware, check_memory, check_model
 from harness.cost.software import check_software
 from harness.errors import ConfigError
 from tests.places import CONF, shipped
