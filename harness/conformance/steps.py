@@ -113,7 +113,9 @@ class Steps(Audit):
         for grant in answer:
             rest = replace(grant, maps=NO_MAPS, unmaps=NO_MAPS, converted=NO_MAPS)
             if not rest.is_empty or rest.cached_tokens:
-                text = f"begin_step may only unmap, convert and map, not ask for {checks.told(rest)}"
+                text = (
+                    f"begin_step may only unmap, convert and map, not ask for {checks.told(rest)}"
+                )
                 raise Violation(f"protocol: {text}")
         twin = self.twin.begin_step()
         if not all(map(checks.equal_grants, answer, twin)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from allocators.base import EMPTY_GRANT, NO_MAPS, StepGrants
+from allocators.base import NO_MAPS, StepGrants
 from allocators.layered.contiguous import LayeredContiguous
 from allocators.layered.grouping import split
 from allocators.layered.jenga import Jenga
@@ -139,13 +139,6 @@ class CountsPartsAsChunks(SizesBase):
 
     def _pinning(self, low=None, high=None):
         return 0
-
-
-class PromisesAheadTwice(SizesBase):
-    """What is mapped ahead stays where it is, in a chunk that others were promised."""
-
-    def _spare(self, rows, was):
-        return EMPTY_GRANT
 
 
 class DividesInSilence(SizesBase):

@@ -30,8 +30,8 @@ WITH_WINDOW = st.lists(KINDS, min_size=1, max_size=3).map(
 )
 
 
-def build(data, background, deferred, sizes=("64KiB", None), pages=None):
-    """`sizes` are those of pages, and of pages of windows; `pages` are of 64 KiB."""
+def build(data, background, deferred, sizes=("64KiB", None), most_pages=120):
+    """`sizes` are those of pages, and of pages of windows; `most_pages` are of 64 KiB."""
     kinds = data.draw(WITH_WINDOW)
     ranks = data.draw(st.sampled_from([1, 1, 2]))
     geometry = Geometry(
@@ -41,7 +41,7 @@ def build(data, background, deferred, sizes=("64KiB", None), pages=None):
         ranks=ranks,
         host_tokens=data.draw(st.sampled_from([0, 10, 40])),
         layer_groups=kinds,
-        pool_bytes=PAGE * ranks * data.draw(pages or st.integers(30, 120)),
+        pool_bytes=PAGE * ranks * data.draw(st.integers(30, most_pages)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
     )
     layout = data.draw(st.sampled_from(["per_layer", "per_layer", "sliced"]))
@@ -92,7 +92,7 @@ def test_pages_of_two_sizes_keep_every_promise_under_pressure(sizes, background)
     expected |= {"expired", "swaps_in", "converted", "made whole", "quiet steps"}
 
     def make(data):
-        return build(data, background, data.draw(st.booleans()), sizes, st.integers(40, 160))
+        return build(data, background, data.draw(st.booleans()), sizes, 160)
 
     totals = tell_stories(make, 25, expected)
     assert {what for what in expected if not totals[what]} == set()
