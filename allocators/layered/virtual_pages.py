@@ -18,10 +18,9 @@ import numpy as np
 
 from allocators.base import NO_MAPS, Geometry, IntArray, NeverFits, Unsupported, one_of
 from allocators.layered.chunks import Chunks
-from allocators.layered.grouping import KEEPING
 from allocators.layered.pools import Pools
 from allocators.layered.shapes import TableShape
-from allocators.layers import LayerGroup
+from allocators.layers import KEEPING_KINDS, LayerGroup
 from allocators.page_table import NO_PAGES, FreeQueue
 from allocators.virtual.shape import PAGE_BYTES, check_window_page
 
@@ -47,7 +46,7 @@ def table_shapes(
     one_of("layout", layout, ("per_layer", "sliced"))
     shapes, pages, bytes_of = [], [], []
     for index, kind in enumerate(geometry.layer_groups):
-        size = page_size if kind.kind in KEEPING else window_page_size or page_size
+        size = page_size if kind.kind in KEEPING_KINDS else window_page_size or page_size
         page_bytes = PAGE_BYTES[size]
         tensors = tensors_of(kind, layout)
         slot_bytes = -(-kind.slot_bytes // (tensors * geometry.ranks))  # in one tensor
@@ -117,9 +116,6 @@ class DriverPages(Pools):
         large, small = self.weights @ pages
         return self.chunks.fits(int(large) + int(np.max(leave, initial=0)), int(small))
 
-    def serves(self, takes: IntArray, gives: IntArray) -> bool:
-        raise NotImplementedError("ranges answer for what they promise")
-
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         pages = np.empty(len(tables), dtype=np.int64)
         for table in np.unique(tables).tolist():
@@ -155,10 +151,6 @@ class DriverPages(Pools):
     def free(self) -> IntArray:
         """Return the numbers of page-groups that are not in use, [tables]."""
         return np.array([len(numbers) for numbers in self._numbers], dtype=np.int64)
-
-    def cached_before(self, taken: IntArray) -> IntArray:
-        """No free page keeps a key."""
-        return np.zeros_like(taken)
 
     @property
     def sizes(self) -> IntArray:
