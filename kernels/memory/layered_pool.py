@@ -104,6 +104,11 @@ class LayeredPool(LayeredBacking):
 
     # -- the rest ----------------------------------------------------------------------------
     @property
+    def numbers(self) -> torch.Tensor:
+        """All of the pool, flat."""
+        return self._piece.numbers
+
+    @property
     def committed_bytes(self) -> int:
         return self._piece.size_bytes
 

@@ -79,6 +79,11 @@ class PoolMemory(Backing):
         return self._all[2 * layer + 1]
 
     @property
+    def numbers(self) -> torch.Tensor:
+        """All of the pool, flat."""
+        return self._piece.numbers
+
+    @property
     def committed_bytes(self) -> int:
         return self._piece.size_bytes
 
