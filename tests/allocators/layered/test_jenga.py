@@ -49,7 +49,7 @@ def test_every_byte_that_is_read_is_there_under_pressure(prefix_index):
     kinds, expected = KINDS, EXPECTED
     if prefix_index == "hash":
         kinds, expected = TOKENS, EXPECTED | {"hit tokens", "evictions"}
-    totals = tell_stories(lambda data: build(data, prefix_index, kinds), 75, expected)
+    totals = tell_stories(lambda data: build(data, prefix_index, kinds), 40, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 
