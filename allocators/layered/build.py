@@ -73,11 +73,19 @@ def caching_queue(
         raise Unsupported("offload saves blocks of uniform models, not those of layer groups")
     if prefix_index == "none":
         return None
-    if (prefix_index, eviction) != ("hash", "lru"):
+    if eviction != "lru":
         raise Unsupported(
             f"layer groups have prefix_index=hash with eviction=lru, as vLLM's hybrid manager, not "
-            f"prefix_index={prefix_index} with eviction={eviction}"
+            f"eviction={eviction}"
         )
+    check_index(spread, prefix_index)
+    return POOLS[free_order]
+
+
+def check_index(spread: Spread, prefix_index: str) -> None:
+    """Raise Unsupported for an index that there is none of over these tables."""
+    if prefix_index != "hash":
+        raise Unsupported(f"layer groups have prefix_index=hash, not prefix_index={prefix_index}")
     kinds = {table.kind for table in spread.tables}
     if "state" in kinds:
         raise Unsupported(
@@ -94,7 +102,6 @@ def caching_queue(
         raise Unsupported(
             f"a hit on chunked layers needs pages of equally many tokens, not of {sorted(sizes)}"
         )
-    return POOLS[free_order]
 
 
 def _split(

@@ -101,6 +101,39 @@ class PagePools(Pools):
         Each row first gives back what is freed in its place: `pages` of `tables` at row `at`.
         """
 
+    def fits_beside(self, pages: IntArray, hit: list[IntArray], leave: IntArray | int = 0) -> bool:
+        """Say whether `fits` would hold once these free pages of each table are held, too."""
+        return self.fits(pages + np.array([len(held) for held in hit]), leave)
+
+
+class CachingPools(PagePools):
+    """Pools whose free pages may keep a key, and can be hit until they are taken."""
+
+    @property
+    @abc.abstractmethod
+    def evictions(self) -> int:
+        """How many pages lost their keys to be used for something else, so far."""
+
+    @abc.abstractmethod
+    def on_evict(self, forget: Callable[[list[int]], None]) -> None:
+        """Let `forget` be told of pages that lose their keys."""
+
+    @abc.abstractmethod
+    def keyed(self, pages: IntArray) -> np.ndarray:
+        """Say of each of these pages whether it has a key."""
+
+    @abc.abstractmethod
+    def name(self, pages: IntArray, ends: IntArray) -> None:
+        """Note that these held pages got keys, of the blocks that end before tokens `ends`."""
+
+    @abc.abstractmethod
+    def unname(self, pages: IntArray) -> None:
+        """Note that these held pages lost their keys."""
+
+    @abc.abstractmethod
+    def remove(self, pages: IntArray) -> None:
+        """Take these cached pages out of their pools; they are held again and keep their keys."""
+
 
 class SplitPools(PagePools):
     """Pages of one size a pool; `pool_of` [tables] says which pool a table takes from."""
@@ -180,8 +213,8 @@ class OnePool(SplitPools):
         super().__init__([queue], [size], [page_bytes], np.zeros(tables, dtype=np.int64))
 
 
-class CachedPools(SplitPools):
-    """Pools whose free pages may keep a key, and can be hit until they are taken."""
+class CachedPools(SplitPools, CachingPools):
+    """Each pool keeps its cached pages in a queue of its own."""
 
     def __init__(
         self,
@@ -199,25 +232,25 @@ class CachedPools(SplitPools):
             queue.on_evict = partial(self._lost, first)
 
     def on_evict(self, forget: Callable[[list[int]], None]) -> None:
-        """Let `forget` be told of pages that lose their keys."""
         self._forget = forget
 
     def _lost(self, first: int, pages: list[int]) -> None:
         self._forget([first + page for page in pages])
 
     def keyed(self, pages: IntArray) -> np.ndarray:
-        """Say of each of these pages whether it has a key."""
         if len(self._caches) == 1:
             return self._caches[0].keyed[pages]
         return np.concatenate([queue.keyed for queue in self._caches])[pages]
 
-    def mark(self, pages: IntArray, keyed: bool) -> None:
-        """Note that these held pages got keys, or lost them."""
+    def name(self, pages: IntArray, ends: IntArray) -> None:
         for queue, here in self._by_pool(pages):
-            queue.keyed[here] = keyed
+            queue.keyed[here] = True
+
+    def unname(self, pages: IntArray) -> None:
+        for queue, here in self._by_pool(pages):
+            queue.keyed[here] = False
 
     def remove(self, pages: IntArray) -> None:
-        """Take these cached pages out of their pools; they are held again and keep their keys."""
         for queue, here in self._by_pool(pages):
             queue.remove(here)
 
@@ -241,5 +274,4 @@ class CachedPools(SplitPools):
 
     @property
     def evictions(self) -> int:
-        """How many pages lost their keys to be used for something else, so far."""
         return sum(queue.evictions for queue in self._caches)

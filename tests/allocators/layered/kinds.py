@@ -4,14 +4,19 @@ from hypothesis import strategies as st
 
 from allocators.layers import LayerGroup
 
+#: those that keep what tokens say, so that they have an index of prefixes
+OF_TOKENS = (
+    LayerGroup("full", 1, 4),
+    LayerGroup("latent", 2, 6),
+    LayerGroup("sliding", 2, 4, window=5),
+    LayerGroup("sliding", 1, 6, window=1),
+    LayerGroup("sliding", 1, 2, window=9),
+    LayerGroup("chunked", 1, 4, window=6),
+)
+TOKENS = st.sampled_from(OF_TOKENS)
 KINDS = st.sampled_from(
     [
-        LayerGroup("full", 1, 4),
-        LayerGroup("latent", 2, 6),
-        LayerGroup("sliding", 2, 4, window=5),
-        LayerGroup("sliding", 1, 6, window=1),
-        LayerGroup("sliding", 1, 2, window=9),
-        LayerGroup("chunked", 1, 4, window=6),
+        *OF_TOKENS,
         LayerGroup("state", 1, 12),
         LayerGroup("cross", 1, 4, encoder_tokens=3),
     ]

@@ -35,7 +35,7 @@ def test_every_byte_that_is_read_is_there_under_pressure(reservation):
     expected |= {"truncate", "truncate unsupported", "suspend refused", "quiet steps"}
     if reservation == "grow":
         expected |= {"grow refused", "copies of grow"}
-    totals = tell_stories(lambda data: build(data, reservation), 40, expected)
+    totals = tell_stories(lambda data: build(data, reservation), 20, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 

@@ -64,7 +64,7 @@ def build(data, background, deferred):
 def test_every_byte_that_is_read_is_mapped_under_pressure(background, deferred):
     expected = {"admit refused", "grow refused", "copies", "maps", "unmaps", "truncate"}
     expected |= {"expired", "maps of fork", "unmaps of reassign", "swaps_in"}
-    totals = tell_stories(lambda data: build(data, background, deferred), 25, expected)
+    totals = tell_stories(lambda data: build(data, background, deferred), 20, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 
