@@ -73,10 +73,10 @@ def caching_queue(
         raise Unsupported("offload saves blocks of uniform models, not those of layer groups")
     if prefix_index == "none":
         return None
-    if eviction != "lru":
+    if (prefix_index, eviction) != ("hash", "lru"):
         raise Unsupported(
             f"layer groups have prefix_index=hash with eviction=lru, as vLLM's hybrid manager, not "
-            f"eviction={eviction}"
+            f"prefix_index={prefix_index} with eviction={eviction}"
         )
     check_index(spread, prefix_index)
     return POOLS[free_order]
