@@ -81,9 +81,6 @@ class Jenga(LayeredPaged):
         self._unit = math.gcd(*pools.page_bytes.tolist())
 
     # -- what fits ---------------------------------------------------------------------------
-    def _fits_empty(self, pages: IntArray) -> bool:
-        return self.large.fits_empty(pages)
-
     def _never(self, pages: IntArray) -> str:
         large = self.large.large_needed(pages.tolist(), [0] * len(pages))
         return (

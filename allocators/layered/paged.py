@@ -45,10 +45,10 @@ from allocators.layered.pools import CachingPools, PagePools
 from allocators.layered.prefix import HashLayerIndex, HybridIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
-from allocators.prefix.index import PrefixStats
+from allocators.prefix.caching import CountsHits
 
 
-class LayeredPaged(LayeredAllocator):
+class LayeredPaged(LayeredAllocator, CountsHits):
     """Pages of `spread`, taken from `pools`; admission leaves `watermark` of each pool free."""
 
     block_tables: ClassVar[bool] = True
@@ -73,16 +73,6 @@ class LayeredPaged(LayeredAllocator):
         index = self.hash_index if self.has_prefix_index else NoIndex
         self.index: LayerIndex = index(self.tables)
         self.host = HostLayers(geometry.host_tokens * geometry.bytes_per_token, self.tables)
-
-    @property
-    def prefix_stats(self) -> PrefixStats:
-        """Lookups, hits and evictions so far; all zero without an index."""
-        return self.index.stats()
-
-    @property
-    def evictions(self) -> int:
-        """Pages whose cached prefix was given up for another use, so far."""
-        return self.index.stats().evictions
 
     def lookup(self, prompt: Prompt) -> int:
         return self.index.find(prompt).tokens
@@ -112,7 +102,7 @@ class LayeredPaged(LayeredAllocator):
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         tables, sequences, private = self.tables, len(rows), demand.private_tokens
         whole = self._asked(prompt, demand, sequences)
-        if not self._fits_empty(whole):
+        if not self.pools.fits_empty(whole):
             raise NeverFits(self._never(whole))
         hit = self.index.find(prompt)
         taken = self._taken(prompt.tokens, private, sequences)
@@ -185,9 +175,6 @@ class LayeredPaged(LayeredAllocator):
         full = (length + shapes.before[:, 0]) // shapes.page_tokens[:, 0]
         written_once = np.array([table.kind == "cross" for table in shapes.tables])
         return np.where(shapes.grows[:, 0], full, np.where(written_once, self._columns(length), 0))
-
-    def _fits_empty(self, pages: IntArray) -> bool:
-        return self.pools.fits(pages, self.pools.free() - self.pools.sizes)
 
     def _never(self, pages: IntArray) -> str:
         return (
