@@ -94,11 +94,6 @@ class Jenga(LayeredPaged):
         self.large.left(rows)
         return grant
 
-    @property
-    def free_bytes(self) -> int:
-        """Bytes of small pages that nobody holds, in large pages of any layer group or of none."""
-        return self.balance()[2] * self._unit
-
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:
         """Return bytes, in the greatest common divisor of all small pages'."""
