@@ -70,9 +70,11 @@ def serves(tables: LayerTables, pools: PagePools, asked: Growth) -> bool:
 def carry_out(tables: LayerTables, asked: Growth, n: int) -> IntArray | None:
     """Do what was asked for, there is room; return the moves of pages that are copied, if any."""
     rows, lengths, moves = asked.rows, asked.lengths, None
+    table, at = asked.copies
     if len(asked.leaving[0]):
         tables.leave(rows, asked.behind, asked.leaving)
-    table, at = asked.copies
+        if len(table):  # but not where the page was shared with one that has left it
+            table, at = tables.to_copy(rows, lengths)
     if len(table):
         moves = tables.copy_on_write(table, rows[at], lengths[at])
     if asked.takes.any():
