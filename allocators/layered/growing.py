@@ -73,7 +73,7 @@ def carry_out(tables: LayerTables, asked: Growth, n: int) -> IntArray | None:
     table, at = asked.copies
     if len(asked.leaving[0]):
         tables.leave(rows, asked.behind, asked.leaving)
-        if len(table):  # but not where the page was shared with one that has left it
+        if len(table):  # a page that others have left is written in place
             table, at = tables.to_copy(rows, lengths)
     if len(table):
         moves = tables.copy_on_write(table, rows[at], lengths[at])

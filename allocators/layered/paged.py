@@ -193,7 +193,7 @@ class LayeredPaged(LayeredAllocator, CountsHits):
             self._forget_first(rows[:1])
             asked = self._asked_growth(rows, n)
         if len(asked.rows) > 1 and self.index.mixes(asked.leaving[3]):
-            each = asked.rows.reshape(-1, 1)  # what one takes and leaves the next one finds
+            each = asked.rows.reshape(-1, 1)
             grant = join([self._carry_out(self._asked_growth(row, n), n) for row in each])
         else:
             grant = self._carry_out(asked, n)
