@@ -59,6 +59,15 @@ def requests():
     )
 
 
+def same(ours, theirs, steps):
+    """Require so many steps on both sides, each the same."""
+    assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
+    differing = {
+        column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS
+    }
+    assert not any(differing.values()), {column: at[:9] for column, at in differing.items()}
+
+
 def layered(name):
     """Return the pool of a file of several layer groups; a state is as large as a block."""
     kinds, blocks = LAYERS[name]
@@ -89,15 +98,6 @@ def timeline(requests, skip, geometry=GEOMETRY, **knobs):
 def recorded(name):
     rows = read(name)
     return {column: np.array([row[column] for row in rows]) for column in COLUMNS}
-
-
-def same(ours, theirs, steps):
-    """Require so many steps on both sides, each the same."""
-    assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
-    differing = {
-        column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS
-    }
-    assert not any(differing.values()), {column: at[:9] for column, at in differing.items()}
 
 
 @pytest.mark.parametrize("skip", [False, True], ids=["each step", "skipping ahead"])
