@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from allocators.layered.contiguous import LayeredContiguous
 from allocators.layered.grouping import split
 from allocators.layered.jenga import Jenga
@@ -49,6 +51,13 @@ class PartsOverlap(RingBase):
     def _hold(self, row, extent, slots):
         super()._hold(row, extent, slots)
         self.parts[1, row] = self.parts[0, row]
+
+
+class LaysOutAStraightRing(RingBase):
+    """A kernel is told nothing of the ring, and reads on behind its end."""
+
+    def layer_layout(self, rows, layer_group):
+        return replace(super().layer_layout(rows, layer_group), ring=None)
 
 
 class CopiesAStretchTooFew(RingBase):
