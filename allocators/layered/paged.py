@@ -36,13 +36,7 @@ from allocators.growth import bisect_headroom
 from allocators.knobs import check_blocks
 from allocators.layered import account, growing
 from allocators.layered.base import LayeredAllocator
-from allocators.layered.build import (
-    caching_queue,
-    check_knobs,
-    check_retention,
-    make_pools,
-    spread_over,
-)
+from allocators.layered.build import caching_queue, check_knobs, make_pools, spread_over
 from allocators.layered.grouping import Spread
 from allocators.layered.growing import Growth
 from allocators.layered.host import HostLayers
@@ -51,10 +45,10 @@ from allocators.layered.pools import CachingPools, PagePools
 from allocators.layered.prefix import HashLayerIndex, HybridIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
-from allocators.prefix.index import PrefixStats
+from allocators.prefix.caching import CountsHits
 
 
-class LayeredPaged(LayeredAllocator):
+class LayeredPaged(LayeredAllocator, CountsHits):
     """Pages of `spread`, taken from `pools`; admission leaves `watermark` of each pool free."""
 
     block_tables: ClassVar[bool] = True
@@ -87,16 +81,6 @@ class LayeredPaged(LayeredAllocator):
             self.index = self.hash_index(self.tables, retention_tokens)
         self.host = HostLayers(geometry.host_tokens * geometry.bytes_per_token, self.tables)
 
-    @property
-    def prefix_stats(self) -> PrefixStats:
-        """Lookups, hits and evictions so far; all zero without an index."""
-        return self.index.stats()
-
-    @property
-    def evictions(self) -> int:
-        """Pages whose cached prefix was given up for another use, so far."""
-        return self.index.stats().evictions
-
     def lookup(self, prompt: Prompt) -> int:
         return self.index.find(prompt).tokens
 
@@ -123,16 +107,16 @@ class LayeredPaged(LayeredAllocator):
         check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
         spread, pages = spread_over(geometry, groups, block_size, window_share)
-        queue = caching_queue(spread, prefix_index, eviction, free_order, offload)
-        check_retention(spread, retention_tokens)
-        pools, kept = make_pools(spread, pages, queue), retention_tokens
+        kept = retention_tokens
+        queue = caching_queue(spread, prefix_index, eviction, free_order, offload, kept)
+        pools = make_pools(spread, pages, queue)
         return cls(geometry, spread, pools, watermark=watermark, retention_tokens=kept)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         tables, sequences, private = self.tables, len(rows), demand.private_tokens
         whole = self._asked(prompt, demand, sequences)
-        if not self._fits_empty(whole):
+        if not self.pools.fits_empty(whole):
             raise NeverFits(self._never(whole))
         hit = self.index.find(prompt)
         taken = self._taken(prompt.tokens, private, sequences)
@@ -205,9 +189,6 @@ class LayeredPaged(LayeredAllocator):
         full = (length + shapes.before[:, 0]) // shapes.page_tokens[:, 0]
         written_once = np.array([table.kind == "cross" for table in shapes.tables])
         return np.where(shapes.grows[:, 0], full, np.where(written_once, self._columns(length), 0))
-
-    def _fits_empty(self, pages: IntArray) -> bool:
-        return self.pools.fits(pages, self.pools.free() - self.pools.sizes)
 
     def _never(self, pages: IntArray) -> str:
         return (

@@ -95,6 +95,10 @@ class PagePools(Pools):
     """Pools whose pages go and come in one step, as tables of pages need it."""
 
     @abc.abstractmethod
+    def fits_empty(self, pages: IntArray) -> bool:
+        """Say whether each table could take so many pages if nobody held any, [tables]."""
+
+    @abc.abstractmethod
     def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
         """Say whether rows could take so many pages one after the other, [rows, tables].
 
@@ -153,13 +157,13 @@ class SplitPools(PagePools):
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
         return bool((pages @ self.members + leave <= self.free()).all())
 
+    def fits_empty(self, pages: IntArray) -> bool:
+        return bool((pages @ self.members <= self._sizes).all())
+
     def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
-        free = self.free()
         need = takes @ self.members
-        if (need.sum(axis=0) <= free).all():
-            return True  # even if nothing were given back
         np.subtract.at(need, (at, self.pool_of[tables]), 1)
-        return bool((np.cumsum(need, axis=0) <= free).all())
+        return bool((np.cumsum(need, axis=0) <= self.free()).all())
 
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         if len(self.queues) == 1:

@@ -58,7 +58,6 @@ class HashLayerIndex(LayerIndex):
         # Found last: of which tokens, in how many of them; None once a key came or went.
         self._found: tuple[IntArray | None, int, Hit | None] = (None, 0, None)
         self._together = _together(shapes)
-        self._refused: int | None = None  # the row that was refused growth last
         #: hits end where a block of every table does
         self._align = math.lcm(*(shape.page_tokens for shape in shapes))
         self._interval = self._align if retention_tokens is None else retention_tokens
@@ -319,7 +318,7 @@ class HybridIndex(HashLayerIndex):
 
     def __init__(self, tables: LayerTables, retention_tokens: int | None = None) -> None:
         super().__init__(tables, retention_tokens)
-        self._refused: int | None = None
+        self._refused: int | None = None  # the row that was refused growth last
 
     def refused(self, row: int) -> None:
         if row != self._refused:
