@@ -15,7 +15,6 @@ from pathlib import Path
 from harness.cost.hf import dense, mixed
 from harness.cost.hf.ignored import IGNORED, VISION
 from harness.cost.hf.values import Values
-from harness.cost.limits import MODEL
 from harness.cost.shapes import CostError, ModelShape
 
 CONFIG = "config.json"
@@ -81,9 +80,6 @@ def read_shape(path: Path, dtype_bytes: int = 0) -> ModelShape:
     if kind in SEEING:
         inner = values.inner("text_config")
         inner.only("model_type", SEEING[kind], SEEING[kind])
-    too_many = MODEL["layers"].refusal(inner.size("num_hidden_layers"))
-    if too_many:
-        raise inner.wrong("num_hidden_layers", too_many.removeprefix("must be "))
     inner.only("pruned_heads", {}, {})
     shape = READERS[SEEING.get(kind, kind)](inner)
     if kind == "mllama":
