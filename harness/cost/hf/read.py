@@ -87,7 +87,8 @@ def read_shape(path: Path, dtype_bytes: int = 0) -> ModelShape:
     _stored(values, inner, shape, dtype_bytes)
     if inner is not values:
         inner.refuse_others(kind, IGNORED)
-        values.get("tie_word_embeddings")  # the language model's own counts
+        tied = shape.tied_embeddings  # the language model's own
+        values.only("tie_word_embeddings", tied, tied)
         values.refuse_others(kind, IGNORED | VISION)
     else:
         values.refuse_others(kind, IGNORED)

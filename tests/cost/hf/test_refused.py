@@ -87,6 +87,7 @@ def refusal(tmp_path, name, changes, inner=False):
          "allowed: full_attention, linear_attention"),
         ("opt-13b", {"do_layer_norm_before": False}, "do_layer_norm_before is false"),
         ("gemma-3-27b", {"audio_config": {}}, "audio_config is not known of a gemma3"),
+        ("gemma-3-27b", {"tie_word_embeddings": False}, "tie_word_embeddings is false; allowed: t"),
         ("gemma-3-27b", {"text_config": "absent"}, "text_config is missing; allowed: an object"),
         ("llama-3.2-11b-vision", {"vision_config": {}}, "vision_config.image_size is missing"),
     ],
