@@ -23,6 +23,9 @@ def mixtral(values: Values) -> ModelShape:
 def qwen3_moe(values: Values) -> ModelShape:
     values.only("attention_bias", False, False)
     values.only("use_sliding_window", False, False)
+    values.only("qkv_bias", False, False)
+    values.only("use_qk_norm", True, True)
+    values.only("shared_expert_intermediate_size", 0, 0)
     values.get("sliding_window")
     values.get("max_window_layers")
     layers = values.layers()
@@ -118,6 +121,7 @@ def jamba(values: Values) -> ModelShape:
 def qwen3_next(values: Values) -> ModelShape:
     """Gated DeltaNet in all but every `full_attention_interval`th layer, which is gated too."""
     values.only("attention_bias", False, False)
+    values.only("use_sliding_window", False, False)
     layers = values.layers()
     interval = values.size("full_attention_interval", 4)
     value_heads = values.size("linear_num_value_heads")

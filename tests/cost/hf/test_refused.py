@@ -59,6 +59,8 @@ def refusal(tmp_path, name, changes, inner=False):
         ("llama-3-8b", {"hidden_size": 4100}, "hidden_size is 4100; allowed: a multiple of the 32"),
         ("llama-3-8b", {"model_type": "mistral"}, "sliding_window is missing"),
         ("llama-3-8b", {"pruned_heads": {"0": [1]}}, 'pruned_heads is {"0": [1]}; allowed: {}'),
+        ("llama-3-8b", {"is_encoder_decoder": True}, "is_encoder_decoder is true; allowed: false"),
+        ("qwen3-next-80b-a3b", {"use_sliding_window": True}, "use_sliding_window is true"),
         ("llama-3-8b", {"rope_parameters": 3}, "rope_parameters is 3; allowed: an object"),
         ("llama-3-8b", {"rope_parameters": {"rope_theta": 0}}, "rope_parameters.rope_theta is 0"),
         ("qwen3-30b-a3b", {"quantization_config": {"quant_method": "fp8", "bits": 4}},
