@@ -93,6 +93,7 @@ REGISTRY = {
         _triton,
         head_dims=HEAD_DIMS,
         most_page_tokens=MOST_PAGE_TOKENS,
+        sinks=True,
     ),
     "flash": Backend("kernels.flash", _flash, head_dims=HEAD_DIMS),
     "sdpa": Backend("kernels.sdpa", _sdpa, (*DTYPES, "float64")),

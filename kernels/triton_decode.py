@@ -141,7 +141,7 @@ def decode_split(
 
 @triton.jit(do_not_specialize=["splits", "window"])
 def decode_reduce(
-    peaks, totals, parts, out, lengths, out_row: tl.int64, out_head: tl.int64,
+    peaks, totals, parts, out, lengths, sinks, out_row: tl.int64, out_head: tl.int64,
     splits: tl.int32, window: tl.int32,
     DIM: tl.constexpr, DIM_PAD: tl.constexpr, LOT: tl.constexpr, WINDOWED: tl.constexpr,
 ):  # fmt: skip
@@ -149,6 +149,7 @@ def decode_reduce(
 
     `LOT` splits are joined at once and the lots one after the other.  Lots are counted from the
     row's first split, so nothing depends on how many splits the longest row of the batch has.
+    A head's sink is one more split, of one position without a value: it counts once a row.
     """
     head, row = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + row)
@@ -158,6 +159,8 @@ def decode_reduce(
     at = (row.to(tl.int64) * tl.num_programs(0) + head) * splits
     d = tl.arange(0, DIM_PAD)
     peak, total = float("-inf"), 0.0
+    if sinks is not None:
+        peak, total = tl.load(sinks + head).to(tl.float32) * LOG2_E, 1.0
     acc = tl.zeros([DIM_PAD], tl.float32)
     for first in range(0, used, LOT):
         s = first + tl.arange(0, LOT)
@@ -223,7 +226,7 @@ def decode(batch: Batch) -> None:
         **both,
     )  # fmt: skip
     decode_reduce[(heads, count)](
-        peaks, totals, parts, out, rows.lengths, *out.stride()[:2], splits, window,
+        peaks, totals, parts, out, rows.lengths, batch.sinks, *out.stride()[:2], splits, window,
         LOT=LOT,
         **both,
     )  # fmt: skip

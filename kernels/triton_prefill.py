@@ -127,8 +127,8 @@ def walk(
 
 @triton.jit(do_not_specialize=["table_row", "window"])
 def prefill_block(
-    q, k, k_start: tl.int64, v, v_start: tl.int64, table, offset, lengths, starts, out, scale,
-    q_row: tl.int64, q_head: tl.int64,
+    q, k, k_start: tl.int64, v, v_start: tl.int64, table, offset, lengths, starts, sinks, out,
+    scale, q_row: tl.int64, q_head: tl.int64,
     page_stride: tl.int64, token_stride: tl.int64, head_stride: tl.int64, table_row: tl.int64,
     out_row: tl.int64, out_head: tl.int64, window: tl.int32,
     GROUP: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
@@ -138,6 +138,7 @@ def prefill_block(
     """Attend causally from one tile of new tokens.  Grid (kv_heads, tiles of a row, rows).
 
     Strides are those of keys and of values.  `window` counts where the kernel is `WINDOWED`.
+    A head's sink is the first position that its queries see, and has no value.
     """
     kv_head, row = tl.program_id(0), tl.program_id(2)
     length = tl.load(lengths + row)
@@ -162,6 +163,8 @@ def prefill_block(
     end = tl.minimum(length, past + ((tile + 1) * QUERIES - 1) // GROUP + 1)
     peak = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
+    if sinks is not None:
+        peak, total = tl.load(sinks + head).to(tl.float32) * LOG2_E, total + 1.0
     acc = tl.zeros([QUERIES, DIM_PAD], tl.float32)
     table += row.to(tl.int64) * table_row
     k, v = k + k_start + kv_head * head_stride, v + v_start + kv_head * head_stride
@@ -206,7 +209,7 @@ def prefill(batch: Batch) -> None:
     q = adjacent(batch.q)
     prefill_block[(batch.kv_heads, triton.cdiv(pairs, tile.queries), rows.num_rows)](
         q, *anchored(keys), *anchored(batch.values), rows.table, rows.offset, rows.lengths,
-        rows.starts, out, batch.scale,
+        rows.starts, batch.sinks, out, batch.scale,
         *q.stride()[:2], *keys.stride()[:3], rows.table.stride(0), *out.stride()[:2],
         0 if batch.window is None else min(batch.window, rows.max_length),
         GROUP=batch.group,

@@ -6,7 +6,7 @@ from allocators.base import Geometry, NeverFits, Unsupported, is_number, one_of
 from allocators.layered import grouping
 from allocators.layered.grouping import Spread
 from allocators.layered.pools import CachedPools, OnePool, SplitPools
-from allocators.layers import LayerGroup
+from allocators.layers import KEEPING_KINDS, WINDOW_KINDS, LayerGroup
 from allocators.page_table import FreeQueue
 from allocators.prefix import EVICTIONS, FREE_ORDERS, INDEXES, POOLS
 from allocators.prefix.pool import BlockPool
@@ -73,11 +73,19 @@ def caching_queue(
         raise Unsupported("offload saves blocks of uniform models, not those of layer groups")
     if prefix_index == "none":
         return None
-    if (prefix_index, eviction) != ("hash", "lru"):
+    if eviction != "lru":
         raise Unsupported(
             f"layer groups have prefix_index=hash with eviction=lru, as vLLM's hybrid manager, not "
-            f"prefix_index={prefix_index} with eviction={eviction}"
+            f"eviction={eviction}"
         )
+    check_index(spread, prefix_index)
+    return POOLS[free_order]
+
+
+def check_index(spread: Spread, prefix_index: str) -> None:
+    """Raise Unsupported for an index that there is none of over these tables."""
+    if prefix_index != "hash":
+        raise Unsupported(f"layer groups have prefix_index=hash, not prefix_index={prefix_index}")
     kinds = {table.kind for table in spread.tables}
     if "state" in kinds:
         raise Unsupported(
@@ -94,7 +102,6 @@ def caching_queue(
         raise Unsupported(
             f"a hit on chunked layers needs pages of equally many tokens, not of {sorted(sizes)}"
         )
-    return POOLS[free_order]
 
 
 def _split(
@@ -147,7 +154,7 @@ def _sglang_shares(groups: tuple[LayerGroup, ...], bound: list[float]) -> list[f
     for index, group in enumerate(groups):
         if _keeps(group):
             weights[index] = group.slot_bytes
-        elif group.kind in ("sliding", "chunked"):
+        elif group.kind in WINDOW_KINDS:
             weights[index] = WINDOW_TOKENS * group.slot_bytes
     states = [i for i, group in enumerate(groups) if group.kind == "state"]
     encoders = [i for i, group in enumerate(groups) if group.kind == "cross"]
@@ -159,7 +166,7 @@ def _sglang_shares(groups: tuple[LayerGroup, ...], bound: list[float]) -> list[f
 
 
 def _keeps(group: LayerGroup) -> bool:
-    return group.kind in grouping.KEEPING
+    return group.kind in KEEPING_KINDS
 
 
 def _most_bytes(group: LayerGroup, max_len: int) -> float:

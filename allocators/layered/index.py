@@ -73,9 +73,9 @@ class LayerIndex(abc.ABC):
     def planned(self) -> None:  # noqa: B027
         """Forget who was refused: the step is planned."""
 
-    @abc.abstractmethod
     def mixes(self, pages: IntArray) -> bool:
         """Say whether the order of giving these back and taking others matters."""
+        return False
 
     @abc.abstractmethod
     def stats(self) -> PrefixStats:
@@ -110,9 +110,6 @@ class NoIndex(LayerIndex):
 
     def truncated(self, row: int, length: int) -> None:
         pass
-
-    def mixes(self, pages: IntArray) -> bool:
-        return False
 
     def stats(self) -> PrefixStats:
         return PrefixStats()

@@ -52,8 +52,8 @@ class HashLayerIndex(LayerIndex):
         # Found last: of which tokens, in how many of them; None once a key came or went.
         self._found: tuple[IntArray | None, int, Hit | None] = (None, 0, None)
         self._together = _together(shapes)
+        self._refused: int | None = None  # the row that was refused growth last
         #: hits end where a block of every table does
-        self._refused: int | None = None
         self._align = math.lcm(*(shape.page_tokens for shape in shapes))
 
     # -- admission ---------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class HashLayerIndex(LayerIndex):
         start = max(start, int(self._tables.gone[table, row]))
         pages = self._tables.table[table][row, start:stop].tolist()
         page_of, more = self._page_of[table], self._more[table]
-        named = []
+        named, ends = [], []
         for column, page in enumerate(pages, start):
             if not self._reachable(shape, column):
                 continue
@@ -211,7 +211,8 @@ class HashLayerIndex(LayerIndex):
             self._key[page], self._table_of[page] = key, table
             self._second[page] = keys.second[column]
             named.append(page)
-        self._pools.mark(np.array(named, dtype=np.int64), True)
+            ends.append((column + 1) * shape.page_tokens)
+        self._pools.name(np.array(named, dtype=np.int64), np.array(ends, dtype=np.int64))
         self._stats.keyed_blocks += len(named)
 
     def _reachable(self, shape: TableShape, column: int) -> bool:
@@ -245,31 +246,8 @@ class HashLayerIndex(LayerIndex):
                 own[:1] = True
             lost = pages[own & self._pools.keyed(pages)]
             if len(lost):
-                self._pools.mark(lost, False)
+                self._pools.unname(lost)
                 self._evicted(lost.tolist())
-
-    def refused(self, row: int) -> None:
-        if row != self._refused:
-            self._refused = row
-            self._pools.since = []
-
-    def is_refused(self, rows: IntArray) -> bool:
-        return len(rows) > 0 and int(rows[0]) == self._refused
-
-    def withdraw(self) -> tuple[IntArray, IntArray]:
-        given, self._refused, self._pools.since = self._pools.since, None, None
-        pages = np.concatenate([NO_PAGES, *(pages for _, pages in given or [])])
-        tables = np.concatenate([NO_PAGES, *(tables for tables, _ in given or [])])
-        last = len(pages) - 1 - np.unique(pages[::-1], return_index=True)[1]
-        last = np.sort(last[self._pools.keyed(pages[last]) & (self._tables.ref[pages[last]] == 0)])
-        self._pools.remove(pages[last])
-        return tables[last], pages[last]
-
-    def planned(self) -> None:
-        self._refused, self._pools.since = None, None
-
-    def mixes(self, pages: IntArray) -> bool:
-        return not self._pools.keyed(pages).all()
 
     def _evicted(self, pages: list[int]) -> None:
         """Forget pages that have lost their keys."""
@@ -316,6 +294,37 @@ class HashLayerIndex(LayerIndex):
                 pages = tables.table[table][row, start:stop].tolist()
                 for key, page in zip(keys[start:stop], pages, strict=True):
                     assert not keyed[page] or self._key[page] == key, "a key of other tokens"
+
+
+class HybridIndex(HashLayerIndex):
+    """Pages are evicted in the order in which vLLM's scheduler gives them back, refusals too."""
+
+    def __init__(self, tables: LayerTables) -> None:
+        super().__init__(tables)
+        self._refused: int | None = None
+
+    def refused(self, row: int) -> None:
+        if row != self._refused:
+            self._refused = row
+            self._pools.since = []
+
+    def is_refused(self, rows: IntArray) -> bool:
+        return len(rows) > 0 and int(rows[0]) == self._refused
+
+    def withdraw(self) -> tuple[IntArray, IntArray]:
+        given, self._refused, self._pools.since = self._pools.since, None, None
+        pages = np.concatenate([NO_PAGES, *(pages for _, pages in given or [])])
+        tables = np.concatenate([NO_PAGES, *(tables for tables, _ in given or [])])
+        last = len(pages) - 1 - np.unique(pages[::-1], return_index=True)[1]
+        last = np.sort(last[self._pools.keyed(pages[last]) & (self._tables.ref[pages[last]] == 0)])
+        self._pools.remove(pages[last])
+        return tables[last], pages[last]
+
+    def planned(self) -> None:
+        self._refused, self._pools.since = None, None
+
+    def mixes(self, pages: IntArray) -> bool:
+        return not self._pools.keyed(pages).all()
 
 
 def _together(shapes: list[TableShape]) -> list[tuple[int, list[int]]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from allocators.base import IntArray
 from allocators.layered.pools import Pools
-from allocators.layered.shapes import TableShapes
+from allocators.layered.shapes import NEVER, TableShapes
 from allocators.page_table import NO_PAGES
 
 #: entries of tables, in order: which table, row and column each stands in, and its page
@@ -39,14 +39,9 @@ class LayerTables:
         sizes = shapes.width * rows
         self._base: IntArray = np.cumsum(sizes) - sizes
         self._flat = np.full(int(sizes.sum()), -1, dtype=np.int64)
-
-    @property
-    def table(self) -> list[IntArray]:
-        """The page of each row and column of each table, -1 where there is none."""
-        rows, width = self.count.shape[1], self.shapes.width
-        return [
-            self._flat[start : start + rows * columns].reshape(rows, columns)
-            for start, columns in zip(self._base.tolist(), width.tolist(), strict=True)
+        #: the page of each row and column of each table, -1 where there is none
+        self.table: list[IntArray] = [
+            of.reshape(rows, -1) for of in np.split(self._flat, self._base[1:])
         ]
 
     @property
@@ -62,10 +57,18 @@ class LayerTables:
     def behind(self, rows: IntArray, positions: IntArray) -> IntArray:
         """Return how many more columns a token at `positions` leaves behind, [tables, rows]."""
         at = self.shapes.dropping
-        columns = np.minimum(self.shapes.behind(positions), self.count[at[:, None], rows])
         more = np.zeros((len(self.shapes), len(rows)), dtype=np.int64)
-        more[at] = np.maximum(columns - self.gone[at[:, None], rows], 0)
+        if len(at):
+            columns = np.minimum(self.shapes.behind(positions), self.count[at[:, None], rows])
+            more[at] = np.maximum(columns - self.gone[at[:, None], rows], 0)
         return more
+
+    def until(self, rows: IntArray) -> IntArray:
+        """Return up to which length rows take no page and leave none behind, [rows]."""
+        shapes = self.shapes
+        full = self.count[:, rows] * shapes.page_tokens - shapes.before
+        full = np.where(shapes.grows, full, NEVER).min(axis=0)
+        return np.minimum(full, shapes.leaves_at(self.gone[shapes.dropping[:, None], rows]))
 
     def leading(self, rows: IntArray, columns: IntArray) -> Entries:
         """Return the next `columns` entries of each row and table to go, [tables, rows].
@@ -103,8 +106,12 @@ class LayerTables:
     def forget(self, rows: IntArray, columns: IntArray) -> None:
         """Drop the next `columns` of each row and table, which lie behind, [tables, rows]."""
         if columns.any():
-            self.drop(self.leading(rows, columns))
-            self.gone[:, rows] += columns
+            self.leave(rows, columns, self.leading(rows, columns))
+
+    def leave(self, rows: IntArray, columns: IntArray, entries: Entries) -> None:
+        """Do so where these `entries` are what goes."""
+        self.drop(entries)
+        self.gone[:, rows] += columns
 
     def extend(self, rows: IntArray, columns: IntArray, due: IntArray | None = None) -> Entries:
         """Append so many fresh pages to each row and table, [tables, rows]; return them.

@@ -40,7 +40,7 @@ from allocators.layered.grants import join, map_rows
 from allocators.layered.virtual_ranges import LayeredRanges
 from allocators.layered.virtual_usage import account
 from allocators.rules.mapping import LOOK_AHEAD_TOKENS, MOST_AHEAD
-from allocators.virtual.policy import ADMISSIONS, RULES, check_paper
+from allocators.virtual.policy import check_knobs
 from allocators.virtual.prefix import INDEXES
 
 #: settings of a uniform model's virtual policy that there are no rules for with layer groups
@@ -64,9 +64,6 @@ class LayeredVirtual(LayeredRanges):
         deferred: bool = True,
         background: bool = True,
     ) -> None:
-        for name, value in (("deferred", deferred), ("background", background)):
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} must be true or false, got {value!r}")
         super().__init__(geometry, page_size, layout)
         self.deferred, self.background = deferred, background
 
@@ -78,24 +75,23 @@ class LayeredVirtual(LayeredRanges):
         rules: str = "vattention",
         admission: str = "needed",
         sharing: str = "alias",
+        deferred: bool = True,
+        background: bool = True,
         eager: bool | None = None,
         reclaim_free: float | None = None,
         prefix_index: str = "none",
         **knobs: Any,
     ) -> LayeredVirtual:
         """Return the policy; raises `Unsupported` for rules that layer groups do not have."""
-        one_of("rules", rules, RULES)
-        one_of("admission", admission, ADMISSIONS)
-        one_of("sharing", sharing, ("alias", "copy"))
+        check_knobs(rules, admission, sharing, deferred, background, eager, reclaim_free)
         one_of("prefix_index", prefix_index, INDEXES)
-        check_paper(rules, eager, reclaim_free)
         asked = {"rules": rules, "admission": admission, "sharing": sharing}
         asked["prefix_index"] = prefix_index
         for name, reason in UNSUPPORTED.items():
             knob, _, value = name.partition("=")
             if asked[knob] == value:
                 raise Unsupported(f"{name} is not for models with layer groups: {reason}")
-        return cls(geometry, **knobs)
+        return cls(geometry, deferred=deferred, background=background, **knobs)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -209,7 +205,7 @@ class LayeredVirtual(LayeredRanges):
     def truncate(self, row: int, n: int) -> Grant:
         tables, rows = self.tables, np.array([row])
         length = self.length[row] - n
-        if any(shape.kind == "state" for shape in tables.shapes.tables) and n:
+        if n and tables.shapes.rewritten.any():
             raise Unsupported("a state is overwritten by each token and cannot be rolled back")
         query = np.minimum(self.first_new[rows], length)
         low, high = self._interval(query, np.array([length]))
@@ -278,7 +274,6 @@ class LayeredVirtual(LayeredRanges):
         return steps
 
     # -- giving back -------------------------------------------------------------------------
-
     def _give_back_one(self) -> Grant:
         """Unmap one page-group: of what lies behind a window, else of the last idle range.
 
@@ -341,7 +336,6 @@ class LayeredVirtual(LayeredRanges):
         return int(self.driver.of_group[page_groups[:, 3]].sum())
 
     # -- checks ------------------------------------------------------------------------------
-
     def balance(self) -> tuple[int, int, int]:
         free, cached = self.driver.driver_free, self.cached_pages
         return self.driver.total - free - cached, cached, free

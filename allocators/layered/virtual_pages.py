@@ -101,10 +101,6 @@ class DriverPages(Pools):
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
         return int(pages @ self.of_group) + int(np.max(leave, initial=0)) <= self.driver_free
 
-    def serves(self, takes: IntArray, gives: IntArray) -> bool:
-        short = np.cumsum((takes - gives) @ self.of_group)
-        return bool((short <= self.driver_free).all())
-
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         pages = np.empty(len(tables), dtype=np.int64)
         for table in np.unique(tables).tolist():
@@ -125,10 +121,6 @@ class DriverPages(Pools):
     def free(self) -> IntArray:
         """Return the numbers of page-groups that are not in use, [tables]."""
         return np.array([len(numbers) for numbers in self._numbers], dtype=np.int64)
-
-    def cached_before(self, taken: IntArray) -> IntArray:
-        """No free page keeps a key."""
-        return np.zeros_like(taken)
 
     @property
     def sizes(self) -> IntArray:

@@ -135,7 +135,7 @@ class LayeredMemory(SlotMemory):
                     own_tokens(row, held[self._wrong(i, slots[held], expected[held])], length)
                 same = laid_out[i] is None or np.array_equal(laid_out[i][n][at], needed)
                 same_place(row, same, np.array_equal(slots, twin.layer_slots(row, i)))
-                live = int(of.first_read(np.array([first]))[0]) if of.grows else 0
+                live = int(of.first_read(np.array([first]))[0])
                 keys.append(np.stack([i * MANY_SLOTS + slots[held], held >= live]))
             found.append(np.concatenate(keys, axis=1))
         return found
@@ -235,7 +235,7 @@ class LayeredMemory(SlotMemory):
             t, pages = self.allocator.layer_pages(i)
             layout = self.allocator.layer_layout(rows, i)
             ends = of.slots(self.allocator.length[rows])
-            reads = of.first_read(self.allocator.first_new[rows]) if of.grows else 0 * ends
+            reads = of.first_read(self.allocator.first_new[rows])
             for base, first, end in zip(layout.base, reads, ends, strict=True):
                 columns = range(int(first) // t, -(-int(end) // t))
                 found.update((i, int(base) // (t * pages), column) for column in columns)

@@ -26,7 +26,7 @@ class ExecutorSpec:
     `max_requests`: serve that many requests of the workload (null: all).  `pool_mib`: memory for
     KV where neither kv_memory_gib nor kv_tokens is given (null: on a GPU what the weights leave).
     `memory`, `packing` and `handles` are those of a virtual backing, see docs/kernels.md; `auto`:
-    on demand on a CPU, ahead on a GPU, as vAttention.
+    on demand on a CPU and with layer groups, else ahead on a GPU, as vAttention.
     """
 
     name: str = "simulated"

@@ -40,13 +40,27 @@ Heads = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class AttentionBatch:
-    """Rows of `lengths` tokens, the last `new` [S] of which ask; all ones: a decode."""
+    """Rows of `lengths` tokens, the last `new` [S] of which ask; all ones: a decode.
+
+    A query sees the last `window` tokens up to its own (None: all), and with `sinks` each head has
+    one more logit in its softmax.
+    """
 
     lengths: tuple[int, ...]
     new: tuple[int, ...]
+    window: int | None = None
+    sinks: bool = False
 
     @classmethod
-    def of(cls, rows: int, past: int, new: int = 0, ragged: bool = False) -> AttentionBatch:
+    def of(
+        cls,
+        rows: int,
+        past: int,
+        new: int = 0,
+        ragged: bool = False,
+        window: int | None = None,
+        sinks: bool = False,
+    ) -> AttentionBatch:
         """Return `rows` of `past` tokens and `new` more; new 0 is a decode of past tokens.
 
         Ragged rows have from 1/8 to 15/8 of it, past for a decode and new for a prefill.
@@ -56,7 +70,8 @@ class AttentionBatch:
             low = max(1, int(asked[0]) // 8)
             asked = np.random.default_rng(rows).integers(low, 2 * int(asked[0]) - low, rows)
         lengths = asked + past if new else asked
-        return cls(tuple(lengths.tolist()), tuple(asked.tolist() if new else [1] * rows))
+        queries = asked.tolist() if new else [1] * rows
+        return cls(tuple(lengths.tolist()), tuple(queries), window, sinks)
 
     @property
     def mode(self) -> str:
@@ -68,14 +83,21 @@ class AttentionBatch:
 
     @property
     def seen(self) -> int:
-        """Pairs of a query and a key that it sees: all before it, and its own."""
-        n = np.array(self.new)
-        return int((n * (np.array(self.lengths) - n) + n * (n + 1) // 2).sum())
+        """Pairs of a query and a key that it sees: those before it, within its window, its own."""
+        lengths, n = np.array(self.lengths), np.array(self.new)
+        widest = int(lengths.max()) if self.window is None else self.window
+        # So many queries of a row do not fill their window yet.
+        filling = np.clip(widest - (lengths - n), 0, n)
+        early = filling * (lengths - n) + filling * (filling + 1) // 2
+        return int((early + (n - filling) * widest).sum())
 
     def numbers(self, heads: Heads) -> int:
         """Return the numbers that a call must read or write: KV, queries, output."""
         query_heads, kv_heads, dim = heads
-        return 2 * dim * (sum(self.lengths) * kv_heads + sum(self.new) * query_heads)
+        read = np.array(self.lengths)
+        if self.window is not None:
+            read = np.minimum(read, np.array(self.new) + self.window - 1)
+        return 2 * dim * (int(read.sum()) * kv_heads + sum(self.new) * query_heads)
 
 
 @dataclass(frozen=True)
@@ -169,7 +191,8 @@ class Arena:
         lengths, new = np.array(batch.lengths), np.array(batch.new)
         caches, layout = self._laid_out(who, lengths)
         kernel = prefill if batch.mode == "prefill" else decode
-        return attention_call(kernel, self.heads[0], caches, layout, new, who.backend)
+        more = {"window": batch.window, "sinks": batch.sinks}
+        return attention_call(kernel, self.heads[0], caches, layout, new, who.backend, **more)
 
     def _laid_out(self, who: Contender, lengths: IntArray) -> tuple[Caches, BlockTable | Strided]:
         if who.layout == "contiguous":

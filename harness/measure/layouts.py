@@ -38,10 +38,17 @@ def attention_call(
     layout: BlockTable | Strided,
     new: IntArray,
     backend: str,
+    window: int | None = None,
+    sinks: bool = False,
 ) -> Callable[[], Any]:
-    """Return a call of `kernel` (`decode` or `prefill`) with random queries, `new` [S] a row."""
+    """Return a call of `kernel` (`decode` or `prefill`) with random queries, `new` [S] a row.
+
+    With `sinks` each head has a random one.
+    """
     keys, values = caches
     rows, dim = place(layout, keys, new), keys.shape[-1]
     q = torch.randn((int(new.sum()), heads, dim), dtype=keys.dtype, device=keys.device)
-    out, more = torch.empty_like(q), (None,) if kernel is prefill else ()
-    return lambda: kernel(q, keys, values, rows, *more, dim**-0.5, backend=backend, out=out)
+    options = {"backend": backend, "out": torch.empty_like(q), "window": window}
+    options["sinks"] = torch.randn_like(q[0, :, 0]) if sinks else None
+    more = (None,) if kernel is prefill else ()
+    return lambda: kernel(q, keys, values, rows, *more, dim**-0.5, **options)

@@ -81,8 +81,12 @@ def batch_name(row: Record) -> str:
     tokens = f"{row['tokens']:g}" if row["mode"] == "decode" else f"{row['new_tokens']:g}"
     behind = f" behind {past:g}" if row["mode"] == "prefill" and past else ""
     ragged = " ragged" if row["rows"] == "ragged" else ""
+    # Records of before had neither.
+    seen = f", window {row['window']}" if row.get("window") else ""
+    seen += ", sinks" if row.get("sinks") else ""
     shape = f"{row['heads']}/{row['kv_heads']}x{row['head_dim']}"
-    return f"{row['backend']} {row['mode']} {row['batch']} x {tokens}{behind}{ragged}, {shape}"
+    rows = f"{row['batch']} x {tokens}{behind}{ragged}"
+    return f"{row['backend']} {row['mode']} {rows}, {shape}{seen}"
 
 
 def layout_name(row: Record) -> str:

@@ -34,7 +34,7 @@ def backing_for(
     """
     device, geometry = torch.device(device), allocator.geometry
 
-    def virtual(shape: VirtualShape) -> VirtualMemory:
+    def virtual(shape: VirtualShape, background: bool = False) -> VirtualMemory:
         return _virtual(
             shape, geometry, dtype, device, mode=mode, handles=handles, background=background
         )
@@ -42,8 +42,6 @@ def backing_for(
     if geometry.layer_groups:
         if not isinstance(allocator, LayeredAllocator):
             raise Unsupported(f"{type(allocator).__name__} knows no layer groups")
-        if device.type != "cpu":
-            raise Unsupported(f"memory of layer groups is made on a CPU, not yet on {device.type}")
         if not allocator.pages_per_group:
             return LayeredPool(allocator, dtype, device)
         if (packing, handles) != ("padded", "on_demand"):
@@ -51,10 +49,10 @@ def backing_for(
                 "page-groups of layer groups need executor.packing=padded and "
                 "executor.handles=on_demand: each has tokens and driver pages of its own"
             )
-        return LayeredVirtualMemory(allocator, dtype, device, virtual)
+        return LayeredVirtualMemory(allocator, dtype, device, virtual, background=background)
     if not allocator.pages_per_group:
         return PoolMemory(geometry, dtype, device, paged=allocator.block_tables)
-    return virtual(VirtualShape.of(allocator, packing))
+    return virtual(VirtualShape.of(allocator, packing), background)
 
 
 def _virtual(

@@ -52,7 +52,7 @@ class DemandDriver:
     def unmap(self, address: int) -> None:
         os_memory.advise(address, self._shape.page_bytes, mmap.MADV_DONTNEED)
 
-    def rebase(self) -> None:
+    def rebase(self, own_bytes: int) -> None:
         """The tensors hold nothing but our pages."""
 
     def fence(self) -> None:
@@ -81,10 +81,10 @@ class DemandMemory(VirtualMemory):
         driver = DemandDriver(shape)
         super().__init__(shape, geometry, dtype, device, driver, background=False)
 
-    def _execute(self, calls: Calls) -> None:
+    def execute(self, calls: Calls) -> None:
         for _, page in calls.maps:
             if self.page_map.places[page] > 1:
                 raise Unsupported(
                     "demand paging cannot show one page at two places: use sharing=copy"
                 )
-        super()._execute(calls)
+        super().execute(calls)

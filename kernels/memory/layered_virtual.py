@@ -6,7 +6,10 @@ page-group that one layer group gives back is free for all others without moving
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -16,7 +19,7 @@ from allocators.layered.base import LayeredAllocator
 from allocators.layered.virtual import LayeredVirtual
 from kernels.cache import load, store
 from kernels.memory.layered import LayeredBacking
-from kernels.memory.virtual import VirtualMemory
+from kernels.memory.virtual import Calls, VirtualMemory
 from kernels.memory.virtual_shape import VirtualShape
 
 #: makes the memory of one layer group
@@ -27,10 +30,19 @@ class LayeredVirtualMemory(LayeredBacking):
     """Executes the maps, unmaps and copies of a policy that maps."""
 
     def __init__(
-        self, allocator: LayeredAllocator, dtype: torch.dtype, device: torch.device, make: Make
+        self,
+        allocator: LayeredAllocator,
+        dtype: torch.dtype,
+        device: torch.device,
+        make: Make,
+        *,
+        background: bool = True,
     ) -> None:
+        """`make` returns memory without a thread; one thread, with `background`, is for all."""
         super().__init__(allocator.geometry, dtype, device)
         self.members: list[VirtualMemory] = []
+        self._thread = ThreadPoolExecutor(1, "map-beside") if background else None
+        self._pending: Future[None] | None = None
         try:
             for shape in virtual_shapes(allocator):
                 self.members.append(make(shape))
@@ -72,32 +84,43 @@ class LayeredVirtualMemory(LayeredBacking):
 
     # -- grants ------------------------------------------------------------------------------
     def map(self, grant: Grant) -> None:
-        for memory, part in self._parts(grant):
-            memory.map(part)
-        self._count()
+        self.wait()
+        if len(grant.unmaps):
+            self.members[0].driver.fence()
+        self._execute(self._noted(grant))
 
     def map_beside(self, grant: Grant) -> None:
-        for memory, part in self._parts(grant):
-            memory.map_beside(part)
+        if self._thread is None:
+            self.map(grant)
+        elif not grant.is_empty:
+            self.wait()
+            self._pending = self._thread.submit(self._execute, self._noted(grant))
 
     def wait(self) -> None:
-        for memory in self.members:
-            memory.wait()
-        self._count()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
-    def _parts(self, grant: Grant) -> list[tuple[VirtualMemory, Grant]]:
-        """Return what each layer group maps and unmaps, those that only unmap first."""
-        parts = []
+    def _noted(self, grant: Grant) -> list[tuple[VirtualMemory, Calls]]:
+        """Keep in mind what each layer group maps and unmaps; return the driver's calls for it."""
+        found = []
         for index, memory in enumerate(self.members):
             maps, unmaps = (
                 of[of[:, 3] == index, :3] if len(of) else of for of in (grant.maps, grant.unmaps)
             )
             if len(maps) or len(unmaps):
-                parts.append((memory, Grant(maps=maps, unmaps=unmaps)))
-        return sorted(parts, key=lambda part: len(part[1].maps) > 0)
+                found.append((memory, memory.note(Grant(maps=maps, unmaps=unmaps))))
+        return found
 
-    def _count(self) -> None:
-        self.mapping_s = sum(memory.mapping_s for memory in self.members)
+    def _execute(self, noted: list[tuple[VirtualMemory, Calls]]) -> None:
+        """Let all layer groups give back before any of them takes: no more is held than told."""
+        began_s = time.perf_counter()
+        for memory, calls in noted:
+            memory.execute(calls._replace(maps=[]))
+        for memory, calls in noted:
+            memory.execute(Calls([], [], calls.maps))
+        # Alone with the count: the next grant waits for this one.
+        self.mapping_s += time.perf_counter() - began_s
 
     # -- what is held ------------------------------------------------------------------------
     @property
@@ -105,16 +128,32 @@ class LayeredVirtualMemory(LayeredBacking):
         return sum(memory.committed_bytes for memory in self.members)
 
     def resident_bytes(self) -> int:
-        return sum(memory.resident_bytes() for memory in self.members)
+        self.wait()
+        if self.closed:
+            return 0
+        return sum(memory.driver.held_bytes() for memory in self._counting())
 
     def rebase(self) -> None:
-        for memory in self.members:
-            memory.rebase()
+        self.wait()
+        for memory in self._counting():
+            memory.driver.rebase(self.committed_bytes)
+
+    def _counting(self) -> list[VirtualMemory]:
+        """Return the members that are asked what is held.
+
+        A GPU says what is free of all its memory, so one speaks for all: the first, which began to
+        count before any other had taken something.
+        """
+        return self.members[:1] if self.device.type == "cuda" else self.members
 
     def close(self) -> None:
         self.closed = True
-        for memory in self.members:
-            memory.close()
+        if self._thread is not None:
+            # What the thread met no longer matters; it must only be over before memory goes.
+            self._thread.shutdown(wait=True, cancel_futures=True)
+        with ExitStack() as each:  # closes all, whatever one of them raises
+            for memory in self.members:
+                each.callback(memory.close)
 
 
 def virtual_shapes(allocator: LayeredAllocator) -> list[VirtualShape]:

@@ -40,8 +40,8 @@ class PageDriver(Protocol):
     def unmap(self, address: int) -> None:
         """Take the page at this address away."""
 
-    def rebase(self) -> None:
-        """What the system holds beside our pages at present is not ours."""
+    def rebase(self, own_bytes: int) -> None:
+        """What the system holds at present beside our `own_bytes` is not ours."""
 
     def fence(self) -> None:
         """Wait until nothing that runs may still read what is about to be unmapped."""
@@ -116,7 +116,7 @@ class VirtualMemory(Backing):
 
     def rebase(self) -> None:
         self.wait()
-        self.driver.rebase()
+        self.driver.rebase(self.committed_bytes)
 
     # -- grants ------------------------------------------------------------------------------
     def map(self, grant: Grant) -> None:
@@ -124,7 +124,7 @@ class VirtualMemory(Backing):
         began_s = time.perf_counter()
         if len(grant.unmaps):
             self.driver.fence()
-        self._execute(self._note(grant))
+        self.execute(self.note(grant))
         self.mapping_s += time.perf_counter() - began_s
 
     def map_beside(self, grant: Grant) -> None:
@@ -132,7 +132,7 @@ class VirtualMemory(Backing):
             self.map(grant)
         elif not grant.is_empty:
             self.wait()
-            self._pending = self._thread.submit(self._beside, self._note(grant))
+            self._pending = self._thread.submit(self._beside, self.note(grant))
 
     def copy(self, grant: Grant) -> None:
         if not len(grant.copies):
@@ -158,7 +158,7 @@ class VirtualMemory(Backing):
         return self._virtual(slots)
 
     # -- pages -------------------------------------------------------------------------------
-    def _note(self, grant: Grant) -> Calls:
+    def note(self, grant: Grant) -> Calls:
         """Keep in mind what will be mapped where; return the driver's calls for it."""
         unmaps = [self.page_map.unmap(*entry) for entry in grant.unmaps.tolist()]
         maps = [(self.page_map.map(*entry), entry[2]) for entry in grant.maps.tolist()]
@@ -166,7 +166,8 @@ class VirtualMemory(Backing):
         left = dict.fromkeys(grant.unmaps[:, 2].tolist())
         return Calls(unmaps, [page for page in left if not self.page_map.places[page]], maps)
 
-    def _execute(self, calls: Calls) -> None:
+    def execute(self, calls: Calls) -> None:
+        """Make the driver's calls: unmap, give back, then map."""
         for place in calls.unmaps:
             self._each_tensor(self.driver.unmap, place)
         self._destroy(calls.gone)
@@ -178,7 +179,7 @@ class VirtualMemory(Backing):
     def _beside(self, calls: Calls) -> None:
         # Alone with the count: the next grant waits for this one.
         began_s = time.perf_counter()
-        self._execute(calls)
+        self.execute(calls)
         self.mapping_s += time.perf_counter() - began_s
 
     def _each_tensor(self, call, place: int, page: int | None = None) -> None:  # noqa: ANN001

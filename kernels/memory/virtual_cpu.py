@@ -67,7 +67,7 @@ class CpuDriver:
         flags = RESERVED | os_memory.MAP_FIXED
         os_memory.map_memory(self._shape.page_bytes, os_memory.NO_ACCESS, flags, at=address)
 
-    def rebase(self) -> None:
+    def rebase(self, own_bytes: int) -> None:
         """The memfd holds nothing but our pages."""
 
     def fence(self) -> None:

@@ -141,8 +141,8 @@ class CudaDriver:
         with self._lock:
             self._mapped.discard(address)
 
-    def rebase(self) -> None:
-        self._free_before = self._free_bytes() + self.handle_bytes
+    def rebase(self, own_bytes: int) -> None:
+        self._free_before = self._free_bytes() + own_bytes
 
     def fence(self) -> None:
         """Wait for the device: what is unmapped under a running kernel is a fault in it."""
@@ -154,7 +154,7 @@ class CudaDriver:
     def held_bytes(self) -> int:
         """How much less is free than before, apart from what torch's own allocator took since.
 
-        Other processes on the device falsify it.
+        Other processes on the device falsify it; what other drivers of ours hold is part of it.
         """
         return self._free_before - self._free_bytes()
 

@@ -58,6 +58,8 @@ def cases(swaps: tuple[str, ...]) -> dict[str, tuple]:
         seen = caused if block_size > 1 else ("refusals", *swaps)
         knobs = {"block_size": block_size}
         found[f"jenga-{block_size}-{model}"] = (Jenga.of, pool(model), knobs, seen)
+    knobs = {"block_size": 4, "prefix_index": "hash"}
+    found["jenga-hash"] = (Jenga.of, pool("windows"), knobs, (*caused, "hits"))
     found["jenga-watermark"] = (Jenga.of, pool("all"), {"block_size": 4, "watermark": 0.1}, caused)
     mapped = (*caused, "maps", "unmaps")
     for deferred, background in itertools.product((True, False), repeat=2):

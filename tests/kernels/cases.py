@@ -20,6 +20,7 @@ class Case:
     queries: np.ndarray
     scale: float
     window: int | None = None
+    sinks: torch.Tensor | None = None
 
     @property
     def args(self):
@@ -28,8 +29,8 @@ class Case:
     def expected(self):
         """The answer in float64, from the numbers as the cache holds them."""
         caches = (self.k_cache.double(), self.v_cache.double())
-        q, window = self.q.double(), self.window
-        return prefill(q, *caches, self.layout, self.queries, self.scale, window=window)
+        q, more = self.q.double(), {"window": self.window, "sinks": self.sinks}
+        return prefill(q, *caches, self.layout, self.queries, self.scale, **more)
 
     def look_through(self, window):
         """Set a window, and put NaN into every slot that no query sees through it."""
@@ -41,6 +42,16 @@ class Case:
             nothing = self.k_cache.new_full((len(behind), *token), float("nan"))
             store(nothing, nothing, self.k_cache, self.v_cache, behind)
             first += length
+        return self
+
+    def with_sinks(self):
+        """Give the heads sinks, in the numbers' type: some that take nearly all, and nearly none.
+
+        Scores are about 1 in size, so the first two heads have the sinks that matter.
+        """
+        levels = torch.linspace(3.0, -2.0, self.q.shape[1])
+        levels[1:2] = 12.0
+        self.sinks = levels.to(self.q)
         return self
 
     def poisoned_out(self):

@@ -92,7 +92,8 @@ def launches(driver=None, target=TARGET):
     triton.runtime.driver.set_active(driver or Driver(target))
     registry._probe.cache_clear()
     backend = registry.REGISTRY["triton"]
-    anyhow = registry.Backend(backend.module, lambda *question: YES, head_dims=backend.head_dims)
+    kept = {"head_dims": backend.head_dims, "sinks": backend.sinks}
+    anyhow = registry.Backend(backend.module, lambda *question: YES, **kept)
     kept = [kernel.device_caches for kernel in KERNELS]
     for kernel in KERNELS:
         kernel.device_caches = defaultdict(kernel.create_binder)

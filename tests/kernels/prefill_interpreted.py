@@ -30,7 +30,8 @@ LENGTHS, QUERIES = [1, 64, 33, 270], [1, 64, 33, 9]
 
 def run(case, **options):
     args = (*case.args, case.queries, case.scale)
-    return prefill(*args, backend="triton", out=case.poisoned_out(), window=case.window, **options)
+    options |= {"window": case.window, "sinks": case.sinks, "out": case.poisoned_out()}
+    return prefill(*args, backend="triton", **options)
 
 
 @pytest.mark.parametrize("layout", FEW)
@@ -50,6 +51,33 @@ def test_half_precision_in_tiles_of_tensor_cores(layout):
 def test_what_lies_behind_the_window_is_not_read(layout, window):
     case = make([30, 270], [30, 75], dtype=torch.float16, **FEW[layout]).look_through(window)
     close(run(case), case)
+
+
+@pytest.mark.parametrize(
+    ("layout", "window", "dtype"),
+    [
+        ("page-7", None, torch.float32),
+        ("page-7", 1, torch.float16),
+        ("flat", 65, torch.float16),
+        ("flat", None, torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_sinks_take_part_in_every_softmax(layout, window, dtype):
+    case = make([30, 110], [30, 40], dtype=dtype, **FEW[layout]).with_sinks()
+    case = case if window is None else case.look_through(window)
+    found = run(case)
+    close(found, case)
+    case.sinks = None
+    assert (run(case) - found).abs().amax((1, 2)).min() > 1e-3, "sinks make a difference each time"
+
+
+def test_a_sink_that_takes_nothing_changes_no_bit():
+    case = make([70, 130], [70, 20], page=7, dtype=torch.float16)
+    for window in (None, 33):
+        case.window, case.sinks = window, None
+        whole, case.sinks = run(case), torch.full((4,), float("-inf"), dtype=torch.float16)
+        assert torch.equal(run(case), whole)
 
 
 def test_exact_numbers_through_a_window():
@@ -74,21 +102,21 @@ def test_a_window_as_long_as_the_row_changes_no_bit():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_a_row_has_the_same_bits_alone_and_beside_longer_ones(dtype):
     """Alone it is computed in the small tile where there is one."""
-    case = make([140, 230], [9, 100], page=7, dtype=dtype)
+    case = make([140, 230], [9, 100], page=7, dtype=dtype).with_sinks()
     both = run(case)[:9]
     q, k, v, layout = case.args
     layout = BlockTable(7, layout.table[:1], layout.lengths[:1])
-    alone = prefill(q[:9], k, v, layout, [9], case.scale, backend="triton")
+    alone = prefill(q[:9], k, v, layout, [9], case.scale, backend="triton", sinks=case.sinks)
     assert torch.equal(alone, both)
 
 
 def test_chunks_of_a_prompt_have_the_bits_of_the_whole():
-    case = make([200], [200], page=7, dtype=torch.float16)
+    case = make([200], [200], page=7, dtype=torch.float16).with_sinks()
     whole, (q, k, v, layout) = run(case), case.args
     for first, last in ((0, 50), (50, 51), (51, 200)):
         chunk = BlockTable(7, layout.table, np.array([last]))
         new, past = q[first:last], [last - first]
-        found = prefill(new, k, v, chunk, past, case.scale, backend="triton")
+        found = prefill(new, k, v, chunk, past, case.scale, backend="triton", sinks=case.sinks)
         assert torch.equal(found, whole[first:last])
 
 

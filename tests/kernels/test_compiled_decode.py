@@ -131,6 +131,23 @@ def test_a_window_costs_nothing_where_there_is_none(capability, layout):
     assert windowed.shared == whole.shared
 
 
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_sinks_cost_the_walk_over_a_row_nothing(capability):
+    """They are no matter of it: splits are joined with them.  A kernel without reads none."""
+    case = make([300, 1000], heads=(64, 8), dim=64, dtype=BF16, page=16).with_sinks()
+    plain, sinks = (
+        compiled(lambda s=s: decode(*case.args, case.scale, backend="triton", sinks=s), capability)
+        for s in (None, case.sinks)
+    )
+    assert plain["decode_split"].cubin == sinks["decode_split"].cubin
+    join = sinks["decode_reduce"]
+    assert (join.blocks, join.spilled) == (plain["decode_reduce"].blocks, 0)
+    params = [
+        len(re.findall(r"\.param \.", found["decode_reduce"].ptx)) for found in (plain, sinks)
+    ]
+    assert params[1] == params[0] + 1
+
+
 def test_what_changes_from_step_to_step_compiles_nothing():
     """Lengths, and with them splits and the width of the table, rows, and the size of a window."""
     with launches() as seen:

@@ -24,12 +24,13 @@ MOST = MOST_SHARED | {80: 99 << 10}
 MANY, FEW = 300, 7
 
 
-def code(dtype="bfloat16", dim=128, capability=90, *, new=MANY, window=None, **layout):
+def code(dtype="bfloat16", dim=128, capability=90, *, new=MANY, window=None, sinks=False, **layout):
     """Return what a prefill becomes: 32/8 heads, a past, another row beside; see `compiled`."""
     shape = {"heads": (32, 8), "dim": dim, "dtype": getattr(torch, dtype)}
     case = make([400, 40], [new, FEW], **shape, **(layout or {"page": 16}))
     args = (*case.args, case.queries, case.scale)
-    call = compiled(lambda: prefill(*args, backend="triton", window=window), capability)
+    more = {"window": window, "sinks": case.with_sinks().sinks if sinks else None}
+    call = compiled(lambda: prefill(*args, backend="triton", **more), capability)
     return call["prefill_block"]
 
 
@@ -150,32 +151,49 @@ def test_exact_numbers_hardly_spill(capability, page):
     assert found.shared <= MOST[80]
 
 
-class Windowless(ast.NodeTransformer):
-    """Takes out every statement that depends on a window."""
+class Without(ast.NodeTransformer):
+    """Takes out every statement that depends on `condition`."""
 
-    def __init__(self):
-        self.out = 0
+    def __init__(self, condition):
+        self.condition, self.out = condition, 0
 
     def visit_If(self, node):
-        if ast.unparse(node.test) == "WINDOWED":
+        if ast.unparse(node.test) == self.condition:
             assert not node.orelse
             self.out += 1
             return None
         return self.generic_visit(node)
 
 
-def test_without_a_window_the_code_is_that_of_a_kernel_that_knows_of_none(tmp_path, monkeypatch):
-    whole, seen = code(), code(window=100)
-    windowless = Windowless()
-    tree = windowless.visit(ast.parse(inspect.getsource(triton_prefill)))
-    assert windowless.out == 4
-    path = tmp_path / "windowless.py"
+@pytest.mark.parametrize(
+    ("condition", "statements", "asked"),
+    [("WINDOWED", 4, {"window": 100}), ("sinks is not None", 1, {"sinks": True})],
+    ids=["window", "sinks"],
+)
+def test_what_a_call_lacks_leaves_the_code_of_a_kernel_that_does_not_know_it(
+    tmp_path, monkeypatch, condition, statements, asked
+):
+    whole, seen = code(), code(**asked)
+    without = Without(condition)
+    tree = without.visit(ast.parse(inspect.getsource(triton_prefill)))
+    assert without.out == statements
+    path = tmp_path / "ignorant.py"
     path.write_text(ast.unparse(tree))
-    spec = importlib.util.spec_from_file_location("windowless", path)
+    spec = importlib.util.spec_from_file_location("ignorant", path)
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "windowless", module)
+    monkeypatch.setitem(sys.modules, "ignorant", module)
     spec.loader.exec_module(module)
     monkeypatch.setattr(triton_attention, "prefill", module.prefill)
-    without = code()
-    assert without.sass == whole.sass
-    assert without.sass != seen.sass
+    assert code().sass == whole.sass
+    assert whole.sass != seen.sass
+
+
+@pytest.mark.parametrize("dim", [64, pytest.param(128, marks=further)])
+@pytest.mark.parametrize("capability", [90, pytest.param(80, marks=further)])
+def test_sinks_cost_no_block_of_a_multiprocessor(capability, dim):
+    plain, sinks = (
+        code(dim=dim, capability=capability, window=128, sinks=s) for s in (False, True)
+    )
+    assert (sinks.blocks, sinks.shared, sinks.spilled) == (plain.blocks, plain.shared, 0)
+    for operation in ("wgmma.mma_async", "mma.sync", "cp.async.cg"):
+        assert sinks.ptx.count(operation) == plain.ptx.count(operation)

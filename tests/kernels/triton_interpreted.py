@@ -14,7 +14,14 @@ import triton.language as tl
 
 from allocators.base import BlockTable
 from kernels import copy_slots, decode, load, place, probe, store
-from kernels.triton_decode import LEAST_SPLIT, SHORT, most_splits, split_tokens
+from kernels.triton_decode import (
+    LEAST_SPLIT,
+    LOT,
+    SHORT,
+    decode_reduce,
+    most_splits,
+    split_tokens,
+)
 from tests.kernels.cases import close, make
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_triton.py"
@@ -36,7 +43,8 @@ WINDOWS = (1, 33, 65, 600)
 
 def decoded(case, **more):
     out = case.poisoned_out()
-    return decode(*case.args, case.scale, backend="triton", out=out, window=case.window, **more)
+    more |= {"window": case.window, "sinks": case.sinks}
+    return decode(*case.args, case.scale, backend="triton", out=out, **more)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -50,6 +58,47 @@ def test_what_lies_behind_the_window_is_not_read(layout):
     for window in WINDOWS:
         case = make([1, 33, 64, 700], heads=(4, 1), **LAYOUTS[layout])
         close(decoded(case.look_through(window)), case)
+
+
+@pytest.mark.parametrize(
+    ("layout", "window"), [("page-7", None), ("flat", 600), ("padded-204", 65)]
+)
+def test_a_sink_counts_once_a_row(layout, window):
+    """However many splits the row has; what lies behind the window is NaN."""
+    case = make([1, 700], heads=(2, 1), **LAYOUTS[layout]).with_sinks()
+    case = case if window is None else case.look_through(window)
+    found = decoded(case)
+    close(found, case)
+    without = decoded(replace(case, sinks=None))
+    assert (found - without).abs().amax((1, 2)).min() > 1e-3, "sinks make a difference in each row"
+
+
+def test_a_sink_counts_once_where_splits_are_joined_in_lots():
+    """The row has seventeen splits, one more than are joined at once."""
+    splits, dim = LOT + 1, 64
+    length = torch.tensor([LOT * 4 * LEAST_SPLIT.value + 1], dtype=torch.int32)
+    assert most_splits(int(length)) == splits
+    peaks, totals, parts = torch.randn(splits), torch.rand(splits) + 1, torch.randn((splits, dim))
+    sinks, out = torch.tensor([2.0]), torch.empty((1, 1, dim))
+    decode_reduce[(1, 1)](
+        peaks, totals, parts, out, length, sinks, dim, dim, splits, 0,
+        DIM=dim, DIM_PAD=dim, LOT=LOT, WINDOWED=False,
+    )  # fmt: skip
+    weights = peaks.double().exp2()  # peaks are logits times log2 e
+    sink = sinks.double().exp()
+    expected = (weights @ parts.double()) / (weights @ totals.double() + sink)
+    assert (out[0, 0] - expected).abs().max() < 1e-6
+
+
+def test_sinks_in_half_precision():
+    case = make([1, 20], dtype=torch.bfloat16, page=6).with_sinks()
+    close(decoded(case), case)
+
+
+def test_a_sink_that_takes_nothing_changes_no_bit():
+    case = make([1, 600], heads=(2, 1), page=7)
+    whole, case.sinks = decoded(case), torch.full((2,), float("-inf"))
+    assert torch.equal(decoded(case), whole)
 
 
 def test_tables_and_blocks_behind_the_window_are_not_read():
@@ -100,7 +149,7 @@ def test_results_do_not_depend_on_the_layout(window):
 def test_a_row_has_the_same_bits_alone_and_in_any_batch(window):
     """Beside rows that have fewer splits, more, and another size of split."""
     lengths = [1, 513, 1100, 4200]
-    case = make(lengths, heads=(2, 1), page=9)
+    case = make(lengths, heads=(2, 1), page=9).with_sinks()
     case.window = window
     whole = decoded(case)
     for some in ([0], [1], [2], [3], [2, 1], [1, 2, 0]):

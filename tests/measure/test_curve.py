@@ -140,6 +140,14 @@ def test_batches_are_counted_by_hand():
     piece = AttentionBatch.of(1, 10, 3)
     assert (piece.mode, piece.lengths, piece.new) == ("prefill", (13,), (3,))
     assert piece.seen == 11 + 12 + 13
+    windowed = AttentionBatch.of(2, 100, window=30)
+    assert windowed.seen == 2 * 30
+    assert windowed.numbers((8, 2, 64)) == 2 * 64 * (2 * 30 * 2 + 2 * 8)
+    filling = AttentionBatch.of(1, 2, 6, window=4)
+    assert filling.seen == 3 + 4 * 5
+    assert filling.numbers((1, 1, 1)) == 2 * (8 + 6)
+    behind = AttentionBatch.of(1, 10, 3, window=4)
+    assert (behind.seen, behind.numbers((1, 1, 1))) == (12, 2 * (6 + 3))
     ragged = AttentionBatch.of(64, 1024, ragged=True)
     assert not ragged.even
     assert 128 <= min(ragged.lengths) < max(ragged.lengths) < 1920
@@ -152,6 +160,32 @@ def test_the_batches_of_a_gpu_go_from_1_to_128_rows_even_and_ragged():
     assert {b.mode for b in found[:2]} == {"decode", "prefill"}
 
 
+def test_gpt_oss_s_two_kinds_of_layers_are_measured_right_after_the_first_shape():
+    found = curve.windowed_batches("cuda", quick=False)
+    assert found[0] == AttentionBatch.of(64, 4096, window=128, sinks=True)
+    assert {(b.mode, b.window, b.sinks) for b in found} >= {
+        (mode, window, True) for mode in ("decode", "prefill") for window in (None, 128)
+    }
+    # What sinks cost, and what a window that is read through costs over a row of its length.
+    assert {AttentionBatch.of(64, 4096), AttentionBatch.of(64, 128)} <= set(found)
+    assert all(b.window == 128 and b.sinks for b in curve.windowed_batches("cuda", quick=True))
+
+
+@pytest.mark.parametrize("new", [0, 20])
+def test_a_window_and_sinks_are_what_is_timed(arena, new):
+    """Nothing behind the window is read, and the sinks take a share of each softmax."""
+    batch = AttentionBatch.of(2, 60, new, window=16, sinks=True)
+    for cache in arena._pool:
+        cache.fill_(1.0)
+    asks_first = 60 if new else 59
+    for row in range(2):
+        for cache in arena._pool:
+            cache[row * (60 + new) :][: asks_first - 15] = torch.nan
+    found = arena.call(Contender("cpu", "pool", "contiguous", None), batch)()
+    assert (found < 1).all(), "without sinks a mean of ones is one"
+    assert torch.isfinite(found).all()
+
+
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     made = make_job("curve", tmp_path_factory.mktemp("curve"), quick=True)
@@ -162,8 +196,12 @@ def record(tmp_path_factory):
 def test_the_times_of_a_batch_are_in_proportion_to_its_contiguous_rows(record):
     ceiling = record["ceiling"]
     assert ceiling["read_bytes_s"] == max(ceiling["read"].values())
-    for row in record["rows"]:
-        assert row["status"] == "ok", row
+    refused = [row for row in record["rows"] if row["status"] != "ok"]
+    assert refused, "sdpa has no sinks"
+    assert all(row["sinks"] and row["backend"] == "sdpa" for row in refused)
+    timed = [row for row in record["rows"] if row["status"] == "ok"]
+    assert any(row["sinks"] and row["window"] == 32 for row in timed)
+    for row in timed:
         if row["layout"] == "contiguous":
             assert row["ratio"] == row["ratio_low"] == row["ratio_high"] == 1.0
         floors = {
@@ -184,6 +222,7 @@ def test_what_fails_or_is_refused_is_a_row_and_not_timed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Arena, "call", fails)
     monkeypatch.setattr(curve, "batches", lambda *_: [RAGGED])
+    monkeypatch.setattr(curve, "windowed_batches", lambda *_: [])
     made = make_job("curve", tmp_path, quick=True)
     curve.run(made)
     bad = [row for row in made.results["rows"] if row["status"] != "ok"]
@@ -215,7 +254,7 @@ def test_the_picture_shows_each_batch_with_its_intervals_beside_what_was_publish
         ]
         assert set(level) >= {0.0, *published}
         lines = [line for line in axes.get_lines() if line.get_marker() == "o"]
-        assert len(lines) == len(axes.get_legend_handles_labels()[0]) == 4
+        assert len(lines) == len(axes.get_legend_handles_labels()[0]) == 5
         assert list(lines[0].get_ydata()) == pytest.approx([0.1, 1.6, 3.2, 6.4, 12.8, 25.6])
         bars = axes.collections[0].get_segments()
         assert np.array(bars[0])[:, 1] == pytest.approx([-0.9, 2.1])
@@ -230,6 +269,7 @@ def test_the_table_says_how_much_longer(record):
     shown = " ".join("\n".join(DRAWN["curve"](made_up(record))).split())
     assert "+1.6 % (+0.6 to +3.6)" in shown
     assert "| cpu decode 4 x 64, 8/2x64 |" in shown
+    assert "| cpu decode 4 x 64, 8/2x64, window 32, sinks |" in shown
 
 
 @pytest.mark.further  # layouts that tests/kernels reads through the interpreter too

@@ -38,13 +38,13 @@ def test_pages_are_mapped_while_decode_runs_and_given_back(tmp_path, monkeypatch
 
 def test_all_is_mapped_and_unmapped_in_turn(monkeypatch):
     memory = mapping._memory(torch.device("cpu"), torch.float32)
-    calls, note = [], memory._note
+    calls, note = [], memory.note
 
     def noted(grant):
         calls.append((len(grant.maps), len(grant.unmaps)))
         return note(grant)
 
-    monkeypatch.setattr(memory, "_note", noted)
+    monkeypatch.setattr(memory, "note", noted)
     with memory, mapping._mapping(memory, True) as count:
         until(lambda: len(calls) >= 6)
     assert count[0] >= 3

@@ -18,11 +18,13 @@ def plain(
     values: Values,
     heads_default: int | None = None,
     kv_default: int | None = None,
+    eps_default: float = 1e-6,
     **differing: Any,
 ) -> ModelShape:
     """Return what a llama's and its kin's files have in common; `differing` are fields as they are.
 
-    Without `head_dim` the heads share the hidden size.  The defaults are of the numbers of heads.
+    Without `head_dim` the heads share the hidden size.  The defaults are of the numbers of heads
+    and of `rms_norm_eps`.
     """
     hidden = values.size("hidden_size")
     heads = values.size("num_attention_heads", heads_default)
@@ -40,7 +42,7 @@ def plain(
         "ffn": lambda: values.size("intermediate_size"),
         "vocab": lambda: values.size("vocab_size"),
         "max_context": lambda: values.size("max_position_embeddings"),
-        "norm_eps": lambda: values.number("rms_norm_eps"),
+        "norm_eps": lambda: values.number("rms_norm_eps", eps_default),
         "tied_embeddings": lambda: values.flag("tie_word_embeddings", False),
     }
     fields |= {name: read() for name, read in reading.items() if name not in fields}
@@ -117,7 +119,7 @@ def phi3(values: Values) -> ModelShape:
     values.only("mlp_bias", False, False)
     values.only("lm_head_bias", False, False)
     values.only("full_attn_mod", 1, 1)
-    return one_window(values, kv_default=values.size("num_attention_heads"))
+    return one_window(values, kv_default=values.size("num_attention_heads"), eps_default=1e-5)
 
 
 def ministral(values: Values) -> ModelShape:
@@ -172,7 +174,6 @@ def _gemma(values: Values, vocab: int, context: int, pattern: int) -> ModelShape
         vocab=values.size("vocab_size", vocab),
         max_context=values.size("max_position_embeddings", context),
         head_dim=values.size("head_dim", 256),
-        norm_eps=values.number("rms_norm_eps", 1e-6),
         tied_embeddings=values.flag("tie_word_embeddings", True),
         post_norms=True,
     )

@@ -14,7 +14,7 @@ CROSS_LAYERS = [3, 8, 13, 18, 23, 28, 33, 38]
 
 
 def mixtral(values: Values) -> ModelShape:
-    shape = one_window(values)
+    shape = one_window(values, eps_default=1e-5)
     shape.experts = values.size("num_local_experts")
     shape.active_experts = values.size("num_experts_per_tok")
     return shape
@@ -39,6 +39,7 @@ def gpt_oss(values: Values) -> ModelShape:
     values.only("experts_per_token", active, active)
     shape = plain(
         values,
+        eps_default=1e-5,
         head_dim=values.size("head_dim", 64),
         linear_bias=True,
         experts=values.size("num_local_experts"),
@@ -59,7 +60,7 @@ def llama4(values: Values) -> ModelShape:
     rotary = values.sizes("no_rope_layers") or [(at + 1) % interval for at in range(layers)]
     if len(rotary) < layers:
         raise values.wrong("no_rope_layers", f"a 0 or a 1 for each of {layers} layers")
-    shape = plain(values, **experts.llama4(values, layers))
+    shape = plain(values, eps_default=1e-5, **experts.llama4(values, layers))
     types = layer_types(values, layers, lambda at: CHUNKED if rotary[at] else FULL)
     shape.layer_groups = windowed(values, types, shape.max_context)
     return shape
@@ -153,7 +154,7 @@ def qwen3_next(values: Values) -> ModelShape:
 def mllama(values: Values) -> ModelShape:
     """Llama 3.2 Vision's language model; `vision_layers` are added to it."""
     values.get("cross_attention_layers")
-    return plain(values)
+    return plain(values, eps_default=1e-5)
 
 
 def vision_layers(values: Values, vision: Values, layers: int) -> list[LayerSpec]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,11 @@ import torch
 import kernels
 from allocators.base import Allocator, BlockTable, IntArray, Layout, Strided
 from harness.executors.model.attend import AttendInMemory, Placed, layers_in_memory, parts_of
-from harness.executors.model.graphs import Caches, Capture, DecodeGraphs, scratch_like
+from harness.executors.model.graphs import Caches, Capture, DecodeGraphs, Where, scratch_like
 from kernels.memory import Backing
 from kernels.memory.layered import LayeredBacking
 from kernels.memory.layered_pool import LayeredPool
-from kernels.rows import Rows, as_pages
+from kernels.rows import as_pages
 
 if TYPE_CHECKING:
     from harness.executors.model.decoder import Decoder
@@ -64,18 +64,20 @@ class Forward:
         #: of each layer its layer group, of each layer group the first of its layers
         self._group_of = [memory.places[i][0] if groups else 0 for i in layers]
         self._first_of = [self._group_of.index(i) for i in range(len(groups) or 1)]
-        self._scratch = scratch_like(self._caches, WARM_TOKENS)
+        made = [scratch_like(self._caches[layer][0], WARM_TOKENS) for layer in self._first_of]
+        self._scratch = [made[group] for group in self._group_of]  # all layers of one share it
         self._graphs = None
         if capture is not None:
+            kinds = (self._first_of, allocator.geometry)
             self._graphs = DecodeGraphs(
-                self._replayed, self._caches, self._scratch, allocator.geometry, capture
+                self._replayed, self._caches, self._scratch, *kinds, capture
             )
 
     def run(self, pieces: Pieces) -> torch.Tensor:
         """Compute the pieces and store their KV; return the last hidden state of each, [S, H]."""
         layouts = self._layouts(pieces)
         if self._graphs is not None and len(pieces.tokens) == len(pieces.rows):
-            return self._graphs.run(layouts[0], torch.as_tensor(pieces.tokens))
+            return self._graphs.run(layouts, torch.as_tensor(pieces.tokens))
         return self._pass(self._caches, layouts, pieces)
 
     def _layouts(self, pieces: Pieces) -> list[Layout]:
@@ -92,34 +94,42 @@ class Forward:
 
     def warm_up(self) -> None:
         """Compile, load and capture what a run needs: no step is timed cold."""
-        for layout in self._warm_layouts():
-            n = int(layout.lengths[0])
+        for layouts in self._warm_layouts():
+            n = int(layouts[0].lengths[0])
             # Many new tokens, two, one: a prefill may have a kernel for few.
             for start in sorted({0, max(0, n - 2), n - 1}):
                 tokens = np.zeros(n - start, dtype=np.int64)
-                pieces = Pieces(np.zeros(1, int), np.array([start]), layout.lengths, tokens)
-                layouts = [layout] * len(self._first_of)
+                pieces = Pieces(np.zeros(1, int), np.array([start]), layouts[0].lengths, tokens)
                 self.logits(self._pass(self._scratch, layouts, pieces))
         # What grants copy within memory is moved by a kernel of its own.
         nothing = np.array([[0, 1, 1]])
         kernels.copy_slots(self._scratch[0], nothing, backend=self._memory.mover)
         if self._graphs is not None:
-            self._graphs.prepare(layout)
+            self._graphs.prepare(layouts)
 
-    def _warm_layouts(self) -> Iterator[Layout]:
-        """Yield a row of scratch memory for each way in which rows may lie in pages."""
+    def _warm_layouts(self) -> Iterator[list[Layout]]:
+        """Yield a row of scratch memory, by layer group, for each way in which rows may lie."""
         n = min(WARM_TOKENS, self._allocator.geometry.max_len)
         if self._allocator.block_tables or isinstance(self._memory, LayeredPool):
-            page = self._caches[0][0].shape[1]
             # The pages of scratch memory over and over: what lies in them plays no part.
-            table = np.arange(-(-n // page))[None] % 2
-            yield BlockTable(page, table, np.array([n]))
+            yield [
+                BlockTable(page, np.arange(-(-n // page))[None] % 2, np.array([n]))
+                for page in (self._caches[layer][0].shape[1] for layer in self._first_of)
+            ]
             return
-        pages, page = as_pages(self._scratch[0][0], None).shape[:2]
-        yield Strided(np.zeros(1, int), np.array([min(page, n)]))
-        if pages > 1 and page < self._allocator.geometry.max_len:
+        shapes = [as_pages(self._scratch[i][0], None).shape[:2] for i in self._first_of]
+        within = min(n, *(page for _, page in shapes))
+        yield [Strided(np.zeros(1, int), np.array([within])) for _ in shapes]
+        over = [pages > 1 and page < self._allocator.geometry.max_len for pages, page in shapes]
+        if any(over):
             # A kernel of its own reads rows that run over the end of a page.
-            yield Strided(np.array([page - 1]), np.array([min((pages - 1) * page, n)]))
+            starts = [page - 1 if ends else 0 for (_, page), ends in zip(shapes, over, strict=True)]
+            room = (
+                (pages - 1) * page if ends else page
+                for (pages, page), ends in zip(shapes, over, strict=True)
+            )
+            length = np.array([min(n, *room)])
+            yield [Strided(np.array([start]), length) for start in starts]
 
     def close(self) -> None:
         """Let go of the memory's views."""
@@ -155,14 +165,13 @@ class Forward:
         self,
         tokens: torch.Tensor,
         positions: torch.Tensor,
-        slots: torch.Tensor,
         writers: torch.Tensor,
-        rows: Rows,
+        where: Sequence[Where],
         caches: Caches,
     ) -> torch.Tensor:
-        placed = [Placed(slots, [rows], writers)]
+        placed = [Placed(here.slots, [here.rows], writers) for here in where]
         attend = AttendInMemory(self._decoder, self._backend, caches, placed, self._group_of)
-        return self._decoder.hidden(tokens, positions, attend)
+        return self._decoder.hidden(tokens, positions, attend, captured=True)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._decoder.logits(hidden)

@@ -63,8 +63,7 @@ class RealRun:
                 self.spec.backend,
                 # Triton's prefill and decode round differently; the cpu kernel's do not.
                 single=bool(self.spec.batch_invariant) and self.spec.backend == "triton",
-                # One capture has one layout for all layers.
-                capture=None if allocator.geometry.layer_groups else self._capture(),
+                capture=self._capture(),
             )
             executor.warm_up()
         except BaseException:

@@ -71,7 +71,8 @@ def settle(spec: ExecutorSpec, model: ModelShape) -> ModelShape:
         # Without Numba a CPU is there to try the chain, which the oracle does as well.
         spec.backend = "triton" if not on_cpu else "cpu" if installed("numba") else "reference"
     if spec.handles == "auto":
-        spec.handles = "on_demand" if on_cpu else "ahead"
+        # Physical memory goes from one layer group to another, whose page-groups have other sizes.
+        spec.handles = "on_demand" if on_cpu or model.layer_groups else "ahead"
     if spec.batch_invariant is None:
         spec.batch_invariant = spec.dtype == "float32"
     model = replace(model, dtype_bytes=getattr(torch, spec.dtype).itemsize)

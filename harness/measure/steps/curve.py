@@ -30,6 +30,8 @@ SHAPES: dict[str, tuple[Heads, ...]] = {
     "cuda": ((32, 8, 128), (40, 40, 128)),
     "cpu": ((8, 2, 64), (5, 5, 64)),
 }
+#: the same of a model with windows and sinks, and its window: gpt-oss-20b; on a CPU made up
+WINDOWED: dict[str, tuple[Heads, int]] = {"cuda": ((64, 8, 64), 128), "cpu": ((8, 2, 64), 32)}
 #: KV of one layer at most, in each of the two memories (on a GPU a share of what is free too)
 KV_BYTES = {"cuda": 12 * 1024 * MIB, "cpu": 96 * MIB}
 ROUNDS = {"cuda": 30, "cpu": 15}
@@ -50,6 +52,25 @@ def batches(device: str, quick: bool) -> list[AttentionBatch]:
         sizes = [(64, 4096), (1, 0, 2048), (64, 4096, 0, True), (8, 0, 512, True), (8, 4096)]
         sizes += [(1, 1024), (128, 4096), (1, 4096, 512), (8, 0, 512), (64, 1024), (128, 1024)]
         sizes += [(1, 16384), (16, 1024), (128, 1024, 0, True), (1, 0, 8192)]
+    return [AttentionBatch.of(*size) for size in sizes]
+
+
+def windowed_batches(device: str, quick: bool) -> list[AttentionBatch]:
+    """Return the same for layers of a model with windows and sinks: both kinds of its layers.
+
+    The same rows with sinks and without are what sinks cost; a row of 4,096 through a window of
+    128 reads what a row of 128 does.
+    """
+    window = WINDOWED[device][1]
+    long, prompt = (64, 64) if quick else (512, 256) if device == "cpu" else (4096, 2048)
+    rows = 4 if quick else 16 if device == "cpu" else 64
+    sizes: list[tuple[Any, ...]] = [(rows, long, 0, False, window, True)]
+    if quick:
+        sizes += [(1, 0, prompt, False, window, True)]
+    else:
+        sizes += [(rows, long, 0, False, None, True), (rows, long), (rows, window, 0, False, None)]
+        sizes += [(1, 0, prompt, False, window, True), (1, 0, prompt, False, None, True)]
+        sizes += [(rows, long, 0, True, window, True), (1, 0, prompt)]
     return [AttentionBatch.of(*size) for size in sizes]
 
 
@@ -75,13 +96,16 @@ def run(job: Job) -> None:
         "rows": rows,
     }
     random = np.random.default_rng(SEED)
-    for heads in SHAPES[kind]:
+    first, *others = ((heads, batches(kind, job.quick)) for heads in SHAPES[kind])
+    windowed = (WINDOWED[kind][0], windowed_batches(kind, job.quick))
+    for heads, asked in (first, windowed, *others):
         with ExitStack() as held:
             arena = Arena(heads, dtype, job.device, _kv_bytes(job), held)
             if arena.refused:
                 job.results["not_mapped"] = arena.refused
-            for batch in batches(kind, job.quick):
+            for batch in asked:
                 what = f"{batch.mode} of {len(batch.lengths)} rows, {max(batch.lengths)} tokens"
+                what += f", window {batch.window}" if batch.window else ""
                 if arena.fits(batch) and job.room(f"{heads} {what}", 0.5):
                     found = _measure(timer, arena, batch, rounds, random)
                     rows += [_with_floor(row, ceiling) for row in found]
@@ -138,6 +162,8 @@ def _row(who: Contender, heads: Heads, batch: AttentionBatch, dtype_bytes: int) 
         "rows": "even" if batch.even else "ragged",
         "tokens": round(float(np.mean(batch.lengths)), 1),
         "new_tokens": round(float(np.mean(batch.new)), 1),
+        "window": batch.window,
+        "sinks": batch.sinks,
         "backend": who.backend,
         "memory": who.memory,
         "layout": who.layout,

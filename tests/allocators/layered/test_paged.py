@@ -76,14 +76,14 @@ def test_every_byte_that_is_read_is_there_under_pressure(groups):
     expected |= {"truncate", "suspend refused", "quiet steps", "expired"}
     if groups != "uniform":
         expected |= {"truncate unsupported"}
-    totals = tell_stories(lambda data: build(data, groups, "none", TOKENS + OTHERS), 40, expected)
+    totals = tell_stories(lambda data: build(data, groups, "none", TOKENS + OTHERS), 20, expected)
     assert not {what for what in expected if not totals[what]}, totals
 
 
 @pytest.mark.parametrize("groups", ["hybrid", "uniform", "split"])
 def test_a_hit_is_in_memory_wherever_it_is_read(groups):
     expected = {"admit refused", "grow refused", "hit tokens", "copies of grow", "evictions"}
-    totals = tell_stories(lambda data: build(data, groups, "hash", TOKENS), 40, expected)
+    totals = tell_stories(lambda data: build(data, groups, "hash", TOKENS), 20, expected)
     assert not {what for what in expected if not totals[what]}, totals
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from allocators.base import Demand, Geometry, Prompt, Unsupported
 from allocators.layers import LayerGroup
 from allocators.virtual import Virtual
+from tests.allocators.layered.kinds import with_window
 from tests.allocators.layered.machine import tell_stories
 
 KIB = 1 << 10
@@ -25,13 +26,10 @@ KINDS = st.sampled_from(
         LayerGroup("cross", 1, PAGE, encoder_tokens=3),
     ]
 )
-WITH_WINDOW = st.lists(KINDS, min_size=1, max_size=3).map(
-    lambda kinds: (*kinds, LayerGroup("sliding", 1, PAGE // 2, window=4))
-)
 
 
 def build(data, background, deferred):
-    kinds = data.draw(WITH_WINDOW)
+    kinds = data.draw(with_window(KINDS, 3, PAGE // 2))
     ranks = data.draw(st.sampled_from([1, 1, 2]))
     geometry = Geometry(
         capacity_tokens=100,
@@ -66,7 +64,7 @@ def build(data, background, deferred):
 def test_every_byte_that_is_read_is_mapped_under_pressure(background, deferred):
     expected = {"admit refused", "grow refused", "copies", "maps", "unmaps", "truncate"}
     expected |= {"expired", "maps of fork", "unmaps of reassign", "swaps_in"}
-    totals = tell_stories(lambda data: build(data, background, deferred), 25, expected)
+    totals = tell_stories(lambda data: build(data, background, deferred), 20, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 
@@ -194,6 +192,21 @@ def test_until_then_it_is_expired():
     assert usage.expired[0] == 12 * a_slot
     assert usage.reserved[0] == usage.internal[0] == 0
     assert allocator.balance() == (20, 0, 180)
+
+
+def test_what_is_mapped_ahead_is_reserved_whoever_shares_what():
+    allocator = windowed()
+    for row in (0, 1):
+        allocator.admit(np.array([row]), Prompt(6), Demand(6, 60))
+    allocator.begin_step()
+    rows, finals = np.arange(3), np.array([66, 6, 6])
+    # Each has 6 tokens in two page-groups of 4 of each layer group, and a third mapped ahead.
+    for live in (rows[:2], rows):
+        usage = allocator.usage(live, finals[live])
+        assert usage.reserved[0] == 2 * (3 * 4 - 6) * PAGE // 2
+        if len(live) == 2:
+            allocator.fork(1, rows[2:], Demand(6, 1))
+            assert allocator.tables.is_shared
 
 
 def test_a_thread_maps_the_next_tokens_page_groups_beside_the_step():

@@ -10,13 +10,24 @@ import pytest
 import torch
 
 from allocators.base import Demand, Prompt
+from allocators.contiguous import Contiguous
+from allocators.layered.jenga import Jenga
+from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.executors.model.decoder import build_decoder
 from harness.executors.model.forward import Forward, Pieces
 from harness.executors.model.graphs import CudaCapture
 from kernels import copy_slots, decode
 from kernels.memory import backing_for
-from tests.executors.model.serving_cases import LLAMA, contiguous, geometry, paged, virtual
+from tests.executors.model.serving_cases import (
+    GEMMA,
+    GPT_OSS,
+    LLAMA,
+    contiguous,
+    geometry,
+    paged,
+    virtual,
+)
 from tests.kernels.cases import make
 
 pytest.importorskip("triton")
@@ -84,20 +95,22 @@ def batches(allocator):
                 yield Pieces(*part, np.zeros(int(new.sum()), dtype=np.int64))
 
 
-#: with graphs or one by one; both and neither are taken for pages in each run, else with `further`
+#: with graphs or one by one, of numbers of 32 bits or 16: pages take all in each run, of the other
+#: memories any two together, and the rest with `further`
 WAYS = [
     pytest.param(
-        name, graphs, single, id=f"{name}-{graphs}-{single}",
-        marks=[pytest.mark.further] if graphs == single and name != "paged" else [],
+        name, graphs, single, dtype, id=f"{name}-{graphs}-{single}-{dtype}",
+        marks=[] if name == "paged" or (graphs != single and wide == (graphs + i) % 2)
+        else [pytest.mark.further],
     )
-    for name in MEMORIES
+    for i, name in enumerate(MEMORIES)
     for graphs in (False, True)
     for single in (False, True)
+    for wide, dtype in enumerate((torch.bfloat16, torch.float32))
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("name", "graphs", "single"), WAYS)
+@pytest.mark.parametrize(("name", "graphs", "single", "dtype"), WAYS)
 def test_everything_is_compiled_before_the_first_step(name, dtype, graphs, single):
     shape, decoder = model(name, dtype)
     allocator = MEMORIES[name](shape)
@@ -115,6 +128,53 @@ def test_everything_is_compiled_before_the_first_step(name, dtype, graphs, singl
             caches = [memory.shape.pages(whole) for whole in memory._tensors]
         for copies in ([[0, 1, 1]], [[0, 1, 1], [1, 0, 1]], [[0, 20, 17]]):
             copy_slots(caches, np.array(copies), backend=memory.mover)
+        forward.close()
+    assert not captures.inside, "compiled within a capture"
+    assert captures.captured >= (6 if graphs else 0)
+    assert not seen.compiled[warm:]
+
+
+#: policy and knobs, and whether a page-group of some layer group has a rest behind its tokens
+LAYERED = {
+    "paged": (Paged, {"block_size": 4}),
+    "jenga": (Jenga, {"block_size": 4}),
+    "contiguous": (Contiguous, {"reservation": "max", "placement": "first_fit"}),
+    "padded": (Virtual, {"page_size": "64KiB"}),
+    "sliced": (Virtual, {"page_size": "64KiB", "layout": "sliced"}),
+}
+LAYERED_WAYS = [
+    pytest.param(
+        name, graphs, single, dtype, id=f"{name}-{graphs}-{single}-{dtype}",
+        marks=[] if (name, graphs, single, dtype.itemsize) in (
+            ("paged", True, False, 2), ("padded", True, False, 4),
+        ) else [pytest.mark.further],
+    )
+    for name in LAYERED
+    for graphs, single in ((True, False), (True, True), (False, False))
+    for dtype in (torch.float32, torch.bfloat16)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "graphs", "single", "dtype"), LAYERED_WAYS)
+def test_layer_groups_are_compiled_for_before_the_first_step(name, graphs, single, dtype):
+    """Windows, sinks, and pages of other sizes in each layer group."""
+    # Gemma's page-groups of all layers hold five times as many tokens of one layer as of five.
+    shape = GEMMA if name == "sliced" else GPT_OSS
+    shape = replace(shape, heads=6, kv_heads=3, dtype_bytes=dtype.itemsize)
+    decoder = build_decoder(
+        shape, device="cpu", dtype=dtype, seed=7, weights=None, batch_invariant=True
+    )
+    policy, knobs = LAYERED[name]
+    allocator = policy.of(geometry(shape, 4000, max_seqs=24, step_tokens=64), **knobs)
+    with backing_for(allocator, dtype=dtype) as memory, launches() as seen:
+        captures = Captures(seen)
+        capture = captures if graphs else None
+        forward = Forward(decoder, allocator, memory, "triton", single=single, capture=capture)
+        forward.warm_up()
+        warm = len(seen.compiled)
+        assert warm
+        for pieces in batches(allocator):
+            forward.run(pieces)
         forward.close()
     assert not captures.inside, "compiled within a capture"
     assert captures.captured >= (6 if graphs else 0)

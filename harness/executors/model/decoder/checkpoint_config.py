@@ -90,6 +90,7 @@ def _llama(values: Values, architecture: str) -> ModelShape:
         kv_default=values.size("num_attention_heads") if plain_heads else None,
         qkv_bias=architecture == "Qwen2ForCausalLM",
         qk_norm=qwen3,
+        norm_eps=values.number("rms_norm_eps"),  # computed with, so no class's default will do
         **({"head_dim": values.size("head_dim")} if qwen3 else {}),
     )
     _check_window(values, architecture, shape.max_context)
@@ -127,6 +128,7 @@ def _gpt_oss(values: Values, architecture: str) -> ModelShape:
     values.only("swiglu_limit", LIMIT, LIMIT)
     shape = mixed.gpt_oss(values)
     shape.family = "gpt_oss"
+    shape.norm_eps = values.number("rms_norm_eps")  # as of a llama
     key = "rope_scaling" if values.get("rope_parameters") is None else "rope_parameters"
     rope = values.inner(key)
     rope.only("rope_type", "yarn", None)

@@ -55,17 +55,28 @@ class Decoder(ABC):
         #: has no value; None: there are none
         self.sinks: list[torch.Tensor] | None = None
         self.batching = Batching(loader.device, batch_invariant)
+        #: whether the pass that runs is being captured, where the host can read no number
+        self._captured = False
         self._load(loader)
 
     @torch.inference_mode()
-    def hidden(self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend) -> torch.Tensor:
+    def hidden(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        attend: Attend,
+        *,
+        captured: bool = False,
+    ) -> torch.Tensor:
         """Return the hidden state after the final norm, [T, hidden].
 
         tokens, positions: int64 [T] on `device`; tokens < vocab and, with learned positions,
         positions < max_context (neither is checked: that would wait for the device).  Calls
         `attend` once a layer, in order, with exactly T rows; padding never reaches it.
+        With `captured` nothing is computed that would need to know a number on the host; the result
+        is the same.
         """
-        count = tokens.shape[0]
+        self._captured, count = captured, tokens.shape[0]
         if count == 0:
             return torch.empty((0, self.shape.hidden), dtype=self.dtype, device=self.device)
         pad = self.batching.pad

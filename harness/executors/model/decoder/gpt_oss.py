@@ -120,11 +120,20 @@ class GptOssDecoder(Decoder):
         return state
 
     def _mixture(self, layer: GptOssLayer, x: torch.Tensor) -> torch.Tensor:
-        """Return the weighted sum of what each token's experts make of it, in their order."""
+        """Return the weighted sum of what each token's experts make of it, in their order.
+
+        Where the host may not know who was chosen, each expert sees every token, and adds nothing
+        to those that did not choose it.
+        """
         logits = self.batching.linear(x, layer.router, layer.router_bias)
         chosen, experts = logits.topk(self.shape.active_experts, dim=-1)
         weights = chosen.softmax(dim=-1)
         out = torch.zeros_like(x)
+        if self._captured:
+            shares = torch.zeros_like(logits).scatter_(1, experts, weights)
+            for expert, share in zip(layer.experts, shares.unbind(1), strict=True):
+                out += self._expert(expert, x) * share[:, None]
+            return out
         for number in experts.unique().tolist():
             token, choice = torch.where(experts == number)
             found = self._expert(layer.experts[number], self.batching.pad(x[token]))
