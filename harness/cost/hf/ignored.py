@@ -10,7 +10,7 @@ LIBRARY = {
     "_name_or_path", "_attn_implementation_autoset", "_commit_hash", "architectures", "auto_map",
     "chunk_size_feed_forward", "cross_attention_hidden_size", "finetuning_task", "id2label",
     "is_decoder", "label2id", "model_type", "output_attentions", "output_hidden_states", "prefix",
-    "problem_type", "pruned_heads", "return_dict", "task_specific_params", "tf_legacy_loss",
+    "problem_type", "return_dict", "task_specific_params", "tf_legacy_loss",
     "tokenizer_class", "torchscript", "transformers_version", "use_bfloat16", "use_cache",
 }  # fmt: skip
 TOKENS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.cost.hf import experts
-from harness.cost.hf.dense import mistral, plain
+from harness.cost.hf.dense import one_window, plain
 from harness.cost.hf.groups import CHUNKED, FULL, LINEAR, SLIDING, grouped, layer_types, windowed
 from harness.cost.hf.values import Values
 from harness.cost.layers import LayerSpec
@@ -14,7 +14,7 @@ CROSS_LAYERS = [3, 8, 13, 18, 23, 28, 33, 38]
 
 
 def mixtral(values: Values) -> ModelShape:
-    shape = mistral(values, eps_default=1e-5)
+    shape = one_window(values, eps_default=1e-5)
     shape.experts = values.size("num_local_experts")
     shape.active_experts = values.size("num_experts_per_tok")
     return shape
@@ -69,8 +69,11 @@ def deepseek(values: Values) -> ModelShape:
     values.only("mlp_bias", False, False)
     for key in ("num_nextn_predict_layers", "num_mtp_layers", "qk_head_dim", "head_dim"):
         values.get(key)  # the last is what the library calls the part with positions
+    # DeepSeek's own classes take other values than transformers' where these are left out.
+    values.stated("q_lora_rank", "n_shared_experts", "first_k_dense_replace")
     layers = values.size("num_hidden_layers")
     rope = values.size("qk_rope_head_dim")
+    queries = values.get("q_lora_rank") is not None
     value_dim = values.size("v_head_dim")
     shape = plain(
         values,
@@ -82,7 +85,7 @@ def deepseek(values: Values) -> ModelShape:
         "latent",
         layers,
         v_head_dim=value_dim,
-        q_lora_rank=values.size("q_lora_rank", 0, least=0),
+        q_lora_rank=values.size("q_lora_rank") if queries else 0,
         kv_lora_rank=values.size("kv_lora_rank"),
         rope_dim=rope,
     )
@@ -158,5 +161,6 @@ def vision_layers(values: Values, vision: Values, layers: int) -> list[LayerSpec
     patches = vision.size("image_size") // vision.size("patch_size")
     tokens = vision.size("max_num_tiles") * (patches * patches + 1)
     cross = LayerSpec("cross", encoder_tokens=tokens)
-    places = values.sizes("cross_attention_layers") or CROSS_LAYERS
+    stated = values.get("cross_attention_layers") is not None
+    places = values.sizes("cross_attention_layers") if stated else CROSS_LAYERS
     return grouped([cross if at in places else LayerSpec() for at in range(layers)])

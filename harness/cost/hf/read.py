@@ -7,6 +7,7 @@ its name, and so is a value that would change layers or weights in a way that is
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from harness.cost.hf import dense, mixed
 from harness.cost.hf.ignored import IGNORED, VISION
 from harness.cost.hf.values import Values
+from harness.cost.limits import MODEL
 from harness.cost.shapes import CostError, ModelShape
 
 CONFIG = "config.json"
@@ -43,6 +45,10 @@ READERS: dict[str, Callable[[Values], ModelShape]] = {
 }
 #: MXFP4 (OCP Microscaling Formats, version 1.0): 4 bits, and a scale of 8 for each 32 weights
 MXFP4_BITS = 4 + 8 / 32
+#: modules whose weights hardly count, or are counted as the model computes: quantised or not
+SMALL = re.compile(
+    r"^mtp\.|(^|\.)(lm_head|embed_tokens|\w*norm|gate|shared_expert_gate|conv1d|in_proj_ba)$"
+)
 #: `conf/model/hf.yaml`: whatever else is set there is the user's, and counts before the file's
 AS_FILE = ModelShape(name="hf", dtype_bytes=0)
 
@@ -75,6 +81,10 @@ def read_shape(path: Path, dtype_bytes: int = 0) -> ModelShape:
     if kind in SEEING:
         inner = values.inner("text_config")
         inner.only("model_type", SEEING[kind], SEEING[kind])
+    too_many = MODEL["layers"].refusal(inner.size("num_hidden_layers"))
+    if too_many:
+        raise inner.wrong("num_hidden_layers", too_many.removeprefix("must be "))
+    inner.only("pruned_heads", {}, {})
     shape = READERS[SEEING.get(kind, kind)](inner)
     if kind == "mllama":
         shape.layer_groups = mixed.vision_layers(inner, values.inner("vision_config"), shape.layers)
@@ -108,7 +118,11 @@ def _stored(values: Values, inner: Values, shape: ModelShape, dtype_bytes: int) 
         shape.expert_bits = MXFP4_BITS
     elif method == "fp8":
         how.only("fmt", "e4m3", "e4m3")
+        plain = how.get("modules_to_not_convert", [])
+        if not isinstance(plain, list) or not all(SMALL.search(str(name)) for name in plain):
+            raise how.wrong("modules_to_not_convert", "norms, routers, lm_head and the like")
         block = how.sizes("weight_block_size", least=1)  # of weights that share a scale of fp32
         shape.weight_bits = 8 + (32 / math.prod(block) if block else 0)
     else:
         raise how.wrong("quant_method", "fp8, or mxfp4 of a mixture; others are not known")
+    how.refuse_others(str(method), {"activation_scheme", "modules_to_not_convert", "scale_fmt"})

@@ -42,6 +42,16 @@ class Values:
         value = self._values.get(key)
         return default if value is None else value
 
+    def stated(self, *keys: str) -> None:
+        """Raise for the first of these keys that the file leaves out; null is a value too."""
+        for key in keys:
+            if key not in self._values:
+                raise self.wrong(key, "a value, or null for none")
+
+    def spelled(self, *keys: str) -> str:
+        """Return the first of these names of one thing that has a value, or else the first."""
+        return next((key for key in keys if self.get(key) is not None), keys[0])
+
     def inner(self, key: str) -> Values:
         """Return the object called `key`, which must be there."""
         value = self.get(key)

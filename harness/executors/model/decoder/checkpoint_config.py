@@ -13,13 +13,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from harness.cost.hf import dense, mixed
+from harness.cost.hf.groups import FULL, SLIDING
 from harness.cost.hf.read import CONFIG, DTYPE_BYTES
 from harness.cost.hf.values import Values
 from harness.cost.shapes import CostError, ModelShape
 from harness.executors.model.decoder.errors import DecoderError
 from harness.executors.model.decoder.gemma3 import LOCAL_THETA
 from harness.executors.model.decoder.gpt_oss import ALPHA, LIMIT, YARN
-from harness.executors.model.decoder.layers import layer_windows
+from harness.executors.model.decoder.layers import FULL_EVERY, layer_windows
 
 #: fields of a shape that do not change what the forward pass computes
 IRRELEVANT = {"name", "dtype_bytes", "max_context", "kv_dtype", "path"}
@@ -114,7 +115,10 @@ def _gemma3(values: Values, architecture: str) -> ModelShape:
             given.only("rope_type", "default", "default")
         shape.rope_theta = full.number("rope_theta")
         local.only("rope_theta", LOCAL_THETA, LOCAL_THETA)
-    layer_windows(shape)
+    if values.get("layer_types") is None:
+        every = FULL_EVERY["gemma3"]
+        values.only(values.spelled("sliding_window_pattern", "_sliding_window_pattern"), every, 6)
+    _check_order(values, shape)
     return shape
 
 
@@ -133,13 +137,19 @@ def _gpt_oss(values: Values, architecture: str) -> ModelShape:
     rope.only("original_max_position_embeddings", YARN["original"], None)
     rope.only("truncate", False, True)
     shape.rope_theta = rope.number("rope_theta", values.get("rope_theta", 150_000.0))
-    layer_windows(shape)
+    _check_order(values, shape)
     return shape
 
 
 def _opt(values: Values, architecture: str) -> ModelShape:
     values.only("activation_function", "relu", "relu")
     return dense.opt(values)
+
+
+def _check_order(values: Values, shape: ModelShape) -> None:
+    """Refuse windows in other layers than the decoder's; a shape only says in how many."""
+    types = [FULL if window is None else SLIDING for window in layer_windows(shape)]
+    values.only("layer_types", types, types)
 
 
 def _check_rope(values: Values) -> None:
@@ -167,6 +177,7 @@ def _check_window(values: Values, architecture: str, context: int) -> None:
     """Attention here reads the whole context, so a window must not be shorter than that."""
     if architecture != "MistralForCausalLM" and not values.get("use_sliding_window", False):
         return
+    values.stated("sliding_window")
     window = values.size("sliding_window", context)
     if window < context:
         raise DecoderError(
