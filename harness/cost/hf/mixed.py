@@ -36,6 +36,7 @@ def gpt_oss(values: Values) -> ModelShape:
     values.only("experts_per_token", active, active)
     shape = plain(
         values,
+        family="gpt_oss",
         head_dim=values.size("head_dim", 64),
         linear_bias=True,
         experts=values.size("num_local_experts"),
