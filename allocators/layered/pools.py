@@ -134,6 +134,15 @@ class CachingPools(PagePools):
     def remove(self, pages: IntArray) -> None:
         """Take these cached pages out of their pools; they are held again and keep their keys."""
 
+    def leading(
+        self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray
+    ) -> int | None:
+        """Return how many rows could, from the first on, where not all can.
+
+        None where that depends on which are asked together.
+        """
+        return None
+
 
 class SplitPools(PagePools):
     """Pages of one size a pool; `pool_of` [tables] says which pool a table takes from."""
@@ -154,12 +163,18 @@ class SplitPools(PagePools):
         return bool((pages @ self.members + leave <= self.free()).all())
 
     def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
-        free = self.free()
+        return not self._short(takes, tables, at).any()
+
+    def leading(
+        self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray
+    ) -> int | None:
+        return int(self._short(takes, tables, at).argmax())
+
+    def _short(self, takes: IntArray, tables: IntArray, at: IntArray) -> np.ndarray:
+        """Say of each row whether something is lacking when those before it are served."""
         need = takes @ self.members
-        if (need.sum(axis=0) <= free).all():
-            return True  # even if nothing were given back
         np.subtract.at(need, (at, self.pool_of[tables]), 1)
-        return bool((np.cumsum(need, axis=0) <= free).all())
+        return (np.cumsum(need, axis=0) > self.free()).any(axis=1)
 
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         if len(self.queues) == 1:

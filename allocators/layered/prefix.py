@@ -22,7 +22,7 @@ import numpy as np
 from allocators.base import IntArray, Prompt
 from allocators.layered.index import Hit, LayerIndex
 from allocators.layered.shapes import TableShape
-from allocators.layered.tables import LayerTables
+from allocators.layered.tables import LayerTables, spread
 from allocators.page_table import NO_PAGES
 from allocators.prefix.index import PrefixStats
 from allocators.prefix.keys import NO_KEYS, BlockKeys, block_keys
@@ -54,7 +54,12 @@ class HashLayerIndex(LayerIndex):
         self._together = _together(shapes)
         self._refused: int | None = None  # the row that was refused growth last
         #: hits end where a block of every table does
-        self._align = math.lcm(*(shape.page_tokens for shape in shapes))
+        sizes = {shape.page_tokens for shape in shapes}
+        self._align = math.lcm(*sizes)
+        #: tokens of a page: a number where all tables have the same
+        self._page_tokens = tables.shapes.page_tokens if len(sizes) > 1 else self._align
+        #: how many blocks before an end of hits one needs, of each table
+        self._reach = np.array([_reach(shape, self._align) for shape in shapes])
 
     # -- admission ---------------------------------------------------------------------------
     def find(self, prompt: Prompt) -> Hit:
@@ -179,52 +184,44 @@ class HashLayerIndex(LayerIndex):
 
     # -- growth ------------------------------------------------------------------------------
     def grown(self, rows: IntArray, after: IntArray) -> None:
+        tables = self._tables
         tokens = np.minimum(after, self._known[rows]) // self._align * self._align
-        full = tokens // self._tables.shapes.page_tokens
-        done = self._done[:, rows]
+        full, done = np.atleast_2d(tokens // self._page_tokens), self._done[:, rows]
         at = np.flatnonzero((full > done).any(axis=0))
-        for place in at.tolist():
-            row = int(rows[place])
-            for table, (start, stop) in enumerate(
-                zip(done[:, place].tolist(), full[:, place].tolist(), strict=True)
-            ):
-                if stop > start:
-                    self._insert(table, row, start, stop)
-        if len(at):
-            self._done[:, rows[at]] = np.maximum(full, done)[:, at]
+        if not len(at):
+            return
+        rows, done = rows[at], done[:, at]
+        full = np.maximum(full[:, at], done)
+        self._done[:, rows] = full
+        start = np.maximum(done, tables.gone[:, rows])
+        row, table, k = spread(np.maximum(full - start, 0))
+        column = start[table, row] + k
+        reachable = self._reachable(table, column)
+        self._name(*tables.entries_at(table[reachable], rows[row[reachable]], column[reachable]))
 
-    def _insert(self, table: int, row: int, start: int, stop: int) -> None:
-        """Key the blocks of a row that its table has, in these columns."""
+    def _name(self, tables: IntArray, rows: IntArray, columns: IntArray, pages: IntArray) -> None:
+        """Key full blocks, which rows have in these columns."""
         self._found = (None, 0, None)
-        shape = self._tables.shapes.tables[table]
-        keys = self._keys[row][shape.page_tokens]
-        start = max(start, int(self._tables.gone[table, row]))
-        pages = self._tables.table[table][row, start:stop].tolist()
-        page_of, more = self._page_of[table], self._more[table]
-        named, ends = [], []
-        for column, page in enumerate(pages, start):
-            if not self._reachable(shape, column):
-                continue
+        tokens = self._tables.shapes.page_tokens[:, 0]
+        sizes = tokens.tolist()
+        each = zip(*(of.tolist() for of in (tables, rows, columns, pages)), strict=True)
+        for table, row, column, page in each:
+            keys = self._keys[row][sizes[table]]
             key = keys.first[column]
-            if page_of.setdefault(key, page) != page:
-                more.setdefault(key, []).append(page)
+            if self._page_of[table].setdefault(key, page) != page:
+                self._more[table].setdefault(key, []).append(page)
             self._key[page], self._table_of[page] = key, table
             self._second[page] = keys.second[column]
-            named.append(page)
-            ends.append((column + 1) * shape.page_tokens)
-        self._pools.name(np.array(named, dtype=np.int64), np.array(ends, dtype=np.int64))
-        self._stats.keyed_blocks += len(named)
+        self._pools.name(pages, (columns + 1) * tokens[tables])
+        self._stats.keyed_blocks += len(pages)
 
-    def _reachable(self, shape: TableShape, column: int) -> bool:
-        """Say whether any hit could need this block: the last of a window before where hits end.
+    def _reachable(self, tables: IntArray, columns: IntArray) -> np.ndarray:
+        """Say of blocks whether any hit could need them: the last of a window where hits end.
 
         A window of one token needs none, so that its layers never have a hit, as in vLLM.
         """
-        if shape.kind != "sliding":
-            return True
-        per_end = self._align // shape.page_tokens
-        need = -(-(shape.window - 1) // shape.page_tokens)
-        return need >= per_end or column % per_end >= per_end - need
+        per_end = self._align // self._tables.shapes.page_tokens[tables, 0]
+        return columns % per_end >= per_end - self._reach[tables]
 
     def diverged(self, rows: IntArray) -> None:
         self._known[rows] = 0
@@ -325,6 +322,12 @@ class HybridIndex(HashLayerIndex):
 
     def mixes(self, pages: IntArray) -> bool:
         return not self._pools.keyed(pages).all()
+
+
+def _reach(shape: TableShape, align: int) -> int:
+    if shape.kind == "sliding":
+        return -(-(shape.window - 1) // shape.page_tokens)
+    return align // shape.page_tokens
 
 
 def _together(shapes: list[TableShape]) -> list[tuple[int, list[int]]]:
