@@ -95,11 +95,24 @@ class PagePools(Pools):
     """Pools whose pages go and come in one step, as tables of pages need it."""
 
     @abc.abstractmethod
+    def fits_empty(self, pages: IntArray) -> bool:
+        """Say whether each table could take so many pages if nobody held any, [tables]."""
+
+    @abc.abstractmethod
     def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
         """Say whether rows could take so many pages one after the other, [rows, tables].
 
         Each row first gives back what is freed in its place: `pages` of `tables` at row `at`.
         """
+
+    def leading(
+        self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray
+    ) -> int | None:
+        """Return how many rows could, from the first on, where not all can.
+
+        None where that depends on which are asked together.
+        """
+        return None
 
     def fits_beside(self, pages: IntArray, hit: list[IntArray], leave: IntArray | int = 0) -> bool:
         """Say whether `fits` would hold once these free pages of each table are held, too."""
@@ -134,15 +147,6 @@ class CachingPools(PagePools):
     def remove(self, pages: IntArray) -> None:
         """Take these cached pages out of their pools; they are held again and keep their keys."""
 
-    def leading(
-        self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray
-    ) -> int | None:
-        """Return how many rows could, from the first on, where not all can.
-
-        None where that depends on which are asked together.
-        """
-        return None
-
 
 class SplitPools(PagePools):
     """Pages of one size a pool; `pool_of` [tables] says which pool a table takes from."""
@@ -162,19 +166,8 @@ class SplitPools(PagePools):
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
         return bool((pages @ self.members + leave <= self.free()).all())
 
-    def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
-        return not self._short(takes, tables, at).any()
-
-    def leading(
-        self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray
-    ) -> int | None:
-        return int(self._short(takes, tables, at).argmax())
-
-    def _short(self, takes: IntArray, tables: IntArray, at: IntArray) -> np.ndarray:
-        """Say of each row whether something is lacking when those before it are served."""
-        need = takes @ self.members
-        np.subtract.at(need, (at, self.pool_of[tables]), 1)
-        return (np.cumsum(need, axis=0) > self.free()).any(axis=1)
+    def fits_empty(self, pages: IntArray) -> bool:
+        return bool((pages @ self.members <= self._sizes).all())
 
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         if len(self.queues) == 1:
@@ -240,8 +233,6 @@ class CachedPools(SplitPools, CachingPools):
     ) -> None:
         super().__init__(queues, sizes, page_bytes, pool_of)
         self._caches = queues
-        #: what was given back since somebody began to watch
-        self.since: list[tuple[IntArray, IntArray]] | None = None
         self._forget: Callable[[list[int]], None] = lambda pages: None
         for queue, first in zip(queues, self._first.tolist(), strict=True):
             queue.on_evict = partial(self._lost, first)
@@ -277,11 +268,6 @@ class CachedPools(SplitPools, CachingPools):
             here = pages[(pages >= first) & (pages < first + size)] - first
             if len(here):
                 yield queue, here
-
-    def give(self, tables: IntArray, pages: IntArray) -> None:
-        super().give(tables, pages)
-        if self.since is not None:
-            self.since.append((tables, pages))
 
     def cached_before(self, taken: IntArray) -> IntArray:
         counts = [queue.cached_before(taken[:, i]) for i, queue in enumerate(self._caches)]

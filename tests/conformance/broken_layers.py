@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from allocators.base import NO_MAPS, StepGrants
 from allocators.layered import growing
 from allocators.layered.contiguous import LayeredContiguous
 from allocators.layered.grouping import split
@@ -34,6 +37,14 @@ class VirtualBase(Trusting, LayeredVirtual):
         super().__init__(pool("windows", PAGE // 8), page_size="64KiB")
 
 
+class SizesBase(Trusting, LayeredVirtual):
+    """Pages of windows are a quarter of those of other layer groups."""
+
+    def __init__(self, geometry):
+        sizes = {"page_size": "256KiB", "window_page_size": "64KiB"}
+        super().__init__(pool("windows", PAGE // 8), **sizes)
+
+
 class RingOfTheWindow(RingBase):
     """What a step writes goes over what its first token reads."""
 
@@ -50,6 +61,13 @@ class PartsOverlap(RingBase):
     def _hold(self, row, extent, slots):
         super()._hold(row, extent, slots)
         self.parts[1, row] = self.parts[0, row]
+
+
+class LaysOutAStraightRing(RingBase):
+    """A kernel is told nothing of the ring, and reads on behind its end."""
+
+    def layer_layout(self, rows, layer_group):
+        return replace(super().layer_layout(rows, layer_group), ring=None)
 
 
 class CopiesAStretchTooFew(RingBase):
@@ -125,7 +143,21 @@ class MakesTwoOfOnePage(VirtualBase):
         return found
 
 
-BASES = (RingBase, JengaBase, VirtualBase)
+class CountsPartsAsChunks(SizesBase):
+    """Free small pages are promised as large ones, whatever else lies in their chunks."""
+
+    def _pinning(self, low=None, high=None):
+        return 0
+
+
+class DividesInSilence(SizesBase):
+    """Nobody is told that a chunk has pages of another size now."""
+
+    def begin_step(self):
+        return StepGrants(*(replace(of, converted=NO_MAPS) for of in super().begin_step()))
+
+
+BASES = (RingBase, JengaBase, VirtualBase, SizesBase)
 BROKEN = [
     found
     for found in globals().values()
