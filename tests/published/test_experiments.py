@@ -6,6 +6,7 @@ import re
 import pytest
 import yaml
 
+from harness.cli.help import published
 from harness.errors import ConfigError
 from harness.published.command import ALL, KEPT, PAGE, Options, chosen, compute, read_result, run
 from harness.published.experiment import load
@@ -65,6 +66,7 @@ def test_every_experiment_has_a_file_and_every_file_an_experiment():
         if "published" in yaml.safe_load(path.read_text())
     }
     assert files == {*MAKERS, ALL}
+    assert set(published()) == set(MAKERS)
     assert all(chosen([f"+experiment={name}"]) == name for name in files)
     assert chosen(["+experiment=ci"]) is None
 
