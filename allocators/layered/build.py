@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from allocators.base import Geometry, NeverFits, Unsupported, is_number, one_of
 from allocators.layered import grouping
 from allocators.layered.grouping import Spread
@@ -18,11 +20,16 @@ WINDOW_TOKENS = 0.8
 STATE_BYTES = 0.9
 
 
-def check_knobs(groups: object, window_share: object) -> None:
+def check_knobs(groups: object, window_share: object, retention_tokens: object) -> None:
     """Raise ValueError for a value that no model would take."""
     one_of("groups", groups, GROUPS)
     if window_share is not None and not (is_number(window_share) and 0.0 < window_share < 1.0):
         raise ValueError(f"window_share must be null or between 0 and 1, got {window_share!r}")
+    whole = isinstance(retention_tokens, int) and not isinstance(retention_tokens, bool)
+    if retention_tokens is not None and not (whole and retention_tokens >= 0):
+        raise ValueError(
+            f"retention_tokens must be null or a whole number from 0, got {retention_tokens!r}"
+        )
 
 
 def spread_over(
@@ -60,11 +67,17 @@ def make_pools(spread: Spread, pages: list[int], queue: type[BlockPool] | None) 
 
 
 def caching_queue(
-    spread: Spread, prefix_index: str, eviction: str, free_order: str, offload: bool
+    spread: Spread,
+    prefix_index: str,
+    eviction: str,
+    free_order: str,
+    offload: bool,
+    retention_tokens: int | None = None,
 ) -> type[BlockPool] | None:
     """Return the pool that a prefix index over these tables keeps its pages in; None without one.
 
-    Raises ValueError for an unknown name, Unsupported for what layer groups do not have.
+    Raises ValueError for an unknown name and for an interval at which no hit ends, Unsupported for
+    what layer groups do not have.
     """
     one_of("prefix_index", prefix_index, INDEXES)
     one_of("eviction", eviction, EVICTIONS)
@@ -73,12 +86,18 @@ def caching_queue(
         raise Unsupported("offload saves blocks of uniform models, not those of layer groups")
     if prefix_index == "none":
         return None
-    if eviction != "lru":
+    if (prefix_index, eviction) != ("hash", "lru"):
         raise Unsupported(
             f"layer groups have prefix_index=hash with eviction=lru, as vLLM's hybrid manager, not "
-            f"eviction={eviction}"
+            f"prefix_index={prefix_index} with eviction={eviction}"
         )
     check_index(spread, prefix_index)
+    align = math.lcm(*(table.page_tokens for table in spread.tables))
+    if retention_tokens is not None and retention_tokens % align:
+        raise ValueError(
+            f"retention_tokens must be a multiple of {align}, for hits end where a block of every "
+            f"table does; got {retention_tokens}"
+        )
     return POOLS[free_order]
 
 

@@ -45,17 +45,23 @@ from allocators.layered.pools import CachingPools, PagePools
 from allocators.layered.prefix import HashLayerIndex, HybridIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
-from allocators.prefix.index import PrefixStats
+from allocators.prefix.caching import CountsHits
 
 
-class LayeredPaged(LayeredAllocator):
+class LayeredPaged(LayeredAllocator, CountsHits):
     """Pages of `spread`, taken from `pools`; admission leaves `watermark` of each pool free."""
 
     block_tables: ClassVar[bool] = True
     hash_index: ClassVar[type[HashLayerIndex]] = HybridIndex
 
     def __init__(
-        self, geometry: Geometry, spread: Spread, pools: PagePools, *, watermark: float = 0.0
+        self,
+        geometry: Geometry,
+        spread: Spread,
+        pools: PagePools,
+        *,
+        watermark: float = 0.0,
+        retention_tokens: int | None = None,
     ) -> None:
         geometry = replace(geometry, layer_groups=spread.layer_groups)
         first = spread.tables[0]
@@ -70,19 +76,10 @@ class LayeredPaged(LayeredAllocator):
             member: index for index, table in enumerate(spread.tables) for member in table.members
         }
         self.has_prefix_index = isinstance(pools, CachingPools)
-        index = self.hash_index if self.has_prefix_index else NoIndex
-        self.index: LayerIndex = index(self.tables)
+        self.index: LayerIndex = NoIndex(self.tables)
+        if self.has_prefix_index:
+            self.index = self.hash_index(self.tables, retention_tokens)
         self.host = HostLayers(geometry.host_tokens * geometry.bytes_per_token, self.tables)
-
-    @property
-    def prefix_stats(self) -> PrefixStats:
-        """Lookups, hits and evictions so far; all zero without an index."""
-        return self.index.stats()
-
-    @property
-    def evictions(self) -> int:
-        """Pages whose cached prefix was given up for another use, so far."""
-        return self.index.stats().evictions
 
     def lookup(self, prompt: Prompt) -> int:
         return self.index.find(prompt).tokens
@@ -94,6 +91,7 @@ class LayeredPaged(LayeredAllocator):
         *,
         groups: str = "hybrid",
         window_share: float | None = None,
+        retention_tokens: int | None = None,
         block_size: int = 16,
         watermark: float = 0.0,
         prefix_index: str = "none",
@@ -101,18 +99,24 @@ class LayeredPaged(LayeredAllocator):
         free_order: str = "unkeyed_first",
         offload: bool = False,
     ) -> LayeredPaged:
-        """Return the policy of these knobs; raises as `Allocator.of` does."""
-        check_knobs(groups, window_share)
+        """Return the policy of these knobs; raises as `Allocator.of` does.
+
+        `retention_tokens`: at which intervals a prefix is kept for later in layers with a window,
+        beside where prompts end and where they part (`HashLayerIndex`); None: everywhere.
+        """
+        check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
         spread, pages = spread_over(geometry, groups, block_size, window_share)
-        queue = caching_queue(spread, prefix_index, eviction, free_order, offload)
-        return cls(geometry, spread, make_pools(spread, pages, queue), watermark=watermark)
+        kept = retention_tokens
+        queue = caching_queue(spread, prefix_index, eviction, free_order, offload, kept)
+        pools = make_pools(spread, pages, queue)
+        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=kept)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         tables, sequences, private = self.tables, len(rows), demand.private_tokens
         whole = self._asked(prompt, demand, sequences)
-        if not self._fits_empty(whole):
+        if not self.pools.fits_empty(whole):
             raise NeverFits(self._never(whole))
         hit = self.index.find(prompt)
         taken = self._taken(prompt.tokens, private, sequences)
@@ -121,7 +125,7 @@ class LayeredPaged(LayeredAllocator):
         first = rows[:1]
         self.index.hold(int(rows[0]), hit)
         tables.extend(first, tables.lacking(first, np.array([prompt.tokens])))
-        self.index.admitted(int(rows[0]), prompt, hit, alone=sequences == 1)
+        self.index.admitted(int(rows[0]), prompt, demand, hit, alone=sequences == 1)
         if sequences > 1:
             tables.share(int(rows[0]), rows[1:])
         self.length[rows], self.active[rows] = prompt.tokens, True
@@ -186,9 +190,6 @@ class LayeredPaged(LayeredAllocator):
         written_once = np.array([table.kind == "cross" for table in shapes.tables])
         return np.where(shapes.grows[:, 0], full, np.where(written_once, self._columns(length), 0))
 
-    def _fits_empty(self, pages: IntArray) -> bool:
-        return self.pools.fits(pages, self.pools.free() - self.pools.sizes)
-
     def _never(self, pages: IntArray) -> str:
         return (
             f"{int(pages.sum())} pages are needed, the pool has {self.pools.num_pages}"
@@ -206,8 +207,8 @@ class LayeredPaged(LayeredAllocator):
             self._forget_first(rows[:1])
             asked = self._asked_growth(rows, n)
         if len(asked.rows) > 1 and self.index.mixes(asked.leaving[3]):
-            each = [self._asked_growth(row, n) for row in asked.rows.reshape(-1, 1)]
-            grant = join([self._carry_out(one, n) for one in each])
+            each = asked.rows.reshape(-1, 1)
+            grant = join([self._carry_out(self._asked_growth(row, n), n) for row in each])
         else:
             grant = self._carry_out(asked, n)
         self._lengthen(rows, n)
@@ -236,9 +237,8 @@ class LayeredPaged(LayeredAllocator):
 
     def _forget_first(self, row: IntArray) -> None:
         """Give back what the row that was refused leaves behind, as before any release since."""
-        released = self.index.withdraw()
-        self.tables.forget(row, self.tables.behind(row, self._next_query(row)))
-        self.pools.give(*released)
+        behind = self.tables.behind(row, self._next_query(row))
+        self.index.make_up(lambda: self.tables.forget(row, behind))
 
     def headroom(self, rows: IntArray) -> int:
         return bisect_headroom(
@@ -247,10 +247,7 @@ class LayeredPaged(LayeredAllocator):
         )
 
     def quiet_steps(self, rows: IntArray, at_most: int) -> int:
-        """Return how many steps take pages only: none copies, and none gives a page back.
-
-        A page that falls behind could let a request in that waits.
-        """
+        """Return how many steps take pages only; one that is given back may let somebody in."""
         tables, lengths = self.tables, self.length[rows]
         if len(tables.to_copy(rows, lengths)[0]):
             return 0
@@ -259,6 +256,24 @@ class LayeredPaged(LayeredAllocator):
         return bisect_headroom(
             lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
         )
+
+    def lone_steps(self, rows: IntArray, at_most: int) -> int:
+        """Return how many steps take pages that are free already, whatever they give back."""
+        if self.tables.is_shared or self.has_prefix_index:
+            return self.quiet_steps(rows, at_most)
+        tables, lengths = self.tables, self.length[rows]
+        return bisect_headroom(
+            lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
+        )
+
+    def take_steps(self, rows: IntArray, n: int) -> Grant | None:
+        if self.tables.is_shared or self.has_prefix_index:
+            return self.grow(rows, n)
+        lengths = self.length[rows]
+        growing.take_steps(self.tables, self.pools, self._until, rows, lengths, n)
+        self.computes[rows], self.first_new[rows] = True, lengths + n - 1
+        self.length[rows] = lengths + n
+        return EMPTY_GRANT
 
     def truncate(self, row: int, n: int) -> Grant:
         tables, length = self.tables, int(self.length[row]) - n

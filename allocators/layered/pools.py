@@ -95,6 +95,10 @@ class PagePools(Pools):
     """Pools whose pages go and come in one step, as tables of pages need it."""
 
     @abc.abstractmethod
+    def fits_empty(self, pages: IntArray) -> bool:
+        """Say whether each table could take so many pages if nobody held any, [tables]."""
+
+    @abc.abstractmethod
     def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
         """Say whether rows could take so many pages one after the other, [rows, tables].
 
@@ -153,13 +157,13 @@ class SplitPools(PagePools):
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
         return bool((pages @ self.members + leave <= self.free()).all())
 
+    def fits_empty(self, pages: IntArray) -> bool:
+        return bool((pages @ self.members <= self._sizes).all())
+
     def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
-        free = self.free()
         need = takes @ self.members
-        if (need.sum(axis=0) <= free).all():
-            return True  # even if nothing were given back
         np.subtract.at(need, (at, self.pool_of[tables]), 1)
-        return bool((np.cumsum(need, axis=0) <= free).all())
+        return bool((np.cumsum(need, axis=0) <= self.free()).all())
 
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         if len(self.queues) == 1:
@@ -225,8 +229,6 @@ class CachedPools(SplitPools, CachingPools):
     ) -> None:
         super().__init__(queues, sizes, page_bytes, pool_of)
         self._caches = queues
-        #: what was given back since somebody began to watch
-        self.since: list[tuple[IntArray, IntArray]] | None = None
         self._forget: Callable[[list[int]], None] = lambda pages: None
         for queue, first in zip(queues, self._first.tolist(), strict=True):
             queue.on_evict = partial(self._lost, first)
@@ -262,11 +264,6 @@ class CachedPools(SplitPools, CachingPools):
             here = pages[(pages >= first) & (pages < first + size)] - first
             if len(here):
                 yield queue, here
-
-    def give(self, tables: IntArray, pages: IntArray) -> None:
-        super().give(tables, pages)
-        if self.since is not None:
-            self.since.append((tables, pages))
 
     def cached_before(self, taken: IntArray) -> IntArray:
         counts = [queue.cached_before(taken[:, i]) for i, queue in enumerate(self._caches)]
