@@ -82,7 +82,7 @@ def deepseek(values: Values) -> ModelShape:
         values,
         kv_default=values.size("num_attention_heads"),
         head_dim=values.size("qk_nope_head_dim") + rope,
-        **experts.deepseek(values, layers),
+        **experts.deepseek(values),
     )
     latent = LayerSpec(
         "latent",

@@ -64,6 +64,9 @@ def test_layers_that_a_file_says_there_are_none_of(tmp_path):
     assert read_shape(write(tmp_path / "scout", scout)).dense_layers == 48
     vision["text_config"]["cross_attention_layers"] = []
     assert read_shape(write(tmp_path / "vision", vision)).layer_groups == []
+    sparse = {"expert_layer_period": 4}  # in layers 1, 5, ..
+    path = write(tmp_path / "jamba", PUBLISHED["jamba-1.5-mini"] | sparse)
+    assert read_shape(path).dense_layers == 24
     uses = {"use_sliding_window": True}  # from layer 28 on, of 28
     path = write(tmp_path / "qwen", PUBLISHED["qwen2.5-7b"] | uses)
     assert read_shape(path).layer_groups == []
