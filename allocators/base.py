@@ -40,6 +40,9 @@ import numpy as np
 
 from allocators.geometry import Geometry
 from allocators.layers import IntArray
+from allocators.layouts import BlockTable as BlockTable
+from allocators.layouts import Layout as Layout
+from allocators.layouts import Strided as Strided
 
 
 class AllocatorError(Exception):
@@ -162,40 +165,6 @@ BLOCK_TABLE_ENTRY_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class BlockTable:
-    """Paged layout: page p // page_tokens of row i holds position p, at p % page_tokens."""
-
-    page_tokens: int
-    table: IntArray  # [rows, pages], -1 where a row has no page
-    lengths: IntArray  # [rows]
-
-    def take(self, at: IntArray) -> BlockTable:
-        """Return these rows of it, in this order."""
-        return BlockTable(self.page_tokens, self.table[at], self.lengths[at])
-
-
-@dataclass(frozen=True, slots=True)
-class Strided:
-    """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p.
-
-    Where there is a `ring` of so many slots, it lies in slot base[i] + p % ring[i].
-    """
-
-    base: IntArray  # [rows]
-    lengths: IntArray  # [rows]
-    ring: IntArray | None = None  # [rows]
-
-    def take(self, at: IntArray) -> Strided:
-        """Return these rows of it, in this order."""
-        ring = None if self.ring is None else self.ring[at]
-        return Strided(self.base[at], self.lengths[at], ring)
-
-
-#: what a kernel needs to find the KV of some rows
-Layout = BlockTable | Strided
-
-
-@dataclass(frozen=True, slots=True)
 class Usage:
     """Where the pool's bytes are, one entry a step; the first six and `expired` sum to it all.
 
@@ -296,6 +265,17 @@ class Allocator(abc.ABC):
         Nor does the `begin_step` of any of these steps, the one that is being planned included.
         The engine skips over that many steps at once; 0 is always a correct answer.
         """
+
+    def lone_steps(self, rows: IntArray, at_most: int) -> int:
+        """Return the same where nobody waits for memory, so that some may be given back meanwhile.
+
+        These steps are taken by `take_steps`.
+        """
+        return self.quiet_steps(rows, at_most)
+
+    def take_steps(self, rows: IntArray, n: int) -> Grant | None:
+        """Grow by a slot in each of `n` steps, which `quiet_steps` or `lone_steps` has allowed."""
+        return self.grow(rows, n)
 
     def truncate(self, row: int, n: int) -> Grant:
         """Drop the last `n` slots (speculative roll-back)."""

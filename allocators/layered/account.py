@@ -8,7 +8,7 @@ import numpy as np
 
 from allocators.base import BLOCK_TABLE_ENTRY_BYTES, IntArray, Usage
 from allocators.layered.tables import LayerTables
-from allocators.layers import LayerGroup
+from allocators.layers import WINDOW_KINDS, LayerGroup
 from allocators.page_table import ceil_div
 
 if TYPE_CHECKING:
@@ -83,20 +83,43 @@ def usage(policy: LayeredPaged, rows: IntArray, finals: IntArray, steps: int) ->
 
 
 def _to_come(of: Rows) -> IntArray:
-    """Return the pages of each table that rows took after each of these steps, [steps, tables]."""
+    """Return the pages of each table that rows took after each of these steps, [steps, tables].
+
+    Less those that they have given back since.
+    """
     shapes = of.tables.shapes
     if len(of.lengths) == 1:
         return np.zeros((1, len(shapes)), dtype=np.int64)
-    count = of.tables.count[:, of.rows]
-    return np.array([(count - shapes.columns(past)).sum(axis=1) for past in of.lengths])
+    to_come = np.zeros((len(of.lengths), len(shapes)), dtype=np.int64)
+    for index, at in shapes.alike:
+        shape = shapes.tables[index]
+        if shape.grows:
+            count = ceil_div(of.lengths + shape.before, shape.page_tokens).sum(axis=1)
+            held = of.tables.count[index, of.rows].sum() - count
+            if shape.drops:
+                gone = of.tables.gone[index, of.rows].sum()
+                held = held - (gone - _gone(of, index).sum(axis=-1))
+            to_come[:, at] = held[:, None]
+    return to_come
+
+
+def _gone(of: Rows, index: int) -> IntArray:
+    """Return how many columns of a table rows had given back by then, [rows] or [steps, rows].
+
+    All that lay behind what a step read was given back before it.
+    """
+    gone, table = of.tables.gone[index, of.rows], of.tables.shapes.tables[index]
+    if len(of.lengths) == 1 or not table.drops or (gone <= table.behind(of.queries[0])).all():
+        return gone
+    return np.minimum(gone, table.behind(of.queries))
 
 
 def _slots(of: Rows, to_come: IntArray, all_live: bool) -> Slots:
     """Count the slots of rows; `all_live`: nobody but these rows holds a page."""
-    if not all_live or len(of.groups) != len(of.tables.shapes):
-        return together(of) if of.tables.is_shared else alone(of)
-    if len(of.lengths) > 1 and not of.tables.is_shared:
+    if not of.tables.is_shared:
         return alone(of)
+    if not all_live or len(of.groups) != len(of.tables.shapes):
+        return together(of)
     steps = [of.step(i) for i in range(len(of.lengths))]
     held = of.tables.held - to_come
     return _join(
@@ -118,10 +141,9 @@ def quick(of: Rows, held: IntArray) -> Slots | None:
     shapes, t = tables.shapes, tables.shapes.page_tokens
     count = shapes.columns(lengths)
     room = count * t - shapes.slots(lengths)
-    if tables.is_shared:
-        last = tables.at(rows, np.maximum(count - 1, 0))
-        if ((tables.ref[last] > 1) & (room > 0)).any():
-            return None
+    last = tables.at(rows, np.maximum(count - 1, 0))
+    if ((tables.ref[last] > 1) & (room > 0)).any():
+        return None
     at = shapes.dropping
     gone = tables.gone[at[:, None], rows]
     dead = shapes.first_read(of.queries[0]) - gone * t[at]
@@ -131,7 +153,7 @@ def quick(of: Rows, held: IntArray) -> Slots | None:
     expired = np.zeros(len(t), dtype=np.int64)
     if len(at):
         expired[at] = dead.sum(axis=1)
-        if tables.is_shared and dead.any():
+        if dead.any():
             expired -= _again(tables, rows, gone, dead)
     written = held * t[:, 0] - room.sum(axis=1)
     slot_bytes = np.array([group.slot_bytes for group in of.groups])
@@ -162,21 +184,26 @@ def alone(of: Rows) -> Slots:
     tables, lengths = of.tables, of.lengths
     token = np.zeros(len(lengths), dtype=np.int64)
     reserved, expired = np.zeros_like(token), np.zeros_like(token)
-    for index, shape in enumerate(tables.shapes.tables):
-        t, filled = shape.page_tokens, lengths + shape.before
-        gone = np.maximum(tables.gone[index, of.rows] * t - shape.before, 0)
-        count = ceil_div(filled, t) if of.elastic else tables.count[index, of.rows]
-        later = np.minimum(np.maximum(of.finals - lengths, 0), count * t - filled)
-        for group in (of.groups[member] for member in shape.members):
-            if not group.grows:
-                token += group.slots(lengths).sum(axis=1) * group.slot_bytes
-                continue
-            first = group.first_read(of.queries)
-            live = lengths - np.maximum(first, gone)
-            dead = np.maximum(first - gone, 0)
-            token += live.sum(axis=1) * group.slot_bytes
-            expired += dead.sum(axis=1) * group.slot_bytes
-            reserved += later.sum(axis=1) * group.slot_bytes
+    filled, left = lengths.sum(axis=1), np.maximum(of.finals - lengths, 0)
+    rooms: dict[tuple[int, int, int], IntArray] = {}
+    for index, group, slot_bytes in tables.shapes.counted:
+        if not group.grows:
+            token += group.slots(lengths).sum(axis=1) * slot_bytes
+            continue
+        shape = tables.shapes.tables[index]
+        t, before = shape.page_tokens, shape.before
+        room = t, before, -1 if of.elastic else index
+        if room not in rooms:
+            slots = lengths + before
+            count = ceil_div(slots, t) if of.elastic else tables.count[index, of.rows]
+            rooms[room] = np.minimum(left, count * t - slots).sum(axis=1)
+        reserved += rooms[room] * slot_bytes
+        if group.kind not in WINDOW_KINDS:
+            token += filled * slot_bytes
+            continue
+        behind = group.first_read(of.queries).sum(axis=1)
+        token += (filled - behind) * slot_bytes
+        expired += (behind - _gone(of, index).sum(axis=-1) * t) * slot_bytes
     return Slots(token, reserved, expired)
 
 

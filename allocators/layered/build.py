@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from allocators.base import Geometry, NeverFits, Unsupported, is_number, one_of
 from allocators.layered import grouping
 from allocators.layered.grouping import Spread
@@ -18,11 +20,16 @@ WINDOW_TOKENS = 0.8
 STATE_BYTES = 0.9
 
 
-def check_knobs(groups: object, window_share: object) -> None:
+def check_knobs(groups: object, window_share: object, retention_tokens: object) -> None:
     """Raise ValueError for a value that no model would take."""
     one_of("groups", groups, GROUPS)
     if window_share is not None and not (is_number(window_share) and 0.0 < window_share < 1.0):
         raise ValueError(f"window_share must be null or between 0 and 1, got {window_share!r}")
+    whole = isinstance(retention_tokens, int) and not isinstance(retention_tokens, bool)
+    if retention_tokens is not None and not (whole and retention_tokens >= 0):
+        raise ValueError(
+            f"retention_tokens must be null or a whole number from 0, got {retention_tokens!r}"
+        )
 
 
 def spread_over(
@@ -80,6 +87,16 @@ def caching_queue(
         )
     check_index(spread, prefix_index)
     return POOLS[free_order]
+
+
+def check_retention(spread: Spread, retention_tokens: int | None) -> None:
+    """Raise ValueError for an interval at which no hit ends."""
+    align = math.lcm(*(table.page_tokens for table in spread.tables))
+    if retention_tokens is not None and retention_tokens % align:
+        raise ValueError(
+            f"retention_tokens must be a multiple of {align}, for hits end where a block of every "
+            f"table does; got {retention_tokens}"
+        )
 
 
 def check_index(spread: Spread, prefix_index: str) -> None:

@@ -84,3 +84,30 @@ def carry_out(tables: LayerTables, asked: Growth, n: int) -> IntArray | None:
             room = tables.count[:, rows] * shapes.page_tokens - (lengths + shapes.before)
         tables.extend(rows, asked.takes, room)
     return moves
+
+
+def take_steps(
+    tables: LayerTables,
+    pools: PagePools,
+    until: IntArray,
+    rows: IntArray,
+    lengths: IntArray,
+    n: int,
+) -> None:
+    """Let rows grow by a slot in each of `n` steps; they share nothing, and there is room.
+
+    `until` [all rows] is looked at, and brought up to date; steps that touch no page are skipped.
+    """
+    step = 0
+    while True:
+        step = max(step, int((until[rows] - lengths).min()))
+        if step >= n:
+            return
+        at = np.flatnonzero(until[rows] <= lengths + step)
+        here, now = rows[at], lengths[at] + step
+        asked = growth(tables, here, now, 1, now)
+        granted = serves(tables, pools, asked)
+        assert granted, "steps were promised that do not fit"
+        carry_out(tables, asked, 1)
+        until[here] = tables.until(here)
+        step += 1

@@ -92,6 +92,10 @@ class CachedLargePages(LargePages, CachingPools):
             free -= woken
         return self.large_needed(self.due, spare) + int(np.max(leave)) <= free
 
+    def quiet(self, pages: IntArray) -> bool:
+        """Large pages alone: `cached_before` asks which keys each of them cost."""
+        return self._takes_whole(pages)
+
     # -- taking ------------------------------------------------------------------------------
     def _take_large(self, n: int) -> IntArray:
         blank = self.large.take(min(n, len(self.large)))

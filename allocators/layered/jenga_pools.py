@@ -101,7 +101,11 @@ class LargePages(PagePools):
         return self.large_needed(self.due, spare) <= self.num_free + freed
 
     def quiet(self, pages: IntArray) -> bool:
-        """A small page that is a large one is placed alike whatever else is promised."""
+        """Each page could open a large one: so none is refused that for what else is promised."""
+        return int(pages.sum()) <= len(self.large) or self._takes_whole(pages)
+
+    def _takes_whole(self, pages: IntArray) -> bool:
+        """Say whether they fit and are large pages, which are placed alike whatever is promised."""
         carved = any(n and k > 1 for n, k in zip(pages.tolist(), self.per_large, strict=True))
         return not carved and self.fits(pages)
 

@@ -36,7 +36,13 @@ from allocators.growth import bisect_headroom
 from allocators.knobs import check_blocks
 from allocators.layered import account, growing
 from allocators.layered.base import LayeredAllocator
-from allocators.layered.build import caching_queue, check_knobs, make_pools, spread_over
+from allocators.layered.build import (
+    caching_queue,
+    check_knobs,
+    check_retention,
+    make_pools,
+    spread_over,
+)
 from allocators.layered.grouping import Spread
 from allocators.layered.growing import Growth
 from allocators.layered.host import HostLayers
@@ -55,7 +61,13 @@ class LayeredPaged(LayeredAllocator, CountsHits):
     hash_index: ClassVar[type[HashLayerIndex]] = HybridIndex
 
     def __init__(
-        self, geometry: Geometry, spread: Spread, pools: PagePools, *, watermark: float = 0.0
+        self,
+        geometry: Geometry,
+        spread: Spread,
+        pools: PagePools,
+        *,
+        watermark: float = 0.0,
+        retention_tokens: int | None = None,
     ) -> None:
         geometry = replace(geometry, layer_groups=spread.layer_groups)
         first = spread.tables[0]
@@ -70,8 +82,9 @@ class LayeredPaged(LayeredAllocator, CountsHits):
             member: index for index, table in enumerate(spread.tables) for member in table.members
         }
         self.has_prefix_index = isinstance(pools, CachingPools)
-        index = self.hash_index if self.has_prefix_index else NoIndex
-        self.index: LayerIndex = index(self.tables)
+        self.index: LayerIndex = NoIndex(self.tables)
+        if self.has_prefix_index:
+            self.index = self.hash_index(self.tables, retention_tokens)
         self.host = HostLayers(geometry.host_tokens * geometry.bytes_per_token, self.tables)
 
     def lookup(self, prompt: Prompt) -> int:
@@ -84,6 +97,7 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         *,
         groups: str = "hybrid",
         window_share: float | None = None,
+        retention_tokens: int | None = None,
         block_size: int = 16,
         watermark: float = 0.0,
         prefix_index: str = "none",
@@ -91,12 +105,18 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         free_order: str = "unkeyed_first",
         offload: bool = False,
     ) -> LayeredPaged:
-        """Return the policy of these knobs; raises as `Allocator.of` does."""
-        check_knobs(groups, window_share)
+        """Return the policy of these knobs; raises as `Allocator.of` does.
+
+        `retention_tokens`: at which intervals a prefix is kept for later in layers with a window,
+        beside where prompts end and where they part (`HashLayerIndex`); None: everywhere.
+        """
+        check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
         spread, pages = spread_over(geometry, groups, block_size, window_share)
         queue = caching_queue(spread, prefix_index, eviction, free_order, offload)
-        return cls(geometry, spread, make_pools(spread, pages, queue), watermark=watermark)
+        check_retention(spread, retention_tokens)
+        pools, kept = make_pools(spread, pages, queue), retention_tokens
+        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=kept)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -111,7 +131,7 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         first = rows[:1]
         self.index.hold(int(rows[0]), hit)
         tables.extend(first, tables.lacking(first, np.array([prompt.tokens])))
-        self.index.admitted(int(rows[0]), prompt, hit, alone=sequences == 1)
+        self.index.admitted(int(rows[0]), prompt, demand, hit, alone=sequences == 1)
         if sequences > 1:
             tables.share(int(rows[0]), rows[1:])
         self.length[rows], self.active[rows] = prompt.tokens, True
@@ -223,9 +243,8 @@ class LayeredPaged(LayeredAllocator, CountsHits):
 
     def _forget_first(self, row: IntArray) -> None:
         """Give back what the row that was refused leaves behind, as before any release since."""
-        released = self.index.withdraw()
-        self.tables.forget(row, self.tables.behind(row, self._next_query(row)))
-        self.pools.give(*released)
+        behind = self.tables.behind(row, self._next_query(row))
+        self.index.make_up(lambda: self.tables.forget(row, behind))
 
     def headroom(self, rows: IntArray) -> int:
         return bisect_headroom(
@@ -234,10 +253,7 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         )
 
     def quiet_steps(self, rows: IntArray, at_most: int) -> int:
-        """Return how many steps take pages only: none copies, and none gives a page back.
-
-        A page that falls behind could let a request in that waits.
-        """
+        """Return how many steps take pages only; one that is given back may let somebody in."""
         tables, lengths = self.tables, self.length[rows]
         if len(tables.to_copy(rows, lengths)[0]):
             return 0
@@ -246,6 +262,24 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         return bisect_headroom(
             lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
         )
+
+    def lone_steps(self, rows: IntArray, at_most: int) -> int:
+        """Return how many steps take pages that are free already, whatever they give back."""
+        if self.tables.is_shared or self.has_prefix_index:
+            return self.quiet_steps(rows, at_most)
+        tables, lengths = self.tables, self.length[rows]
+        return bisect_headroom(
+            lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
+        )
+
+    def take_steps(self, rows: IntArray, n: int) -> Grant | None:
+        if self.tables.is_shared or self.has_prefix_index:
+            return self.grow(rows, n)
+        lengths = self.length[rows]
+        growing.take_steps(self.tables, self.pools, self._until, rows, lengths, n)
+        self.computes[rows], self.first_new[rows] = True, lengths + n - 1
+        self.length[rows] = lengths + n
+        return EMPTY_GRANT
 
     def truncate(self, row: int, n: int) -> Grant:
         tables, length = self.tables, int(self.length[row]) - n

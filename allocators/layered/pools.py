@@ -229,8 +229,6 @@ class CachedPools(SplitPools, CachingPools):
     ) -> None:
         super().__init__(queues, sizes, page_bytes, pool_of)
         self._caches = queues
-        #: what was given back since somebody began to watch
-        self.since: list[tuple[IntArray, IntArray]] | None = None
         self._forget: Callable[[list[int]], None] = lambda pages: None
         for queue, first in zip(queues, self._first.tolist(), strict=True):
             queue.on_evict = partial(self._lost, first)
@@ -266,11 +264,6 @@ class CachedPools(SplitPools, CachingPools):
             here = pages[(pages >= first) & (pages < first + size)] - first
             if len(here):
                 yield queue, here
-
-    def give(self, tables: IntArray, pages: IntArray) -> None:
-        super().give(tables, pages)
-        if self.since is not None:
-            self.since.append((tables, pages))
 
     def cached_before(self, taken: IntArray) -> IntArray:
         counts = [queue.cached_before(taken[:, i]) for i, queue in enumerate(self._caches)]

@@ -9,11 +9,12 @@ what it reads begins at slot 6, so column 0 lies behind: its page is given back,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from allocators.geometry import Geometry
-from allocators.layers import TOKEN_KINDS, WINDOW_KINDS, IntArray
+from allocators.layers import TOKEN_KINDS, WINDOW_KINDS, IntArray, LayerGroup
 
 #: a length that no row has
 NEVER = np.iinfo(np.int64).max
@@ -45,6 +46,28 @@ class TableShape:
     @property
     def grows(self) -> bool:
         return self.kind in TOKEN_KINDS
+
+    @property
+    def rule(self) -> tuple[str, int, int, int, int]:
+        """Return what tables have in common whose rows are equally long and drop the same."""
+        return self.kind, self.page_tokens, self.window, self.encoder_tokens, self.before
+
+    def first_read(self, positions: IntArray) -> IntArray:
+        """Return the first slot that a token at each position reads, of a kind with a window."""
+        if self.kind == "sliding":
+            return np.maximum(positions - (self.window - 1), 0)
+        return positions // self.window * self.window
+
+    def behind(self, positions: IntArray) -> IntArray:
+        """Return how many columns lie wholly behind that."""
+        return self.first_read(positions) // self.page_tokens
+
+    def leaves_at(self, columns: IntArray) -> IntArray:
+        """Return the first position whose token leaves more than so many columns behind."""
+        slot = (columns + 1) * self.page_tokens
+        if self.kind == "sliding":
+            return slot + (self.window - 1)
+        return -(-slot // self.window) * self.window
 
     def width(self, max_len: int) -> int:
         """Return how many columns a row of the longest sequence has."""
@@ -88,11 +111,15 @@ class TableShapes:
         self.width: IntArray = np.array([table.width(geometry.max_len) for table in tables])
         self._plain = bool(self.grows.all()) and not self.before.any()
         fixed = self.fixed[:, 0].tolist()
+        dropping = [tables[i] for i in self.dropping]
         self._long = _alike(
             [(t.page_tokens, t.before, n) for t, n in zip(tables, fixed, strict=True)]
         )
-        dropping = [tables[i] for i in self.dropping]
-        self._drops = _alike([(t.kind == "sliding", t.window, t.page_tokens) for t in dropping])
+        self._drops = [(dropping[int(at[0])], at) for _, at in _alike([t.rule for t in dropping])]
+        #: what rows of a table have is what they have of all that are like it: one table, and all
+        self.alike = [(int(at[0]), at) for _, at in _alike([t.rule for t in tables])]
+        #: a table, a layer group in it, and the bytes of a slot of all that are counted like it
+        self.counted = _counted(tables, geometry.layer_groups)
 
     def __len__(self) -> int:
         return len(self.tables)
@@ -103,12 +130,9 @@ class TableShapes:
         for (page_tokens, before, fixed), at in self._long:
             if fixed:
                 columns[at] = (lengths > 0) * -(-fixed // page_tokens)
-            elif before:
-                columns[at] = (lengths > 0) * (
-                    (lengths + (before + page_tokens - 1)) // page_tokens
-                )
-            else:
-                columns[at] = (lengths + (page_tokens - 1)) // page_tokens
+                continue
+            of = (lengths + (before + page_tokens - 1)) // page_tokens
+            columns[at] = (lengths > 0) * of if before else of
         return columns
 
     def slots(self, lengths: IntArray) -> IntArray:
@@ -128,15 +152,15 @@ class TableShapes:
         [dropping, rows]: of the tables that drop pages only.
         """
         columns = np.empty((len(self.dropping), len(positions)), dtype=np.int64)
-        for (slides, window, page_tokens), at in self._drops:
-            columns[at] = _first_read(slides, window, positions) // page_tokens
+        for table, at in self._drops:
+            columns[at] = table.behind(positions)
         return columns
 
     def first_read(self, positions: IntArray) -> IntArray:
         """Return the first slot that a token at each position reads, likewise."""
         first = np.empty((len(self.dropping), len(positions)), dtype=np.int64)
-        for (slides, window, _), at in self._drops:
-            first[at] = _first_read(slides, window, positions)
+        for table, at in self._drops:
+            first[at] = table.first_read(positions)
         return first
 
     def columns_behind(self, position: int) -> IntArray:
@@ -151,10 +175,8 @@ class TableShapes:
         `gone` [dropping, rows] columns were given back already.
         """
         positions = np.full(gone.shape[1], NEVER)
-        for (slides, window, page_tokens), at in self._drops:
-            slot = (gone[at].min(axis=0) + 1) * page_tokens
-            due = slot + (window - 1) if slides else -(-slot // window) * window
-            positions = np.minimum(positions, due)
+        for table, at in self._drops:
+            positions = np.minimum(positions, table.leaves_at(gone[at].min(axis=0)))
         return positions
 
     def until_behind(self, lengths: IntArray, gone: IntArray) -> int:
@@ -162,20 +184,22 @@ class TableShapes:
         return max(int((self.leaves_at(gone) - lengths).min(initial=NEVER)), 0)
 
 
-def _first_read(slides: bool, window: int, positions: IntArray) -> IntArray:
-    if slides:
-        return np.maximum(positions - (window - 1), 0)
-    return positions // window * window
-
-
-def _alike(tables: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], IntArray | slice]]:
-    """Return what differs, and which of the tables have it: all of them, or these."""
-    found: dict[tuple[int, ...], list[int]] = {}
+def _alike(tables: list[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], IntArray]]:
+    """Return what tables may differ in, and the indices of those which have that."""
+    found: dict[tuple[Any, ...], list[int]] = {}
     for index, numbers in enumerate(tables):
         found.setdefault(numbers, []).append(index)
-    if len(found) == 1:
-        return [(tables[0], slice(None))]
     return [(numbers, np.array(at)) for numbers, at in found.items()]
+
+
+def _counted(
+    tables: list[TableShape], groups: tuple[LayerGroup, ...]
+) -> list[tuple[int, LayerGroup, int]]:
+    each = [(index, groups[member]) for index, t in enumerate(tables) for member in t.members]
+    rules = [(*tables[i].rule, of.kind, of.window, of.encoder_tokens) for i, of in each]
+    return [
+        (*each[int(at[0])], sum(each[int(i)][1].slot_bytes for i in at)) for _, at in _alike(rules)
+    ]
 
 
 def _column(values: list[int]) -> IntArray:

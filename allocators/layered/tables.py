@@ -32,6 +32,8 @@ class LayerTables:
         self.count: IntArray = np.zeros((len(shapes), rows), dtype=np.int64)
         self.gone: IntArray = np.zeros((len(shapes), rows), dtype=np.int64)
         self.ref: IntArray = np.zeros(pools.num_pages, dtype=np.int64)
+        #: tables and pages of the entries that were dropped since somebody began to watch, in order
+        self.since: list[tuple[IntArray, IntArray]] | None = None
         #: entries of all tables that hold a page, and pages that each table holds
         self.entries = 0
         self.held: IntArray = np.zeros(len(shapes), dtype=np.int64)
@@ -39,9 +41,14 @@ class LayerTables:
         sizes = shapes.width * rows
         self._base: IntArray = np.cumsum(sizes) - sizes
         self._flat = np.full(int(sizes.sum()), -1, dtype=np.int64)
-        #: the page of each row and column of each table, -1 where there is none
-        self.table: list[IntArray] = [
-            of.reshape(rows, -1) for of in np.split(self._flat, self._base[1:])
+
+    @property
+    def table(self) -> list[IntArray]:
+        """The page of each row and column of each table, -1 where there is none."""
+        rows, width = self.count.shape[1], self.shapes.width
+        return [
+            self._flat[start : start + rows * columns].reshape(rows, columns)
+            for start, columns in zip(self._base.tolist(), width.tolist(), strict=True)
         ]
 
     @property
@@ -98,6 +105,8 @@ class LayerTables:
         if not len(pages):
             return
         free = self.unheld(pages)
+        if self.since is not None:
+            self.since.append((table, pages))
         self._flat[self._place(table, row, column)] = -1
         np.subtract.at(self.ref, pages, 1)
         self.entries -= len(pages)

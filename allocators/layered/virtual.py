@@ -174,6 +174,13 @@ class LayeredVirtual(LayeredRanges):
         return bisect_headroom(lambda n: self._serves_promises(rows, n), most)
 
     def quiet_steps(self, rows: IntArray, at_most: int) -> int:
+        # A page-group that falls behind may let in somebody who waits.
+        low = self.low[self.tables.shapes.dropping[:, None], rows]
+        return self.lone_steps(
+            rows, min(at_most, self.tables.shapes.until_behind(self.length[rows], low))
+        )
+
+    def lone_steps(self, rows: IntArray, at_most: int) -> int:
         tables, lengths = self.tables, self.length[rows]
         if tables.is_shared or (self.high > tables.count).any() or self._work_is_left():
             return 0
@@ -185,10 +192,15 @@ class LayeredVirtual(LayeredRanges):
         if look and (spare[live & ~growing] < 0).any():
             return 0
         room = int(spare[live & growing].min(initial=self.geometry.max_len))
-        # A page-group that falls behind may let in somebody who waits.
-        low = self.low[shapes.dropping[:, None], rows]
-        room = min(room, shapes.until_behind(lengths, low))
+        if not self.deferred or (self.background and not look):
+            # What falls behind is given back, or is room to map ahead.
+            low = self.low[shapes.dropping[:, None], rows]
+            room = min(room, shapes.until_behind(lengths, low))
         return max(0, min(at_most, room))
+
+    def take_steps(self, rows: IntArray, n: int) -> Grant | None:
+        self.computes[rows], self.first_new[rows] = True, self.length[rows] + n - 1
+        return self.grow(rows, n)
 
     def _look_ahead(self) -> int:
         """Return how many tokens ahead the thread would map now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from allocators.layered import growing
 from allocators.layered.contiguous import LayeredContiguous
 from allocators.layered.grouping import split
 from allocators.layered.jenga import Jenga
@@ -73,8 +74,9 @@ class CopiesAStretchTooFew(RingBase):
 class WindowFreedEarly(JengaBase):
     """A page goes back while the token that is to be computed still reads its last slot."""
 
-    def _forget(self, rows):
-        self.tables.forget(rows, self.tables.behind(rows, self._next_query(rows) + 1))
+    def _asked_growth(self, rows, n):
+        query = self._next_query(rows) + 1
+        return growing.growth(self.tables, rows, self.length[rows], n, query)
 
 
 class LargePagesButForOne(LargePages):
