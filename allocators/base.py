@@ -118,15 +118,14 @@ NO_COPIES, NO_MAPS, NO_SWAPS = _none(3), _none(3), _none(3)
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What must happen to memory, in this order: swaps out, unmaps, maps, swaps in, copies.
+    """What must happen to memory: swaps out, unmaps, conversions, maps, swaps in, copies.
 
     `copies` rows are (source slot, destination slot, slots), physical; within one grant all
     sources are read before any destination is written.  Copies granted by `admit` read the
     prompt's KV and are executed once that is computed; all others come before the step computes.
-    `maps` and `unmaps` rows are (virtual range, page-group of it, physical page-group), where a
-    page-group is `pages_per_group` driver calls.
-    `swaps_out` and `swaps_in` rows are (device slot, host slot, slots).  In a model with layer
-    groups the rows of all five have a fourth number, the index of the layer group.
+    `maps` and `unmaps` rows are (virtual range, page-group of it, physical page-group), `swaps_out`
+    and `swaps_in` rows (device slot, host slot, slots); with layer groups all five have a fourth
+    number, the layer group's index.  `converted` rows are (chunk, bytes of its pages, new bytes).
     """
 
     cached_tokens: int = 0
@@ -135,19 +134,20 @@ class Grant:
     unmaps: IntArray = field(default_factory=lambda: NO_MAPS)
     swaps_out: IntArray = field(default_factory=lambda: NO_SWAPS)
     swaps_in: IntArray = field(default_factory=lambda: NO_SWAPS)
+    converted: IntArray = field(default_factory=lambda: NO_MAPS)
 
     @property
     def is_empty(self) -> bool:
         """Whether it asks nothing of memory."""
         tables = (self.copies, self.maps, self.unmaps, self.swaps_out, self.swaps_in)
-        return not any(map(len, tables))
+        return not any(map(len, (*tables, self.converted)))
 
 
 EMPTY_GRANT = Grant()
 
 
 class StepGrants(NamedTuple):
-    """What a step takes beyond the grants of its calls; both only unmap and map.
+    """What a step takes beyond the grants of its calls; both only unmap, convert and map.
 
     `before` comes behind those grants and blocks the step; `beside` is done by a background thread
     while the step computes.
@@ -199,7 +199,7 @@ class Allocator(abc.ABC):
 
     #: driver calls that map one page-group on one rank (0: the policy never maps)
     pages_per_group: int = 0
-    #: bytes of one driver page (0: the policy never maps)
+    #: bytes of one driver page, of several sizes the smallest (0: the policy never maps)
     page_bytes: int = 0
     #: whether a page-group that is mapped may stand in several virtual ranges at once; memory that
     #: cannot show it twice, or whose tokens run over page ends, has to know
@@ -357,9 +357,9 @@ class Allocator(abc.ABC):
         """Return the table entries sent for a row as long as the longest, a number or [steps]."""
         return -(-longest // self.geometry.page_tokens) if self.block_tables else 0
 
-    def driver_calls(self, page_groups: IntArray) -> int:
-        """Return how many driver calls of a rank map (or unmap) these rows of a grant."""
-        return len(page_groups) * self.pages_per_group
+    def driver_calls(self, page_groups: IntArray) -> dict[int, int]:
+        """Return how many pages of each size, in bytes, these rows of a grant map on a rank."""
+        return {self.page_bytes: len(page_groups) * self.pages_per_group}
 
     def arrays(self) -> Any:
         """Return the arrays that `allocators.rules` work on, for a compiled loop.

@@ -34,15 +34,8 @@ from allocators.base import (
 from allocators.grants import join
 from allocators.growth import bisect_headroom
 from allocators.knobs import check_blocks
-from allocators.layered import account, growing
+from allocators.layered import account, build, growing
 from allocators.layered.base import LayeredAllocator
-from allocators.layered.build import (
-    caching_queue,
-    check_knobs,
-    check_retention,
-    make_pools,
-    spread_over,
-)
 from allocators.layered.grouping import Spread
 from allocators.layered.growing import Growth
 from allocators.layered.host import HostLayers
@@ -110,12 +103,12 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         `retention_tokens`: at which intervals a prefix is kept for later in layers with a window,
         beside where prompts end and where they part (`HashLayerIndex`); None: everywhere.
         """
-        check_knobs(groups, window_share, retention_tokens)
+        build.check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
-        spread, pages = spread_over(geometry, groups, block_size, window_share)
-        queue = caching_queue(spread, prefix_index, eviction, free_order, offload)
-        check_retention(spread, retention_tokens)
-        pools, kept = make_pools(spread, pages, queue), retention_tokens
+        spread, pages = build.spread_over(geometry, groups, block_size, window_share)
+        queue = build.caching_queue(spread, prefix_index, eviction, free_order, offload)
+        build.check_retention(spread, retention_tokens)
+        pools, kept = build.make_pools(spread, pages, queue), retention_tokens
         return cls(geometry, spread, pools, watermark=watermark, retention_tokens=kept)
 
     # -- admission ---------------------------------------------------------------------------
@@ -193,8 +186,8 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         """Return the columns that are full at this length and not written again, [tables]."""
         shapes = self.tables.shapes
         full = (length + shapes.before[:, 0]) // shapes.page_tokens[:, 0]
-        written_once = np.array([table.kind == "cross" for table in shapes.tables])
-        return np.where(shapes.grows[:, 0], full, np.where(written_once, self._columns(length), 0))
+        full = np.where(shapes.grows[:, 0], full, self._columns(length))
+        return np.where(shapes.rewritten[:, 0], 0, full)
 
     def _never(self, pages: IntArray) -> str:
         return (
@@ -258,15 +251,16 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         if len(tables.to_copy(rows, lengths)[0]):
             return 0
         gone = tables.gone[tables.shapes.dropping[:, None], rows]
-        at_most = min(at_most, tables.shapes.until_behind(lengths, gone))
-        return bisect_headroom(
-            lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
-        )
+        return self._quiet_takes(rows, min(at_most, tables.shapes.until_behind(lengths, gone)))
 
     def lone_steps(self, rows: IntArray, at_most: int) -> int:
         """Return how many steps take pages that are free already, whatever they give back."""
         if self.tables.is_shared or self.has_prefix_index:
             return self.quiet_steps(rows, at_most)
+        return self._quiet_takes(rows, at_most)
+
+    def _quiet_takes(self, rows: IntArray, at_most: int) -> int:
+        """Return for how many steps there are pages that may be taken in one go."""
         tables, lengths = self.tables, self.length[rows]
         return bisect_headroom(
             lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most

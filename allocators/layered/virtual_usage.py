@@ -25,9 +25,9 @@ def account(virtual: LayeredVirtual, rows: IntArray, finals: IntArray, steps: in
     of = Rows.of(virtual, rows, finals, steps)._replace(elastic=False)
     slots = together(of) if tables.is_shared else alone(of)
     flat = np.zeros(steps, dtype=np.int64)
-    a_page = driver.driver_page_bytes
-    cached = flat + virtual.cached_pages * a_page
-    held = (driver.total - driver.driver_free) * a_page
+    cached = flat + virtual.cached_pages * driver.unit_bytes
+    units = driver.total * driver.chunks.parts - driver.chunks.units_free
+    held = units * driver.unit_bytes
     used = flat + int((driver.sizes - driver.free()).sum())
     mapped = int(((tables.count - tables.gone) * driver.of_group[:, None]).sum())
     return Usage(

@@ -33,7 +33,7 @@ from allocators.rules import virtual as rules
 from allocators.rules.answers import ask_of
 from allocators.rules.mapping import VirtualArrays
 from allocators.virtual.background import Background, CodeBackground, PaperBackground
-from allocators.virtual.shape import RangeShape
+from allocators.virtual.shape import RangeShape, check_window_page
 from allocators.virtual.sharing import RangeHolder
 
 RULES = ("vattention", "paper")
@@ -70,6 +70,7 @@ class Virtual(RangeHolder):
         rules: str = "vattention",
         admission: str = "needed",
         page_size: str = "2MiB",
+        window_page_size: str | None = None,
         layout: str = "per_layer",
         sharing: str = "alias",
         deferred: bool = True,
@@ -79,6 +80,7 @@ class Virtual(RangeHolder):
         prefix_index: str = "none",
     ) -> None:
         check_knobs(rules, admission, sharing, deferred, background, eager, reclaim_free)
+        check_window_page(window_page_size)  # of no effect: it is for layer groups
         shape = RangeShape.of(geometry, page_size, layout, dense=sharing == "copy")
         super().__init__(geometry, shape, sharing, prefix_index)
         self.keeps_room = admission == "vattention"

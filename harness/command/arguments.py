@@ -76,11 +76,16 @@ def _allowed(kind: type, option: str) -> str | None:
     return _WORDS.get(parts[0])
 
 
+def option_name(argument: str) -> str:
+    """Return the name of the option that an argument sets, adds or takes away."""
+    return argument.lstrip("+~").partition("=")[0]
+
+
 def check_run_option(argument: str, instead: str = "out=DIR says here where results go") -> None:
     """Raise `ConfigError` for an option of a run that would change nothing in another command.
 
     instead: what does here what the option would do there.
     """
-    name = argument.lstrip("+~").partition("=")[0]
+    name = option_name(argument)
     if name.startswith(OF_ITS_OWN):
         raise ConfigError(f"{name} is an option of python -m harness; {instead}")

@@ -69,6 +69,11 @@ def check(config: Config) -> None:
     _check_sampling(config.sampling)
     _check_pool(config)
     check_recording(config.harness, config.report, config.timeline)
+    if config.harness.memory_map is not None and config.model.layer_groups:
+        raise ConfigError(
+            f"harness.memory_map shows a pool of equal slots, and those of the layer groups of "
+            f"{config.model.name} differ: leave it out"
+        )
     check_goal(config.sweep)
     check_slo(config.slo)
     check_counted(config.sweep.maximize, config.slo)

@@ -17,6 +17,7 @@ import numpy as np
 from allocators.base import Allocator, BlockTable, Grant, IntArray
 from allocators.layered.base import LayeredAllocator
 from allocators.layers import LayerGroup
+from harness.conformance.frames import Frames
 from harness.conformance.memory import (
     Place,
     SlotMemory,
@@ -49,6 +50,7 @@ class LayeredMemory(SlotMemory):
         self.away: dict[tuple[int, int], int] = {}  # (layer group, host slot): value
         self._begin()
         self.maps_pages = allocator.page_bytes > 0
+        self._frames = Frames(allocator) if self.maps_pages else None
 
     # -- one layer group ---------------------------------------------------------------------
     def _covered(self, layer_group: int, slots: IntArray) -> IntArray:
@@ -200,17 +202,27 @@ class LayeredMemory(SlotMemory):
             self.away.update(((i, host + k), value) for k, value in enumerate(values))
         self._unmap(grant.unmaps)
         self._map(grant.maps)
+        self._move_frames(grant)
         for device, host, n, i in grant.swaps_in.tolist():
             values = [self.away.get((i, host + k), -1) for k in range(n)]
             self._put(i, np.arange(device, device + n), np.array(values))
+
+    def map_beside(self, grant: Grant) -> None:
+        super().map_beside(grant)
+        self._move_frames(grant)
+
+    def _move_frames(self, grant: Grant) -> None:
+        if self._frames is not None:
+            self._frames.execute(grant)
 
     def entries(self, table: IntArray) -> list[tuple[Place, Any]]:
         return [((i, vrange, vpage), (i, page)) for vrange, vpage, page, i in table.tolist()]
 
     def mapped_units(self) -> int:
-        """Return how many of the policy's units are mapped anywhere."""
+        """Return how many of the policy's units, its smallest pages, are mapped anywhere."""
         rows = [[0, 0, page, i] for i, page in set(self.mapped.values())]
-        return self.allocator.driver_calls(np.array(rows, dtype=np.int64).reshape(-1, 4))
+        calls = self.allocator.driver_calls(np.array(rows, dtype=np.int64).reshape(-1, 4))
+        return sum(n * page_bytes for page_bytes, n in calls.items()) // self.allocator.page_bytes
 
     def _lose(self, grant: Grant) -> None:
         """What nothing is mapped to is found out by whoever writes there next."""

@@ -54,7 +54,10 @@ def _check_grant(call: str, grant: Grant) -> None:
         if table is none:
             continue
         if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] not in WIDTHS:
-            raise WrongAnswer(f"{call} granted {name}={_short(table)} instead of rows of three")
+            raise WrongAnswer(
+                f"{call} granted {name}={_short(table)} instead of rows of three "
+                "numbers, or of four"
+            )
 
 
 def _short(value: object) -> str:

@@ -143,13 +143,13 @@ def _beside(found: Record) -> list[str]:
 
 def _identity(results: Record) -> list[str]:
     rows = [
-        (f"{r['mode']} {r['allocator']}", r["pressure"], r["status"], r.get("preemptions"),
-         r.get("swapped_slots"), r.get("hit_tokens"), r.get("differing_tokens"),
+        (r.get("model"), f"{r['mode']} {r['allocator']}", r["pressure"], r["status"],
+         *(r.get(n) for n in ("preemptions", "swapped_slots", "hit_tokens", "differing_tokens")),
          "{} {}".format(*r["resident_difference_bytes"]) if "digest" in r else None, r["reason"])
         for r in results["cases"]
     ]  # fmt: skip
-    head = ("", "pressure", "tokens", "preempted", "slots swapped", "tokens hit", "tokens that "
-            "differ", "resident, less what is told: least, most", "reason")  # fmt: skip
+    head = ("model", "", "pressure", "tokens", "preempted", "slots swapped", "tokens hit",
+            "tokens that differ", "resident, less what is told: least, most", "reason")  # fmt: skip
     same, resident = (cell_text(results[name]) for name in ("same_outputs", "resident_agrees"))
     return [
         f"Same tokens throughout: {same}. Resident memory agrees: {resident}.",

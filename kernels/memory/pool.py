@@ -64,6 +64,11 @@ class Pool(Backing):
     _piece: Piece
 
     @property
+    def numbers(self) -> torch.Tensor:
+        """All of the pool, flat."""
+        return self._piece.numbers
+
+    @property
     def committed_bytes(self) -> int:
         return self._piece.size_bytes
 

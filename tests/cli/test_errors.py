@@ -49,6 +49,7 @@ CASES = [
     (["engine.max_len=16777216", "model=yi-6b"], "lower one of them"),
     (["model=llama-4-scout"], "the context of Llama-4-Scout, need block tables for 2684354560 "),
     (["model=llama-4-scout"], "as engine.max_len=8388608 or less does"),
+    (["model=gpt-oss-20b", "harness.memory_map=0:9"], "the layer groups of gpt-oss-20b differ"),
     (["engine.max_num_seqs=2147483647"], "engine.max_num_seqs must be at most 65536"),
     (["harness.variant_timeout_s=0"], "harness.variant_timeout_s must be a positive number"),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from allocators.base import NO_MAPS, StepGrants
 from allocators.layered import growing
 from allocators.layered.contiguous import LayeredContiguous
 from allocators.layered.grouping import split
@@ -34,6 +35,14 @@ class JengaBase(Trusting, Jenga):
 class VirtualBase(Trusting, LayeredVirtual):
     def __init__(self, geometry):
         super().__init__(pool("windows", PAGE // 8), page_size="64KiB")
+
+
+class SizesBase(Trusting, LayeredVirtual):
+    """Pages of windows are a quarter of those of other layer groups."""
+
+    def __init__(self, geometry):
+        sizes = {"page_size": "256KiB", "window_page_size": "64KiB"}
+        super().__init__(pool("windows", PAGE // 8), **sizes)
 
 
 class RingOfTheWindow(RingBase):
@@ -134,7 +143,21 @@ class MakesTwoOfOnePage(VirtualBase):
         return found
 
 
-BASES = (RingBase, JengaBase, VirtualBase)
+class CountsPartsAsChunks(SizesBase):
+    """Free small pages are promised as large ones, whatever else lies in their chunks."""
+
+    def _pinning(self, low=None, high=None):
+        return 0
+
+
+class DividesInSilence(SizesBase):
+    """Nobody is told that a chunk has pages of another size now."""
+
+    def begin_step(self):
+        return StepGrants(*(replace(of, converted=NO_MAPS) for of in super().begin_step()))
+
+
+BASES = (RingBase, JengaBase, VirtualBase, SizesBase)
 BROKEN = [
     found
     for found in globals().values()

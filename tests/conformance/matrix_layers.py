@@ -76,4 +76,12 @@ def cases(swaps: tuple[str, ...]) -> dict[str, tuple]:
         on = [name for name in ("deferred", "background") if knobs[name]]
         name = "-".join(["virtual-layers", layout, *on])
         found[name] = (Virtual.of, pool(model, PAGE // 8), {**knobs, "layout": layout}, seen)
+    for page, window, model, layout in (
+        ("256KiB", "64KiB", "windows", "per_layer"),
+        ("256KiB", "64KiB", "all", "sliced"),
+        ("64KiB", "128KiB", "windows", "sliced"),
+    ):
+        knobs = {"page_size": page, "window_page_size": window, "layout": layout}
+        seen = (*mapped, "beside_maps", "conversions")
+        found[f"virtual-sizes-{page}-{model}"] = (Virtual.of, pool(model, PAGE // 8), knobs, seen)
     return found

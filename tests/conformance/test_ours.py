@@ -22,6 +22,7 @@ FURTHER = {
     *("contiguous-max-layers", "contiguous-oracle-layers"),
     *("virtual-layers-sliced", "virtual-layers-per_layer-deferred"),
     *("jenga-watermark", "jenga-7-all"),
+    *("virtual-sizes-256KiB-all", "virtual-sizes-64KiB-windows"),
 }
 
 

@@ -115,6 +115,7 @@ NAMED = [
     (broken_layers.GivesALargePageEarly, "single writer"),
     (broken_layers.UnmapsAWindowEarly, "mapping"),
     (broken_layers.ForgetsALayerGroup, "causal"),
+    (broken_layers.DividesInSilence, "conversions"),
     *broken_layered_paged.CAUGHT,
 ]
 

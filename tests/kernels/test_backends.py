@@ -17,6 +17,16 @@ LAYOUTS = {
     "page 256": {"page": 256},
     "padded 11": {"padded": 11},
 }
+#: windows of some layouts, and whether heads have sinks: layers of gpt-oss (heads of 64), Gemma 3's
+LAYERS = {
+    "page 16, window 128, sinks": ("page 16", 128, True),
+    "page 16, sinks": ("page 16", None, True),
+    "page 1, window 128, sinks": ("page 1", 128, True),
+    "contiguous, window 128, sinks": ("contiguous", 128, True),
+    "padded 11, window 128, sinks": ("padded 11", 128, True),
+    "page 16, window 100": ("page 16", 100, False),
+    "contiguous, window 100": ("contiguous", 100, False),
+}
 #: one token, exact multiples of pages and of what a kernel's program walks, and between
 FIXED_LENGTHS = {"small": (1, 16, 256, 257), "full": (1, 16, 256, 257, 1024)}
 #: how many random ones beside, and below what length
@@ -30,6 +40,9 @@ def batches(device, size):
     if device == "cpu":
         first, others, dims = "float32", (), (64,)
     yield from ((first, 128, layout) for layout in layouts)
+    layers = list(LAYERS) if size == "full" else list(LAYERS)[:2]
+    yield from ((first, 64 if LAYERS[layer][2] else 128, layer) for layer in layers)
+    yield from ((dtype, 64, layers[0]) for dtype in others)
     yield from ((dtype, 128, layout) for dtype in others for layout in layouts[:2])
     yield from ((first, dim, layouts[0]) for dim in dims)
 
@@ -54,16 +67,26 @@ def test_it_agrees_with_float64_or_refuses_with_a_reason(
     lengths, queries = rows(size)
     new = np.ones_like(queries) if mode == "decode" else queries
     shape = {"heads": (8, 2), "dim": head_dim, "dtype": kind, "device": device}
-    case = make(lengths, new, **shape, **LAYOUTS[layout])
+    where, window, sinks = LAYERS.get(layout, (layout, None, False))
+    case = make(lengths, new, **shape, **LAYOUTS[where])
+    if sinks:
+        case.with_sinks()
+    if window is not None:
+        case.look_through(window)
+    if window is not None and backend == "flash":
+        # Its kernels multiply what lies behind the window, within a block, by zero.
+        for cache in (case.k_cache, case.v_cache):
+            cache.nan_to_num_(0.0)
+    more = {"backend": backend, "window": window, "sinks": case.sinks}
     facts = {"backend": backend, "mode": mode, "dtype": dtype, "head_dim": head_dim}
     with recorded(
         "attention", **facts, layout=layout, error=None, tolerance=TOLERANCE[kind]
     ) as record:
         out = case.poisoned_out()
         if mode == "decode":
-            decode(*case.args, case.scale, backend=backend, out=out)
+            decode(*case.args, case.scale, out=out, **more)
         else:
-            prefill(*case.args, new, case.scale, backend=backend, out=out)
+            prefill(*case.args, new, case.scale, out=out, **more)
         record["error"] = error_of(out, case)
         if record["error"] > record["tolerance"]:
             record |= {"status": "failed", "reason": "differs from float64"}

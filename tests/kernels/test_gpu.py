@@ -67,6 +67,23 @@ def test_a_window_is_seen_and_nothing_behind_it(backend, layout, window):
             pytest.skip(str(refusal))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("window", [None, 128, 600])
+def test_sinks_count_once_in_a_row_of_any_length(dtype, layout, window):
+    """Rows of one split and of seventeen, which are joined in two lots."""
+    kind = {"dtype": dtype, "dim": 64, "heads": (16, 2), "device": "cuda"}
+    for lengths, queries in (([1, 257, 33000], None), ([30, 257, 1000], [30, 9, 300])):
+        case = make(lengths, queries, **kind, **LAYOUTS[layout]).with_sinks()
+        case = case if window is None else case.look_through(window)
+        options = {"backend": "triton", "window": window, "sinks": case.sinks}
+        if queries is None:
+            close(decode(*case.args, case.scale, out=case.poisoned_out(), **options), case)
+        else:
+            args = (*case.args, case.queries, case.scale)
+            close(prefill(*args, out=case.poisoned_out(), **options), case)
+
+
 @pytest.mark.parametrize("window", [None, 100])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("dim", [64, 128, 256])

@@ -12,7 +12,7 @@ from harness.measure.tables import DRAWN
 from tests.measure.jobs import make_job
 from tests.records import leave, recorded
 
-ROW = {"mode": "beam", "allocator": "paged()", "pressure": "none", "reason": ""}
+ROW = {"model": "tiny", "mode": "beam", "allocator": "paged()", "pressure": "none", "reason": ""}
 SERVED = {
     **ROW, "status": "ok", "digest": "sha256:1", "resident_difference_bytes": [0, 0],
 }  # fmt: skip
@@ -58,7 +58,9 @@ def test_records_become_results(tmp_path, tests_leave):
 def test_a_run_that_did_not_serve_fails_the_step(tmp_path, tests_leave, status):
     tests_leave({"kind": "identity", **ROW, "status": status, "reason": "no"}, exit_status=1)
     made = make_job("identity", tmp_path)
-    with pytest.raises(AssertionError, match=r"1 of 1 runs differ or fail, first beam paged\(\)"):
+    with pytest.raises(
+        AssertionError, match=r"1 of 1 runs differ or fail, first tiny beam paged\(\)"
+    ):
         checks.identity(made)
     assert len(made.results["cases"]) == 1
 
@@ -92,7 +94,7 @@ def test_a_crash_and_ctrl_c_keep_what_was_left(tmp_path, tests_leave, ending):
     assert made.results["cases"] == [SERVED]
     assert made.results["page"] == 7
     shown = " ".join("\n".join(DRAWN["identity"](made.results)).split())
-    assert "| beam paged() | none | ok |" in shown
+    assert "| tiny | beam paged() | none | ok |" in shown
     assert not list(tmp_path.iterdir())
 
 

@@ -62,7 +62,7 @@ def identity(job: Job) -> None:
     if wrong:
         one = wrong[0]
         raise AssertionError(
-            f"{len(wrong)} of {len(rows)} runs differ or fail, first {one['mode']} "
+            f"{len(wrong)} of {len(rows)} runs differ or fail, first {one['model']} {one['mode']} "
             f"{one['allocator']} pressure={one['pressure']}: {one['reason'] or one['status']}"
         )
 

@@ -28,7 +28,8 @@ KINDS = st.sampled_from(
 )
 
 
-def build(data, background, deferred):
+def build(data, background, deferred, sizes=("64KiB", None), most_pages=120):
+    """`sizes` are those of pages, and of pages of windows; `most_pages` are of 64 KiB."""
     kinds = data.draw(with_window(KINDS, 3, PAGE // 2))
     ranks = data.draw(st.sampled_from([1, 1, 2]))
     geometry = Geometry(
@@ -38,11 +39,12 @@ def build(data, background, deferred):
         ranks=ranks,
         host_tokens=data.draw(st.sampled_from([0, 10, 40])),
         layer_groups=kinds,
-        pool_bytes=PAGE * ranks * data.draw(st.integers(30, 120)),
+        pool_bytes=PAGE * ranks * data.draw(st.integers(30, most_pages)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
     )
     layout = data.draw(st.sampled_from(["per_layer", "per_layer", "sliced"]))
-    knobs = {"page_size": "64KiB", "background": background, "deferred": deferred}
+    knobs = {"page_size": sizes[0], "window_page_size": sizes[1]}
+    knobs |= {"background": background, "deferred": deferred}
     try:
         Virtual.of(geometry, layout=layout, **knobs)
     except Unsupported:
@@ -65,6 +67,32 @@ def test_every_byte_that_is_read_is_mapped_under_pressure(background, deferred):
     expected = {"admit refused", "grow refused", "copies", "maps", "unmaps", "truncate"}
     expected |= {"expired", "maps of fork", "unmaps of reassign", "swaps_in"}
     totals = tell_stories(lambda data: build(data, background, deferred), 20, expected)
+    assert {what for what in expected if not totals[what]} == set()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "background"),
+    [
+        (("128KiB", "64KiB"), True),
+        *(
+            pytest.param(*case, marks=pytest.mark.further)
+            for case in (
+                (("128KiB", "64KiB"), False),
+                (("64KiB", "128KiB"), True),
+                (("256KiB", "64KiB"), True),
+                (("64KiB", "256KiB"), False),
+            )
+        ),
+    ],
+)
+def test_pages_of_two_sizes_keep_every_promise_under_pressure(sizes, background):
+    expected = {"admit refused", "grow refused", "copies", "maps", "unmaps", "truncate"}
+    expected |= {"expired", "swaps_in", "converted", "made whole", "quiet steps"}
+
+    def make(data):
+        return build(data, background, data.draw(st.booleans()), sizes, 160)
+
+    totals = tell_stories(make, 25, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 
@@ -112,9 +140,8 @@ def test_what_a_page_group_of_each_layer_group_is(model, page_size, layout, toke
     allocator.admit(np.array([1]), Prompt(100), Demand(100, 4))
     before = allocator.begin_step().before
     groups = [-(-100 // t) for t in tokens]
-    assert allocator.driver_calls(before.maps) == sum(
-        n * of for n, of in zip(groups, pages, strict=True)
-    )
+    calls = sum(n * of for n, of in zip(groups, pages, strict=True))
+    assert allocator.driver_calls(before.maps) == {allocator.page_bytes: calls}
     assert np.bincount(before.maps[:, 3]).tolist() == groups
 
 

@@ -11,10 +11,18 @@ from collections import Counter
 import numpy as np
 
 from allocators.base import Demand, NeverFits, Prompt, Unsupported
+from harness.conformance.frames import Frames
 from tests.allocators.layered.byte_memory import ByteMemory
 
 #: of `Usage`, what sums to the pool
 CATEGORIES = ("token", "reserved", "internal", "round_up", "cached", "free", "expired")
+
+
+class NoFrames:
+    """Of policies that map nothing."""
+
+    def execute(self, grant):
+        assert not len(grant.maps), "a policy without driver pages maps"
 
 
 class Sequence:
@@ -40,6 +48,7 @@ class Trial:
         self.geometry = self.allocator.geometry
         self.kinds = self.geometry.layer_groups
         self.memory = ByteMemory(self.allocator)
+        self.frames = Frames(self.allocator) if self.allocator.page_bytes else NoFrames()
         self.capacity = sum(self.allocator.balance())
         self.live, self.tickets = {}, {}
         self.counts = Counter()
@@ -75,7 +84,8 @@ class Trial:
             assert getattr(twin, method)(*args) is None
             return None
         twin = getattr(self.twin, method)(*args)
-        for name in ("copies", "maps", "unmaps", "swaps_out", "swaps_in"):
+        self.frames.execute(grant)
+        for name in ("copies", "maps", "unmaps", "swaps_out", "swaps_in", "converted"):
             ours, theirs = getattr(grant, name), getattr(twin, name)
             assert ours.tolist() == theirs.tolist(), f"a twin answers {method} otherwise"
             self.counts[f"{name} of {method}"] += len(ours)
@@ -206,6 +216,10 @@ class Trial:
         before, beside = self.allocator.begin_step()
         twins = self.twin.begin_step()
         for ours, theirs in zip((before, beside), twins, strict=True):
+            self.frames.execute(ours)
+            assert ours.converted.tolist() == theirs.converted.tolist()
+            self.counts["converted"] += len(ours.converted)
+            self.counts["made whole"] += int((ours.converted[:, 1] < ours.converted[:, 2]).sum())
             assert ours.maps.tolist() == theirs.maps.tolist()
             assert ours.unmaps.tolist() == theirs.unmaps.tolist()
             self.counts["maps"] += len(ours.maps)

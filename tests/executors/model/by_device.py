@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from allocators.contiguous import Contiguous
+from allocators.layered.jenga import Jenga
 from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.cost.kv import kv_geometry
@@ -28,7 +29,9 @@ from tests.kernels.memory.expected import expected_bytes
 from tests.records import leave
 from workloads.requests import RequestTable
 
-FAMILIES = {"contiguous": Contiguous, "paged": Paged, "virtual": Virtual}
+FAMILIES = {"contiguous": Contiguous, "paged": Paged, "virtual": Virtual, "jenga": Jenga}
+#: the uniform model; those with layer groups: `layers_by_device`
+MODEL = "llama-tiny"
 SAMPLING = {
     "greedy": SamplingSpec("greedy"),
     "beam": SamplingSpec("beam", width=4),
@@ -106,6 +109,11 @@ class Lengths:
         # Rows in whole pages: a sequence begins in one and ends in two.
         return (5 if sequences == 1 else 3 * sequences) * self.page
 
+    @property
+    def most(self):
+        """The longest sequence that may come."""
+        return 2 * self.page
+
     def roomy(self, per_row=0):
         """Return a pool for all rows at their longest, of at least `per_row` tokens each."""
         return int(1.2 * MAX_SEQS * max(2 * self.page, per_row))
@@ -114,25 +122,34 @@ class Lengths:
 class Stage:
     """A model on a device, and the requests that it serves with every allocator."""
 
+    #: of the memory in which each request is served alone
+    simplest = {"reservation": "oracle"}  # noqa: RUF012
+    #: tokens that a step computes at most; 0: unknown, and as the engine has it
+    step_tokens = 0
+
     def __init__(self, device, size, **options):
         # On demand, also where a run makes handles ahead: else what is resident says nothing.
         fixed = {"dtype": "float32", "handles": "on_demand"}
         spec = ExecutorSpec(name="model", device=device, **{**fixed, **options})
-        shape = settle(spec, load_model("llama-tiny"))
-        if size == "small":
-            shape = replace(shape, layers=2)
-        self._shape, self._real = shape, RealRun(spec, shape, 5)
-        page, self._per_row = (self._page_tokens(device, how) for how in ("sliced", "per_layer"))
-        small = size == "small"
-        self._lengths = Lengths(page, 5, 10, 20) if small else Lengths(page, 8, 24, 56)
+        self._shape = settle(spec, self._model(device, size))
+        self._real = RealRun(spec, self._shape, 5)
+        self._lengths = self._sizes(device, size)
         self.requests = self._lengths.table()
         setting = {
-            "model": asdict(shape),
+            "model": asdict(self._shape),
             "executor": asdict(spec),
             "prompt_tokens": self.requests.prompt_tokens.tolist(),
             "output_tokens": self.requests.output_tokens.tolist(),
         }
-        leave("setting", setting)
+        leave("setting", {self._shape.name: setting})
+
+    def _model(self, device, size):
+        shape = load_model(MODEL)
+        return replace(shape, layers=2) if size == "small" else shape
+
+    def _sizes(self, device, size):
+        page, self._per_row = (self._page_tokens(device, how) for how in ("sliced", "per_layer"))
+        return Lengths(page, 5, 10, 20) if size == "small" else Lengths(page, 8, 24, 56)
 
     def _page_tokens(self, device, layout):
         room = self._geometry(2**20, 0, 1)
@@ -141,36 +158,33 @@ class Stage:
     def _geometry(self, tokens, host_tokens, max_seqs, max_len=None):
         return kv_geometry(
             self._shape, 1, capacity_tokens=tokens, host_tokens=host_tokens, max_seqs=max_seqs,
-            max_len=max_len or self._shape.max_context,
+            max_len=max_len or self._shape.max_context, step_tokens=self.step_tokens,
         )  # fmt: skip
 
     @cache  # noqa: B019 - a stage lives as long as the tests
     def alone(self, mode):
         """Serve one request after the other in the simplest memory: nothing can disturb it."""
-        pool = self._geometry(self._lengths.roomy(), 0, MAX_SEQS, 2 * self._lengths.page)
-        memory = Contiguous(pool, reservation="oracle")
+        pool = self._geometry(self._lengths.roomy(), 0, MAX_SEQS, self._lengths.most)
+        memory = Contiguous.of(pool, **self.simplest)
         return self._serve(memory, mode, policy="static", max_num_batched_tokens=1)
 
     def serve(self, variant, mode):
         """Serve the requests as `variant` says."""
         tokens = self._lengths.roomy(self._per_row if variant.family == "virtual" else 0)
-        engine = {}
+        engine = {"max_num_batched_tokens": self.step_tokens or None}
         if variant.preemption:
             tokens = self._lengths.tight(variant.family, mode)
             engine["preemption"] = variant.preemption
         host_tokens = 4 * tokens if variant.preemption == "swap" else 0
-        room = self._geometry(tokens, host_tokens, MAX_SEQS, 2 * self._lengths.page)
-        return self._serve(FAMILIES[variant.family](room, **variant.knobs), mode, **engine)
+        room = self._geometry(tokens, host_tokens, MAX_SEQS, self._lengths.most)
+        return self._serve(FAMILIES[variant.family].of(room, **variant.knobs), mode, **engine)
 
     def _serve(self, allocator, mode, **engine):
         sampling = SAMPLING[mode]
         with self._real.executor(allocator, self.requests, sampling) as executor:
             memory = executor.memory
             if not allocator.pages_per_group:
-                for layer in range(allocator.geometry.layers):
-                    # A pool's memory is NaN until it is written.
-                    memory.keys(layer).fill_(torch.nan)
-                    memory.values(layer).fill_(torch.nan)
+                memory.numbers.fill_(torch.nan)  # a pool's memory is NaN until it is written
             served = Served(memory, allocator)
             options = EngineSpec(max_num_seqs=MAX_SEQS, **engine)
             run = Engine(

@@ -6,20 +6,25 @@ What each request emits alone, in the simplest memory, is the measure.  Each run
 import pytest
 
 from tests.devices import each_place
-from tests.executors.model.by_device import SAMPLING, stage, variants
+from tests.executors.model.by_device import MODEL, SAMPLING, stage, variants
+from tests.executors.model.layers_by_device import layered_runs, layered_stage
 from tests.records import recorded
 
 
 def runs(device, size):
-    """Yield ways to sample and variants."""
-    yield from ((mode, variant) for mode in SAMPLING for variant in variants(device, size))
+    """Yield ways to sample, models and variants; layer groups after the first way to sample."""
+    first, *others = SAMPLING
+    yield from ((first, MODEL, variant) for variant in variants(device, size))
+    yield from layered_runs(device, size)
+    yield from ((mode, MODEL, variant) for mode in others for variant in variants(device, size))
 
 
-@pytest.mark.parametrize(("device", "size", "mode", "variant"), each_place(runs))
-def test_it_emits_what_each_request_emits_alone(device, size, mode, variant):
+@pytest.mark.parametrize(("device", "size", "mode", "model", "variant"), each_place(runs))
+def test_it_emits_what_each_request_emits_alone(device, size, mode, model, variant):
     pressure = variant.preemption or "none"
-    with recorded("identity", mode=mode, allocator=str(variant), pressure=pressure) as record:
-        here = stage(device, size)
+    facts = {"model": model, "mode": mode, "allocator": str(variant), "pressure": pressure}
+    with recorded("identity", **facts) as record:
+        here = stage(device, size) if model == MODEL else layered_stage(device, size, model)
         alone = here.alone(mode)
         served = here.serve(variant, mode)
         record |= served.facts
