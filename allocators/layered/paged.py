@@ -34,8 +34,9 @@ from allocators.base import (
 from allocators.grants import join
 from allocators.growth import bisect_headroom
 from allocators.knobs import check_blocks
-from allocators.layered import account, build, growing
+from allocators.layered import account, growing
 from allocators.layered.base import LayeredAllocator
+from allocators.layered.build import caching_queue, check_knobs, make_pools, spread_over
 from allocators.layered.grouping import Spread
 from allocators.layered.growing import Growth
 from allocators.layered.host import HostLayers
@@ -103,12 +104,12 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         `retention_tokens`: at which intervals a prefix is kept for later in layers with a window,
         beside where prompts end and where they part (`HashLayerIndex`); None: everywhere.
         """
-        build.check_knobs(groups, window_share, retention_tokens)
+        check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
-        spread, pages = build.spread_over(geometry, groups, block_size, window_share)
-        queue = build.caching_queue(spread, prefix_index, eviction, free_order, offload)
-        build.check_retention(spread, retention_tokens)
-        pools, kept = build.make_pools(spread, pages, queue), retention_tokens
+        spread, pages = spread_over(geometry, groups, block_size, window_share)
+        kept = retention_tokens
+        queue = caching_queue(spread, prefix_index, eviction, free_order, offload, kept)
+        pools = make_pools(spread, pages, queue)
         return cls(geometry, spread, pools, watermark=watermark, retention_tokens=kept)
 
     # -- admission ---------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from harness.conformance.frames import Frames
 from harness.conformance.memory import (
     Place,
     SlotMemory,
+    Violation,
     own_tokens,
     require,
     same_length,
@@ -55,13 +56,16 @@ class LayeredMemory(SlotMemory):
     # -- one layer group ---------------------------------------------------------------------
     def _covered(self, layer_group: int, slots: IntArray) -> IntArray:
         """Return the units of each slot, [slots, units of a slot]."""
-        require(bool((slots >= 0).all()), "addressing", f"no slot where one is used: {slots}")
+        # What is wrong is put into words only then: this is asked for each row at each step.
+        if (slots < 0).any():
+            raise Violation(f"addressing: no slot where one is used: {slots}")
         places = self.allocator.slot_pieces(layer_group, slots)
         wide = self.layer_groups[layer_group].slot_bytes // self.pieces[layer_group] // self.unit
-        require(not (places % self.unit).any(), "addressing", f"slots at bytes {places.tolist()}")
-        first = places // self.unit
-        inside = not len(first) or (first.min() >= 0 and first.max() + wide <= len(self.units))
-        require(bool(inside), "addressing", f"bytes outside the pool: {places.tolist()}")
+        first, rest = np.divmod(places, self.unit)
+        if rest.any():
+            raise Violation(f"addressing: slots at bytes {places.tolist()}")
+        if len(first) and (first.min() < 0 or first.max() + wide > len(self.units)):
+            raise Violation(f"addressing: bytes outside the pool: {places.tolist()}")
         units = first[:, :, None] + np.arange(wide)
         return units.reshape(len(slots), wide * self.pieces[layer_group])
 
@@ -131,10 +135,12 @@ class LayeredMemory(SlotMemory):
             for i, of in enumerate(self.layer_groups):
                 slots = self.allocator.layer_slots(row, i)
                 needed, due, at = self._read_next(row, i, of, expected)
-                own_tokens(row, at[self._wrong(i, needed, due)], length)
                 held = np.flatnonzero(slots >= 0)
-                if of.grows:
-                    own_tokens(row, held[self._wrong(i, slots[held], expected[held])], length)
+                if of.grows:  # what is held is all that the next token reads, and more
+                    wrong = held[self._wrong(i, slots[held], expected[held])]
+                else:
+                    wrong = at[self._wrong(i, needed, due)]
+                own_tokens(row, wrong, length)
                 same = laid_out[i] is None or np.array_equal(laid_out[i][n][at], needed)
                 same_place(row, same, np.array_equal(slots, twin.layer_slots(row, i)))
                 live = int(of.first_read(np.array([first]))[0])

@@ -30,7 +30,7 @@ def plain(
     heads = values.size("num_attention_heads", heads_default)
     fields: dict[str, Any] = {
         "family": "llama",
-        "layers": values.size("num_hidden_layers"),
+        "layers": values.layers(),
         "hidden": hidden,
         "heads": heads,
         "rope_theta": rope_theta(values),
@@ -78,7 +78,7 @@ def opt(values: Values) -> ModelShape:
     values.get("activation_function")
     return ModelShape(
         family="opt",
-        layers=values.size("num_hidden_layers"),
+        layers=values.layers(),
         hidden=hidden,
         heads=heads,
         kv_heads=heads,

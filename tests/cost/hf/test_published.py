@@ -46,6 +46,17 @@ def test_mistral_7b_has_a_window_that_its_file_in_conf_leaves_out(tmp_path):
         assert read_shape(path).layer_groups == []
 
 
+def test_keys_of_other_published_files(tmp_path):
+    llama, coder = PUBLISHED["llama-3-8b"], PUBLISHED["qwen3-30b-a3b"]
+    phi_4_mini = {"model_type": "phi3", "full_attn_mod": 1, "interpolate_factor": 1,
+                  "lm_head_bias": False, "mlp_bias": False}  # fmt: skip
+    read = read_shape(write(tmp_path, llama | phi_4_mini))
+    assert read == read_shape(write(tmp_path, llama))
+    more = {"qkv_bias": False, "use_qk_norm": True, "shared_expert_intermediate_size": 0}
+    assert read_shape(write(tmp_path, coder | more)) == read_shape(write(tmp_path, coder))
+    assert read_shape(write(tmp_path, PUBLISHED["qwen2.5-7b"] | {"use_mrope": False})).qkv_bias
+
+
 def test_layers_that_a_file_says_there_are_none_of(tmp_path):
     scout, vision = (json.loads(json.dumps(PUBLISHED[name]))
                      for name in ("llama-4-scout", "llama-3.2-11b-vision"))  # fmt: skip
@@ -53,6 +64,9 @@ def test_layers_that_a_file_says_there_are_none_of(tmp_path):
     assert read_shape(write(tmp_path / "scout", scout)).dense_layers == 48
     vision["text_config"]["cross_attention_layers"] = []
     assert read_shape(write(tmp_path / "vision", vision)).layer_groups == []
+    sparse = {"expert_layer_period": 4}  # in layers 1, 5, ..
+    path = write(tmp_path / "jamba", PUBLISHED["jamba-1.5-mini"] | sparse)
+    assert read_shape(path).dense_layers == 24
     uses = {"use_sliding_window": True}  # from layer 28 on, of 28
     path = write(tmp_path / "qwen", PUBLISHED["qwen2.5-7b"] | uses)
     assert read_shape(path).layer_groups == []

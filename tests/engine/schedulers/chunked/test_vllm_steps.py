@@ -100,12 +100,22 @@ def recorded(name):
     return {column: np.array([row[column] for row in rows]) for column in COLUMNS}
 
 
-@pytest.mark.parametrize("skip", [False, True], ids=["each step", "skipping ahead"])
-@pytest.mark.parametrize(
-    ("name", "prefix_index", "steps"),
-    [("full_off.jsonl.gz", "none", 6088), ("full_on.jsonl.gz", "hash", 5548)],
-    ids=["without caching", "with caching"],
-)
+#: in each run, one of both is taken step by step and the other skipping ahead, else with `further`
+UNIFORM = [
+    pytest.param(
+        name, prefix_index, steps, skip,
+        id=f"{'with' if prefix_index == 'hash' else 'without'} caching-"
+        f"{'skipping ahead' if skip else 'each step'}",
+        marks=[pytest.mark.further] if skip == (prefix_index == "hash") else [],
+    )
+    for name, prefix_index, steps in (
+        ("full_off.jsonl.gz", "none", 6088), ("full_on.jsonl.gz", "hash", 5548),
+    )
+    for skip in (False, True)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "prefix_index", "steps", "skip"), UNIFORM)
 def test_every_step_is_that_of_vllm(requests, name, prefix_index, steps, skip):
     theirs = recorded(name)
     ours = timeline(requests, skip, prefix_index=prefix_index)
@@ -121,7 +131,8 @@ SEVERAL = {
     ("full_sw128", "hash"): 7043,
     ("full_5sw1024", "hash"): 6869,
 }
-#: of those that skip ahead, these are in each run; they have the steps of those that do not
+#: these skip ahead in each run and the others do not; one layer group alone is a uniform model
+#: (tests/allocators/layered/test_one_group.py), so that it is with `further`, as is all else
 SKIPPING = [("full_3mamba", "none"), ("full_5sw1024", "hash")]
 
 
@@ -131,7 +142,7 @@ SKIPPING = [("full_3mamba", "none"), ("full_5sw1024", "hash")]
         pytest.param(
             *kind, steps, skip,
             id=f"{'-'.join(kind)}-{'skipping ahead' if skip else 'each step'}",
-            marks=[pytest.mark.further] if skip and kind not in SKIPPING else [],
+            marks=[pytest.mark.further] if kind[0] == "full" or skip != (kind in SKIPPING) else [],
         )
         for kind, steps in SEVERAL.items()
         for skip in (False, True)
