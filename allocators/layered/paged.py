@@ -187,8 +187,8 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         """Return the columns that are full at this length and not written again, [tables]."""
         shapes = self.tables.shapes
         full = (length + shapes.before[:, 0]) // shapes.page_tokens[:, 0]
-        written_once = np.array([table.kind == "cross" for table in shapes.tables])
-        return np.where(shapes.grows[:, 0], full, np.where(written_once, self._columns(length), 0))
+        full = np.where(shapes.grows[:, 0], full, self._columns(length))
+        return np.where(shapes.rewritten[:, 0], 0, full)
 
     def _never(self, pages: IntArray) -> str:
         return (
@@ -257,15 +257,16 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         if len(tables.to_copy(rows, lengths)[0]):
             return 0
         gone = tables.gone[tables.shapes.dropping[:, None], rows]
-        at_most = min(at_most, tables.shapes.until_behind(lengths, gone))
-        return bisect_headroom(
-            lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
-        )
+        return self._quiet_takes(rows, min(at_most, tables.shapes.until_behind(lengths, gone)))
 
     def lone_steps(self, rows: IntArray, at_most: int) -> int:
         """Return how many steps take pages that are free already, whatever they give back."""
         if self.tables.is_shared or self.has_prefix_index:
             return self.quiet_steps(rows, at_most)
+        return self._quiet_takes(rows, at_most)
+
+    def _quiet_takes(self, rows: IntArray, at_most: int) -> int:
+        """Return for how many steps there are pages that may be taken in one go."""
         tables, lengths = self.tables, self.length[rows]
         return bisect_headroom(
             lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
