@@ -107,10 +107,9 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
         spread, pages = spread_over(geometry, groups, block_size, window_share)
-        kept = retention_tokens
-        queue = caching_queue(spread, prefix_index, eviction, free_order, offload, kept)
-        pools = make_pools(spread, pages, queue)
-        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=kept)
+        knobs = prefix_index, eviction, free_order, offload, retention_tokens
+        pools = make_pools(spread, pages, caching_queue(spread, *knobs))
+        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=retention_tokens)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
