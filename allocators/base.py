@@ -40,6 +40,9 @@ import numpy as np
 
 from allocators.geometry import Geometry
 from allocators.layers import IntArray
+from allocators.layouts import BlockTable as BlockTable
+from allocators.layouts import Layout as Layout
+from allocators.layouts import Strided as Strided
 
 
 class AllocatorError(Exception):
@@ -115,15 +118,14 @@ NO_COPIES, NO_MAPS, NO_SWAPS = _none(3), _none(3), _none(3)
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What must happen to memory, in this order: swaps out, unmaps, maps, swaps in, copies.
+    """What must happen to memory: swaps out, unmaps, conversions, maps, swaps in, copies.
 
     `copies` rows are (source slot, destination slot, slots), physical; within one grant all
     sources are read before any destination is written.  Copies granted by `admit` read the
     prompt's KV and are executed once that is computed; all others come before the step computes.
-    `maps` and `unmaps` rows are (virtual range, page-group of it, physical page-group), where a
-    page-group is `pages_per_group` driver calls.
-    `swaps_out` and `swaps_in` rows are (device slot, host slot, slots).  In a model with layer
-    groups the rows of all five have a fourth number, the index of the layer group.
+    `maps` and `unmaps` rows are (virtual range, page-group of it, physical page-group), `swaps_out`
+    and `swaps_in` rows (device slot, host slot, slots); with layer groups all five have a fourth
+    number, the layer group's index.  `converted` rows are (chunk, bytes of its pages, new bytes).
     """
 
     cached_tokens: int = 0
@@ -132,19 +134,20 @@ class Grant:
     unmaps: IntArray = field(default_factory=lambda: NO_MAPS)
     swaps_out: IntArray = field(default_factory=lambda: NO_SWAPS)
     swaps_in: IntArray = field(default_factory=lambda: NO_SWAPS)
+    converted: IntArray = field(default_factory=lambda: NO_MAPS)
 
     @property
     def is_empty(self) -> bool:
         """Whether it asks nothing of memory."""
         tables = (self.copies, self.maps, self.unmaps, self.swaps_out, self.swaps_in)
-        return not any(map(len, tables))
+        return not any(map(len, (*tables, self.converted)))
 
 
 EMPTY_GRANT = Grant()
 
 
 class StepGrants(NamedTuple):
-    """What a step takes beyond the grants of its calls; both only unmap and map.
+    """What a step takes beyond the grants of its calls; both only unmap, convert and map.
 
     `before` comes behind those grants and blocks the step; `beside` is done by a background thread
     while the step computes.
@@ -159,40 +162,6 @@ NO_STEP_GRANTS = StepGrants(EMPTY_GRANT, EMPTY_GRANT)
 
 #: bytes of one block-table entry on the device (a 32-bit block number)
 BLOCK_TABLE_ENTRY_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class BlockTable:
-    """Paged layout: page p // page_tokens of row i holds position p, at p % page_tokens."""
-
-    page_tokens: int
-    table: IntArray  # [rows, pages], -1 where a row has no page
-    lengths: IntArray  # [rows]
-
-    def take(self, at: IntArray) -> BlockTable:
-        """Return these rows of it, in this order."""
-        return BlockTable(self.page_tokens, self.table[at], self.lengths[at])
-
-
-@dataclass(frozen=True, slots=True)
-class Strided:
-    """Contiguous layout (physical or virtual): position p of row i lies in slot base[i] + p.
-
-    Where there is a `ring` of so many slots, it lies in slot base[i] + p % ring[i].
-    """
-
-    base: IntArray  # [rows]
-    lengths: IntArray  # [rows]
-    ring: IntArray | None = None  # [rows]
-
-    def take(self, at: IntArray) -> Strided:
-        """Return these rows of it, in this order."""
-        ring = None if self.ring is None else self.ring[at]
-        return Strided(self.base[at], self.lengths[at], ring)
-
-
-#: what a kernel needs to find the KV of some rows
-Layout = BlockTable | Strided
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +199,7 @@ class Allocator(abc.ABC):
 
     #: driver calls that map one page-group on one rank (0: the policy never maps)
     pages_per_group: int = 0
-    #: bytes of one driver page (0: the policy never maps)
+    #: bytes of one driver page, of several sizes the smallest (0: the policy never maps)
     page_bytes: int = 0
     #: whether a page-group that is mapped may stand in several virtual ranges at once; memory that
     #: cannot show it twice, or whose tokens run over page ends, has to know
@@ -296,6 +265,17 @@ class Allocator(abc.ABC):
         Nor does the `begin_step` of any of these steps, the one that is being planned included.
         The engine skips over that many steps at once; 0 is always a correct answer.
         """
+
+    def lone_steps(self, rows: IntArray, at_most: int) -> int:
+        """Return the same where nobody waits for memory, so that some may be given back meanwhile.
+
+        These steps are taken by `take_steps`.
+        """
+        return self.quiet_steps(rows, at_most)
+
+    def take_steps(self, rows: IntArray, n: int) -> Grant | None:
+        """Grow by a slot in each of `n` steps, which `quiet_steps` or `lone_steps` has allowed."""
+        return self.grow(rows, n)
 
     def truncate(self, row: int, n: int) -> Grant:
         """Drop the last `n` slots (speculative roll-back)."""
@@ -377,9 +357,9 @@ class Allocator(abc.ABC):
         """Return the table entries sent for a row as long as the longest, a number or [steps]."""
         return -(-longest // self.geometry.page_tokens) if self.block_tables else 0
 
-    def driver_calls(self, page_groups: IntArray) -> int:
-        """Return how many driver calls of a rank map (or unmap) these rows of a grant."""
-        return len(page_groups) * self.pages_per_group
+    def driver_calls(self, page_groups: IntArray) -> dict[int, int]:
+        """Return how many pages of each size, in bytes, these rows of a grant map on a rank."""
+        return {self.page_bytes: len(page_groups) * self.pages_per_group}
 
     def arrays(self) -> Any:
         """Return the arrays that `allocators.rules` work on, for a compiled loop.

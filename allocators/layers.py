@@ -27,6 +27,8 @@ IntArray = npt.NDArray[np.int64]
 KINDS = ("full", "latent", "sliding", "chunked", "state", "cross")
 #: kinds in which each token of a sequence takes a slot as it is computed
 TOKEN_KINDS = ("full", "latent", "sliding", "chunked")
+#: those of them that keep every token
+KEEPING_KINDS = ("full", "latent")
 #: kinds of which a slot is not read any more once a sequence is long enough
 WINDOW_KINDS = ("sliding", "chunked")
 

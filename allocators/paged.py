@@ -59,16 +59,22 @@ class Paged(PrefixCaching):
         *,
         groups: str = "hybrid",
         window_share: float | None = None,
+        retention_tokens: int | None = None,
         **knobs: Any,
     ) -> Allocator:
         """Return this policy for a pool, of layer groups the one that `groups` names.
 
-        `groups` (hybrid, uniform, split) and `window_share` are `LayeredPaged`'s; a model without
-        layer groups does not need them.
+        `groups` (hybrid, uniform, split), `window_share` and `retention_tokens` are
+        `LayeredPaged`'s; a model without layer groups does not need them.
         """
+        layered = {
+            "groups": groups,
+            "window_share": window_share,
+            "retention_tokens": retention_tokens,
+        }
         if geometry.layer_groups:
-            return LayeredPaged.of(geometry, groups=groups, window_share=window_share, **knobs)
-        check_knobs(groups, window_share)
+            return LayeredPaged.of(geometry, **layered, **knobs)
+        check_knobs(**layered)
         return cls(geometry, **knobs)
 
     def __init__(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from allocators.base import Geometry, NeverFits, Unsupported, is_number, one_of
 from allocators.layered import grouping
 from allocators.layered.grouping import Spread
 from allocators.layered.pools import CachedPools, OnePool, SplitPools
-from allocators.layers import LayerGroup
+from allocators.layers import KEEPING_KINDS, WINDOW_KINDS, LayerGroup
 from allocators.page_table import FreeQueue
 from allocators.prefix import EVICTIONS, FREE_ORDERS, INDEXES, POOLS
 from allocators.prefix.pool import BlockPool
@@ -18,11 +20,16 @@ WINDOW_TOKENS = 0.8
 STATE_BYTES = 0.9
 
 
-def check_knobs(groups: object, window_share: object) -> None:
+def check_knobs(groups: object, window_share: object, retention_tokens: object) -> None:
     """Raise ValueError for a value that no model would take."""
     one_of("groups", groups, GROUPS)
     if window_share is not None and not (is_number(window_share) and 0.0 < window_share < 1.0):
         raise ValueError(f"window_share must be null or between 0 and 1, got {window_share!r}")
+    whole = isinstance(retention_tokens, int) and not isinstance(retention_tokens, bool)
+    if retention_tokens is not None and not (whole and retention_tokens >= 0):
+        raise ValueError(
+            f"retention_tokens must be null or a whole number from 0, got {retention_tokens!r}"
+        )
 
 
 def spread_over(
@@ -60,11 +67,17 @@ def make_pools(spread: Spread, pages: list[int], queue: type[BlockPool] | None) 
 
 
 def caching_queue(
-    spread: Spread, prefix_index: str, eviction: str, free_order: str, offload: bool
+    spread: Spread,
+    prefix_index: str,
+    eviction: str,
+    free_order: str,
+    offload: bool,
+    retention_tokens: int | None = None,
 ) -> type[BlockPool] | None:
     """Return the pool that a prefix index over these tables keeps its pages in; None without one.
 
-    Raises ValueError for an unknown name, Unsupported for what layer groups do not have.
+    Raises ValueError for an unknown name and for an interval at which no hit ends, Unsupported for
+    what layer groups do not have.
     """
     one_of("prefix_index", prefix_index, INDEXES)
     one_of("eviction", eviction, EVICTIONS)
@@ -78,6 +91,20 @@ def caching_queue(
             f"layer groups have prefix_index=hash with eviction=lru, as vLLM's hybrid manager, not "
             f"prefix_index={prefix_index} with eviction={eviction}"
         )
+    check_index(spread, prefix_index)
+    align = math.lcm(*(table.page_tokens for table in spread.tables))
+    if retention_tokens is not None and retention_tokens % align:
+        raise ValueError(
+            f"retention_tokens must be a multiple of {align}, for hits end where a block of every "
+            f"table does; got {retention_tokens}"
+        )
+    return POOLS[free_order]
+
+
+def check_index(spread: Spread, prefix_index: str) -> None:
+    """Raise Unsupported for an index that there is none of over these tables."""
+    if prefix_index != "hash":
+        raise Unsupported(f"layer groups have prefix_index=hash, not prefix_index={prefix_index}")
     kinds = {table.kind for table in spread.tables}
     if "state" in kinds:
         raise Unsupported(
@@ -94,7 +121,6 @@ def caching_queue(
         raise Unsupported(
             f"a hit on chunked layers needs pages of equally many tokens, not of {sorted(sizes)}"
         )
-    return POOLS[free_order]
 
 
 def _split(
@@ -147,7 +173,7 @@ def _sglang_shares(groups: tuple[LayerGroup, ...], bound: list[float]) -> list[f
     for index, group in enumerate(groups):
         if _keeps(group):
             weights[index] = group.slot_bytes
-        elif group.kind in ("sliding", "chunked"):
+        elif group.kind in WINDOW_KINDS:
             weights[index] = WINDOW_TOKENS * group.slot_bytes
     states = [i for i, group in enumerate(groups) if group.kind == "state"]
     encoders = [i for i, group in enumerate(groups) if group.kind == "cross"]
@@ -159,7 +185,7 @@ def _sglang_shares(groups: tuple[LayerGroup, ...], bound: list[float]) -> list[f
 
 
 def _keeps(group: LayerGroup) -> bool:
-    return group.kind in grouping.KEEPING
+    return group.kind in KEEPING_KINDS
 
 
 def _most_bytes(group: LayerGroup, max_len: int) -> float:

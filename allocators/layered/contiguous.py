@@ -153,7 +153,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
         super()._moved(rows, extents, sizes)
         copies = []
         for i, (kind, ends) in enumerate(self._ends(self.length[rows])):
-            read = self._live_from(kind, first)
+            read = kind.first_read(first)
             at, start, count = _stretches(read, ends, rings[i], self.rings[i, rows])
             source = self._slot(parts[i, at], start % rings[i, at])
             copies.append((source, self._slots_of(i, rows[at], start), count))
@@ -169,7 +169,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
         for i, kind in enumerate(self.geometry.layer_groups):
             if kind.kind == "state" and n:
                 raise Unsupported("a state is overwritten by each token and cannot be rolled back")
-            if kind.grows and int(kind.first_read(query)[0]) < self.oldest[i, row]:
+            if int(kind.first_read(query)[0]) < self.oldest[i, row]:
                 raise Unsupported(
                     f"the ring of a window of {kind.window} has lost what {int(left[0])} tokens "
                     "read: only the tokens of the last step can be rolled back"
@@ -185,7 +185,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
         lengths = np.broadcast_to(slots, targets.shape)
         copies = []
         for i, (kind, ends) in enumerate(self._ends(lengths)):
-            first = self._live_from(kind, lengths)
+            first = kind.first_read(lengths)
             both = self.rings[i, sources], self.rings[i, targets]
             at, start, count = _stretches(first, ends, *both)
             source = self._slots_of(i, sources[at], start)
@@ -197,10 +197,6 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
     def _ends(self, lengths: IntArray) -> list[tuple[LayerGroup, IntArray]]:
         """Return each layer group, and the slots it has of sequences of these lengths."""
         return [(kind, kind.slots(lengths)) for kind in self.geometry.layer_groups]
-
-    @staticmethod
-    def _live_from(kind: LayerGroup, query: IntArray) -> IntArray:
-        return kind.first_read(query) if kind.grows else np.zeros_like(query)
 
     def _slot(self, part: IntArray, at: IntArray) -> IntArray:
         return part * self.stride + at
@@ -245,19 +241,19 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
         self.length[rows] = self.first_new[rows] = lengths
         self.active[rows] = True
         for i, kind in enumerate(self.geometry.layer_groups):
-            self.oldest[i, rows] = self.begun[i, rows] = self._live_from(kind, lengths)
+            self.oldest[i, rows] = self.begun[i, rows] = kind.first_read(lengths)
         return Grant(swaps_in=self._swaps(rows, lengths, saved[:, 1]))
 
     def _live_units(self, lengths: IntArray) -> IntArray:
         """Return the units of what sequences of these lengths go on from."""
-        live = [ends - self._live_from(kind, lengths) for kind, ends in self._ends(lengths)]
+        live = [ends - kind.first_read(lengths) for kind, ends in self._ends(lengths)]
         return self._slot_units @ np.array(live)
 
     def _swaps(self, rows: IntArray, lengths: IntArray, host: IntArray) -> IntArray:
         """Return the swaps between rows and host extents, in which what is live lies packed."""
         swaps, begins = [], host
         for i, (kind, ends) in enumerate(self._ends(lengths)):
-            first = self._live_from(kind, lengths)
+            first = kind.first_read(lengths)
             at, start, count = _stretches(first, ends, self.rings[i, rows])
             saved = self._slot(begins[at], start - first[at])
             swaps.append((self._slots_of(i, rows[at], start), saved, count))
@@ -325,7 +321,7 @@ class LayeredContiguous(LayeredAllocator, Contiguous):
             least = self._slots(int(self.size[row]))
             assert (self.rings[:, row] >= least).all(), "a part of an extent is too short"
         for i, (kind, ends) in enumerate(self._ends(self.length[live])):
-            read = self._live_from(kind, np.minimum(self.first_new[live], self.length[live]))
+            read = kind.first_read(np.minimum(self.first_new[live], self.length[live]))
             assert (read >= self.oldest[i, live]).all(), "what is still read has been overwritten"
             assert (ends - self.oldest[i, live] <= self.rings[i, live]).all(), "a ring is too short"
 

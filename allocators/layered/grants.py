@@ -23,7 +23,7 @@ def without(maps: IntArray, others: IntArray) -> IntArray:
 def join(steps: list[Grant]) -> Grant:
     """Join grants without swaps into one, without what one step maps and a later one unmaps.
 
-    It must hold in the order unmaps, maps, copies.
+    It must hold in the order unmaps, conversions, maps, copies.
     """
     steps = [step for step in steps if not step.is_empty]
     if not steps:
@@ -36,7 +36,20 @@ def join(steps: list[Grant]) -> Grant:
     come, gone = _both(maps), _both(unmaps)
     if maps and unmaps:
         come, gone = _net(steps)
-    return Grant(copies=np.concatenate(copies) if copies else NO_COPIES, maps=come, unmaps=gone)
+    return Grant(
+        copies=np.concatenate(copies) if copies else NO_COPIES,
+        maps=come,
+        unmaps=gone,
+        converted=_converted(_both([step.converted for step in steps if len(step.converted)])),
+    )
+
+
+def _converted(rows: IntArray) -> IntArray:
+    """Return what each chunk was at first and is at last, without those that are as they were."""
+    found: dict[int, tuple[int, int]] = {}
+    for chunk, before, after in rows.tolist():
+        found[chunk] = (found.get(chunk, (before, after))[0], after)
+    return _table([(chunk, *sizes) for chunk, sizes in found.items() if sizes[0] != sizes[1]])
 
 
 def _net(steps: list[Grant]) -> tuple[IntArray, IntArray]:

@@ -17,10 +17,8 @@ import numpy as np
 
 from allocators.base import Unsupported
 from allocators.layered.shapes import TableShape
-from allocators.layers import WINDOW_KINDS, IntArray, LayerGroup
+from allocators.layers import KEEPING_KINDS, WINDOW_KINDS, IntArray, LayerGroup
 
-#: kinds that keep every token: where there are no others one table serves all
-KEEPING = ("full", "latent")
 #: up to this many times the fewest layers of a kind the most of them are a table's
 WIDEN_BELOW = 1.5
 
@@ -97,7 +95,7 @@ def hybrid(layer_groups: tuple[LayerGroup, ...], block_size: int) -> Spread:
     Raises Unsupported where no page size serves all.
     """
     first = layer_groups[0]
-    if all(group.kind in KEEPING for group in layer_groups) or (
+    if all(group.kind in KEEPING_KINDS for group in layer_groups) or (
         first.kind in WINDOW_KINDS
         and all((g.kind, g.window) == (first.kind, first.window) for g in layer_groups)
     ):

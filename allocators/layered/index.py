@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from allocators.base import IntArray, Prompt
+from allocators.base import Demand, IntArray, Prompt
 from allocators.layered.tables import LayerTables
 from allocators.page_table import NO_PAGES
 from allocators.prefix.index import PrefixStats
@@ -15,11 +16,15 @@ from allocators.prefix.index import PrefixStats
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """`tokens` found; `pages` of each table, column by column from `first[table]` on."""
+    """`tokens` found; `pages` of each table, column by column from `first[table]` on.
+
+    `longest` is how many the layer groups that keep most have.
+    """
 
     tokens: int
     first: IntArray
     pages: list[IntArray]
+    longest: int = 0
 
     def columns(self) -> IntArray:
         """Return how many columns each table starts with, those it lacks included, [tables]."""
@@ -38,7 +43,7 @@ class LayerIndex(abc.ABC):
         """Let an empty row start with a hit."""
 
     @abc.abstractmethod
-    def admitted(self, row: int, prompt: Prompt, hit: Hit, alone: bool) -> None:
+    def admitted(self, row: int, prompt: Prompt, demand: Demand, hit: Hit, alone: bool) -> None:
         """Key the full blocks of a row that now holds its prompt.
 
         `alone`: no other row is of its group, so `prompt.token_ids` tell its later tokens too.
@@ -66,16 +71,16 @@ class LayerIndex(abc.ABC):
         """Say whether the first of these rows is the one that was refused last."""
         return False
 
-    def withdraw(self) -> tuple[IntArray, IntArray]:
-        """Take cached pages back that were released since then; return their tables and them."""
-        return NO_PAGES, NO_PAGES
+    def make_up(self, forget: Callable[[], None]) -> None:
+        """Let the row that was refused `forget` what lies behind it, as if it had done so then."""
+        forget()
 
     def planned(self) -> None:  # noqa: B027
         """Forget who was refused: the step is planned."""
 
-    @abc.abstractmethod
     def mixes(self, pages: IntArray) -> bool:
         """Say whether the order of giving these back and taking others matters."""
+        return False
 
     @abc.abstractmethod
     def stats(self) -> PrefixStats:
@@ -99,7 +104,7 @@ class NoIndex(LayerIndex):
     def hold(self, row: int, hit: Hit) -> None:
         pass
 
-    def admitted(self, row: int, prompt: Prompt, hit: Hit, alone: bool) -> None:
+    def admitted(self, row: int, prompt: Prompt, demand: Demand, hit: Hit, alone: bool) -> None:
         pass
 
     def grown(self, rows: IntArray, after: IntArray) -> None:
@@ -110,9 +115,6 @@ class NoIndex(LayerIndex):
 
     def truncated(self, row: int, length: int) -> None:
         pass
-
-    def mixes(self, pages: IntArray) -> bool:
-        return False
 
     def stats(self) -> PrefixStats:
         return PrefixStats()

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from allocators.base import Allocator, Geometry, Grant, IntArray, NeverFits, Unsupported, one_of
+from allocators.base import Allocator, Geometry, Grant, IntArray, NeverFits, one_of
 from allocators.knobs import check_blocks
 from allocators.layered import grouping
+from allocators.layered.build import check_index
 from allocators.layered.grouping import Spread
+from allocators.layered.jenga_cache import CachedLargePages
 from allocators.layered.jenga_pools import LargePages
 from allocators.layered.paged import LayeredPaged
-from allocators.page_table import NO_PAGES
+from allocators.layered.prefix import HashLayerIndex
 from allocators.paged import Paged
 from allocators.prefix import INDEXES
 
@@ -28,8 +30,11 @@ class Jenga(LayeredPaged):
     """Small pages of `block_size` tokens; admission leaves the share `watermark` of large ones.
 
     `request_aware`: a sequence fills large pages of its own, so that they become free whole when it
-    ends; else all fill them together, so that fewer are begun.
+    ends; else all fill them together, so that fewer are begun.  `prefix_index=hash`: what nobody
+    holds may be hit until it is used for something else (`jenga_cache`).
     """
+
+    hash_index = HashLayerIndex
 
     @classmethod
     def of(
@@ -50,16 +55,15 @@ class Jenga(LayeredPaged):
             return Paged(geometry, prefix_index=prefix_index, **blocks, **knobs)
         check_blocks(block_size, watermark, False)
         one_of("prefix_index", prefix_index, INDEXES)
-        if prefix_index != "none":
-            raise Unsupported(
-                f"prefix_index={prefix_index}: how Jenga evicts, each layer group by what it reads "
-                "and all in step, is not among the rules here; use allocator=paged"
-            )
         if knobs:
             raise TypeError(f"Jenga has no {', '.join(knobs)} for models with layer groups")
         spread = grouping.split(geometry.layer_groups, block_size)
+        of_pages: type[LargePages] = LargePages
+        if prefix_index != "none":
+            check_index(spread, prefix_index)
+            of_pages = CachedLargePages
         page_bytes = [table.page_bytes for table in spread.tables]
-        pools = LargePages(geometry.pool_bytes, page_bytes, request_aware)
+        pools = of_pages(geometry.pool_bytes, page_bytes, request_aware)
         if not pools.num_large:
             raise NeverFits(
                 f"the pool of {geometry.pool_bytes} bytes holds no large page of "
@@ -77,9 +81,6 @@ class Jenga(LayeredPaged):
         self._unit = math.gcd(*pools.page_bytes.tolist())
 
     # -- what fits ---------------------------------------------------------------------------
-    def _fits_empty(self, pages: IntArray) -> bool:
-        return self.large.fits_empty(pages)
-
     def _never(self, pages: IntArray) -> str:
         large = self.large.large_needed(pages.tolist(), [0] * len(pages))
         return (
@@ -87,32 +88,16 @@ class Jenga(LayeredPaged):
             f"{self.large.num_large}"
         )
 
-    def _serves(self, rows: IntArray, lengths: IntArray, n: int, behind: IntArray) -> bool:
-        """Say whether rows can all grow by `n` after `behind` has gone of all of them."""
-        tables = self.tables
-        takes = tables.lacking(rows, lengths + n)
-        table, at = tables.to_copy(rows, lengths)
-        np.add.at(takes, (table, at), 1)
-        given = of_table = NO_PAGES
-        if behind.any():
-            of_table, _, _, pages = tables.leading(rows, behind)
-            free = tables.unheld(pages)
-            of_table, given = of_table[free], pages[free]
-        return self.large.fits_after(takes.sum(axis=1), of_table, given)
-
     # -- release -----------------------------------------------------------------------------
     def release(self, rows: IntArray) -> Grant:
         grant = super().release(rows)
         self.large.left(rows)
         return grant
 
-    @property
-    def free_bytes(self) -> int:
-        """Bytes of small pages that nobody holds, in large pages of any layer group or of none."""
-        return self.balance()[2] * self._unit
-
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:
         """Return bytes, in the greatest common divisor of all small pages'."""
-        used = int(self.large.page_bytes @ np.array(self.large.used)) // self._unit
-        return used, 0, self.large.num_large * self.large.large_bytes // self._unit - used
+        large, none = self.large, np.zeros((1, len(self.large.sizes)), dtype=np.int64)
+        used = int(large.page_bytes @ np.array(large.used)) // self._unit
+        cached = int((large.cached_before(none) @ large.page_bytes).sum()) // self._unit
+        return used, cached, large.num_large * large.large_bytes // self._unit - used - cached

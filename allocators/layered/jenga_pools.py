@@ -22,14 +22,14 @@ import math
 import numpy as np
 
 from allocators.base import IntArray
-from allocators.layered.pools import Pools
+from allocators.layered.pools import PagePools
 from allocators.page_table import FreeQueue
 
 #: who begins all large pages where sequences share them
 NOBODY = -1
 
 
-class LargePages(Pools):
+class LargePages(PagePools):
     """`page_bytes` [tables] are those of small pages; `per_large` how many a large page has.
 
     Small page j of large page l has the number l * per_large + j, behind those of earlier tables.
@@ -59,6 +59,15 @@ class LargePages(Pools):
         self._begun: list[dict[int, list[int]]] = [{} for _ in range(tables)]
 
     # -- how much there is -------------------------------------------------------------------
+    @property
+    def num_free(self) -> int:
+        """How many large pages are of no layer group, or could be."""
+        return len(self.large)
+
+    def vacant(self, table: int, large: int) -> int:
+        """Return how many small pages of a large page in use are not."""
+        return len(self._holes[table].get(large, ()))
+
     def large_needed(self, pages: list[int], spare: list[int]) -> int:
         """Return the new large pages that so many small ones need beside the `spare` ones."""
         triples = zip(pages, spare, self.per_large, strict=True)
@@ -67,49 +76,58 @@ class LargePages(Pools):
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
         """`leave` are large pages that would still be free; remembers what it was asked for."""
         self.due = pages.tolist()
-        return self.large_needed(self.due, self.spare) + int(np.max(leave)) <= len(self.large)
+        return self.large_needed(self.due, self.spare) + int(np.max(leave)) <= self.num_free
 
     def fits_empty(self, pages: IntArray) -> bool:
         return self.large_needed(pages.tolist(), [0] * len(pages)) <= self.num_large
 
-    def fits_after(self, pages: IntArray, tables: IntArray, given: IntArray) -> bool:
-        """Say whether so many fit once the pages `given` are given back; remembers them."""
-        if not len(given):
-            return self.fits(pages)
-        self.due = pages.tolist()
+    def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
+        """As if all gave before any takes, since they do; remembers what it was asked for.
+
+        Which pages are given back matters: one more in a large page of its own frees that.
+        """
+        self.due = takes.sum(axis=0).tolist()
         spare, freed = list(self.spare), 0
         for table in np.unique(tables).tolist():
-            of = given[tables == table] - self._first[table]
+            of = pages[tables == table] - self._first[table]
             large, counts = np.unique(of // self.per_large[table], return_counts=True)
             for page, count in zip(large.tolist(), counts.tolist(), strict=True):
-                before = len(self._holes[table].get(page, ()))
+                before = self.vacant(table, page)
                 if before + count == self.per_large[table]:
                     freed += 1
                     spare[table] -= before
                 else:
                     spare[table] += count
-        return self.large_needed(self.due, spare) <= len(self.large) + freed
-
-    def serves(self, takes: IntArray, gives: IntArray) -> bool:
-        raise NotImplementedError("which pages are given back matters: ask `fits_after`")
+        return self.large_needed(self.due, spare) <= self.num_free + freed
 
     def quiet(self, pages: IntArray) -> bool:
-        """A small page that is a large one is placed alike whatever else is promised."""
+        """Each page could open a large one: so none is refused that for what else is promised."""
+        return int(pages.sum()) <= len(self.large) or self._takes_whole(pages)
+
+    def _takes_whole(self, pages: IntArray) -> bool:
+        """Say whether they fit and are large pages, which are placed alike whatever is promised."""
         carved = any(n and k > 1 for n, k in zip(pages.tolist(), self.per_large, strict=True))
         return not carved and self.fits(pages)
 
     # -- taking and giving -------------------------------------------------------------------
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
-        if all(self.per_large[table] == 1 for table in set(tables.tolist())):
+        if not self._carves(tables):
             self._count(tables, 1)
-            return self.large.take(len(tables)) + self._first[tables]
+            return self._take_large(len(tables)) + self._first[tables]
         pairs = zip(tables.tolist(), rows.tolist(), strict=True)
         return np.array([self._take(table, row) for table, row in pairs]) + self._first[tables]
+
+    def _carves(self, tables: IntArray) -> bool:
+        """Say whether a small page of any of these tables is less than a large one."""
+        return any(self.per_large[table] > 1 for table in set(tables.tolist()))
 
     def _count(self, tables: IntArray, taken: int) -> None:
         for table, n in enumerate(np.bincount(tables, minlength=len(self.used)).tolist()):
             self.used[table] += taken * n
             self.due[table] = max(self.due[table] - max(taken, 0) * n, 0)
+
+    def _take_large(self, n: int) -> IntArray:
+        return self.large.take(n)
 
     def _take(self, table: int, row: int) -> int:
         begun, holes = self._begun[table], self._holes[table]
@@ -117,7 +135,7 @@ class LargePages(Pools):
             row = NOBODY
         if row not in begun and (not self.spare[table] or self._may_open(table)):
             self._open(table, row)
-        large = begun[row][0] if row in begun else next(iter(holes))
+        large = begun[row][0] if row in begun else self._others(table)
         small = holes[large].pop(0)
         if not holes[large]:
             del holes[large]
@@ -132,19 +150,23 @@ class LargePages(Pools):
         due, spare = list(self.due), list(self.spare)
         due[table] -= 1
         spare[table] += self.per_large[table] - 1  # less the one that is taken
-        return self.large_needed(due, spare) < len(self.large)
+        return self.large_needed(due, spare) < self.num_free
 
     def _open(self, table: int, row: int) -> None:
-        large, n = int(self.large.take(1)[0]), self.per_large[table]
+        large, n = int(self._take_large(1)[0]), self.per_large[table]
         self._holes[table][large] = list(range(n))
         if n > 1:
             self._owner[table][large] = row
             self._begun[table].setdefault(row, []).append(large)
         self.spare[table] += n
 
+    def _others(self, table: int) -> int:
+        """Return a large page of anybody's with a free small page."""
+        return next(iter(self._holes[table]))
+
     def give(self, tables: IntArray, pages: IntArray) -> None:
         small = pages - self._first[tables]
-        if all(self.per_large[table] == 1 for table in set(tables.tolist())):
+        if not self._carves(tables):
             self._count(tables, -1)
             self.large.give(small)
             return
@@ -154,22 +176,29 @@ class LargePages(Pools):
 
     def _give(self, table: int, page: int) -> int | None:
         """Give a small page back; return its large page if that is free now."""
-        n = self.per_large[table]
-        large, small = divmod(page, n)
-        holes = self._holes[table].setdefault(large, [])
-        holes.append(small)
+        large, small = divmod(page, self.per_large[table])
         self.used[table] -= 1
         self.spare[table] += 1
-        if len(holes) == n:
-            if n > 1:
-                self._set_aside(table, large)
-            del self._holes[table][large]
-            self._owner[table].pop(large, None)
-            self.spare[table] -= n
-            return large
+        self._leave(table, large, small)
+        return large if self._is_whole(table, large) and self._close(table, large) else None
+
+    def _is_whole(self, table: int, large: int) -> bool:
+        return self.vacant(table, large) == self.per_large[table]
+
+    def _leave(self, table: int, large: int, small: int) -> None:
+        """Let others have a small page."""
+        holes = self._holes[table].setdefault(large, [])
+        holes.append(small)
         if len(holes) == 1 and large in self._owner[table]:
             self._begun[table].setdefault(self._owner[table][large], []).append(large)
-        return None
+
+    def _close(self, table: int, large: int) -> bool:
+        """Take a large page that nobody uses from its table; say that it is of no layer group."""
+        self._set_aside(table, large)
+        self._holes[table].pop(large, None)
+        self._owner[table].pop(large, None)
+        self.spare[table] -= self.per_large[table]
+        return True
 
     def _set_aside(self, table: int, large: int) -> None:
         """Take a large page from those that its sequence goes on with, if it is anybody's."""
@@ -193,10 +222,6 @@ class LargePages(Pools):
         """Return the numbers of small pages that are not in use, [tables]."""
         return self._sizes - np.array(self.used)
 
-    def cached_before(self, taken: IntArray) -> IntArray:
-        """No free page keeps a key."""
-        return np.zeros_like(taken)
-
     @property
     def sizes(self) -> IntArray:
         return self._sizes
@@ -217,17 +242,24 @@ class LargePages(Pools):
             assert int(held.sum()) == self.used[table], "small pages are miscounted"
             partly = held.any(axis=1)
             in_use += partly
-            holes = self._holes[table]
+            vacant = self._vacant_pages(table)
             expected = {page for page in np.flatnonzero(partly).tolist() if not held[page].all()}
-            assert set(holes) == expected, "a large page's free small pages are lost"
-            for page, free in holes.items():
+            assert set(vacant) == expected, "a large page's free small pages are lost"
+            for page, free in vacant.items():
                 assert sorted(free) == np.flatnonzero(~held[page]).tolist(), "a hole is in use"
-            assert sum(map(len, holes.values())) == self.spare[table], "holes are miscounted"
-            begun = {page for pages in self._begun[table].values() for page in pages}
-            assert begun == {page for page in holes if page in self._owner[table]}
+            assert sum(map(len, vacant.values())) == self.spare[table], "holes are miscounted"
+            begun = [page for pages in self._begun[table].values() for page in pages]
+            assert sorted(begun) == sorted(set(self._holes[table]) & set(self._owner[table]))
             assert set(self._owner[table]) <= set(np.flatnonzero(partly).tolist())
         assert (in_use <= 1).all(), "a large page is of two layer groups"
-        free = self.large.pages()
+        free = self._free_large()
         assert len(np.unique(free)) == len(free), "a large page is free twice"
         assert (in_use[free] == 0).all(), "a free large page is in use"
         assert len(free) + int(in_use.sum()) == self.num_large, "a large page is lost"
+
+    def _vacant_pages(self, table: int) -> dict[int, list[int]]:
+        """Return the free small pages of each large page that is in use and has any."""
+        return self._holes[table]
+
+    def _free_large(self) -> IntArray:
+        return self.large.pages()

@@ -34,26 +34,34 @@ from allocators.base import (
 from allocators.grants import join
 from allocators.growth import bisect_headroom
 from allocators.knobs import check_blocks
-from allocators.layered import account
+from allocators.layered import account, growing
 from allocators.layered.base import LayeredAllocator
 from allocators.layered.build import caching_queue, check_knobs, make_pools, spread_over
 from allocators.layered.grouping import Spread
+from allocators.layered.growing import Growth
 from allocators.layered.host import HostLayers
 from allocators.layered.index import Hit, LayerIndex, NoIndex
-from allocators.layered.pools import CachedPools, Pools
-from allocators.layered.prefix import HashLayerIndex
+from allocators.layered.pools import CachingPools, PagePools
+from allocators.layered.prefix import HashLayerIndex, HybridIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
-from allocators.prefix.index import PrefixStats
+from allocators.prefix.caching import CountsHits
 
 
-class LayeredPaged(LayeredAllocator):
+class LayeredPaged(LayeredAllocator, CountsHits):
     """Pages of `spread`, taken from `pools`; admission leaves `watermark` of each pool free."""
 
     block_tables: ClassVar[bool] = True
+    hash_index: ClassVar[type[HashLayerIndex]] = HybridIndex
 
     def __init__(
-        self, geometry: Geometry, spread: Spread, pools: Pools, *, watermark: float = 0.0
+        self,
+        geometry: Geometry,
+        spread: Spread,
+        pools: PagePools,
+        *,
+        watermark: float = 0.0,
+        retention_tokens: int | None = None,
     ) -> None:
         geometry = replace(geometry, layer_groups=spread.layer_groups)
         first = spread.tables[0]
@@ -62,23 +70,16 @@ class LayeredPaged(LayeredAllocator):
         self.tables = LayerTables(shapes, geometry.max_seqs, pools)
         self.pools = pools
         self._watermark = (watermark * pools.sizes).astype(np.int64)
+        #: up to which length a row fills pages of its own and leaves none behind; 0: not known
+        self._until: IntArray = np.zeros(geometry.max_seqs, dtype=np.int64)
         self._table_of = {
             member: index for index, table in enumerate(spread.tables) for member in table.members
         }
-        self.has_prefix_index = isinstance(pools, CachedPools)
-        index = HashLayerIndex if self.has_prefix_index else NoIndex
-        self.index: LayerIndex = index(self.tables)
+        self.has_prefix_index = isinstance(pools, CachingPools)
+        self.index: LayerIndex = NoIndex(self.tables)
+        if self.has_prefix_index:
+            self.index = self.hash_index(self.tables, retention_tokens)
         self.host = HostLayers(geometry.host_tokens * geometry.bytes_per_token, self.tables)
-
-    @property
-    def prefix_stats(self) -> PrefixStats:
-        """Lookups, hits and evictions so far; all zero without an index."""
-        return self.index.stats()
-
-    @property
-    def evictions(self) -> int:
-        """Pages whose cached prefix was given up for another use, so far."""
-        return self.index.stats().evictions
 
     def lookup(self, prompt: Prompt) -> int:
         return self.index.find(prompt).tokens
@@ -90,6 +91,7 @@ class LayeredPaged(LayeredAllocator):
         *,
         groups: str = "hybrid",
         window_share: float | None = None,
+        retention_tokens: int | None = None,
         block_size: int = 16,
         watermark: float = 0.0,
         prefix_index: str = "none",
@@ -97,18 +99,24 @@ class LayeredPaged(LayeredAllocator):
         free_order: str = "unkeyed_first",
         offload: bool = False,
     ) -> LayeredPaged:
-        """Return the policy of these knobs; raises as `Allocator.of` does."""
-        check_knobs(groups, window_share)
+        """Return the policy of these knobs; raises as `Allocator.of` does.
+
+        `retention_tokens`: at which intervals a prefix is kept for later in layers with a window,
+        beside where prompts end and where they part (`HashLayerIndex`); None: everywhere.
+        """
+        check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
         spread, pages = spread_over(geometry, groups, block_size, window_share)
-        queue = caching_queue(spread, prefix_index, eviction, free_order, offload)
-        return cls(geometry, spread, make_pools(spread, pages, queue), watermark=watermark)
+        kept = retention_tokens
+        queue = caching_queue(spread, prefix_index, eviction, free_order, offload, kept)
+        pools = make_pools(spread, pages, queue)
+        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=kept)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         tables, sequences, private = self.tables, len(rows), demand.private_tokens
         whole = self._asked(prompt, demand, sequences)
-        if not self._fits_empty(whole):
+        if not self.pools.fits_empty(whole):
             raise NeverFits(self._never(whole))
         hit = self.index.find(prompt)
         taken = self._taken(prompt.tokens, private, sequences)
@@ -117,15 +125,22 @@ class LayeredPaged(LayeredAllocator):
         first = rows[:1]
         self.index.hold(int(rows[0]), hit)
         tables.extend(first, tables.lacking(first, np.array([prompt.tokens])))
-        self.index.admitted(int(rows[0]), prompt, hit, alone=sequences == 1)
+        self.index.admitted(int(rows[0]), prompt, demand, hit, alone=sequences == 1)
         if sequences > 1:
             tables.share(int(rows[0]), rows[1:])
         self.length[rows], self.active[rows] = prompt.tokens, True
         self._compute(rows, np.where(rows == rows[0], hit.tokens, prompt.tokens))
         # The parent goes last and so keeps its partly filled page: there the prompt's KV will be
         # written, and from there the others copy.  Nothing is given back: this step reads it all.
-        grant = self._append(np.roll(rows, -1), private) if private else EMPTY_GRANT
+        grant = self._grow_apart(np.roll(rows, -1), private) if private else EMPTY_GRANT
         return replace(grant, cached_tokens=hit.tokens) if hit.tokens else grant
+
+    def _grow_apart(self, rows: IntArray, n: int) -> Grant:
+        """Give each sequence of a new group `n` slots of its own behind the prompt."""
+        asked = growing.growth(self.tables, rows, self.length[rows], n, None)
+        grant = self._carry_out(asked, n)
+        self._lengthen(rows, n)
+        return grant
 
     def _admits(self, hit: Hit, whole: IntArray, taken: IntArray) -> bool:
         """Say whether what is asked and what is taken would fit beside what is found, [tables].
@@ -133,10 +148,11 @@ class LayeredPaged(LayeredAllocator):
         Pages that are hit and that nobody holds are among the free ones, and will not be any more.
         """
         found, ref = hit.columns(), self.tables.ref
-        idle = np.array([np.count_nonzero(ref[pages] == 0) for pages in hit.pages])
+        free = [pages[ref[pages] == 0] for pages in hit.pages]
         leave = self._watermark if self.active.any() else 0
         return all(
-            self.pools.fits(np.maximum(pages - found, 0) + idle, leave) for pages in (whole, taken)
+            self.pools.fits_beside(np.maximum(pages - found, 0), free, leave)
+            for pages in (whole, taken)
         )
 
     def _asked(self, prompt: Prompt, demand: Demand, sequences: int) -> IntArray:
@@ -174,9 +190,6 @@ class LayeredPaged(LayeredAllocator):
         written_once = np.array([table.kind == "cross" for table in shapes.tables])
         return np.where(shapes.grows[:, 0], full, np.where(written_once, self._columns(length), 0))
 
-    def _fits_empty(self, pages: IntArray) -> bool:
-        return self.pools.fits(pages, self.pools.free() - self.pools.sizes)
-
     def _never(self, pages: IntArray) -> str:
         return (
             f"{int(pages.sum())} pages are needed, the pool has {self.pools.num_pages}"
@@ -186,79 +199,55 @@ class LayeredPaged(LayeredAllocator):
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
-        tables, lengths = self.tables, self.length[rows]
-        behind = tables.behind(rows, self._next_query(rows))
-        if not self._serves(rows, lengths, n, behind):
+        asked = self._asked_growth(rows, n)
+        if not growing.serves(self.tables, self.pools, asked):
             self.index.refused(int(rows[0]))
             return None
         if self.index.is_refused(rows[:1]):
             self._forget_first(rows[:1])
-        if len(rows) > 1 and self.index.mixes(tables.leading(rows, behind)[3]):
-            return join([self._grow_one(row, n) for row in rows.reshape(-1, 1)])
-        return self._grow_one(rows, n)
+            asked = self._asked_growth(rows, n)
+        if len(asked.rows) > 1 and self.index.mixes(asked.leaving[3]):
+            each = asked.rows.reshape(-1, 1)
+            grant = join([self._carry_out(self._asked_growth(row, n), n) for row in each])
+        else:
+            grant = self._carry_out(asked, n)
+        self._lengthen(rows, n)
+        return grant
 
-    def _grow_one(self, rows: IntArray, n: int) -> Grant:
-        self._forget(rows)
-        return self._append(rows, n)
+    def _asked_growth(self, rows: IntArray, n: int) -> Growth:
+        """Return what these rows ask for to grow by `n`: those of which that is anything."""
+        lengths = self.length[rows]
+        at = np.flatnonzero(lengths + n > self._until[rows])
+        if len(at) < len(rows):
+            rows, lengths = rows[at], lengths[at]
+        return growing.growth(self.tables, rows, lengths, n, self._next_query(rows))
 
-    def _forget(self, rows: IntArray) -> None:
-        """Give back what lies behind the next token that is computed of each row."""
-        self.tables.forget(rows, self.tables.behind(rows, self._next_query(rows)))
+    def _carry_out(self, asked: Growth, n: int) -> Grant:
+        if not len(asked.rows):
+            return EMPTY_GRANT
+        copies = growing.carry_out(self.tables, asked, n)
+        self._until[asked.rows] = self.tables.until(asked.rows)
+        return EMPTY_GRANT if copies is None else Grant(copies=copies)
 
-    def _forget_first(self, row: IntArray) -> None:
-        """Do so for the row that was refused, as if before anything was released since then."""
-        released = self.index.withdraw()
-        self._forget(row)
-        self.pools.give(*released)
-
-    def _serves(self, rows: IntArray, lengths: IntArray, n: int, behind: IntArray) -> bool:
-        """Say whether rows can grow by `n`, one after the other, after `behind` has gone."""
-        tables = self.tables
-        takes = tables.lacking(rows, lengths + n)
-        table, at = tables.to_copy(rows, lengths)
-        np.add.at(takes, (table, at), 1)
-        if not takes.any():
-            return True
-        gives = np.zeros_like(takes)
-        if behind.any():
-            of_table, row, _, pages = tables.leading(rows, behind)
-            free = tables.unheld(pages)
-            order = np.argsort(rows, kind="stable")
-            place = order[np.searchsorted(rows[order], row[free])]
-            np.add.at(gives, (of_table[free], place), 1)
-        return self.pools.serves(takes.T, gives.T)
-
-    def _append(self, rows: IntArray, n: int) -> Grant:
-        """Give each row `n` slots; there is room."""
-        tables, lengths = self.tables, self.length[rows]
-        grant = EMPTY_GRANT
-        table, at = tables.to_copy(rows, lengths)
-        if len(table):
-            grant = Grant(copies=tables.copy_on_write(table, rows[at], lengths[at]))
-        lacking = tables.lacking(rows, lengths + n)
-        if lacking.any():
-            shapes = tables.shapes
-            slots = lengths + shapes.before
-            room = tables.count[:, rows] * shapes.page_tokens - slots
-            tables.extend(rows, lacking, room if n > 1 else None)
+    def _lengthen(self, rows: IntArray, n: int) -> None:
+        lengths = self.length[rows]
         self._compute(rows, lengths)
         self.length[rows] = lengths + n
         self.index.grown(rows, lengths + n)
-        return grant
+
+    def _forget_first(self, row: IntArray) -> None:
+        """Give back what the row that was refused leaves behind, as before any release since."""
+        behind = self.tables.behind(row, self._next_query(row))
+        self.index.make_up(lambda: self.tables.forget(row, behind))
 
     def headroom(self, rows: IntArray) -> int:
-        lengths = self.length[rows]
-        behind = self.tables.behind(rows, self._next_query(rows))
         return bisect_headroom(
-            lambda n: self._serves(rows, lengths, n, behind),
-            self.geometry.max_len - int(lengths.max()),
+            lambda n: growing.serves(self.tables, self.pools, self._asked_growth(rows, n)),
+            self.geometry.max_len - int(self.length[rows].max()),
         )
 
     def quiet_steps(self, rows: IntArray, at_most: int) -> int:
-        """Return how many steps take pages only: none copies, and none gives a page back.
-
-        A page that falls behind could let a request in that waits.
-        """
+        """Return how many steps take pages only; one that is given back may let somebody in."""
         tables, lengths = self.tables, self.length[rows]
         if len(tables.to_copy(rows, lengths)[0]):
             return 0
@@ -267,6 +256,24 @@ class LayeredPaged(LayeredAllocator):
         return bisect_headroom(
             lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
         )
+
+    def lone_steps(self, rows: IntArray, at_most: int) -> int:
+        """Return how many steps take pages that are free already, whatever they give back."""
+        if self.tables.is_shared or self.has_prefix_index:
+            return self.quiet_steps(rows, at_most)
+        tables, lengths = self.tables, self.length[rows]
+        return bisect_headroom(
+            lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
+        )
+
+    def take_steps(self, rows: IntArray, n: int) -> Grant | None:
+        if self.tables.is_shared or self.has_prefix_index:
+            return self.grow(rows, n)
+        lengths = self.length[rows]
+        growing.take_steps(self.tables, self.pools, self._until, rows, lengths, n)
+        self.computes[rows], self.first_new[rows] = True, lengths + n - 1
+        self.length[rows] = lengths + n
+        return EMPTY_GRANT
 
     def truncate(self, row: int, n: int) -> Grant:
         tables, length = self.tables, int(self.length[row]) - n
@@ -277,7 +284,7 @@ class LayeredPaged(LayeredAllocator):
                 f"tokens that sequence {row} would read after dropping {n} have left a window and "
                 "were given back"
             )
-        self.length[row] = length
+        self.length[row], self._until[row] = length, 0
         self.first_new[row] = min(int(self.first_new[row]), length)
         self.index.truncated(row, length)
         tables.cut(row, self._columns(length))
@@ -292,12 +299,14 @@ class LayeredPaged(LayeredAllocator):
         self.tables.share(parent, children)
         self.index.diverged(np.append(children, parent))
         self.length[children] = self.first_new[children] = self.length[parent]
+        self._until[children] = self._until[parent] = 0
         self.active[children] = True
         return EMPTY_GRANT
 
     def reassign(self, rows: IntArray, parents: IntArray) -> Grant | None:
         self.tables.reassign(rows, parents)
         self.index.diverged(rows)
+        self._until[rows] = 0
         moved = rows[rows != parents]
         self.first_new[moved] = self.length[moved]
         return EMPTY_GRANT
@@ -309,7 +318,7 @@ class LayeredPaged(LayeredAllocator):
         for row in rows.tolist():
             self.tables.clear(row)
         self.index.diverged(rows)
-        self.length[rows] = self.first_new[rows] = 0
+        self.length[rows] = self.first_new[rows] = self._until[rows] = 0
         self.active[rows] = self.computes[rows] = False
         return EMPTY_GRANT
 
@@ -346,7 +355,7 @@ class LayeredPaged(LayeredAllocator):
         return self.pools.places(index, page) + within
 
     def table_entries(self, longest: int | IntArray) -> int | IntArray:
-        return self.tables.shapes.entries(longest)
+        return self.tables.shapes.entries(longest) if self.block_tables else 0
 
     def layer_layout(self, rows: IntArray, layer_group: int) -> BlockTable:
         group, index = self.geometry.layer_groups[layer_group], self._table_of[layer_group]
@@ -363,10 +372,7 @@ class LayeredPaged(LayeredAllocator):
         return np.column_stack([pages * t, np.full_like(pages, t)])
 
     def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
-        past = self.length[rows] - np.arange(steps - 1, -1, -1)[:, None]
-        queries = self.first_new[rows][None, :] if steps == 1 else past - 1
-        all_live = len(rows) == np.count_nonzero(self.active)
-        return account.usage(self.tables, self.geometry, rows, past, queries, finals, all_live)
+        return account.usage(self, rows, finals, steps)
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:
@@ -384,4 +390,9 @@ class LayeredPaged(LayeredAllocator):
         at = self.tables.shapes.dropping
         needed = self.tables.shapes.behind(np.minimum(self.first_new, self.length))
         assert (self.tables.gone[at] <= needed).all(), "a page was given back that is still read"
+        assert not self._until[~self.active].any(), "an ended sequence is told what to expect"
+        told = np.flatnonzero(self._until)
+        assert (self._until[told] <= self.tables.until(told)).all(), "a row expects too little"
+        own = self.tables.to_copy(told, self.length[told])[0]
+        assert not len(own), "a row would write into a page that it shares"
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"

@@ -50,13 +50,6 @@ class Pools(abc.ABC):
         """
 
     @abc.abstractmethod
-    def serves(self, takes: IntArray, gives: IntArray) -> bool:
-        """Say whether rows could be served one after the other, [rows, tables].
-
-        Each row first gives its pages back, which those behind it may take, and then takes.
-        """
-
-    @abc.abstractmethod
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         """Take a page for each of these, in order; return them."""
 
@@ -98,7 +91,55 @@ class Pools(abc.ABC):
         """Assert that the pages nobody holds are free, once each; `ref` [pages] counts holders."""
 
 
-class SplitPools(Pools):
+class PagePools(Pools):
+    """Pools whose pages go and come in one step, as tables of pages need it."""
+
+    @abc.abstractmethod
+    def fits_empty(self, pages: IntArray) -> bool:
+        """Say whether each table could take so many pages if nobody held any, [tables]."""
+
+    @abc.abstractmethod
+    def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
+        """Say whether rows could take so many pages one after the other, [rows, tables].
+
+        Each row first gives back what is freed in its place: `pages` of `tables` at row `at`.
+        """
+
+    def fits_beside(self, pages: IntArray, hit: list[IntArray], leave: IntArray | int = 0) -> bool:
+        """Say whether `fits` would hold once these free pages of each table are held, too."""
+        return self.fits(pages + np.array([len(held) for held in hit]), leave)
+
+
+class CachingPools(PagePools):
+    """Pools whose free pages may keep a key, and can be hit until they are taken."""
+
+    @property
+    @abc.abstractmethod
+    def evictions(self) -> int:
+        """How many pages lost their keys to be used for something else, so far."""
+
+    @abc.abstractmethod
+    def on_evict(self, forget: Callable[[list[int]], None]) -> None:
+        """Let `forget` be told of pages that lose their keys."""
+
+    @abc.abstractmethod
+    def keyed(self, pages: IntArray) -> np.ndarray:
+        """Say of each of these pages whether it has a key."""
+
+    @abc.abstractmethod
+    def name(self, pages: IntArray, ends: IntArray) -> None:
+        """Note that these held pages got keys, of the blocks that end before tokens `ends`."""
+
+    @abc.abstractmethod
+    def unname(self, pages: IntArray) -> None:
+        """Note that these held pages lost their keys."""
+
+    @abc.abstractmethod
+    def remove(self, pages: IntArray) -> None:
+        """Take these cached pages out of their pools; they are held again and keep their keys."""
+
+
+class SplitPools(PagePools):
     """Pages of one size a pool; `pool_of` [tables] says which pool a table takes from."""
 
     def __init__(
@@ -116,13 +157,13 @@ class SplitPools(Pools):
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
         return bool((pages @ self.members + leave <= self.free()).all())
 
-    def serves(self, takes: IntArray, gives: IntArray) -> bool:
-        free = self.free()
+    def fits_empty(self, pages: IntArray) -> bool:
+        return bool((pages @ self.members <= self._sizes).all())
+
+    def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
         need = takes @ self.members
-        if (need.sum(axis=0) <= free).all():
-            return True  # even if nothing were given back
-        short = np.cumsum(need - gives @ self.members, axis=0)
-        return bool((short <= free).all())
+        np.subtract.at(need, (at, self.pool_of[tables]), 1)
+        return bool((np.cumsum(need, axis=0) <= self.free()).all())
 
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         if len(self.queues) == 1:
@@ -143,9 +184,6 @@ class SplitPools(Pools):
 
     def free(self) -> IntArray:
         return np.array([len(queue) for queue in self.queues], dtype=np.int64)
-
-    def cached_before(self, taken: IntArray) -> IntArray:
-        return np.zeros_like(taken)
 
     @property
     def sizes(self) -> IntArray:
@@ -179,8 +217,8 @@ class OnePool(SplitPools):
         super().__init__([queue], [size], [page_bytes], np.zeros(tables, dtype=np.int64))
 
 
-class CachedPools(SplitPools):
-    """Pools whose free pages may keep a key, and can be hit until they are taken."""
+class CachedPools(SplitPools, CachingPools):
+    """Each pool keeps its cached pages in a queue of its own."""
 
     def __init__(
         self,
@@ -191,32 +229,30 @@ class CachedPools(SplitPools):
     ) -> None:
         super().__init__(queues, sizes, page_bytes, pool_of)
         self._caches = queues
-        #: what was given back since somebody began to watch
-        self.since: list[tuple[IntArray, IntArray]] | None = None
         self._forget: Callable[[list[int]], None] = lambda pages: None
         for queue, first in zip(queues, self._first.tolist(), strict=True):
             queue.on_evict = partial(self._lost, first)
 
     def on_evict(self, forget: Callable[[list[int]], None]) -> None:
-        """Let `forget` be told of pages that lose their keys."""
         self._forget = forget
 
     def _lost(self, first: int, pages: list[int]) -> None:
         self._forget([first + page for page in pages])
 
     def keyed(self, pages: IntArray) -> np.ndarray:
-        """Say of each of these pages whether it has a key."""
         if len(self._caches) == 1:
             return self._caches[0].keyed[pages]
         return np.concatenate([queue.keyed for queue in self._caches])[pages]
 
-    def mark(self, pages: IntArray, keyed: bool) -> None:
-        """Note that these held pages got keys, or lost them."""
+    def name(self, pages: IntArray, ends: IntArray) -> None:
         for queue, here in self._by_pool(pages):
-            queue.keyed[here] = keyed
+            queue.keyed[here] = True
+
+    def unname(self, pages: IntArray) -> None:
+        for queue, here in self._by_pool(pages):
+            queue.keyed[here] = False
 
     def remove(self, pages: IntArray) -> None:
-        """Take these cached pages out of their pools; they are held again and keep their keys."""
         for queue, here in self._by_pool(pages):
             queue.remove(here)
 
@@ -229,16 +265,10 @@ class CachedPools(SplitPools):
             if len(here):
                 yield queue, here
 
-    def give(self, tables: IntArray, pages: IntArray) -> None:
-        super().give(tables, pages)
-        if self.since is not None:
-            self.since.append((tables, pages))
-
     def cached_before(self, taken: IntArray) -> IntArray:
         counts = [queue.cached_before(taken[:, i]) for i, queue in enumerate(self._caches)]
         return np.stack(counts, axis=1)
 
     @property
     def evictions(self) -> int:
-        """How many pages lost their keys to be used for something else, so far."""
         return sum(queue.evictions for queue in self._caches)

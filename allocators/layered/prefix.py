@@ -16,10 +16,11 @@ behind a window and is given back: until it is used for something else it can be
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from allocators.base import IntArray, Prompt
+from allocators.base import Demand, IntArray, Prompt
 from allocators.layered.index import Hit, LayerIndex
 from allocators.layered.shapes import TableShape
 from allocators.layered.tables import LayerTables
@@ -33,9 +34,14 @@ class HashLayerIndex(LayerIndex):
 
     Two rows that compute the same block at once both keep theirs: a hit takes the page that got the
     key first, and when that is evicted the next one stands in.
+
+    In a layer group with a window only the blocks of the windows that hits end with are of use.
+    `retention_tokens` says where hits end: None, everywhere; n, at the multiples of n, and at the
+    end of each prompt and where it parts from others that began alike (vLLM's
+    `prefix_cache_retention_interval`); 0, at those two alone.
     """
 
-    def __init__(self, tables: LayerTables) -> None:
+    def __init__(self, tables: LayerTables, retention_tokens: int | None = None) -> None:
         self._tables, self._pools = tables, tables.pools
         tables.pools.on_evict(self._evicted)
         shapes = tables.shapes.tables
@@ -53,8 +59,10 @@ class HashLayerIndex(LayerIndex):
         self._found: tuple[IntArray | None, int, Hit | None] = (None, 0, None)
         self._together = _together(shapes)
         #: hits end where a block of every table does
-        self._refused: int | None = None
         self._align = math.lcm(*(shape.page_tokens for shape in shapes))
+        self._interval = self._align if retention_tokens is None else retention_tokens
+        self._sparse = retention_tokens is not None
+        self._ends: list[tuple[int, ...]] = [()] * rows  # further ends of hits
 
     # -- admission ---------------------------------------------------------------------------
     def find(self, prompt: Prompt) -> Hit:
@@ -65,6 +73,7 @@ class HashLayerIndex(LayerIndex):
         if ids is prompt.token_ids and hit is not None and hit.tokens <= tokens <= most:
             return hit
         most = tokens
+        longest = 0
         found: dict[int, list[int]] = {}
         while tokens:
             before = tokens
@@ -74,6 +83,7 @@ class HashLayerIndex(LayerIndex):
                     tokens, runs = self._run(shape, members, keys[shape.page_tokens], tokens)
                     found.update(zip(members, runs, strict=True))
                 tokens = min(tokens, len(found[first]) * shape.page_tokens)
+                longest = longest or tokens  # further ones look no farther
             if tokens == before:
                 break
         first = self._tables.shapes.columns_behind(tokens)
@@ -86,6 +96,7 @@ class HashLayerIndex(LayerIndex):
                 else NO_PAGES
                 for i, (shape, at) in enumerate(zip(shapes, first.tolist(), strict=True))
             ],
+            longest,
         )
         self._found = (prompt.token_ids, most, hit)
         return hit
@@ -153,11 +164,14 @@ class HashLayerIndex(LayerIndex):
             self._pools.remove(idle)
         tables.start(row, hit.first, hit.pages)
 
-    def admitted(self, row: int, prompt: Prompt, hit: Hit, alone: bool) -> None:
+    def admitted(self, row: int, prompt: Prompt, demand: Demand, hit: Hit, alone: bool) -> None:
         self._keys[row] = self._prompt_keys(prompt)
         known = 0 if prompt.token_ids is None else len(prompt.token_ids)
         self._known[row] = known if alone else min(prompt.tokens, known)
         self._done[:, row] = hit.columns()
+        if self._sparse:
+            parts = hit.longest if hit.longest > hit.tokens else 0
+            self._ends[row] = (demand.prompt_tokens - 1, parts)
         if prompt.token_ids is not None:
             self._stats.lookups += 1
             self._stats.lookup_tokens += max(prompt.tokens, prompt.whole_tokens)
@@ -201,9 +215,9 @@ class HashLayerIndex(LayerIndex):
         start = max(start, int(self._tables.gone[table, row]))
         pages = self._tables.table[table][row, start:stop].tolist()
         page_of, more = self._page_of[table], self._more[table]
-        named = []
+        named, ends = [], []
         for column, page in enumerate(pages, start):
-            if not self._reachable(shape, column):
+            if not self._reachable(shape, column, self._ends[row]):
                 continue
             key = keys.first[column]
             if page_of.setdefault(key, page) != page:
@@ -211,19 +225,23 @@ class HashLayerIndex(LayerIndex):
             self._key[page], self._table_of[page] = key, table
             self._second[page] = keys.second[column]
             named.append(page)
-        self._pools.mark(np.array(named, dtype=np.int64), True)
+            ends.append((column + 1) * shape.page_tokens)
+        self._pools.name(np.array(named, dtype=np.int64), np.array(ends, dtype=np.int64))
         self._stats.keyed_blocks += len(named)
 
-    def _reachable(self, shape: TableShape, column: int) -> bool:
+    def _reachable(self, shape: TableShape, column: int, ends: tuple[int, ...]) -> bool:
         """Say whether any hit could need this block: the last of a window before where hits end.
 
         A window of one token needs none, so that its layers never have a hit, as in vLLM.
         """
         if shape.kind != "sliding":
             return True
-        per_end = self._align // shape.page_tokens
-        need = -(-(shape.window - 1) // shape.page_tokens)
-        return need >= per_end or column % per_end >= per_end - need
+        t = shape.page_tokens
+        need, interval = -(-(shape.window - 1) // t), self._interval // t
+        if interval and (need >= interval or column % interval >= interval - need):
+            return True
+        stops = (end // self._align * self._align // t for end in ends)
+        return any(stop - need <= column < stop for stop in stops)
 
     def diverged(self, rows: IntArray) -> None:
         self._known[rows] = 0
@@ -245,31 +263,8 @@ class HashLayerIndex(LayerIndex):
                 own[:1] = True
             lost = pages[own & self._pools.keyed(pages)]
             if len(lost):
-                self._pools.mark(lost, False)
+                self._pools.unname(lost)
                 self._evicted(lost.tolist())
-
-    def refused(self, row: int) -> None:
-        if row != self._refused:
-            self._refused = row
-            self._pools.since = []
-
-    def is_refused(self, rows: IntArray) -> bool:
-        return len(rows) > 0 and int(rows[0]) == self._refused
-
-    def withdraw(self) -> tuple[IntArray, IntArray]:
-        given, self._refused, self._pools.since = self._pools.since, None, None
-        pages = np.concatenate([NO_PAGES, *(pages for _, pages in given or [])])
-        tables = np.concatenate([NO_PAGES, *(tables for tables, _ in given or [])])
-        last = len(pages) - 1 - np.unique(pages[::-1], return_index=True)[1]
-        last = np.sort(last[self._pools.keyed(pages[last]) & (self._tables.ref[pages[last]] == 0)])
-        self._pools.remove(pages[last])
-        return tables[last], pages[last]
-
-    def planned(self) -> None:
-        self._refused, self._pools.since = None, None
-
-    def mixes(self, pages: IntArray) -> bool:
-        return not self._pools.keyed(pages).all()
 
     def _evicted(self, pages: list[int]) -> None:
         """Forget pages that have lost their keys."""
@@ -316,6 +311,39 @@ class HashLayerIndex(LayerIndex):
                 pages = tables.table[table][row, start:stop].tolist()
                 for key, page in zip(keys[start:stop], pages, strict=True):
                     assert not keyed[page] or self._key[page] == key, "a key of other tokens"
+
+
+class HybridIndex(HashLayerIndex):
+    """Pages are evicted in the order in which vLLM's scheduler gives them back, refusals too."""
+
+    def __init__(self, tables: LayerTables, retention_tokens: int | None = None) -> None:
+        super().__init__(tables, retention_tokens)
+        self._refused: int | None = None  # the row that was refused growth last
+
+    def refused(self, row: int) -> None:
+        if row != self._refused:
+            self._refused = row
+            self._tables.since = []
+
+    def is_refused(self, rows: IntArray) -> bool:
+        return len(rows) > 0 and int(rows[0]) == self._refused
+
+    def make_up(self, forget: Callable[[], None]) -> None:
+        dropped, self._refused, self._tables.since = self._tables.since, None, None
+        forget()
+        # What it shared with those that were released became free with the last of them.
+        pages = np.concatenate([NO_PAGES, *(pages for _, pages in dropped or [])])
+        tables = np.concatenate([NO_PAGES, *(tables for tables, _ in dropped or [])])
+        last = len(pages) - 1 - np.unique(pages[::-1], return_index=True)[1]
+        last = np.sort(last[self._pools.keyed(pages[last]) & (self._tables.ref[pages[last]] == 0)])
+        self._pools.remove(pages[last])
+        self._pools.give(tables[last], pages[last])
+
+    def planned(self) -> None:
+        self._refused, self._tables.since = None, None
+
+    def mixes(self, pages: IntArray) -> bool:
+        return not self._pools.keyed(pages).all()
 
 
 def _together(shapes: list[TableShape]) -> list[tuple[int, list[int]]]:

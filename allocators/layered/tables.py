@@ -16,7 +16,7 @@ import numpy as np
 
 from allocators.base import IntArray
 from allocators.layered.pools import Pools
-from allocators.layered.shapes import TableShapes
+from allocators.layered.shapes import NEVER, TableShapes
 from allocators.page_table import NO_PAGES
 
 #: entries of tables, in order: which table, row and column each stands in, and its page
@@ -32,6 +32,8 @@ class LayerTables:
         self.count: IntArray = np.zeros((len(shapes), rows), dtype=np.int64)
         self.gone: IntArray = np.zeros((len(shapes), rows), dtype=np.int64)
         self.ref: IntArray = np.zeros(pools.num_pages, dtype=np.int64)
+        #: tables and pages of the entries that were dropped since somebody began to watch, in order
+        self.since: list[tuple[IntArray, IntArray]] | None = None
         #: entries of all tables that hold a page, and pages that each table holds
         self.entries = 0
         self.held: IntArray = np.zeros(len(shapes), dtype=np.int64)
@@ -62,10 +64,18 @@ class LayerTables:
     def behind(self, rows: IntArray, positions: IntArray) -> IntArray:
         """Return how many more columns a token at `positions` leaves behind, [tables, rows]."""
         at = self.shapes.dropping
-        columns = np.minimum(self.shapes.behind(positions), self.count[at[:, None], rows])
         more = np.zeros((len(self.shapes), len(rows)), dtype=np.int64)
-        more[at] = np.maximum(columns - self.gone[at[:, None], rows], 0)
+        if len(at):
+            columns = np.minimum(self.shapes.behind(positions), self.count[at[:, None], rows])
+            more[at] = np.maximum(columns - self.gone[at[:, None], rows], 0)
         return more
+
+    def until(self, rows: IntArray) -> IntArray:
+        """Return up to which length rows take no page and leave none behind, [rows]."""
+        shapes = self.shapes
+        full = self.count[:, rows] * shapes.page_tokens - shapes.before
+        full = np.where(shapes.grows, full, NEVER).min(axis=0)
+        return np.minimum(full, shapes.leaves_at(self.gone[shapes.dropping[:, None], rows]))
 
     def leading(self, rows: IntArray, columns: IntArray) -> Entries:
         """Return the next `columns` entries of each row and table to go, [tables, rows].
@@ -95,6 +105,8 @@ class LayerTables:
         if not len(pages):
             return
         free = self.unheld(pages)
+        if self.since is not None:
+            self.since.append((table, pages))
         self._flat[self._place(table, row, column)] = -1
         np.subtract.at(self.ref, pages, 1)
         self.entries -= len(pages)
@@ -103,8 +115,12 @@ class LayerTables:
     def forget(self, rows: IntArray, columns: IntArray) -> None:
         """Drop the next `columns` of each row and table, which lie behind, [tables, rows]."""
         if columns.any():
-            self.drop(self.leading(rows, columns))
-            self.gone[:, rows] += columns
+            self.leave(rows, columns, self.leading(rows, columns))
+
+    def leave(self, rows: IntArray, columns: IntArray, entries: Entries) -> None:
+        """Do so where these `entries` are what goes."""
+        self.drop(entries)
+        self.gone[:, rows] += columns
 
     def extend(self, rows: IntArray, columns: IntArray, due: IntArray | None = None) -> Entries:
         """Append so many fresh pages to each row and table, [tables, rows]; return them.

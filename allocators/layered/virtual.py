@@ -36,11 +36,11 @@ from allocators.base import (
     one_of,
 )
 from allocators.growth import bisect_headroom
-from allocators.layered.grants import join, map_rows
+from allocators.layered.grants import join
 from allocators.layered.virtual_ranges import LayeredRanges
 from allocators.layered.virtual_usage import account
 from allocators.rules.mapping import LOOK_AHEAD_TOKENS, MOST_AHEAD
-from allocators.virtual.policy import ADMISSIONS, RULES, check_paper
+from allocators.virtual.policy import check_knobs
 from allocators.virtual.prefix import INDEXES
 
 #: settings of a uniform model's virtual policy that there are no rules for with layer groups
@@ -53,21 +53,23 @@ UNSUPPORTED = {
 
 
 class LayeredVirtual(LayeredRanges):
-    """`page_size`, `layout`, `deferred` and `background` are the knobs of `allocators.virtual`."""
+    """`page_size`, `layout`, `deferred` and `background` are the knobs of `allocators.virtual`.
+
+    `window_page_size` is the page size of layer groups of which a sequence holds a bounded part
+    (window, chunk, state, encoder); None: `page_size` is theirs too.
+    """
 
     def __init__(
         self,
         geometry: Geometry,
         *,
         page_size: str = "2MiB",
+        window_page_size: str | None = None,
         layout: str = "per_layer",
         deferred: bool = True,
         background: bool = True,
     ) -> None:
-        for name, value in (("deferred", deferred), ("background", background)):
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} must be true or false, got {value!r}")
-        super().__init__(geometry, page_size, layout)
+        super().__init__(geometry, page_size, window_page_size, layout)
         self.deferred, self.background = deferred, background
 
     @classmethod
@@ -78,49 +80,49 @@ class LayeredVirtual(LayeredRanges):
         rules: str = "vattention",
         admission: str = "needed",
         sharing: str = "alias",
+        deferred: bool = True,
+        background: bool = True,
         eager: bool | None = None,
         reclaim_free: float | None = None,
         prefix_index: str = "none",
         **knobs: Any,
     ) -> LayeredVirtual:
         """Return the policy; raises `Unsupported` for rules that layer groups do not have."""
-        one_of("rules", rules, RULES)
-        one_of("admission", admission, ADMISSIONS)
-        one_of("sharing", sharing, ("alias", "copy"))
+        check_knobs(rules, admission, sharing, deferred, background, eager, reclaim_free)
         one_of("prefix_index", prefix_index, INDEXES)
-        check_paper(rules, eager, reclaim_free)
         asked = {"rules": rules, "admission": admission, "sharing": sharing}
         asked["prefix_index"] = prefix_index
         for name, reason in UNSUPPORTED.items():
             knob, _, value = name.partition("=")
             if asked[knob] == value:
                 raise Unsupported(f"{name} is not for models with layer groups: {reason}")
-        return cls(geometry, **knobs)
+        return cls(geometry, deferred=deferred, background=background, **knobs)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         sequences, private = len(rows), demand.private_tokens
         whole = self._asked(prompt, demand, sequences)
         taken = self._taken(prompt.tokens, private, sequences)
-        most = max(int(pages @ self.driver.of_group) for pages in (whole, taken))
-        if most > self.driver.total:
-            raise NeverFits(
-                f"{most} pages of {self.page_bytes} bytes are needed, the pool has "
-                f"{self.driver.total}"
-            )
+        never = next((pages for pages in (whole, taken) if not self._fits_empty(pages)), None)
+        if never is not None:
+            raise NeverFits(self._never(never))
         # What these rows have mapped is theirs to use, or it makes room: it is excess so far.
-        if most > self.available:
+        weights = self.driver.weights
+        if not (self._fits_now(weights @ whole) and self._fits_now(weights @ taken)):
             return None
+        self._coming = self._needs() + weights @ taken
         first = rows[:1]
         steps = [self._open(first)]
         self.length[first], self.active[first] = prompt.tokens, True
         self._compute(first, 0)
         self._need(first)
+        steps.append(self._spare(first, 0 * self.high[:, first]))
         if sequences > 1:
             steps.append(self._continue(int(rows[0]), rows[1:], prompt.tokens))
         if private:
             steps.append(self._diverge(rows, private))
         self.computes[rows] = True
+        self._coming[:] = 0
         return join(steps)
 
     def _open(self, rows: IntArray) -> Grant:
@@ -137,70 +139,71 @@ class LayeredVirtual(LayeredRanges):
 
         `rows[0]` keeps the partly filled page-groups, from which the others copy.
         """
-        lengths = self.length[rows]
+        lengths, was = self.length[rows], self.high[:, rows]
         self.length[rows] = lengths + n
         self._need(rows)
+        spared = self._spare(rows, was)
         copied = self._copy_on_write(np.roll(rows, -1), np.roll(lengths, -1))
-        return join([copied, *self._settle(rows)])
+        return join([spared, copied, *self._settle(rows)])
 
     # -- growth ------------------------------------------------------------------------------
     def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
-        if not self._serves_promises(rows, n):
+        more = self._more(rows, n)
+        if not self._serves_promises(rows, n, more):
             return None
-        before = self.length[rows]
+        before, was = self.length[rows], self.high[:, rows]
         shared = self.tables.is_shared
+        self._coming = self._needs() + more
         steps = [self._forget_shared(rows)] if shared else []
         self.length[rows] = before + n
         self._compute(rows, before)
         self._need(rows)
+        steps.append(self._spare(rows, was))
         if shared:  # what is behind by now makes room for the copies
             steps.append(self._copy_on_write(rows, before))
+        self._coming = 0 * more
         return join(steps)
-
-    def _serves_promises(self, rows: IntArray, n: int) -> bool:
-        """Say whether these rows may each grow by `n` slots, all copies included."""
-        tables, lengths = self.tables, self.length[rows]
-        low, high = self._interval(self._next_query(rows), lengths + n)
-        wanted = (high - low) - (self.high[:, rows] - self.low[:, rows])
-        pages = int((self._weights * wanted).sum())
-        if tables.is_shared:
-            table, _ = tables.to_copy(rows, lengths)
-            pages += int(self.driver.of_group[table].sum())
-            going = self._shared_behind(rows)
-            if going.any():  # what goes from one range only is not free for others
-                of_table, _, _, held = tables.leading(rows, going)
-                kept = ~tables.unheld(held)
-                pages += int(self.driver.of_group[of_table[kept]].sum())
-        return pages <= 0 or pages <= self.available
 
     def headroom(self, rows: IntArray) -> int:
         most = self.geometry.max_len - int(self.length[rows].max())
-        return bisect_headroom(lambda n: self._serves_promises(rows, n), most)
+        return bisect_headroom(lambda n: self._serves_promises(rows, n, self._more(rows, n)), most)
 
     def quiet_steps(self, rows: IntArray, at_most: int) -> int:
+        # A page-group that falls behind may let in somebody who waits.
+        low = self.low[self.tables.shapes.dropping[:, None], rows]
+        return self.lone_steps(
+            rows, min(at_most, self.tables.shapes.until_behind(self.length[rows], low))
+        )
+
+    def lone_steps(self, rows: IntArray, at_most: int) -> int:
         tables, lengths = self.tables, self.length[rows]
         if tables.is_shared or (self.high > tables.count).any() or self._work_is_left():
             return 0
         growing = np.zeros(len(self.active), dtype=bool)
         growing[rows] = True
         look, shapes = self._look_ahead(), tables.shapes
-        live = self.active & (tables.count < self._widths) & shapes.grows
+        live = self.active & (tables.count < shapes.width[:, None]) & shapes.grows
         spare = tables.count * shapes.page_tokens - self.length - look
         if look and (spare[live & ~growing] < 0).any():
             return 0
         room = int(spare[live & growing].min(initial=self.geometry.max_len))
-        # A page-group that falls behind may let in somebody who waits.
-        low = self.low[shapes.dropping[:, None], rows]
-        room = min(room, shapes.until_behind(lengths, low))
+        if not self.deferred or (self.background and not look):
+            # What falls behind is given back, or is room to map ahead.
+            low = self.low[shapes.dropping[:, None], rows]
+            room = min(room, shapes.until_behind(lengths, low))
         return max(0, min(at_most, room))
+
+    def take_steps(self, rows: IntArray, n: int) -> Grant | None:
+        self.computes[rows], self.first_new[rows] = True, self.length[rows] + n - 1
+        return self.grow(rows, n)
 
     def _look_ahead(self) -> int:
         """Return how many tokens ahead the thread would map now."""
         if not self.background:
             return 0
-        if self.driver.driver_free >= int(self.driver.of_group.min()):
+        if any(self.driver.chunks.fits(*pages) for pages in self._smallest):
             return LOOK_AHEAD_TOKENS
-        return int(self.available >= int(self.driver.of_group.min()))
+        return int(any(map(self._fits_now, self._smallest)))
 
     def _work_is_left(self) -> bool:
         """Say whether the thread, or the step where there is none, gives excess back."""
@@ -209,7 +212,7 @@ class LayeredVirtual(LayeredRanges):
     def truncate(self, row: int, n: int) -> Grant:
         tables, rows = self.tables, np.array([row])
         length = self.length[row] - n
-        if any(shape.kind == "state" for shape in tables.shapes.tables) and n:
+        if n and tables.shapes.rewritten.any():
             raise Unsupported("a state is overwritten by each token and cannot be rolled back")
         query = np.minimum(self.first_new[rows], length)
         low, high = self._interval(query, np.array([length]))
@@ -230,15 +233,16 @@ class LayeredVirtual(LayeredRanges):
         if self.background:
             beside = self._work()
         elif not self.deferred:
-            before.append(self._reclaim(self.driver.total))
+            before += self._all_excess()
         if not before and not beside:
             return NO_STEP_GRANTS
         return StepGrants(join(before), join(beside))
 
     def _short(self, rows: IntArray, tokens: int) -> IntArray:
         """Return the page-groups that live ranges lack to grow by so many tokens."""
-        columns = self.tables.shapes.columns(self.length[rows] + tokens)
-        return np.maximum(np.minimum(columns, self._widths) - self.tables.count[:, rows], 0)
+        shapes = self.tables.shapes
+        columns = np.minimum(shapes.columns(self.length[rows] + tokens), shapes.width[:, None])
+        return np.maximum(columns - self.tables.count[:, rows], 0)
 
     def _work(self) -> list[Grant]:
         """Do what the thread does: map for the next token, then for those behind it.
@@ -248,18 +252,18 @@ class LayeredVirtual(LayeredRanges):
         """
         rows = np.flatnonzero(self.active)
         lack = self._short(rows, 1)
-        due = int((self._weights * lack).sum())
+        due = lack.sum(axis=1)
         steps = []
-        if due:
-            steps.append(self._reclaim(due))
-            if due > self.driver.driver_free:
+        if due.any():
+            steps.append(self._reclaim(due, None))
+            if not self.driver.fits(due):
                 return steps
-            steps.append(Grant(maps=map_rows(self.tables.extend(rows, lack))))
+            steps.append(self._mapped(self.tables.extend(rows, lack)))
         asked = int(lack.sum())
         if asked < MOST_AHEAD:
             near = self._short(rows, LOOK_AHEAD_TOKENS).any(axis=0)
             steps += self._ahead(rows[near], asked) if near.any() else []
-        if not due and not self.deferred:
+        if not due.any() and not self.deferred:
             steps.append(self._give_back_one())
         return [grant for grant in steps if not grant.is_empty]
 
@@ -269,23 +273,21 @@ class LayeredVirtual(LayeredRanges):
             lack = self._short(rows, tokens)
             for at in np.flatnonzero(lack.any(axis=0)).tolist():
                 wanted = lack[:, at : at + 1]
-                if int((self._weights * wanted).sum()) <= self.driver.driver_free:
-                    entries = self.tables.extend(rows[at : at + 1], wanted)
-                    steps.append(Grant(maps=map_rows(entries)))
+                if self.driver.fits(wanted[:, 0]):
+                    steps.append(self._mapped(self.tables.extend(rows[at : at + 1], wanted)))
                 asked += int(wanted.sum())
                 if asked >= MOST_AHEAD:
                     return steps
         return steps
 
     # -- giving back -------------------------------------------------------------------------
-
     def _give_back_one(self) -> Grant:
         """Unmap one page-group: of what lies behind a window, else of the last idle range.
 
         The idle range that a caller is to let next, the first, keeps what it has.
         """
         behind, rest = self._excess()
-        one = np.zeros(len(self._drops), dtype=np.int64)
+        one = np.zeros(len(behind), dtype=np.int64)
         if behind.any():
             row = int(np.flatnonzero(behind.any(axis=0))[-1])
             one[np.flatnonzero(behind[:, row])[0]] = 1
@@ -303,7 +305,7 @@ class LayeredVirtual(LayeredRanges):
         """End sequences; their ranges keep what they alone have mapped."""
         steps = []
         for row in rows.tolist():
-            start = [self._exclusive(i, row, 0) for i in range(len(self._drops))]
+            start = [self._exclusive(i, row, 0) for i in range(len(self.tables.shapes))]
             steps.append(self._cut(row, np.array(start)))
         self.length[rows] = self.first_new[rows] = 0
         self.active[rows] = self.computes[rows] = False
@@ -335,16 +337,18 @@ class LayeredVirtual(LayeredRanges):
     def usage(self, rows: IntArray, finals: IntArray, steps: int = 1) -> Usage:
         return account(self, rows, finals, steps)
 
-    def driver_calls(self, page_groups: IntArray) -> int:
-        if not len(page_groups):
-            return 0
-        return int(self.driver.of_group[page_groups[:, 3]].sum())
+    def driver_calls(self, page_groups: IntArray) -> dict[int, int]:
+        driver, ranks = self.driver, self.geometry.ranks
+        of = page_groups[:, 3] if len(page_groups) else page_groups[:, 0]
+        groups = np.bincount(of, minlength=len(driver.of_group))
+        sizes = (driver.chunk_bytes // ranks, driver.unit_bytes // ranks)
+        large, small = (driver.weights @ groups).tolist()
+        return {sizes[0]: large, sizes[1]: small} if driver.two_sizes else {sizes[0]: large}
 
     # -- checks ------------------------------------------------------------------------------
-
     def balance(self) -> tuple[int, int, int]:
-        free, cached = self.driver.driver_free, self.cached_pages
-        return self.driver.total - free - cached, cached, free
+        free, cached = self.driver.chunks.units_free, self.cached_pages
+        return self.driver.total * self.driver.chunks.parts - free - cached, cached, free
 
     def check(self) -> None:
         tables = self.tables
@@ -358,6 +362,7 @@ class LayeredVirtual(LayeredRanges):
         assert (tables.gone[:, live] <= low).all(), "what is still read is not mapped"
         assert (low <= tables.count[:, live]).all(), "a range has a hole"
         assert self.available >= 0, "more is promised than there is"
+        assert not self._coming.any(), "a call that is over has promises"
         for index, table in enumerate(tables.table):
             column = np.arange(table.shape[1])
             first, stop = self.low[index][:, None], self.high[index][:, None]

@@ -8,20 +8,21 @@ A page-group of a layer group is one page in each of its virtual tensors:
 | latent | one a layer | the same |
 | state | one a layer, of as many pages as one state needs | one state |
 
-`sliced` has one tensor where `per_layer` has one a layer.  All pages are of one size, so any page
-can be of any layer group: a page-group is made of whichever pages are free, wherever they lie.
+`sliced` has one tensor where `per_layer` has one a layer.  A page-group is made of whichever pages
+of its size are free, wherever they lie: any page can be of any layer group with that size.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import Geometry, IntArray, NeverFits, Unsupported, one_of
+from allocators.base import NO_MAPS, Geometry, IntArray, NeverFits, Unsupported, one_of
+from allocators.layered.chunks import Chunks
 from allocators.layered.pools import Pools
 from allocators.layered.shapes import TableShape
-from allocators.layers import LayerGroup
-from allocators.page_table import FreeQueue
-from allocators.virtual.shape import PAGE_BYTES
+from allocators.layers import KEEPING_KINDS, LayerGroup
+from allocators.page_table import NO_PAGES, FreeQueue
+from allocators.virtual.shape import PAGE_BYTES, check_window_page
 
 
 def tensors_of(kind: LayerGroup, layout: str) -> int:
@@ -31,16 +32,22 @@ def tensors_of(kind: LayerGroup, layout: str) -> int:
 
 
 def table_shapes(
-    geometry: Geometry, page_size: str, layout: str
-) -> tuple[list[TableShape], IntArray]:
-    """Return a table for each layer group, and the driver pages of its page-groups on one rank.
+    geometry: Geometry, page_size: str, window_page_size: str | None, layout: str
+) -> tuple[list[TableShape], IntArray, IntArray]:
+    """Return a table for each layer group, its pages' bytes, and the pages of its page-groups.
+
+    Bytes and pages are those of one rank, [tables].  `window_page_size` is for layer groups of
+    which a sequence holds a bounded part.
 
     Raises ValueError for an unknown name, `Unsupported` for a page below one token.
     """
     one_of("page_size", page_size, PAGE_BYTES)
+    check_window_page(window_page_size)
     one_of("layout", layout, ("per_layer", "sliced"))
-    page_bytes, shapes, pages = PAGE_BYTES[page_size], [], []
+    shapes, pages, bytes_of = [], [], []
     for index, kind in enumerate(geometry.layer_groups):
+        size = page_size if kind.kind in KEEPING_KINDS else window_page_size or page_size
+        page_bytes = PAGE_BYTES[size]
         tensors = tensors_of(kind, layout)
         slot_bytes = -(-kind.slot_bytes // (tensors * geometry.ranks))  # in one tensor
         if kind.kind == "state":
@@ -49,7 +56,7 @@ def table_shapes(
             tokens, count = page_bytes // slot_bytes, tensors
         if tokens < 1:
             raise Unsupported(
-                f"a {page_size} page ({layout}) holds less than one token's KV of the "
+                f"a {size} page ({layout}) holds less than one token's KV of the "
                 f"{kind.layers} {kind.kind} layers"
             )
         shapes.append(
@@ -64,26 +71,33 @@ def table_shapes(
             )
         )
         pages.append(count)
-    return shapes, np.array(pages, dtype=np.int64)
+        bytes_of.append(page_bytes)
+    return shapes, np.array(bytes_of, dtype=np.int64), np.array(pages, dtype=np.int64)
 
 
 class DriverPages(Pools):
-    """One pool of driver pages; a table's page-groups have numbers of their own.
+    """Pages of one or two sizes out of one pool; a table's page-groups have numbers of their own.
 
     `of_group` [tables] is how many driver pages a page-group of a table is.
     """
 
-    def __init__(self, pool_bytes: int, page_bytes: int, of_group: IntArray) -> None:
-        """`page_bytes` are those of one driver page on all ranks."""
-        self.driver_page_bytes, self.of_group = page_bytes, of_group
-        self.total = pool_bytes // page_bytes
-        self._sizes = self.total // of_group
+    def __init__(self, pool_bytes: int, page_bytes: IntArray, of_group: IntArray) -> None:
+        """`page_bytes` [tables] are those of one driver page of each table on all ranks."""
+        self.bytes_of, self.of_group = page_bytes, of_group
+        #: bytes of a chunk, and of the smaller page, in which memory is counted
+        self.chunk_bytes, self.unit_bytes = int(page_bytes.max()), int(page_bytes.min())
+        self.is_small = page_bytes < self.chunk_bytes
+        self.total, parts = pool_bytes // self.chunk_bytes, self.chunk_bytes // self.unit_bytes
+        self._sizes = self.total * np.where(self.is_small, parts, 1) // of_group
         if self._sizes.min() < 1:
             raise NeverFits(
                 f"the pool of {pool_bytes} bytes holds no page-group of "
-                f"{int(of_group.max()) * page_bytes} bytes"
+                f"{int((of_group * page_bytes).max())} bytes"
             )
-        self._driver = FreeQueue(self.total)
+        self.chunks = Chunks(self.total, parts)
+        #: driver pages of a page-group in large and in small pages, [2, tables]; and in small ones
+        self.weights = np.stack([of_group * ~self.is_small, of_group * self.is_small])
+        self.units = of_group * (page_bytes // self.unit_bytes)
         self._numbers = [FreeQueue(size) for size in self._sizes.tolist()]
         self._first = np.cumsum(self._sizes) - self._sizes
         self.num_pages = int(self._sizes.sum())
@@ -95,15 +109,12 @@ class DriverPages(Pools):
         ]
 
     @property
-    def driver_free(self) -> int:
-        return len(self._driver)
+    def two_sizes(self) -> bool:
+        return self.chunks.parts > 1
 
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
-        return int(pages @ self.of_group) + int(np.max(leave, initial=0)) <= self.driver_free
-
-    def serves(self, takes: IntArray, gives: IntArray) -> bool:
-        short = np.cumsum((takes - gives) @ self.of_group)
-        return bool((short <= self.driver_free).all())
+        large, small = self.weights @ pages
+        return self.chunks.fits(int(large) + int(np.max(leave, initial=0)), int(small))
 
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         pages = np.empty(len(tables), dtype=np.int64)
@@ -111,24 +122,35 @@ class DriverPages(Pools):
             at = np.flatnonzero(tables == table)
             numbers = self._numbers[table].take(len(at))
             n = int(self.of_group[table])
-            self.made_of[table][numbers] = self._driver.take(len(at) * n).reshape(-1, n)
+            take = self.chunks.take_small if self.is_small[table] else self.chunks.take
+            self.made_of[table][numbers] = take(len(at) * n).reshape(-1, n)
             pages[at] = numbers + self._first[table]
         return pages
 
     def give(self, tables: IntArray, pages: IntArray) -> None:
         for table in np.unique(tables).tolist():
             numbers = pages[tables == table] - self._first[table]
+            give = self.chunks.give_small if self.is_small[table] else self.chunks.give
             # Where it was is still known: a grant may name what it moves from there.
-            self._driver.give(self.made_of[table][numbers].ravel())
+            give(self.made_of[table][numbers].ravel())
             self._numbers[table].give(numbers)
+
+    def converted(self, ranks: int) -> IntArray:
+        """Return `Grant.converted` of what was taken since this was last asked."""
+        rows, self.chunks.converted = self.chunks.converted, []
+        if not rows:
+            return NO_MAPS
+        chunk, before, after = np.array(rows, dtype=np.int64).T
+        size = self.chunk_bytes // ranks
+        return np.column_stack([chunk, size // before, size // after])
+
+    def chunks_of(self, table: int, pages: IntArray) -> IntArray:
+        """Return the chunk of each driver page of page-groups in small pages, one after another."""
+        return (self.made_of[table][pages - self._first[table]] // self.chunks.parts).ravel()
 
     def free(self) -> IntArray:
         """Return the numbers of page-groups that are not in use, [tables]."""
         return np.array([len(numbers) for numbers in self._numbers], dtype=np.int64)
-
-    def cached_before(self, taken: IntArray) -> IntArray:
-        """No free page keeps a key."""
-        return np.zeros_like(taken)
 
     @property
     def sizes(self) -> IntArray:
@@ -136,7 +158,7 @@ class DriverPages(Pools):
 
     @property
     def page_bytes(self) -> IntArray:
-        return self.of_group * self.driver_page_bytes
+        return self.of_group * self.bytes_of
 
     def places(self, table: int, pages: IntArray) -> IntArray:
         """Return where the first driver page of each of these page-groups begins."""
@@ -144,21 +166,20 @@ class DriverPages(Pools):
 
     def pieces(self, table: int, pages: IntArray) -> IntArray:
         """Return where each driver page of these page-groups begins, [page-groups, pages]."""
-        return self.made_of[table][pages - self._first[table]] * self.driver_page_bytes
+        return self.made_of[table][pages - self._first[table]] * self.bytes_of[table]
 
     def quiet(self, pages: IntArray) -> bool:
         return self.fits(pages)
 
     def check(self, ref: IntArray) -> None:
-        held = [self._driver.pages()]
-        for numbers, first, made_of in zip(
-            self._numbers, self._first.tolist(), self.made_of, strict=True
+        held: tuple[list[IntArray], list[IntArray]] = ([NO_PAGES], [NO_PAGES])
+        for numbers, first, made_of, is_small in zip(
+            self._numbers, self._first.tolist(), self.made_of, self.is_small.tolist(), strict=True
         ):
             free = numbers.pages()
             assert (ref[free + first] == 0).all(), "a free page-group is in use"
             assert len(free) + int((ref[first : first + len(made_of)] > 0).sum()) == len(made_of)
             used = np.ones(len(made_of), dtype=bool)
             used[free] = False
-            held.append(made_of[used].ravel())
-        pages = np.sort(np.concatenate(held))
-        assert np.array_equal(pages, np.arange(self.total)), "a driver page is lost or used twice"
+            held[is_small].append(made_of[used].ravel())
+        self.chunks.check(*map(np.concatenate, held))

@@ -2,55 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 
-from allocators.base import EMPTY_GRANT, Demand, Geometry, Grant, IntArray
+from allocators.base import EMPTY_GRANT, Demand, Grant, IntArray
 from allocators.layered.grants import join, map_rows, without
-from allocators.layered.grouping import Spread
-from allocators.layered.paged import LayeredPaged
 from allocators.layered.tables import Entries
-from allocators.layered.virtual_pages import DriverPages, table_shapes
-from allocators.virtual.shape import PAGE_BYTES
+from allocators.layered.virtual_room import RangeRoom
 
 
-class LayeredRanges(LayeredPaged):
-    """A table for each layer group, whose rows are ranges: row r's sequence has range r.
+class LayeredRanges(RangeRoom):
+    """What ranges have mapped, and how it is unmapped and shared.
 
-    `low` and `high` [tables, ranges] are the page-groups that a live range needs: from, up to.
     Excess is never shared: a range gives up what others hold too as soon as it needs it no more.
     """
 
-    block_tables: ClassVar[bool] = False
+    # -- what is needed ----------------------------------------------------------------------
+    def _more(self, rows: IntArray, n: int) -> IntArray:
+        """Return the pages needed beyond those of now if these rows grow by `n` slots, [2].
 
-    def __init__(self, geometry: Geometry, page_size: str, layout: str) -> None:
-        shapes, calls = table_shapes(geometry, page_size, layout)
-        page_bytes = PAGE_BYTES[page_size]
-        pages = DriverPages(geometry.pool_bytes, page_bytes * geometry.ranks, calls)
-        super().__init__(geometry, Spread(shapes, geometry.layer_groups), pages)
-        self.page_bytes, self.pages_per_group = page_bytes, int(calls[0])
-        self.driver: DriverPages = pages
-        self.low, self.high = np.zeros_like(self.tables.count), np.zeros_like(self.tables.count)
-        self._weights = calls[:, None]
-        self._drops = np.isin(np.arange(len(shapes)), self.tables.shapes.dropping)
-        self._widths = self.tables.shapes.width[:, None]
+        All copies included.
+        """
+        tables, lengths = self.tables, self.length[rows]
+        low, high = self._interval(self._next_query(rows), lengths + n)
+        groups = ((high - low) - (self.high[:, rows] - self.low[:, rows])).sum(axis=1)
+        if tables.is_shared:
+            table, _ = tables.to_copy(rows, lengths)
+            groups += np.bincount(table, minlength=len(groups))
+            going = self._shared_behind(rows)
+            if going.any():  # what goes from one range only is not free for others
+                of_table, _, _, held = tables.leading(rows, going)
+                kept = ~tables.unheld(held)
+                groups += np.bincount(of_table[kept], minlength=len(groups))
+        return self.driver.weights @ groups
 
-    # -- how much there is -------------------------------------------------------------------
-    @property
-    def available(self) -> int:
-        """Driver pages that may be promised: free ones and all excess, but what is promised."""
-        mapped = self.tables.count - self.tables.gone
-        return self.driver.driver_free + int(
-            (self._weights * (mapped - (self.high - self.low))).sum()
-        )
-
-    @property
-    def cached_pages(self) -> int:
-        """Driver pages that only idle ranges have mapped."""
-        mapped = self.tables.count - self.tables.gone
-        return int((self._weights * mapped)[:, ~self.active].sum())
+    def _serves_promises(self, rows: IntArray, n: int, more: IntArray) -> bool:
+        """Say whether these rows may each grow by `n` slots, where that takes so many pages."""
+        if (more <= 0).all():
+            return True
+        low, high = self.low, self.high
+        if self.driver.two_sizes:  # what falls behind by then pins no chunk
+            low = low.copy()
+            then, _ = self._interval(self._next_query(rows), self.length[rows] + n)
+            low[:, rows] = np.maximum(low[:, rows], then)
+        return self._fits(self._needs() + more, low, high)
 
     def _need(self, rows: IntArray) -> None:
         """Note what these rows need now, of their lengths and first queries."""
@@ -59,9 +56,10 @@ class LayeredRanges(LayeredPaged):
         )
 
     def _interval(self, queries: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
-        low = np.zeros((len(self._drops), len(lengths)), dtype=np.int64)
-        low[self._drops] = self.tables.shapes.behind(queries)
-        return low, self.tables.shapes.columns(lengths)
+        shapes = self.tables.shapes
+        low = np.zeros((len(shapes), len(lengths)), dtype=np.int64)
+        low[shapes.dropping] = shapes.behind(queries)
+        return low, shapes.columns(lengths)
 
     def _held(self) -> IntArray:
         """Return how many page-groups are needed that are mapped, [tables, ranges]."""
@@ -82,31 +80,51 @@ class LayeredRanges(LayeredPaged):
     def _settle(self, rows: IntArray) -> list[Grant]:
         """Map what is promised to these ranges; excess makes room."""
         lack = np.maximum(self.high[:, rows] - self.tables.count[:, rows], 0)
-        return self._map(rows, lack) if lack.any() else []
+        if not lack.any():
+            return []
+        unmaps = self._reclaim(lack.sum(axis=1), self._needs())
+        return [unmaps, self._mapped(self.tables.extend(rows, lack))]
 
-    def _map(self, rows: IntArray, lack: IntArray) -> list[Grant]:
-        unmaps = self._reclaim(int((self._weights * lack).sum()))
-        return [unmaps, Grant(maps=map_rows(self.tables.extend(rows, lack)))]
+    def _mapped(self, entries: Entries) -> Grant:
+        """Return the grant of what was taken just now."""
+        converted = self.driver.converted(self.geometry.ranks)
+        return Grant(maps=map_rows(entries), converted=converted)
+
+    def _spare(self, rows: IntArray, was: IntArray) -> Grant:
+        """Give up small pages mapped ahead, behind column `was`, that pin chunks others need.
+
+        [tables, rows].  What they were mapped for is mapped elsewhere when the step is planned.
+        """
+        if self.driver.chunks.parts == 1:
+            return EMPTY_GRANT
+        if self._fits(np.maximum(self._needs(), self._coming), self.low, self.high):
+            return EMPTY_GRANT
+        keep = np.where(self.driver.is_small[:, None], was, self.tables.count[:, rows])
+        return join([self._cut(int(row), keep[:, i]) for i, row in enumerate(rows)])
 
     # -- giving back -------------------------------------------------------------------------
-    def _reclaim(self, wanted: int) -> Grant:
-        """Unmap excess until `wanted` driver pages are free or none is left.
+    def _reclaim(self, groups: IntArray, after: IntArray | None) -> Grant:
+        """Unmap excess until these page-groups can be taken, [tables], or none is left.
 
         First what lies behind windows, then the whole excess of a range, last range first.
+        `after` is `_can_take`'s.
         """
-        if wanted <= self.driver.driver_free:
-            return EMPTY_GRANT
-        steps = []
+        steps: list[Grant] = []
+        excess = self._all_excess()
+        while not self._can_take(groups, after):
+            unmaps = next(excess, None)
+            if unmaps is None:
+                break
+            steps.append(unmaps)
+        return join(steps)
+
+    def _all_excess(self) -> Iterator[Grant]:
+        """Unmap all excess, a range's at a time, in order."""
         behind, rest = self._excess()
         for row in np.flatnonzero(behind.any(axis=0))[::-1].tolist():
-            steps.append(self._drop_behind(row, behind[:, row]))
-            if wanted <= self.driver.driver_free:
-                return join(steps)
+            yield self._drop_behind(row, behind[:, row])
         for row in np.flatnonzero(rest.any(axis=0))[::-1].tolist():
-            steps.append(self._cut(row, self.tables.count[:, row] - rest[:, row]))
-            if wanted <= self.driver.driver_free:
-                break
-        return join(steps)
+            yield self._cut(row, self.tables.count[:, row] - rest[:, row])
 
     def _drop_behind(self, row: int, columns: IntArray) -> Grant:
         rows = np.array([row])
@@ -159,7 +177,7 @@ class LayeredRanges(LayeredPaged):
         one, tables = np.array([parent]), self.tables
         steps = self._settle(one)
         for child in children.tolist():
-            steps.append(self._cut(child, np.zeros(len(self._drops), dtype=np.int64)))
+            steps.append(self._cut(child, np.zeros(len(tables.shapes), dtype=np.int64)))
         tables.gone[:, children] = tables.count[:, children] = 0
         tables.share(parent, children)
         self.length[children] = self.first_new[children] = length
@@ -197,11 +215,15 @@ class LayeredRanges(LayeredPaged):
         table, at = tables.to_copy(rows, lengths)
         if not len(table):
             return EMPTY_GRANT
-        reclaimed = self._reclaim(int(self.driver.of_group[table].sum()))
+        groups = np.bincount(table, minlength=len(tables.shapes))
+        reclaimed = self._reclaim(groups, self._needs() + self.driver.weights @ groups)
         was = map_rows(self._all(np.unique(rows[at])))
         copies = tables.copy_on_write(table, rows[at], lengths[at])
         now = map_rows(self._all(np.unique(rows[at])))
-        swapped = Grant(unmaps=without(was, now), maps=without(now, was), copies=copies)
+        converted = self.driver.converted(self.geometry.ranks)
+        swapped = Grant(
+            unmaps=without(was, now), maps=without(now, was), copies=copies, converted=converted
+        )
         return join([reclaimed, swapped])
 
     # -- host memory -------------------------------------------------------------------------
@@ -213,23 +235,19 @@ class LayeredRanges(LayeredPaged):
         return None if swaps is None else replace(self.release(rows), swaps_out=swaps)
 
     def resume(self, rows: IntArray, ticket: int) -> Grant | None:
-        needed = int(self.host.pages_of(ticket) @ self.driver.of_group)
-        if needed > self.available:
+        groups, weights = self.host.pages_of(ticket), self.driver.weights
+        grow = len(rows) * self.tables.shapes.grows[:, 0] if self.active.any() else 0
+        if not self._fits_now(weights @ (groups + grow)):
             return None
-        if self.active.any():
-            grows = self.tables.shapes.grows[:, 0]
-            if needed + len(rows) * int(self.driver.of_group[grows].sum()) > self.available:
-                return None
-        steps = [
-            self._cut(row, np.zeros(len(self._drops), dtype=np.int64)) for row in rows.tolist()
-        ]
+        nothing = np.zeros(len(groups), dtype=np.int64)
+        steps = [self._cut(row, nothing) for row in rows.tolist()]
         self.tables.gone[:, rows] = self.tables.count[:, rows] = 0
-        steps.append(self._reclaim(needed))
+        steps.append(self._reclaim(groups, self._needs() + weights @ groups))
         self.length[rows], swaps = self.host.restore(ticket, rows)
         self.first_new[rows] = self.length[rows]
         self.active[rows] = True
         self._need(rows)
-        steps.append(Grant(maps=map_rows(self._all(rows))))
+        steps.append(self._mapped(self._all(rows)))
         return replace(join(steps), swaps_in=swaps)
 
     def _all(self, rows: IntArray) -> Entries:

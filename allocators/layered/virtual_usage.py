@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocators.base import IntArray, Usage
-from allocators.layered.account import Slots, together
+from allocators.layered.account import Rows, alone, together
+from allocators.rules.virtual import PAGE_TABLE_ENTRY_BYTES
 
 if TYPE_CHECKING:
     from allocators.layered.virtual import LayeredVirtual
-
-#: bytes that describe one driver page to the device (a page-table entry)
-PAGE_TABLE_ENTRY_BYTES = 8
 
 
 def account(virtual: LayeredVirtual, rows: IntArray, finals: IntArray, steps: int) -> Usage:
@@ -24,15 +22,12 @@ def account(virtual: LayeredVirtual, rows: IntArray, finals: IntArray, steps: in
     mapped is cached.
     """
     tables, driver = virtual.tables, virtual.driver
-    if steps == 1 and tables.is_shared:
-        groups, lengths = virtual.geometry.layer_groups, virtual.length[rows]
-        slots = together(tables, groups, rows, lengths, virtual.first_new[rows], finals)
-    else:
-        slots = _alone(virtual, rows, finals, steps)
+    of = Rows.of(virtual, rows, finals, steps)._replace(elastic=False)
+    slots = together(of) if tables.is_shared else alone(of)
     flat = np.zeros(steps, dtype=np.int64)
-    a_page = driver.driver_page_bytes
-    cached = flat + virtual.cached_pages * a_page
-    held = (driver.total - driver.driver_free) * a_page
+    cached = flat + virtual.cached_pages * driver.unit_bytes
+    units = driver.total * driver.chunks.parts - driver.chunks.units_free
+    held = units * driver.unit_bytes
     used = flat + int((driver.sizes - driver.free()).sum())
     mapped = int(((tables.count - tables.gone) * driver.of_group[:, None]).sum())
     return Usage(
@@ -47,24 +42,3 @@ def account(virtual: LayeredVirtual, rows: IntArray, finals: IntArray, steps: in
         metadata_bytes=flat + mapped * virtual.geometry.ranks * PAGE_TABLE_ENTRY_BYTES,
         expired=slots.expired,
     )
-
-
-def _alone(virtual: LayeredVirtual, rows: IntArray, finals: IntArray, steps: int) -> Slots:
-    """Count the slots of rows that share nothing; all that is mapped was so in all the steps."""
-    tables = virtual.tables
-    past = virtual.length[rows] - np.arange(steps - 1, -1, -1)[:, None]
-    queries = virtual.first_new[rows][None, :] if steps == 1 else past - 1
-    token = np.zeros(steps, dtype=np.int64)
-    reserved, expired = np.zeros_like(token), np.zeros_like(token)
-    for index, kind in enumerate(virtual.geometry.layer_groups):
-        if not kind.grows:
-            token += kind.slots(past).sum(axis=1) * kind.slot_bytes
-            continue
-        t = tables.shapes.tables[index].page_tokens
-        gone, room = tables.gone[index, rows] * t, tables.count[index, rows] * t - past
-        first = kind.first_read(queries)
-        later = np.minimum(np.maximum(finals - past, 0), room)
-        token += (past - first).sum(axis=1) * kind.slot_bytes
-        expired += (first - gone).sum(axis=1) * kind.slot_bytes
-        reserved += later.sum(axis=1) * kind.slot_bytes
-    return Slots(token, reserved, expired)

@@ -33,7 +33,7 @@ from allocators.rules import virtual as rules
 from allocators.rules.answers import ask_of
 from allocators.rules.mapping import VirtualArrays
 from allocators.virtual.background import Background, CodeBackground, PaperBackground
-from allocators.virtual.shape import RangeShape
+from allocators.virtual.shape import RangeShape, check_window_page
 from allocators.virtual.sharing import RangeHolder
 
 RULES = ("vattention", "paper")
@@ -70,6 +70,7 @@ class Virtual(RangeHolder):
         rules: str = "vattention",
         admission: str = "needed",
         page_size: str = "2MiB",
+        window_page_size: str | None = None,
         layout: str = "per_layer",
         sharing: str = "alias",
         deferred: bool = True,
@@ -78,13 +79,8 @@ class Virtual(RangeHolder):
         reclaim_free: float | None = None,
         prefix_index: str = "none",
     ) -> None:
-        one_of("rules", rules, RULES)
-        one_of("admission", admission, ADMISSIONS)
-        one_of("sharing", sharing, ("alias", "copy"))
-        for name, value in (("deferred", deferred), ("background", background)):
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} must be true or false, got {value!r}")
-        check_paper(rules, eager, reclaim_free)
+        check_knobs(rules, admission, sharing, deferred, background, eager, reclaim_free)
+        check_window_page(window_page_size)  # of no effect: it is for layer groups
         shape = RangeShape.of(geometry, page_size, layout, dense=sharing == "copy")
         super().__init__(geometry, shape, sharing, prefix_index)
         self.keeps_room = admission == "vattention"
@@ -288,8 +284,22 @@ class Virtual(RangeHolder):
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"
 
 
-def check_paper(rules: str, eager: bool | None, reclaim_free: float | None) -> None:
-    """Raise ValueError for values that the knobs of `rules=paper` cannot have."""
+def check_knobs(
+    rules: str,
+    admission: str,
+    sharing: str,
+    deferred: bool,
+    background: bool,
+    eager: bool | None,
+    reclaim_free: float | None,
+) -> None:
+    """Raise ValueError for a value that no virtual policy takes, with layer groups or without."""
+    one_of("rules", rules, RULES)
+    one_of("admission", admission, ADMISSIONS)
+    one_of("sharing", sharing, ("alias", "copy"))
+    for name, value in (("deferred", deferred), ("background", background)):
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be true or false, got {value!r}")
     if eager is not None and not isinstance(eager, bool):
         raise ValueError(f"eager must be true, false or null, got {eager!r}")
     if reclaim_free is not None and not (is_number(reclaim_free) and 0.0 <= reclaim_free <= 1.0):

@@ -9,6 +9,15 @@ from allocators.base import Geometry, IntArray, NeverFits, Unsupported, one_of
 PAGE_BYTES = {"64KiB": 64 << 10, "128KiB": 128 << 10, "256KiB": 256 << 10, "2MiB": 2 << 20}
 
 
+def check_window_page(window_page_size: object) -> None:
+    """Raise ValueError for a value that no model would take."""
+    if window_page_size is not None and window_page_size not in tuple(PAGE_BYTES):
+        raise ValueError(
+            f"window_page_size must be null or one of {', '.join(PAGE_BYTES)}, "
+            f"got {window_page_size!r}"
+        )
+
+
 def page_group_tokens(geometry: Geometry, page_bytes: int, layout: str) -> int:
     """Return how many tokens one page-group holds."""
     return page_bytes // _token_bytes(geometry, layout)

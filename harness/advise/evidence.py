@@ -16,7 +16,7 @@ from harness.advise.race import CHUNK, Clock, Ring
 from harness.advise.space import Setting
 from harness.capacity.answer import Interval, interval
 from harness.capacity.question import Variant
-from harness.capacity.search import Capacity, find
+from harness.capacity.search import Capacity, Searching, find
 
 #: of one sample nothing says how sure it is: differences below this are not recommended
 ONE_SAMPLE = 0.05
@@ -112,14 +112,11 @@ def counts(gain: Interval, at_least: float) -> bool:
     return gain.low > 1.0 and gain.mean >= 1 + at_least
 
 
-def weighing(ring: Ring, variant: Variant, seeds: int, near: float | None) -> object:
-    """Return the search for a variant's capacity over the seeds of the evidence.
-
-    near: requests a second and GPU.
-    """
+def _weighing(ring: Ring, variant: Variant, seeds: int, near: float) -> Searching:
+    """Return the search for a variant's capacity over the seeds of the evidence."""
     settings = replace(ring.settings, seeds=seeds)
     other = replace(variant, seed=variant.seed + 1) if variant.seeds_differ else variant
-    return find(other, ring.limits, settings, near=None if near is None else near * variant.gpus)
+    return find(other, ring.limits, settings, near=near * variant.gpus)
 
 
 def capacities(
@@ -135,7 +132,7 @@ def capacities(
     """
     variants = {each: ring.space.variant(each, more(each)) for each in dict.fromkeys(settings)}
     wanted = {each: variant for each, variant in variants.items() if variant is not None}
-    found = ring.runner.run([weighing(ring, v, seeds, near) for v in wanted.values()])
+    found = ring.runner.run([_weighing(ring, v, seeds, near) for v in wanted.values()])
     return dict(zip(wanted, found, strict=True))
 
 

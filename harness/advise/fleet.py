@@ -16,7 +16,7 @@ from harness.advise.race import Ring
 from harness.advise.space import Setting
 from harness.capacity.answer import rate as rate_of
 from harness.capacity.probe import Observation, Probe
-from harness.capacity.search import Capacity, failures
+from harness.capacity.search import Capacity
 
 
 @dataclass(frozen=True)
@@ -93,5 +93,5 @@ def _checked(ring: Ring, fleet: Fleet, capacity: Capacity) -> Fleet:
     share = fleet.rate / fleet.servers
     requests = capacity.variant.requests or ring.requests
     seen = ring.runner.observe([Probe(capacity.variant, share, s, requests) for s in seeds])
-    held = sum(each.ok and not failures(each, ring.limits) for each in seen)
+    held = sum(map(ring.holds, seen))
     return replace(fleet, checked=tuple(seen), held=held)

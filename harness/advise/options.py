@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from harness.advise.knobs import AUTO
 from harness.capacity.options import sorted_out
 from harness.capacity.slo import Limits, parse_limits
 from harness.command.arguments import parse_options
+from harness.command.folder import check_folder
 from harness.command.ranges import Positive, Range, Real, Whole, out_of_range
 from harness.errors import ConfigError
 
@@ -104,4 +106,5 @@ def parse(arguments: Sequence[str]) -> Asked:
     problem = out_of_range("", options, RANGES)
     if problem is not None:
         raise ConfigError(problem)
+    check_folder("kept", Path(options.kept).expanduser())
     return Asked(options, parse_limits(limits), run)

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.advise import words
 from harness.advise.advice import Advice
-from harness.advise.evidence import per_gpu
+from harness.advise.evidence import Around, per_gpu
 from harness.advise.knobs import BY_NAME
 from harness.capacity.output import IDEALISED, MARK
 from harness.capacity.search import Capacity
@@ -100,7 +100,7 @@ def _knobs(advice: Advice) -> Table:
     return Table("Settings", heads, rows)
 
 
-def _others(tried: Any) -> str:
+def _others(tried: Around) -> str:
     found = []
     if tried.better:
         found.append(f"{' '.join(tried.better)} better on one seed")

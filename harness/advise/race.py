@@ -66,10 +66,6 @@ class Ring:
     def settings(self) -> Settings:
         return Settings(1, self.at_least / STEPS, self.requests or self.typed, None, False)
 
-    def power(self, per_gpu: float, variant: Variant) -> int:
-        """Return the power of the grid that is a rate of so much a GPU, of a variant's GPUs."""
-        return self.settings.power(per_gpu * variant.gpus)
-
     def probe(self, variant: Variant, per_gpu: float, seed: int | None = None) -> Probe:
         """Return the run of a variant at a rate a GPU, by default of its first seed."""
         settings = self.settings

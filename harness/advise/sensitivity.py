@@ -13,7 +13,6 @@ from harness.advise.race import Clock, Ring
 from harness.advise.space import Setting, Space
 from harness.capacity.answer import Interval
 from harness.capacity.question import composed_of
-from harness.capacity.search import failures
 from harness.comparison import prepare
 from harness.cost.kv import kv_bytes_per_token
 
@@ -215,11 +214,7 @@ def _answer(
     kept = [(o, r, v) for o, r in tests if (v := space.variant(o, each.of(o))) is not None]
     seed = capacity.variant.seed
     seen = ring.runner.observe([ring.probe(v, rate, seed) for _, rate, v in kept])
-    suspects = [
-        setting
-        for (setting, _, _), o in zip(kept, seen, strict=True)
-        if o.ok and not failures(o, ring.limits)
-    ]
+    suspects = [setting for (setting, _, _), o in zip(kept, seen, strict=True) if ring.holds(o)]
     if suspects:
         found = capacities(ring, [now, *suspects], seeds, at, each.of)
         for other in suspects:

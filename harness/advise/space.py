@@ -22,6 +22,7 @@ from harness.advise.knobs import (
     Knob,
 )
 from harness.capacity.question import Variant, composed_of, variants_of
+from harness.command.arguments import option_name
 from harness.errors import ConfigError
 
 
@@ -148,8 +149,8 @@ class Space:
             for name, value in setting.changed
             if name != ALLOCATOR
         ]
-        names = {_name(line) for line in (*changed, *more)}
-        base = [line for line in self._base(allocator) if _name(line) not in names]
+        names = {option_name(line) for line in (*changed, *more)}
+        base = [line for line in self._base(allocator) if option_name(line) not in names]
         return [*base, *changed, *more]
 
     def config(self, setting: Setting | None = None) -> DictConfig:
@@ -171,7 +172,7 @@ class Space:
 
     def _base(self, allocator: str) -> list[str]:
         others = tuple(f"allocators.{name}." for name in self.allocators if name != allocator)
-        kept = [line for line in self.run if _name(line) != ALLOCATOR]
+        kept = [line for line in self.run if option_name(line) != ALLOCATOR]
         return [f"allocator=[{allocator}]", *(x for x in kept if not x.startswith(others))]
 
     def _config(self, allocator: str) -> DictConfig:
@@ -200,7 +201,7 @@ def space_of(
         raise ConfigError(
             f"search={KV_DTYPE}: kv_dtypes allows {AUTO} alone; kv_dtypes=[{AUTO},fp8] adds fp8"
         )
-    typed = {_name(line) for line in run}
+    typed = {option_name(line) for line in run}
     first = [] if ALLOCATOR in typed else [f"allocator=[{FIRST}]"]
     named = _allocators([*first, *_own(run, typed)], typed, types)
     if ALLOCATOR not in typed:
@@ -302,6 +303,7 @@ def _sizes(space: Space) -> tuple[str, ...]:
 def _held(variant: Variant | None) -> set[int]:
     """Return how many requests the pool of a variant holds: of the longest, of the mean."""
     from harness.comparison import prepare
+    from harness.cost.kv import needed_bytes
 
     if variant is None:
         return set()
@@ -311,8 +313,11 @@ def _held(variant: Variant | None) -> set[int]:
     prepared = prepare(composed)
     requests, geometry = prepared.requests, prepared.geometry
     tokens = requests.prompt_tokens + requests.output_tokens
-    pool = geometry.capacity_bytes // geometry.bytes_per_token
-    return {int(pool // each) for each in (tokens.max(), tokens.mean())}
+    sizes = tokens.max(), tokens.mean()
+    if geometry.layer_groups:
+        needed = [needed_bytes(geometry.layer_groups, int(each)) for each in sizes]
+        return {geometry.pool_bytes // each for each in needed}
+    return {int(geometry.capacity_tokens // each) for each in sizes}
 
 
 class _Absent:
@@ -327,7 +332,3 @@ def _typed(value: object) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _name(line: str) -> str:
-    return line.lstrip("+~").partition("=")[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.capacity.slo import PREFIX, Limits, parse_limits, request_limits
-from harness.command.arguments import parse_options
+from harness.command.arguments import check_run_option, parse_options
 from harness.command.folder import check_folder
 from harness.command.ranges import Positive, Real, Whole, out_of_range
 from harness.errors import ConfigError
@@ -49,8 +49,8 @@ RANGES = {
     "jobs": Whole(1, 1024),
 }
 
-#: options of `python -m harness` that mean nothing to a search
-IGNORED = ("hydra.", "hydra/", "sweep.")
+#: what says so here, of options of `python -m harness` that mean nothing to a search
+INSTEAD = "out=DIR, kept=DIR and jobs=N say here where results go and how runs are made"
 
 
 @dataclass
@@ -84,7 +84,8 @@ class Asked:
 def sorted_out(arguments: Sequence[str], names: Set[str]) -> tuple[list[str], list[str], list[str]]:
     """Return the options of these names, the limits, and the options of a run.
 
-    Limits on each request are both of the last two.  Raises `ConfigError` for what is no option.
+    Limits on each request are both of the last two.  Raises `ConfigError` for what is no option,
+    and for options of a run that would change nothing in a search.
     """
     own, limits, run = [], [], []
     for argument in arguments:
@@ -95,8 +96,11 @@ def sorted_out(arguments: Sequence[str], names: Set[str]) -> tuple[list[str], li
             limits.append(argument)
             if name.removeprefix(PREFIX) in request_limits():
                 run.append(argument)
+        elif name in names:
+            own.append(argument)
         else:
-            (own if name in names else run).append(argument)
+            check_run_option(argument, INSTEAD)
+            run.append(argument)
     return own, limits, run
 
 
@@ -111,21 +115,16 @@ def parse(arguments: Sequence[str]) -> Asked:
         raise ConfigError(problem)
     if options.requests is not None and options.duration is not None:
         raise ConfigError("give requests=N or duration=SECONDS, not both")
-    _check_run(run, also)
+    _check_also(also)
     check_folder("kept", Path(options.kept).expanduser())
     return Asked(options, parse_limits(limits), run, also)
 
 
-def _check_run(run: Sequence[str], also: Sequence[str]) -> None:
-    """Raise `ConfigError` for options of a run that would change nothing here."""
-    for argument in [*run, *(each for line in also for each in line.split())]:
-        name = argument.lstrip("+~").partition("=")[0]
-        if name.startswith(IGNORED):
-            raise ConfigError(
-                f"{name} is an option of python -m harness; out=DIR, kept=DIR and jobs=N say here "
-                "where results go and how runs are made"
-            )
+def _check_also(also: Sequence[str]) -> None:
     for line in also:
-        limit = next((each for each in line.split() if each.startswith(PREFIX)), None)
-        if limit is not None:
-            raise ConfigError(f"also={limit}: limits hold for every row; ask for others by itself")
+        for option in line.split():
+            check_run_option(option, INSTEAD)
+            if option.startswith(PREFIX):
+                raise ConfigError(
+                    f"also={option}: limits hold for every row; ask for others by itself"
+                )

@@ -16,6 +16,7 @@ from harness.cli.checks import WRONG_INPUT, explained
 from harness.cli.help import options
 from harness.cli.installed import search_path_override
 from harness.cli.overrides import single_point
+from harness.command.arguments import option_name
 from harness.comparison.config import compose, run_options, to_config
 from harness.comparison.prepared import Prepared, RequestTables, prepared_of
 from harness.errors import ConfigError
@@ -63,18 +64,14 @@ def variants_of(lines: Sequence[str], also: Sequence[str] = ()) -> list[Variant]
         more = tuple(shlex.split(text))
         if not more:
             raise ConfigError("also= has no options")
-        names = {_name(line) for line in more}
-        kept = (line for line in lines if _name(line) not in names)
+        names = {option_name(line) for line in more}
+        kept = (line for line in lines if option_name(line) not in names)
         found += _variants((*kept, *more), " ".join(more))
     labels = [variant.label for variant in found]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
         raise ConfigError(f"{twice} is asked for twice: each also= must change an option")
     return found
-
-
-def _name(line: str) -> str:
-    return line.lstrip("+~").partition("=")[0]
 
 
 @lru_cache(maxsize=1024)

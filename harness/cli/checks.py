@@ -27,6 +27,8 @@ from harness.results import Claim, ResultsError
 
 #: flags of Hydra that run a job, or one for each point of a sweep; all others only show something
 RUN_FLAGS, SWEEP_FLAGS = {"-r", "--run"}, {"-m", "--multirun"}
+#: where a single run goes, and where a sweep does
+RUN_DIR, SWEEP_DIR = "hydra.run.dir", "hydra.sweep.dir"
 #: what composing a configuration raises for a mistake of the user's
 WRONG_INPUT = (
     ConfigError, ResultsError, YAMLError, UnicodeDecodeError, HydraException, OmegaConfBaseException
@@ -56,6 +58,7 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         if not any(o.key_or_group == "workload" for o in overrides):
             return choose_workload(), []
         if multirun:
+            _refuse(overrides, RUN_DIR, f"of a single run, and this is a sweep: {SWEEP_DIR}=DIR")
             points.sweep = checked_sweep(checked, overrides, points)
             return None, []
         point = single_point(overrides)
@@ -64,10 +67,12 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
         spec = points.only.config.sweep
         if spec.resume or spec.maximize is not None:
             raise ConfigError("sweep.resume and sweep.maximize are options of -m")
+        if composed.hydra.mode != RunMode.MULTIRUN:
+            _refuse(overrides, SWEEP_DIR, f"of a sweep, and this is a single run: {RUN_DIR}=DIR")
         chosen = composed.hydra.run.dir
         points.claim = Claim(chosen)
-        given = any(o.key_or_group == "hydra.run.dir" for o in overrides)
-        pinned = [] if given else [f"hydra.run.dir={chosen}"]
+        given = any(o.key_or_group == RUN_DIR for o in overrides)
+        pinned = [] if given else [f"{RUN_DIR}={chosen}"]
         if composed.hydra.mode != RunMode.MULTIRUN:
             with open_dict(composed):
                 composed.hydra.run.dir = chosen
@@ -76,6 +81,12 @@ def check(arguments: list[str], points: Points) -> tuple[str | None, list[str]]:
     except WRONG_INPUT as error:
         return explained(error, lines, overrides, folder), []
     return None, [*sorted(flags), *lines, *pinned]
+
+
+def _refuse(overrides: Sequence[Override], option: str, why: str) -> None:
+    """Raise `ConfigError` where an option is given that would change nothing."""
+    if any(o.key_or_group == option for o in overrides):
+        raise ConfigError(f"{option} is the folder {why} says where it goes")
 
 
 #: Hydra's plugins that docs/sweeps.md names, and the extra that installs each
@@ -134,7 +145,7 @@ def _explain(error: Exception, overrides: list[str]) -> str:
     if key == "workload":
         return "write +workload=NAME, with a plus sign"
     if key == "out":
-        return "unknown option out: give hydra.run.dir=DIR, or for a sweep hydra.sweep.dir=DIR"
+        return f"unknown option out: give {RUN_DIR}=DIR, or for a sweep {SWEEP_DIR}=DIR"
     others = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
     try:
         composed = compose(*others)

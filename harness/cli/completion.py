@@ -68,6 +68,7 @@ def _values(name: str, given: str) -> list[str]:
 
 def choices() -> dict[str, tuple[str, ...]]:
     """Return what options of a fixed set allow, by the last part of their names."""
+    from allocators.layered.build import GROUPS
     from allocators.prefix import EVICTIONS, FREE_ORDERS, INDEXES
     from harness.cost.kv import KV_FORMATS
     from harness.engine.config import PREEMPTIONS, SAMPLING_MODES
@@ -83,6 +84,7 @@ def choices() -> dict[str, tuple[str, ...]]:
         "device": DEVICES,
         "eviction": EVICTIONS,
         "free_order": FREE_ORDERS,
+        "groups": GROUPS,
         "kv_dtype": tuple(KV_FORMATS),
         "mode": SAMPLING_MODES,
         "pace": PACES,

@@ -9,6 +9,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from harness.errors import ConfigError
 
 Options = TypeVar("Options")
+#: how options of `python -m harness` begin that mean nothing to a command with runs of its own
+OF_ITS_OWN = ("hydra.", "hydra/", "sweep.")
 
 
 def parse_options(arguments: Sequence[str], kind: type[Options]) -> Options:
@@ -72,3 +74,18 @@ def _allowed(kind: type, option: str) -> str | None:
     if str(parts[0]).startswith("list"):
         return "a list, as in [A,B]"
     return _WORDS.get(parts[0])
+
+
+def option_name(argument: str) -> str:
+    """Return the name of the option that an argument sets, adds or takes away."""
+    return argument.lstrip("+~").partition("=")[0]
+
+
+def check_run_option(argument: str, instead: str = "out=DIR says here where results go") -> None:
+    """Raise `ConfigError` for an option of a run that would change nothing in another command.
+
+    instead: what does here what the option would do there.
+    """
+    name = option_name(argument)
+    if name.startswith(OF_ITS_OWN):
+        raise ConfigError(f"{name} is an option of python -m harness; {instead}")

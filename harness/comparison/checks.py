@@ -69,6 +69,11 @@ def check(config: Config) -> None:
     _check_sampling(config.sampling)
     _check_pool(config)
     check_recording(config.harness, config.report, config.timeline)
+    if config.harness.memory_map is not None and config.model.layer_groups:
+        raise ConfigError(
+            f"harness.memory_map shows a pool of equal slots, and those of the layer groups of "
+            f"{config.model.name} differ: leave it out"
+        )
     check_goal(config.sweep)
     check_slo(config.slo)
     check_counted(config.sweep.maximize, config.slo)
@@ -123,12 +128,14 @@ def _check_sampling(sampling: SamplingSpec) -> None:
 def _check_pool(config: Config) -> None:
     if config.kv_memory_gib is not None and config.kv_tokens is not None:
         raise ConfigError("give kv_memory_gib or kv_tokens, not both")
-    tokens = config.engine.max_num_seqs * config.max_len
+    sequences = config.engine.max_num_seqs
+    tokens = sequences * config.max_len
     if tokens > MOST_TABLE_TOKENS:
+        own = "" if config.engine.max_len else f", the context of {config.model.name},"
         raise ConfigError(
-            f"engine.max_num_seqs={config.engine.max_num_seqs} sequences of "
-            f"engine.max_len={config.max_len} tokens need block tables for {tokens} tokens, more "
-            f"than {MOST_TABLE_TOKENS}: lower one of them"
+            f"engine.max_num_seqs={sequences} sequences of engine.max_len={config.max_len} "
+            f"tokens{own} need block tables for {tokens} tokens, more than {MOST_TABLE_TOKENS}: "
+            f"lower one of them, as engine.max_len={MOST_TABLE_TOKENS // sequences} or less does"
         )
 
 

@@ -114,6 +114,7 @@ class Audit:
         counts["copies"] += len(grant.copies)
         counts["maps"] += len(grant.maps)
         counts["unmaps"] += len(grant.unmaps)
+        counts["conversions"] += len(grant.converted)
         # Whatever else moves to host memory and back does so for a prefix cache.
         counts["saves"] += len(grant.swaps_out) * (method != "suspend")
         counts["fetches"] += len(grant.swaps_in) * (method != "resume")

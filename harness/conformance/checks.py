@@ -138,10 +138,15 @@ def quiet_steps_are_honest(
     Nor do their `begin_step`, the first of which may end a step that has been planned in part.
     """
     most = min(at_most, allocator.geometry.max_len - int(allocator.length[rows].max()))
-    steps = allocator.quiet_steps(rows, most)
-    require(0 <= steps <= most, "quiet steps", f"{steps} is not from 0 to {most}")
-    if not steps:
-        return
+    counts = {}
+    for name in ("quiet_steps", "lone_steps"):
+        counts[name] = getattr(allocator, name)(rows, most)
+        require(0 <= counts[name] <= most, "quiet steps", f"{counts[name]} is not from 0 to {most}")
+    for steps in set(counts.values()) - {0}:
+        _are_honest(allocator, rows, finals, steps)
+
+
+def _are_honest(allocator: Allocator, rows: IntArray, finals: IntArray, steps: int) -> None:
     finals = np.maximum(finals, allocator.length[rows] + steps)
     at_once, single = copy.deepcopy(allocator), copy.deepcopy(allocator)
     _grows_quietly(at_once, rows, steps, f"{steps} at once")
@@ -159,7 +164,7 @@ def quiet_steps_are_honest(
 
 
 def _grows_quietly(allocator: Allocator, rows: IntArray, n: int, what: str) -> None:
-    grant = allocator.grow(rows.copy(), n)
+    grant = allocator.take_steps(rows.copy(), n) if n > 1 else allocator.grow(rows.copy(), 1)
     require(
         grant is not None and grant.is_empty, "quiet steps", f"{what}: grow gives {told(grant)}"
     )

@@ -17,9 +17,11 @@ import numpy as np
 from allocators.base import Allocator, BlockTable, Grant, IntArray
 from allocators.layered.base import LayeredAllocator
 from allocators.layers import LayerGroup
+from harness.conformance.frames import Frames
 from harness.conformance.memory import (
     Place,
     SlotMemory,
+    Violation,
     own_tokens,
     require,
     same_length,
@@ -49,17 +51,21 @@ class LayeredMemory(SlotMemory):
         self.away: dict[tuple[int, int], int] = {}  # (layer group, host slot): value
         self._begin()
         self.maps_pages = allocator.page_bytes > 0
+        self._frames = Frames(allocator) if self.maps_pages else None
 
     # -- one layer group ---------------------------------------------------------------------
     def _covered(self, layer_group: int, slots: IntArray) -> IntArray:
         """Return the units of each slot, [slots, units of a slot]."""
-        require(bool((slots >= 0).all()), "addressing", f"no slot where one is used: {slots}")
+        # What is wrong is put into words only then: this is asked for each row at each step.
+        if (slots < 0).any():
+            raise Violation(f"addressing: no slot where one is used: {slots}")
         places = self.allocator.slot_pieces(layer_group, slots)
         wide = self.layer_groups[layer_group].slot_bytes // self.pieces[layer_group] // self.unit
-        require(not (places % self.unit).any(), "addressing", f"slots at bytes {places.tolist()}")
-        first = places // self.unit
-        inside = not len(first) or (first.min() >= 0 and first.max() + wide <= len(self.units))
-        require(bool(inside), "addressing", f"bytes outside the pool: {places.tolist()}")
+        first, rest = np.divmod(places, self.unit)
+        if rest.any():
+            raise Violation(f"addressing: slots at bytes {places.tolist()}")
+        if len(first) and (first.min() < 0 or first.max() + wide > len(self.units)):
+            raise Violation(f"addressing: bytes outside the pool: {places.tolist()}")
         units = first[:, :, None] + np.arange(wide)
         return units.reshape(len(slots), wide * self.pieces[layer_group])
 
@@ -129,13 +135,15 @@ class LayeredMemory(SlotMemory):
             for i, of in enumerate(self.layer_groups):
                 slots = self.allocator.layer_slots(row, i)
                 needed, due, at = self._read_next(row, i, of, expected)
-                own_tokens(row, at[self._wrong(i, needed, due)], length)
                 held = np.flatnonzero(slots >= 0)
-                if of.grows:
-                    own_tokens(row, held[self._wrong(i, slots[held], expected[held])], length)
+                if of.grows:  # what is held is all that the next token reads, and more
+                    wrong = held[self._wrong(i, slots[held], expected[held])]
+                else:
+                    wrong = at[self._wrong(i, needed, due)]
+                own_tokens(row, wrong, length)
                 same = laid_out[i] is None or np.array_equal(laid_out[i][n][at], needed)
                 same_place(row, same, np.array_equal(slots, twin.layer_slots(row, i)))
-                live = int(of.first_read(np.array([first]))[0]) if of.grows else 0
+                live = int(of.first_read(np.array([first]))[0])
                 keys.append(np.stack([i * MANY_SLOTS + slots[held], held >= live]))
             found.append(np.concatenate(keys, axis=1))
         return found
@@ -166,9 +174,9 @@ class LayeredMemory(SlotMemory):
         return slots[reads:end], values[reads:], np.arange(reads, end)
 
     def _laid_out(self, layer_group: int, rows: IntArray) -> list[IntArray] | None:
-        """Return the slots that a layout names, of each row, -1 where none; None where it cannot.
+        """Return the slots that a layout names, of each row, -1 where none; None if it names none.
 
-        A position of a ring is not told from the layout of a contiguous policy alone.
+        A position that a ring has overwritten is named all the same.
         """
         if not self.layer_groups[layer_group].grows:
             return None
@@ -183,7 +191,9 @@ class LayeredMemory(SlotMemory):
                 for r in ranges
             ])  # fmt: skip
         else:
-            return None
+            rings = layout.lengths if layout.ring is None else layout.ring
+            each = zip(layout.base, layout.lengths, rings, strict=True)
+            return [base + np.arange(length) % max(ring, 1) for base, length, ring in each]
         found = []
         for table, length in zip(tables, layout.lengths.tolist(), strict=True):
             p = np.arange(length)
@@ -198,17 +208,27 @@ class LayeredMemory(SlotMemory):
             self.away.update(((i, host + k), value) for k, value in enumerate(values))
         self._unmap(grant.unmaps)
         self._map(grant.maps)
+        self._move_frames(grant)
         for device, host, n, i in grant.swaps_in.tolist():
             values = [self.away.get((i, host + k), -1) for k in range(n)]
             self._put(i, np.arange(device, device + n), np.array(values))
+
+    def map_beside(self, grant: Grant) -> None:
+        super().map_beside(grant)
+        self._move_frames(grant)
+
+    def _move_frames(self, grant: Grant) -> None:
+        if self._frames is not None:
+            self._frames.execute(grant)
 
     def entries(self, table: IntArray) -> list[tuple[Place, Any]]:
         return [((i, vrange, vpage), (i, page)) for vrange, vpage, page, i in table.tolist()]
 
     def mapped_units(self) -> int:
-        """Return how many of the policy's units are mapped anywhere."""
+        """Return how many of the policy's units, its smallest pages, are mapped anywhere."""
         rows = [[0, 0, page, i] for i, page in set(self.mapped.values())]
-        return self.allocator.driver_calls(np.array(rows, dtype=np.int64).reshape(-1, 4))
+        calls = self.allocator.driver_calls(np.array(rows, dtype=np.int64).reshape(-1, 4))
+        return sum(n * page_bytes for page_bytes, n in calls.items()) // self.allocator.page_bytes
 
     def _lose(self, grant: Grant) -> None:
         """What nothing is mapped to is found out by whoever writes there next."""
@@ -235,7 +255,7 @@ class LayeredMemory(SlotMemory):
             t, pages = self.allocator.layer_pages(i)
             layout = self.allocator.layer_layout(rows, i)
             ends = of.slots(self.allocator.length[rows])
-            reads = of.first_read(self.allocator.first_new[rows]) if of.grows else 0 * ends
+            reads = of.first_read(self.allocator.first_new[rows])
             for base, first, end in zip(layout.base, reads, ends, strict=True):
                 columns = range(int(first) // t, -(-int(end) // t))
                 found.update((i, int(base) // (t * pages), column) for column in columns)

@@ -111,9 +111,11 @@ class Steps(Audit):
         except WrongAnswer as error:
             raise Violation(f"protocol: {error}") from error
         for grant in answer:
-            rest = replace(grant, maps=NO_MAPS, unmaps=NO_MAPS)
+            rest = replace(grant, maps=NO_MAPS, unmaps=NO_MAPS, converted=NO_MAPS)
             if not rest.is_empty or rest.cached_tokens:
-                text = f"begin_step may only unmap and map, not ask for {checks.told(rest)}"
+                text = (
+                    f"begin_step may only unmap, convert and map, not ask for {checks.told(rest)}"
+                )
                 raise Violation(f"protocol: {text}")
         twin = self.twin.begin_step()
         if not all(map(checks.equal_grants, answer, twin)):
@@ -128,6 +130,7 @@ class Steps(Audit):
             "beside_maps": len(beside.maps), "beside_unmaps": len(beside.unmaps),
         }  # fmt: skip
         self.counts.update(asked)
+        self.counts["conversions"] += len(before.converted) + len(beside.converted)
         self.counts["maps"] += asked["before_maps"] + asked["beside_maps"]
         self.counts["unmaps"] += asked["before_unmaps"] + asked["beside_unmaps"]
         told = ", ".join(f"{n} {name}" for name, n in asked.items() if n)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from allocators.base import Allocator, Demand, Geometry, NeverFits, Prompt
+from allocators.layers import KEEPING_KINDS
 from harness.conformance import checks
 from harness.conformance.machine import state_machine
 from harness.conformance.memory import require
@@ -38,7 +39,7 @@ def _lasting_bytes(geometry: Geometry) -> int:
     """Return the bytes of a token that are held as long as its sequence lives."""
     if not geometry.layer_groups:
         return geometry.bytes_per_token
-    lasting = (of.slot_bytes for of in geometry.layer_groups if of.kind in ("full", "latent"))
+    lasting = (of.slot_bytes for of in geometry.layer_groups if of.kind in KEEPING_KINDS)
     return sum(lasting)
 
 

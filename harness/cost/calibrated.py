@@ -119,11 +119,10 @@ class Calibrated(CostModel):
         Raises `Unsupported` for maps of a page size that was not measured.
         """
         maps_s = 0.0
-        page_bytes = allocator.page_bytes
-        if len(grant.unmaps):
-            maps_s += allocator.driver_calls(grant.unmaps) * self._call_s("unmap", page_bytes)
-        if len(grant.maps):
-            maps_s += allocator.driver_calls(grant.maps) * self._call_s("map", page_bytes)
+        for call, rows in (("unmap", grant.unmaps), ("map", grant.maps)):
+            if len(rows):
+                calls = allocator.driver_calls(rows)
+                maps_s += sum(n * self._call_s(call, size) for size, n in calls.items())
         geometry = allocator.geometry
         copies_s, out_s, in_s = (
             curve.one(geometry.bytes_moved(rows) / geometry.ranks) if len(rows) else 0.0

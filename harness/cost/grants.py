@@ -38,6 +38,8 @@ class GrantPrices:
         self.copy_byte_s = 2 / (byte_s * cost.copy_bandwidth_efficiency)
         self._map_us = {page_bytes_of(k): v for k, v in cost.map_us.items()}
         self._unmap_us = {page_bytes_of(k): v for k, v in cost.unmap_us.items()}
+        self._create_us = {page_bytes_of(k): v for k, v in cost.create_us.items()}
+        self._release_us = {page_bytes_of(k): v for k, v in cost.release_us.items()}
 
     def grant(self, grant: Grant, allocator: Allocator) -> PricedGrant:
         """Return the seconds of what a grant asks for before the step computes.
@@ -47,9 +49,12 @@ class GrantPrices:
         maps_s = copies_s = swaps_s = 0.0
         geometry = allocator.geometry
         if len(grant.maps) or len(grant.unmaps):
-            map_s, unmap_s = self.call_s(allocator.page_bytes)
             unmaps, maps = (allocator.driver_calls(of) for of in (grant.unmaps, grant.maps))
-            maps_s = unmaps * unmap_s + maps * map_s
+            for page_bytes, calls in maps.items():
+                map_s, unmap_s = self.call_s(page_bytes)
+                maps_s += unmaps[page_bytes] * unmap_s + calls * map_s
+        if len(grant.converted):
+            maps_s += self._converted_s(grant.converted)
         if len(grant.copies):
             moved = geometry.bytes_moved(grant.copies) / geometry.ranks
             copies_s = self._cost.copy_launch_us * 1e-6 + moved * self.copy_byte_s
@@ -104,6 +109,19 @@ class GrantPrices:
         geometry = allocator.geometry
         sent = geometry.bytes_moved(grant.swaps_out) + geometry.bytes_moved(grant.swaps_in)
         return sent / geometry.ranks * self._pcie_byte_s
+
+    def _converted_s(self, converted: IntArray) -> float:
+        """Return the seconds of rows of (chunk, bytes of its pages so far, from then on).
+
+        The handles of all its pages are released, and those of the others created.
+        """
+        seconds = 0.0
+        for before, after in converted[:, 1:].tolist():
+            chunk = max(before, after)
+            release = self._release_us.get(before, self._cost.release_us[LARGE_PAGE])
+            create = self._create_us.get(after, self._cost.create_us[LARGE_PAGE])
+            seconds += (chunk // before * release + chunk // after * create) * 1e-6
+        return seconds
 
     def call_s(self, page_bytes: int) -> tuple[float, float]:
         """Return the seconds of a driver call that maps such a page, and of one that unmaps it."""

@@ -86,7 +86,7 @@ COST_MODEL: Mapping[str, Range] = {
     "copy_launch_us": COST,
 }
 #: tables from a page size to a time
-PAGE_TIMES = ("map_us", "unmap_us")
+PAGE_TIMES = ("map_us", "unmap_us", "create_us", "release_us")
 
 
 def check_model(model: ModelShape) -> None:

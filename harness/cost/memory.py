@@ -180,7 +180,15 @@ def kv_pool_bytes(
         return given.left_bytes * given.ranks
     enough = next(filter(has_room, range(hardware.count + 1, MOST_RANKS + 1)), None)
     if enough is None:  # what every rank holds whole fills it alone
-        raise CostError(f"{model.name} does not fit on any number of {hardware.name}")
+        least = budget(MOST_RANKS)
+        set_by = "engine.max_num_batched_tokens or engine.max_len"
+        if memory.activation_gib is not None:
+            set_by = "memory.activation_gib"
+        raise CostError(
+            f"{model.name} does not fit on any number of {hardware.name}: of each one's "
+            f"{least.usable_bytes / GIB:.1f} GiB the activations of a step of {step_tokens} tokens "
+            f"and buffers take {least.overhead_bytes / GIB:.1f}; lower {set_by}"
+        )
     raise CostError(
         f"{model.name} needs {weight_bytes(model) / GIB:.1f} GiB for its weights and "
         f"{given.ranks} x {hardware.name} offers {given.usable_bytes * given.ranks / GIB:.1f} GiB "

@@ -9,6 +9,7 @@ not do for both GPUs are in `HardwareSpec`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.cost.shapes import CostError
@@ -30,6 +31,13 @@ SMALL_MAP_US_RANGE = (2.0, LARGE_MAP_US)
 SMALL_MAP_US = 9.0
 #: In vAttention's code an unmap of a small page calls no driver: the page goes back to a list.
 SMALL_UNMAP_US = 0.0
+#: The physical memory of a page, made (Create) and given back (Release).  Published like the above.
+LARGE_CREATE_US, LARGE_RELEASE_US = 29.0, 23.0
+#: Derived: one ioctl that takes a part of a chunk from a list, or gives it back, without a word to
+#: the GPU.  So no less than the cheapest published call, AddressFree at 1 us, and no more than the
+#: calls that it replaces; the values are near the geometric means (docs/virtual.md).
+SMALL_CREATE_US_RANGE, SMALL_RELEASE_US_RANGE = (1.0, LARGE_CREATE_US), (1.0, LARGE_RELEASE_US)
+SMALL_CREATE_US = SMALL_RELEASE_US = 5.0
 
 #: tokens a block in the tables that attention's constants were fitted to: fixed in the program that
 #: measured them, `collector/vllm/collect_attn.py` of aiconfigurator (commit 15cb360)
@@ -41,12 +49,8 @@ SWAP_MERGES = ("none", "runs", "all")
 SWAP_OVERLAPS = ("none", "layers", "step")
 
 
-def _map_us() -> dict[str, float]:
-    return dict.fromkeys(SMALL_PAGES, SMALL_MAP_US) | {LARGE_PAGE: LARGE_MAP_US}
-
-
-def _unmap_us() -> dict[str, float]:
-    return dict.fromkeys(SMALL_PAGES, SMALL_UNMAP_US) | {LARGE_PAGE: LARGE_UNMAP_US}
+def _by_size(small_us: float, large_us: float) -> Callable[[], dict[str, float]]:
+    return lambda: dict.fromkeys(SMALL_PAGES, small_us) | {LARGE_PAGE: large_us}
 
 
 @dataclass
@@ -97,9 +101,16 @@ class CostSpec:
     # -- operations a grant asks for -----------------------------------------------------------
     #: mapping one driver page, by its size: published for 2MiB, derived for the small ones (above);
     #: a size that is not listed takes 2MiB's
-    map_us: dict[str, float] = field(default_factory=_map_us)
+    map_us: dict[str, float] = field(default_factory=_by_size(SMALL_MAP_US, LARGE_MAP_US))
     #: unmapping it, likewise: published for 2MiB, no call at all for the small ones
-    unmap_us: dict[str, float] = field(default_factory=_unmap_us)
+    unmap_us: dict[str, float] = field(default_factory=_by_size(SMALL_UNMAP_US, LARGE_UNMAP_US))
+    #: making the physical memory of one, where a chunk of the pool gets pages of another size:
+    #: published for 2MiB, derived for the small ones (above)
+    create_us: dict[str, float] = field(default_factory=_by_size(SMALL_CREATE_US, LARGE_CREATE_US))
+    #: giving it back, likewise
+    release_us: dict[str, float] = field(
+        default_factory=_by_size(SMALL_RELEASE_US, LARGE_RELEASE_US)
+    )
     #: assumed equal to what elementwise kernels reach; a copy reads and writes
     copy_bandwidth_efficiency: float = 0.60
     #: the host's time to start one copy between device and host; a transfer needs two a layer,

@@ -12,7 +12,7 @@ from allocators.base import EMPTY_GRANT, NO_STEP_GRANTS, Grant, StepGrants, Usag
 #: decisions that a policy may not refuse
 NEVER_REFUSED = ("truncate", "release", "preempt")
 #: queries, which answer with a number of tokens or of steps
-COUNTS = ("lookup", "quiet_steps")
+COUNTS = ("lookup", "quiet_steps", "lone_steps")
 #: numbers in a row of a grant's tables; the fourth is a layer group
 WIDTHS = (3, 4)
 #: the tables of a grant, and what stands there if there are none
@@ -54,7 +54,10 @@ def _check_grant(call: str, grant: Grant) -> None:
         if table is none:
             continue
         if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] not in WIDTHS:
-            raise WrongAnswer(f"{call} granted {name}={_short(table)} instead of rows of three")
+            raise WrongAnswer(
+                f"{call} granted {name}={_short(table)} instead of rows of three "
+                "numbers, or of four"
+            )
 
 
 def _short(value: object) -> str:

@@ -131,7 +131,10 @@ class Engine:
         """
         if not self._skips or at_most == 1:
             return 1
-        steps = granted + self._timed.quiet_steps(rows, min(at_most, MOST_STEPS) - granted)
+        # Whoever looks on sees each page as it is given back.
+        alone = not (self._scheduler.waits_for_memory or self._observers)
+        ask = self._timed.lone_steps if alone else self._timed.quiet_steps
+        steps = granted + ask(rows, min(at_most, MOST_STEPS) - granted)
         if steps <= 1:
             return 1
         if not self._scheduler.waiting and self._arrivals.next_s() < NO_MORE:

@@ -27,7 +27,7 @@ class Totals:
         for grant in grants:
             self._maps += len(grant.maps)
             self._unmaps += len(grant.unmaps)
-            if len(grant.maps) or len(grant.unmaps):
+            if len(grant.maps) or len(grant.unmaps) or len(grant.converted):
                 self._map_s += self._executor.map_s(grant)
             copied += geometry.bytes_moved(grant.copies)
             swapped = geometry.bytes_moved(grant.swaps_out) + geometry.bytes_moved(grant.swaps_in)

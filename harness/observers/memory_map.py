@@ -66,11 +66,11 @@ class MapRecorder:
         first, stop = max(step.first, self.start), min(step.first + step.steps, self.stop)
         if first >= stop:
             return
-        if self._first is None:
-            self._first = first
-            self._capacity = step.allocator.geometry.capacity_tokens
         for number in range(first, stop):
             owner, kind = _frame(step, back=step.first + step.steps - 1 - number)
+            if self._first is None:
+                self._first = number
+                self._capacity = step.allocator.geometry.capacity_tokens
             self._owners.append(owner)
             self._kinds.append(kind)
 

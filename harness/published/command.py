@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.command.arguments import check_run_option
 from harness.command.frame import FAILED, OK
 from harness.command.output import say
 from harness.errors import ConfigError
@@ -142,6 +143,7 @@ def _options(name: str, arguments: Sequence[str]) -> Options:
         elif argument.startswith("-"):
             raise ConfigError(f"{CHOICE}{name} takes no {argument}: it is a set of runs by itself")
         else:
+            check_run_option(argument)
             overrides.append(argument)
     if options.data is not None and not options.data.is_dir():
         raise ConfigError(f"data={options.data}: no such folder")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from harness.command.arguments import parse_options
+from harness.command.arguments import check_run_option, parse_options
 from harness.errors import ConfigError
 from harness.replay.arrivals import KINDS, ArrivalSpec
 
@@ -64,6 +64,8 @@ def parse(arguments: Sequence[str]) -> tuple[ReplayOptions, list[str]]:
         if argument.startswith("-"):
             raise ConfigError(f"{argument}: a replay takes OPTION=VALUE alone; --help lists them")
         (own if argument.partition("=")[0] in names else others).append(argument)
+    for argument in others:
+        check_run_option(argument)
     options = parse_options(own, ReplayOptions)
     if not options.measured:
         raise ConfigError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, open_dict
 
+from harness.command.arguments import option_name
 from harness.comparison import Config, Prepared, compose, prepare
 from harness.comparison.prepared import RequestTables
 from harness.comparison.variant import run_variant
@@ -84,7 +85,7 @@ def request_table(measured: MeasuredRun) -> RequestTable:
 
 def compose_replay(overrides: Sequence[str]) -> DictConfig:
     """The configuration of a replay: what a run has, with the defaults of a replay."""
-    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    given = {option_name(override) for override in overrides}
     for name in given:
         if name == "workload" or (name.startswith("workload.") and name != "workload.too_long"):
             raise ConfigError(f"{name}: the requests are those of the measured file")

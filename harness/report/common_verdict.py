@@ -8,6 +8,7 @@ from harness.report.collection import Collection, Run
 from harness.report.knob_verdict import is_given
 from harness.report.numbers import percent, times
 from harness.report.ranking import CLOSE, listed, output
+from harness.report.table_price import is_of_tables
 from harness.results.runlog import ResultRow
 
 #: where memory is lost, in words, and the share of the pool from which that is worth naming
@@ -57,13 +58,30 @@ def common_verdict(collection: Collection, runs: Sequence[Run]) -> list[str]:
     }
     ranked = sorted(ratios, key=lambda name: sum(ratios[name]))
     against = [
-        f"{_range(ratios[name])} times those of {name}{_loss(name, best, real)}"
+        f"{_range(ratios[name])} times those of {name}"
+        f"{_tables(name, best, runs, real, ratios[name]) or _loss(name, best, real)}"
         for name in dict.fromkeys([ranked[0], ranked[-1]])
     ]
     some = {row.allocator for run in runs for row in run.rows} - set(everywhere)
     out = sorted(name for name in some if not any(run.idealised(name) for run in runs))
     fails = f" Not in every run: {listed(out)}." if out else ""
     return [f"Take {best}: {text}; {', and '.join(against)}.{fails}"]
+
+
+def _tables(
+    name: str,
+    best: str,
+    runs: Sequence[Run],
+    real: Sequence[dict[str, ResultRow]],
+    ratios: Sequence[float],
+) -> str:
+    """Return that the best one leads this one by the price of block tables alone, if it does."""
+    leads = [each for each in zip(runs, real, ratios, strict=True) if each[2] > 1 + CLOSE]
+    if leads and all(
+        is_of_tables(run, rows[best], rows[name], ratio) for run, rows, ratio in leads
+    ):
+        return " (by no more than what the software charges for block tables)"
+    return ""
 
 
 def _loss(name: str, best: str, real: Sequence[dict[str, ResultRow]]) -> str:

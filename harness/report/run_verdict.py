@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from harness.report.collection import Run
 from harness.report.numbers import percent, spoken, times
 from harness.report.ranking import CLOSE, latency, listed, output, rank, speed
+from harness.report.table_price import of_tables
 from harness.results.limits import main_limit
 from harness.results.runlog import PARTS, ResultRow
 
 #: shares of the run below which a cause, or a part, is not worth a sentence
 _HELD_BACK, _LARGE_PART = 0.1, 0.15
 _PART_WORDS = {"linear": "linear layers", "all_reduce": "all-reduce"}
-
+_LEVEL = "serve as much"
 
 _IDEALISED = "but it is an idealised baseline that knows every output length beforehand."
 
@@ -40,16 +41,18 @@ def run_verdict(run: Run) -> list[str]:
     if run.idealised(best.allocator):
         real = [row for row in ranked if not run.idealised(row.allocator)]
         if real:
-            sentences.append(f"{best.allocator} leads with {speed(best)}, {_IDEALISED}")
+            price = of_tables(run, best, _leads(best, real[:1]), _LEVEL)
+            aside = f" ({price})" if price else ""
+            sentences.append(f"{best.allocator} leads with {speed(best)}{aside}, {_IDEALISED}")
             best = real[0]
     others = [row for row in rows if row is not best and row.allocator != ranked[0].allocator]
     others = others or [row for row in rows if row is not best]
     close = [row for row in others if abs(output(row) - output(best)) <= CLOSE * output(best)]
     choice = "Of those that can be built, take" if sentences else "Take"
     if len(close) == len(others):
-        sentences.insert(0, f"{choice} {best.allocator}: {_keeps_up(best, others)}")
+        sentences.insert(0, f"{choice} {best.allocator}: {_keeps_up(run, best, others)}")
     else:
-        sentences.insert(0, f"{choice} {best.allocator}: {_serves_most(best, others)}")
+        sentences.insert(0, f"{choice} {best.allocator}: {_serves_most(run, best, others)}")
     if len(sentences) == 2:
         sentences.reverse()
     against = _reservations(run, best, rows)
@@ -85,7 +88,7 @@ def held_back(run: Run, row: ResultRow) -> list[str]:
     return [f"{text}; its time goes to {parts}."]
 
 
-def _serves_most(best: ResultRow, others: Sequence[ResultRow]) -> str:
+def _serves_most(run: Run, best: ResultRow, others: Sequence[ResultRow]) -> str:
     ranked = rank(others)
     next_best, last = ranked[0], ranked[-1]
     ratio = output(best) / max(output(next_best), 1e-12)
@@ -94,7 +97,12 @@ def _serves_most(best: ResultRow, others: Sequence[ResultRow]) -> str:
         lead = f"{speed(best)}, as much as {next_best.allocator} and at lower latency"
     if last is not next_best:
         lead += f" and {times(output(best) / max(output(last), 1e-12))} times {last.allocator}"
-    return f"{lead}, {_because(best, last)}."
+    price = of_tables(run, best, _leads(best, ranked), _LEVEL)
+    return f"{lead}, {_because(best, last)}{f'; {price}' if price else ''}."
+
+
+def _leads(best: ResultRow, others: Sequence[ResultRow]) -> list[tuple[ResultRow, float]]:
+    return [(row, output(best) / max(output(row), 1e-12)) for row in others]
 
 
 def _because(best: ResultRow, last: ResultRow) -> str:
@@ -122,15 +130,16 @@ def _because(best: ResultRow, last: ResultRow) -> str:
     return causes[0] + "".join(f"; {cause}" for cause in causes[1:])
 
 
-def _keeps_up(best: ResultRow, others: Sequence[ResultRow]) -> str:
+def _keeps_up(run: Run, best: ResultRow, others: Sequence[ResultRow]) -> str:
     worst = max(others, key=latency)
     ratio = latency(worst) / max(latency(best), 1e-12)
     head = f"all serve about {speed(best)}, so latency decides"
     if ratio - 1 <= CLOSE:
         return f"all serve about {speed(best)} and none is faster; any will do at this load."
+    price = of_tables(run, best, [(worst, ratio)], "be as fast")
     return (
         f"{head}; its {spoken(1000 * latency(best))} ms per output token is lowest, "
-        f"{worst.allocator} needs {times(ratio)} times as long."
+        f"{worst.allocator} needs {times(ratio)} times as long{f'; {price}' if price else ''}."
     )
 
 

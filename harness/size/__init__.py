@@ -6,5 +6,5 @@
 From Python:
 
     sized = size(parse(["model=gpt-oss-20b", "hardware=h100-80gb"]))
-    [(row.gpus, row.kv_dtype, row.sequences) for row in sized.rows]
+    [(row.gpus, row.kv_dtype, fit.tokens, fit.sequences) for row in sized.rows for fit in row.fits]
 """

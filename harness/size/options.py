@@ -62,7 +62,7 @@ def parse(arguments: Sequence[str]) -> Asked:
             asked.counts = _numbers(name, value, MOST_GPUS)
         elif name == "lengths":
             asked.lengths = _numbers(name, value, MOST_TOKENS)
-        elif name == "kv_dtype":
+        elif name in ("kv_dtype", "model.kv_dtype"):
             asked.kv_dtypes = _types(value)
         elif name.lstrip("+~").partition(".")[0] not in GROUPS:
             raise ConfigError(

@@ -16,14 +16,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from allocators.base import BlockTable, Grant, IntArray, Layout, Unsupported
+from allocators.base import BlockTable, IntArray, Layout, Unsupported
 from allocators.layered.base import LayeredAllocator
 from kernels.memory.base import BackingError
 from kernels.memory.layered import LayeredBacking
-from kernels.memory.pool import Piece
+from kernels.memory.pool import Piece, Pool
 
 
-class LayeredPool(LayeredBacking):
+class LayeredPool(Pool, LayeredBacking):
     """All of `geometry.pool_bytes`, allocated whole; for policies that do not map."""
 
     def __init__(
@@ -101,24 +101,3 @@ class LayeredPool(LayeredBacking):
 
     def write(self, layer_group: int, slots: IntArray, numbers: torch.Tensor) -> None:
         self._slots(layer_group)[self._at(layer_group, slots)] = numbers
-
-    # -- the rest ----------------------------------------------------------------------------
-    @property
-    def numbers(self) -> torch.Tensor:
-        """All of the pool, flat."""
-        return self._piece.numbers
-
-    @property
-    def committed_bytes(self) -> int:
-        return self._piece.size_bytes
-
-    def resident_bytes(self) -> int:
-        return self._piece.resident_bytes()
-
-    def map(self, grant: Grant) -> None:
-        if len(grant.maps) or len(grant.unmaps):
-            raise BackingError("a pool cannot map pages: the grant is for a virtual backing")
-
-    def close(self) -> None:
-        self.closed = True
-        self._piece.close()

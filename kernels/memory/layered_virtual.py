@@ -168,7 +168,7 @@ def virtual_shapes(allocator: LayeredAllocator) -> list[VirtualShape]:
             pages_per_range=width,
             range_tokens=width * tokens,
             num_pages=allocator.driver.num_pages,
-            page_bytes=allocator.page_bytes,
+            page_bytes=int(allocator.driver.bytes_of[index]) // g.ranks,
             page_tokens=tokens,
             layers=group.layers,
             kv_heads=g.kv_heads,

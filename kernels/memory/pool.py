@@ -58,7 +58,33 @@ class Piece:
         self.size_bytes = 0
 
 
-class PoolMemory(Backing):
+class Pool(Backing):
+    """Memory that is one `Piece`; classes derived from it make that."""
+
+    _piece: Piece
+
+    @property
+    def numbers(self) -> torch.Tensor:
+        """All of the pool, flat."""
+        return self._piece.numbers
+
+    @property
+    def committed_bytes(self) -> int:
+        return self._piece.size_bytes
+
+    def resident_bytes(self) -> int:
+        return self._piece.resident_bytes()
+
+    def map(self, grant: Grant) -> None:
+        if len(grant.maps) or len(grant.unmaps):
+            raise BackingError("a pool cannot map pages: the grant is for a virtual backing")
+
+    def close(self) -> None:
+        self.closed = True
+        self._piece.close()
+
+
+class PoolMemory(Pool):
     """All of `geometry.capacity_tokens` in whole pages, or in slots if not `paged`."""
 
     def __init__(
@@ -78,31 +104,13 @@ class PoolMemory(Backing):
     def values(self, layer: int) -> torch.Tensor:
         return self._all[2 * layer + 1]
 
-    @property
-    def numbers(self) -> torch.Tensor:
-        """All of the pool, flat."""
-        return self._piece.numbers
-
-    @property
-    def committed_bytes(self) -> int:
-        return self._piece.size_bytes
-
-    def resident_bytes(self) -> int:
-        return self._piece.resident_bytes()
-
     # -- grants ------------------------------------------------------------------------------
-    def map(self, grant: Grant) -> None:
-        if len(grant.maps) or len(grant.unmaps):
-            raise BackingError("a pool cannot map pages: the grant is for a virtual backing")
-
     def copy(self, grant: Grant) -> None:
         if len(grant.copies):
             copy_slots(self._all.unbind(0), grant.copies, backend=self.mover)
 
     # -- end ---------------------------------------------------------------------------------
     def close(self) -> None:
-        if self.closed:
-            return
-        self.closed = True
-        del self._all
-        self._piece.close()
+        if not self.closed:
+            del self._all
+        super().close()

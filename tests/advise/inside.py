@@ -7,8 +7,8 @@ from harness.advise.space import space_of
 from harness.capacity.probe import observe
 from tests.capacity.single import drive
 
-#: small and quick: fixed lengths, sixty requests, three seeds
-SMALL = ("engine.compiled=off", "model=opt-13b", "requests=60", "seeds=3", "at_least=0.05")
+#: small and quick: fixed lengths, forty requests, three seeds
+SMALL = ("engine.compiled=off", "model=opt-13b", "requests=40", "seeds=3", "at_least=0.05")
 
 
 def fixed(prompt, output):

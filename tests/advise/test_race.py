@@ -6,10 +6,12 @@ import pytest
 
 from harness.advise.evidence import counts, ratio
 from harness.advise.race import Clock, Race
-from harness.advise.space import Setting
+from harness.advise.space import Setting, space_of
 from harness.capacity.answer import Interval
 from harness.capacity.probe import Observation
 from harness.capacity.question import composed_of
+from harness.size import options
+from harness.size.budget import size
 from tests.advise.inside import fixed, ring_of, weighed
 
 ASKED = (
@@ -69,6 +71,15 @@ def test_what_helps_on_the_seed_of_the_search_alone_goes_back():
     assert found.setting == Setting()
     assert [each.name for each in found.dropped] == ["max_num_seqs"]
     assert not found.dropped[0].counts
+
+
+def test_a_pool_is_just_full_where_windows_let_it_be():
+    """By its bytes for a token in every layer it would hold three."""
+    model = ("model=gemma-3-27b", "hardware=h100-80gb", "engine=chunked")
+    space = space_of([*fixed(12000, 377), *model, "allocator=[paged]"], ["max_num_seqs"])
+    asked = [*model, "hardware.count=1", "kv_dtype=auto", "lengths=12377"]
+    (fit,) = size(options.parse(asked)).rows[0].fits
+    assert space.sizes == (str(fit.sequences),) == ("13",)
 
 
 def test_a_gpu_more_must_pay_for_itself():

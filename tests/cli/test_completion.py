@@ -21,6 +21,7 @@ from harness.comparison.config import compose, plain_options
         ("kv-harness allocators.p", ["allocators.paged."]),
         ("kv-harness allocators.paged.bl", ["allocators.paged.block_size="]),
         ("kv-harness engine.preemption=s", ["engine.preemption=swap "]),
+        ("kv-harness allocators.paged.groups=u", ["allocators.paged.groups=uniform "]),
         ("kv-harness allocator='[virtual]' allocators.paged", []),
         ("kv-harness +workload=trace workload.path=", []),
         ("kv-harness --he", ["--help "]),

@@ -47,6 +47,9 @@ CASES = [
     (["workload.num_requests=2147483647"], "expected a finite number >= 1 and <= 10000000"),
     (["engine.max_len=1000000000"], "engine.max_len must be at most 16777216, got 1000000000"),
     (["engine.max_len=16777216", "model=yi-6b"], "lower one of them"),
+    (["model=llama-4-scout"], "the context of Llama-4-Scout, need block tables for 2684354560 "),
+    (["model=llama-4-scout"], "as engine.max_len=8388608 or less does"),
+    (["model=gpt-oss-20b", "harness.memory_map=0:9"], "the layer groups of gpt-oss-20b differ"),
     (["engine.max_num_seqs=2147483647"], "engine.max_num_seqs must be at most 65536"),
     (["harness.variant_timeout_s=0"], "harness.variant_timeout_s must be a positive number"),
     (
@@ -79,6 +82,9 @@ CASES = [
     (["+allocators.x={_target_: no.such.Class}"], "no allocator class"),
     (["allocators.paged.block_size=8,16"], "add -m"),
     (["hydra.run.dir=/dev/null/run"], "/dev/null/run"),
+    (["hydra.sweep.dir=s"], "hydra.sweep.dir is the folder of a sweep, and this is a single run"),
+    (["-m", "seed=1,2", "hydra.run.dir=r"], "and this is a sweep: hydra.sweep.dir=DIR says where"),
+    (["+experiment=hybrid", "hydra.run.dir=r"], "hydra.run.dir is the folder of a single run"),
     (["allocator=null"], "leaves allocator out; choose one of contiguous_grow, "),
     (["~model"], "~model leaves model out; choose one of "),
     *(

@@ -111,45 +111,45 @@ def test_a_sweep_ends_in_one_table(tmp_path):
     assert len(rows["rows"] if isinstance(rows, dict) else rows) == 2
 
 
-def test_help_and_a_simulated_run_import_no_torch(tmp_path):
-    code = (
-        "import sys, runpy\n"
-        "sys.argv = ['harness'] + {arguments}\n"
-        "try:\n    runpy.run_module('harness', run_name='__main__')\n"
-        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
-        "heavy = {heavy} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    for arguments, heavy in (
-        (["--help"], {"torch", "triton", "pandas", "matplotlib", "hydra", "numpy"}),
-        (
-            ["+workload=uniform", "workload.num_requests=3", "allocator=[paged]"],
-            {"torch", "triton"},
-        ),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", code.format(arguments=arguments, heavy=heavy)],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+#: an allocator that waits to be interrupted where its blocks are of 16 tokens
+WAITING = """
+import time
+from allocators.paged import Paged
+
+class Waiting(Paged):
+    def admit(self, *given, **more):
+        if self.geometry.page_tokens == 16:
+            time.sleep(600)
+        return super().admit(*given, **more)
+"""
 
 
-def test_ctrl_c_keeps_the_finished_variants(tmp_path):
+def interrupted(*arguments, once, cwd):
+    """Interrupt a command once a file exists; return its status."""
+    (cwd / "waiting.py").write_text(WAITING)
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "harness", "+workload=sharegpt", "workload.num_requests=1500",
-            "allocator=[paged,contiguous_grow]", f"hydra.run.dir={tmp_path}/r",
+            sys.executable, "-m", "harness", "+workload=sharegpt", "workload.num_requests=20",
+            "allocator=[paged]", *arguments,
         ],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    summary = tmp_path / "r" / "summary.json"
     for _ in range(3000):
-        if summary.exists() or process.poll() is not None:
+        if once.exists() or process.poll() is not None:
             break
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    try:
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode
+
+
+def test_ctrl_c_keeps_the_finished_variants(tmp_path):
+    summary = tmp_path / "r" / "summary.json"
+    options = ("+allocators.waiting={_target_: waiting.Waiting}", f"hydra.run.dir={tmp_path}/r")
+    assert interrupted(*options, once=summary, cwd=tmp_path) == 130
     rows = json.loads(summary.read_text())["rows"]
     assert [row["status"] for row in rows] == ["ok", "error"]
     assert "interrupted" in rows[1]["reason"]
@@ -157,21 +157,11 @@ def test_ctrl_c_keeps_the_finished_variants(tmp_path):
 
 
 def test_ctrl_c_in_a_sweep_keeps_a_table_of_the_finished_jobs(tmp_path):
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "harness", "-m", "+workload=sharegpt", "report=none",
-            "workload.num_requests=20,1500", "allocator=[paged,contiguous_grow]",
-            f"hydra.sweep.dir={tmp_path}/s",
-        ],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    for _ in range(3000):
-        if (tmp_path / "s" / "1" / "summary.json").exists() or process.poll() is not None:
-            break
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    second = tmp_path / "s" / "1" / "summary.json"
+    sizes = ",".join(f"{{_target_: waiting.Waiting, block_size: {size}}}" for size in (8, 16))
+    options = ("-m", f"+allocators.waiting={sizes}", "report=none")
+    options += (f"hydra.sweep.dir={tmp_path}/s",)
+    assert interrupted(*options, once=second, cwd=tmp_path) == 130
     table = pd.read_csv(tmp_path / "s" / "sweep.csv")
     assert table["status"].tolist() == ["ok", "ok", "ok", "error"]
     assert "interrupted" in table["reason"].iloc[-1]

@@ -48,7 +48,11 @@ def test_an_allocator_cannot_end_the_run(target, reason, tmp_path):
     [
         ("admit", "5", "admit answered 5 instead of a Grant or None"),
         ("grow", "yes", "grow answered 'yes' instead of a Grant or None"),
-        ("grow", "half", "grow granted copies=array([0, 0, 0]) instead of rows of three"),
+        (
+            "grow",
+            "half",
+            "grow granted copies=array([0, 0, 0]) instead of rows of three numbers, or of four",
+        ),
         ("release", "none", "release answered None instead of a Grant"),
         ("begin_step", "none", "begin_step answered None instead of StepGrants"),
         (

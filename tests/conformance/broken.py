@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from allocators.base import EMPTY_GRANT, NO_COPIES, NO_MAPS, Grant, NeverFits, StepGrants
+from allocators.base import (
+    EMPTY_GRANT,
+    NO_COPIES,
+    NO_MAPS,
+    Grant,
+    NeverFits,
+    StepGrants,
+    Unsupported,
+)
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import Virtual
@@ -264,6 +272,15 @@ class ForgetsTheOldExtent(ContiguousBase):
             return super().grow(rows, n)
         finally:
             self.placement.give = give
+
+
+class CannotDoALongPrompt(PagedBase):
+    """A request is refused, or it never fits; there is nothing about it that cannot be done."""
+
+    def admit(self, rows, prompt, demand):
+        if prompt.tokens > 40:
+            raise Unsupported("prompts have 40 tokens at most")
+        return super().admit(rows, prompt, demand)
 
 
 class NeverSaysNever(PagedBase):

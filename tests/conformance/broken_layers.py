@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from allocators.base import NO_MAPS, StepGrants
+from allocators.layered import growing
 from allocators.layered.contiguous import LayeredContiguous
 from allocators.layered.grouping import split
 from allocators.layered.jenga import Jenga
@@ -33,6 +37,14 @@ class VirtualBase(Trusting, LayeredVirtual):
         super().__init__(pool("windows", PAGE // 8), page_size="64KiB")
 
 
+class SizesBase(Trusting, LayeredVirtual):
+    """Pages of windows are a quarter of those of other layer groups."""
+
+    def __init__(self, geometry):
+        sizes = {"page_size": "256KiB", "window_page_size": "64KiB"}
+        super().__init__(pool("windows", PAGE // 8), **sizes)
+
+
 class RingOfTheWindow(RingBase):
     """What a step writes goes over what its first token reads."""
 
@@ -51,6 +63,13 @@ class PartsOverlap(RingBase):
         self.parts[1, row] = self.parts[0, row]
 
 
+class LaysOutAStraightRing(RingBase):
+    """A kernel is told nothing of the ring, and reads on behind its end."""
+
+    def layer_layout(self, rows, layer_group):
+        return replace(super().layer_layout(rows, layer_group), ring=None)
+
+
 class CopiesAStretchTooFew(RingBase):
     """A copy out of a ring stops at its end."""
 
@@ -64,8 +83,9 @@ class CopiesAStretchTooFew(RingBase):
 class WindowFreedEarly(JengaBase):
     """A page goes back while the token that is to be computed still reads its last slot."""
 
-    def _forget(self, rows):
-        self.tables.forget(rows, self.tables.behind(rows, self._next_query(rows) + 1))
+    def _asked_growth(self, rows, n):
+        query = self._next_query(rows) + 1
+        return growing.growth(self.tables, rows, self.length[rows], n, query)
 
 
 class LargePagesButForOne(LargePages):
@@ -123,7 +143,21 @@ class MakesTwoOfOnePage(VirtualBase):
         return found
 
 
-BASES = (RingBase, JengaBase, VirtualBase)
+class CountsPartsAsChunks(SizesBase):
+    """Free small pages are promised as large ones, whatever else lies in their chunks."""
+
+    def _pinning(self, low=None, high=None):
+        return 0
+
+
+class DividesInSilence(SizesBase):
+    """Nobody is told that a chunk has pages of another size now."""
+
+    def begin_step(self):
+        return StepGrants(*(replace(of, converted=NO_MAPS) for of in super().begin_step()))
+
+
+BASES = (RingBase, JengaBase, VirtualBase, SizesBase)
 BROKEN = [
     found
     for found in globals().values()

@@ -15,13 +15,20 @@ KINDS = {
     "full": LayerGroup("full", 2, 4),
     "latent": LayerGroup("latent", 1, 3),
     "sliding": LayerGroup("sliding", 1, 2, window=20),
+    "narrow": LayerGroup("sliding", 1, 1, window=5),
     "chunked": LayerGroup("chunked", 1, 2, window=24),
     "state": LayerGroup("state", 1, 6),
     "cross": LayerGroup("cross", 1, 2, encoder_tokens=5),
 }
 MODELS = {
+    "sliding": ("full", "sliding"),
+    "sizes": ("narrow", "full", "sliding"),
+    "chunked": ("full", "chunked"),
     "windows": ("sliding", "full", "chunked"),
+    "latent": ("latent", "full"),
     "state": ("full", "state"),
+    "cross": ("full", "cross"),
+    "plain": ("full", "sliding", "chunked", "state", "cross"),
     "all": ("full", "latent", "sliding", "chunked", "state", "cross"),
 }
 #: steps of a batch, for rings
@@ -58,6 +65,8 @@ def cases(swaps: tuple[str, ...]) -> dict[str, tuple]:
         seen = caused if block_size > 1 else ("refusals", *swaps)
         knobs = {"block_size": block_size}
         found[f"jenga-{block_size}-{model}"] = (Jenga.of, pool(model), knobs, seen)
+    knobs = {"block_size": 4, "prefix_index": "hash"}
+    found["jenga-hash"] = (Jenga.of, pool("windows"), knobs, (*caused, "hits"))
     found["jenga-watermark"] = (Jenga.of, pool("all"), {"block_size": 4, "watermark": 0.1}, caused)
     mapped = (*caused, "maps", "unmaps")
     for deferred, background in itertools.product((True, False), repeat=2):
@@ -67,4 +76,12 @@ def cases(swaps: tuple[str, ...]) -> dict[str, tuple]:
         on = [name for name in ("deferred", "background") if knobs[name]]
         name = "-".join(["virtual-layers", layout, *on])
         found[name] = (Virtual.of, pool(model, PAGE // 8), {**knobs, "layout": layout}, seen)
+    for page, window, model, layout in (
+        ("256KiB", "64KiB", "windows", "per_layer"),
+        ("256KiB", "64KiB", "all", "sliced"),
+        ("64KiB", "128KiB", "windows", "sliced"),
+    ):
+        knobs = {"page_size": page, "window_page_size": window, "layout": layout}
+        seen = (*mapped, "beside_maps", "conversions")
+        found[f"virtual-sizes-{page}-{model}"] = (Virtual.of, pool(model, PAGE // 8), knobs, seen)
     return found

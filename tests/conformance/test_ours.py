@@ -18,10 +18,11 @@ FURTHER = {
     "virtual-paper-hash",
     "virtual-paper-hash-deferred-background",
     "paged-hybrid-state",
-    "paged-uniform-latent",
+    *("paged-uniform-latent", "paged-uniform-cross"),
     *("contiguous-max-layers", "contiguous-oracle-layers"),
     *("virtual-layers-sliced", "virtual-layers-per_layer-deferred"),
     *("jenga-watermark", "jenga-7-all"),
+    *("virtual-sizes-256KiB-all", "virtual-sizes-64KiB-windows"),
 }
 
 

@@ -109,11 +109,13 @@ NAMED = [
     (broken_steps.SwapsBesideAStep, "protocol"),
     (broken_layers.RingOfTheWindow, "no hole"),
     (broken_layers.PartsOverlap, "single writer"),
+    (broken_layers.LaysOutAStraightRing, "addressing"),
     (broken_layers.WindowFreedEarly, "no hole"),
     (broken_layers.WritesIntoItsNeighbour, "single writer"),
     (broken_layers.GivesALargePageEarly, "single writer"),
     (broken_layers.UnmapsAWindowEarly, "mapping"),
     (broken_layers.ForgetsALayerGroup, "causal"),
+    (broken_layers.DividesInSilence, "conversions"),
     *broken_layered_paged.CAUGHT,
 ]
 

@@ -191,6 +191,21 @@ def test_text_does_not_pass_the_projections_of_an_encoders_keys():
     assert uniform - passed == 8 * key_value_parameters(roof.model, layer) == 8 * 4096 * 2048
 
 
+# -- ranks -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", NAMES)
+def test_two_ranks_compute_half_each_and_both_read_whole_latents(name):
+    one, two = (roofline(name, count).layers_of_blocks(0) for count in (1, 2))
+    for alone, shared in zip(one, two, strict=True):
+        for field in ("decode_seq_s", "prefill_pair_s", "prefill_kv_s", "prefill_query_s"):
+            assert getattr(shared.prices, field) == pytest.approx(getattr(alone.prices, field) / 2)
+        assert shared.past_token_s == pytest.approx(alone.past_token_s / 2)
+        assert shared.first_piece_s == pytest.approx(alone.first_piece_s / 2)
+        parts = 1 if alone.group.kind == "latent" else 2
+        assert shared.prices.decode_context_s == pytest.approx(
+            alone.prices.decode_context_s / parts
+        )
+
+
 # -- weights -----------------------------------------------------------------------------------
 def test_experts_in_mxfp4_are_read_in_their_bits():
     four, sixteen = roofline("gpt-oss-20b"), roofline("gpt-oss-20b", expert_bits=0.0)

@@ -18,7 +18,7 @@ from harness.cost import (
     SoftwareSpec,
 )
 from harness.cost.limits import MODEL as MODEL_RANGES
-from harness.cost.limits import check_cost, check_hardware, check_memory, check_model
+from harness.cost.limits import PAGE_TIMES, check_cost, check_hardware, check_memory, check_model
 from harness.cost.software import check_software
 from harness.errors import ConfigError
 from tests.places import CONF, shipped
@@ -105,7 +105,7 @@ def test_a_value_that_cannot_be_is_refused(option, value, text):
 
 
 def test_no_field_is_forgotten():
-    checked = {option for option, _, _ in CASES} | {"cost_model.map_us", "cost_model.unmap_us"}
+    checked = {option for option, _, _ in CASES} | {f"cost_model.{table}" for table in PAGE_TIMES}
     checked.add("model.layer_groups")  # tests/cost/test_layers.py
     specs = {"model": ModelShape, "hardware": HardwareSpec, "memory": MemorySpec,
              "cost_model": CostSpec, "software": SoftwareSpec}  # fmt: skip
@@ -122,7 +122,7 @@ def test_every_file_is_within_its_limits(group):
         check(shipped(type(good), group, path.stem))
 
 
-@pytest.mark.parametrize("table", ["map_us", "unmap_us"])
+@pytest.mark.parametrize("table", PAGE_TIMES)
 @pytest.mark.parametrize(
     ("times", "text"),
     [

@@ -187,6 +187,12 @@ def test_memory_that_never_suffices_is_an_error_too():
     model = load("model", "opt-175b")
     with pytest.raises(CostError, match="does not fit on any number"):
         kv_pool_bytes(model, HardwareSpec(name="toy", memory_gb=0.01), MemorySpec(), 2048, 256)
+    scout, hardware = load("model", "llama-4-scout"), load("hardware", "h100-80gb")
+    with pytest.raises(CostError, match=r"of 10485760 tokens .* engine\.max_len") as caught:
+        kv_pool_bytes(scout, hardware, MemorySpec(), scout.max_context, 128)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(CostError, match=r"lower memory\.activation_gib"):
+        kv_pool_bytes(scout, hardware, MemorySpec(activation_gib=80.0), 2048, 128)
     nothing = HardwareSpec(name="toy", memory_gb=80, count=0)
     with pytest.raises(CostError, match=r"hardware\.count"):
         kv_pool_bytes(model, nothing, MemorySpec(), 2048, 256)

@@ -30,7 +30,7 @@ PARAMETERS = {
     "codellama-34b": 33.74, "gpt-oss-20b": 20.91, "gemma-2-9b": 9.24, "gemma-3-27b": 27.01,
     "llama-4-scout": 107.77, "deepseek-v3": 671.03, "deepseek-v2-lite": 15.71,
     "jamba-1.5-mini": 51.57, "qwen3-next-80b-a3b": 79.67, "llama-3.2-11b-vision": 9.78,
-    "ministral-8b": 8.02,
+    "ministral-8b": 8.02, "gpt-oss-120b": 116.83,
 }  # fmt: skip
 KIB_A_TOKEN = {
     "opt-13b": 800, "opt-66b": 2304, "opt-175b": 4608,
@@ -41,7 +41,7 @@ KIB_A_TOKEN = {
     "codellama-34b": 192, "gpt-oss-20b": 48, "gemma-2-9b": 336, "gemma-3-27b": 496,
     "llama-4-scout": 192, "deepseek-v3": 68.625, "deepseek-v2-lite": 30.375,
     "jamba-1.5-mini": 16, "qwen3-next-80b-a3b": 24, "llama-3.2-11b-vision": 128,
-    "ministral-8b": 144,
+    "ministral-8b": 144, "gpt-oss-120b": 72,
 }  # fmt: skip
 
 

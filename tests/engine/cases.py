@@ -162,6 +162,9 @@ class Spy:
     def sampled(self, plan, ends_s):
         for prefill in plan.prefills:
             self.sampled_tokens[prefill.group.index] += prefill.group.sequences
-        for owner in self.running.owner[np.isin(self.running.rows, plan.rows)].tolist():
-            self.sampled_tokens[owner] += plan.steps
+        computed = set(plan.rows.tolist())
+        running = self.running
+        for row, owner in zip(running.rows.tolist(), running.owner.tolist(), strict=True):
+            if row in computed:
+                self.sampled_tokens[owner] += plan.steps
         return self._scheduler.sampled(plan, ends_s)

@@ -13,6 +13,17 @@ from tests.engine.cases import MODES, Checking, Spy, allocators, drawn, make, ro
 ALLOCATORS = allocators()
 ARRIVALS = ("at_once", "poisson", "closed")
 MODE_POLICY = [(mode, policy) for mode in MODES for policy in ("continuous", "static", "orca")]
+#: more of the same reservations, sizes and rules: in each run with one policy, else with `further`
+MORE = ("contiguous_pow2", "contiguous_oracle", "contiguous_grow_best_fit", "paged_1", "paged_16",
+        "virtual_plain")  # fmt: skip
+CASES = [
+    pytest.param(
+        name, mode, policy, id=f"{name}-{mode}-{policy}",
+        marks=[pytest.mark.further] if name in MORE and policy != "continuous" else [],
+    )
+    for name in ALLOCATORS
+    for mode, policy in MODE_POLICY
+]  # fmt: skip
 #: these never preempt: they reserve a whole life at admission
 RESERVED = ("contiguous_max", "contiguous_pow2", "contiguous_oracle")
 
@@ -53,8 +64,7 @@ def assert_identical(one, other):
         np.testing.assert_array_equal(ours, theirs, err_msg="token gaps")
 
 
-@pytest.mark.parametrize(("mode", "policy"), MODE_POLICY)
-@pytest.mark.parametrize("name", ALLOCATORS)
+@pytest.mark.parametrize(("name", "mode", "policy"), CASES)
 def test_skipping_ahead_changes_no_bit_and_nothing_is_lost(name, mode, policy):
     preemptions = saturated = gaps_s = 0
     for arrivals in ARRIVALS:

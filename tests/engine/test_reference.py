@@ -22,6 +22,7 @@ from tests.engine.reference import (
     PagedMemory,
     Reference,
 )
+from tests.stories import tell
 
 MAX_LEN = 40
 LENGTHS = {
@@ -113,7 +114,7 @@ def reference_of(case, memory, policy):
 def test_paged_steps_are_those_of_the_reference(mode, policy):
     seen = Counter()
 
-    @settings(max_examples=200, deadline=None, derandomize=True)
+    @settings(max_examples=40, deadline=None, derandomize=True)
     @given(cases(mode))
     def compare(case):
         block, blocks = case["block"], case["blocks"]
@@ -136,15 +137,16 @@ def test_paged_steps_are_those_of_the_reference(mode, policy):
         seen["recomputed once"] += reference.recomputed_once
         seen["mixed"] += getattr(reference, "mixed", 0)
 
-    compare()
-    for block in (1, 2, 3, 4, 8, 16):
-        assert seen[f"preemptions, block {block}"], f"block {block}: the pools were not tight"
-    assert seen["finished"] > 60
-    assert seen["several at once"] > 5
-    assert seen["never fits"] > 5
-    assert (seen["copies"] > 0) == (mode != "greedy")
-    assert (seen["recomputed once"] > 50) == (mode == "beam")
-    assert (seen["mixed"] > 60) == (policy == "orca")
+    wanted = {f"preemptions, block {block}": 0 for block in (1, 2, 3, 4, 8, 16)}
+    wanted |= {"finished": 60, "several at once": 5, "never fits": 5}
+    wanted |= {"copies": 0} if mode != "greedy" else {}
+    wanted |= {"recomputed once": 50} if mode == "beam" else {}
+    wanted |= {"mixed": 60} if policy == "orca" else {}
+    tell(compare, lambda: all(seen[what] > least for what, least in wanted.items()))
+    assert all(seen[what] > least for what, least in wanted.items()), seen
+    assert mode != "greedy" or not seen["copies"]
+    assert mode == "beam" or seen["recomputed once"] <= 50
+    assert policy == "orca" or not seen["mixed"]
 
 
 @pytest.mark.parametrize("policy", REFERENCES)
@@ -153,7 +155,7 @@ def test_paged_steps_are_those_of_the_reference(mode, policy):
 def test_contiguous_steps_are_those_of_the_reference(reservation, placement, policy):
     seen = Counter()
 
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=15, deadline=None, derandomize=True)
     @given(cases(), st.integers(40, 150))
     def compare(case, capacity):
         geometry = Geometry(max(capacity, 64), case["max_seqs"], MAX_LEN, layers=3)
@@ -173,6 +175,6 @@ def test_contiguous_steps_are_those_of_the_reference(reservation, placement, pol
         seen["saturated"] += sum(row["saturated"] for row in rows)
         seen["together"] += sum(row["blocks"] > 2 for row in rows)
 
-    compare()
-    assert seen["saturated"]
-    assert reservation == "max" or seen["together"]
+    wanted = ["saturated"] if reservation == "max" else ["saturated", "together"]
+    tell(compare, lambda: all(seen[what] for what in wanted))
+    assert all(seen[what] for what in wanted), seen

@@ -1,15 +1,18 @@
 """The simulated executor of a model with layer groups: what it tells the cost model, and when."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from allocators.base import BLOCK_TABLE_ENTRY_BYTES, Allocator, Demand, Geometry, Grant, Prompt
+from allocators.contiguous import Contiguous
 from allocators.layered.base import LayeredAllocator
 from allocators.layers import LayerGroup
 from allocators.paged import Paged
+from allocators.virtual import Virtual
 from harness.cost import CostSpec, HardwareSpec, LayerSpec, ModelShape, Roofline, Work
 from harness.cost.kv import layer_groups
 from harness.cost.reads import decode_reads
@@ -102,18 +105,32 @@ def test_each_table_that_is_sent_counts():
     assert executor(block_tables=False)._work(Plan([]), LENGTHS).table_bytes == 0
 
 
-@pytest.mark.parametrize(("groups", "tables"), [("uniform", 1), ("hybrid", 2), ("split", 2)])
-def test_a_policy_says_how_many_tables_it_sends(groups, tables):
+def windowed():
+    """A pool of a model with a full and a sliding layer group."""
     model = replace(
         MODEL, layers=6, layer_groups=[LayerSpec("full", 3), LayerSpec("sliding", 3, 9)]
     )
-    room = Geometry(
+    return Geometry(
         2000, 8, 4096, layers=6, layer_groups=layer_groups(model), pool_bytes=10**8, step_tokens=64
     )
+
+
+@pytest.mark.parametrize(("groups", "tables"), [("uniform", 1), ("hybrid", 2), ("split", 2)])
+def test_a_policy_says_how_many_tables_it_sends(groups, tables):
     knobs = {"window_share": 0.5} if groups == "split" else {}
-    pool = Paged.of(room, block_size=16, groups=groups, **knobs)
+    pool = Paged.of(windowed(), block_size=16, groups=groups, **knobs)
     assert pool.table_entries(33) == 3 * tables
     assert pool.table_entries(np.array([16, 17])).tolist() == [tables, 2 * tables]
+
+
+@pytest.mark.parametrize(
+    "build", [partial(Contiguous.of, reservation="max", placement="first_fit"), Virtual.of]
+)
+def test_where_addresses_are_contiguous_no_table_is_sent(build):
+    pool = build(windowed())
+    assert pool.table_entries(33) == 0
+    priced = SimulatedExecutor(Roofline(MODEL, H100, CostSpec()), pool)
+    assert priced._work(Plan([]), LENGTHS).table_bytes == 0
 
 
 def test_a_uniform_model_sends_one_table():

@@ -52,6 +52,10 @@ KNOBS = {
         "allocators.paged.groups=split",
         "model.layer_groups=[{kind: full, layers: 2}, {kind: sliding, layers: 2, window: 9}]",
     ),
+    "allocators.paged.retention_tokens": (
+        "allocators.paged.prefix_index=hash",
+        "model.layer_groups=[{kind: full, layers: 2}, {kind: sliding, layers: 2, window: 9}]",
+    ),
     "allocators.virtual.reclaim_free": (
         "allocator=[virtual]",
         "allocators.virtual.rules=paper",

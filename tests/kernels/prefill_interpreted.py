@@ -24,6 +24,15 @@ FEW = {
     "flat": {"heads": (4, 1)},
     "padded-204": {"padded": 204, "heads": (4, 1), "dim": 80},
 }
+further = pytest.mark.further
+#: each run has these; `make test-further` the others
+NEAR = ("page-7", "flat", "padded-204")
+
+
+def layouts(*some):
+    return [pytest.param(name, marks=[] if name in some else [further]) for name in FEW]
+
+
 #: one token, exact multiples of blocks and pages, chunks with a past, and a row over page ends
 LENGTHS, QUERIES = [1, 64, 33, 270], [1, 64, 33, 9]
 
@@ -34,20 +43,26 @@ def run(case, **options):
     return prefill(*args, backend="triton", **options)
 
 
-@pytest.mark.parametrize("layout", FEW)
+@pytest.mark.parametrize("layout", layouts("page-1", *NEAR))
 def test_exact_numbers(layout):
     case = make(LENGTHS, QUERIES, **FEW[layout])
     close(run(case), case)
 
 
-@pytest.mark.parametrize("layout", FEW)
+@pytest.mark.parametrize("layout", layouts("page-256", *NEAR))
 def test_half_precision_in_tiles_of_tensor_cores(layout):
     case = make([1, 64, 200], [1, 64, 75], dtype=torch.bfloat16, **FEW[layout])
     close(run(case), case)
 
 
-@pytest.mark.parametrize("layout", ["page-7", "flat", "padded-204"])
-@pytest.mark.parametrize("window", [1, 64, 65, 100])
+@pytest.mark.parametrize(
+    ("layout", "window"),
+    [
+        pytest.param(layout, window, marks=[] if layout == "page-7" or window == 65 else [further])
+        for layout in NEAR
+        for window in (1, 64, 65, 100)
+    ],
+)
 def test_what_lies_behind_the_window_is_not_read(layout, window):
     case = make([30, 270], [30, 75], dtype=torch.float16, **FEW[layout]).look_through(window)
     close(run(case), case)

@@ -11,9 +11,12 @@ from tests.kernels.cases import make  # noqa: E402
 from tests.kernels.compiled import compiled  # noqa: E402
 from tests.kernels.interpreted import run_interpreted  # noqa: E402
 
+further = pytest.mark.further
 
-def test_kernels_agree_with_float64_in_the_interpreter():
-    said = run_interpreted("tests/kernels/triton_interpreted.py")
+
+@pytest.mark.parametrize("which", ["not further", pytest.param("further", marks=further)])
+def test_kernels_agree_with_float64_in_the_interpreter(which):
+    said = run_interpreted("tests/kernels/triton_interpreted.py", which)
     assert " passed" in said
     assert "skipped" not in said
 

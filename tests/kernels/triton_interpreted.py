@@ -37,6 +37,9 @@ LAYOUTS = {
     "padded": {"padded": 5},
     "padded-204": {"padded": 204},
 }
+further = pytest.mark.further
+#: `make test-further` takes these too
+MORE = ("page-16", "page-64", "page-256", "padded")
 #: a window of one token, of half a block, of a block and one, of more than a split
 WINDOWS = (1, 33, 65, 600)
 
@@ -47,13 +50,21 @@ def decoded(case, **more):
     return decode(*case.args, case.scale, backend="triton", out=out, **more)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", [pytest.param(name, marks=[further] if name in MORE else []) for name in LAYOUTS]
+)
 def test_decode(layout):
     case = make([1, 64, 513, 1100], heads=(4, 1), **LAYOUTS[layout])
     close(decoded(case), case)
 
 
-@pytest.mark.parametrize("layout", ["page-1", "page-7", "page-64", "flat", "padded-204"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        *("page-7", "flat", "padded-204"),
+        *(pytest.param(name, marks=further) for name in ("page-1", "page-64")),
+    ],
+)
 def test_what_lies_behind_the_window_is_not_read(layout):
     for window in WINDOWS:
         case = make([1, 33, 64, 700], heads=(4, 1), **LAYOUTS[layout])

@@ -141,6 +141,11 @@ def test_bad_input_is_one_line(arguments, said, tmp_path):
     assert said in line
 
 
+def test_a_folder_of_a_run_is_refused():
+    with pytest.raises(ConfigError, match=r"hydra\.run\.dir is an option of python"):
+        run("pagedattention_fig14", ["hydra.run.dir=here"])
+
+
 def test_a_page_without_a_place_for_a_figure_is_refused():
     with pytest.raises(ConfigError, match="0 parts for pagedattention_fig2"):
         rewritten("nothing", {"pagedattention_fig2": kept("pagedattention_fig2")}, "a.md")

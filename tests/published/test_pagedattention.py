@@ -104,11 +104,11 @@ def test_static_batches_are_far_behind(compare):
 def test_the_azure_conversations_run_through_three_families(compare, shared_file):
     trace = shared_file("azure/AzureLLMInferenceTrace_conv.csv")
     metrics, logs = compare(
-        "+workload=trace", f"workload.path={trace}", "workload.num_requests=3000",
+        "+workload=trace", f"workload.path={trace}", "workload.num_requests=1000",
         "model=llama-3-8b", "hardware=a100-80gb", "engine.max_len=16384",
         "allocator=[paged,virtual,contiguous_oracle]",
     )  # fmt: skip
     for name, log in logs.items():
-        assert metrics[name]["finished_requests"] == 3000
+        assert metrics[name]["finished_requests"] == 1000
         total = sum(log.timeline[f"{category}_bytes"] for category in CATEGORIES)
         assert (total == log.capacity_bytes).all()

@@ -44,6 +44,13 @@ def fitted(path, *options):
     )
 
 
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """A file without noise, and what is fitted to it."""
+    path = write_csv(tmp_path_factory.mktemp("mine") / "mine.csv")
+    return path, fitted(path)
+
+
 def test_the_second_half_is_right_after_the_fit(tmp_path):
     found = fitted(write_csv(tmp_path / "mine.csv", noise=0.05))
     assert len(found.fitted) + len(found.checked) == 80
@@ -56,9 +63,9 @@ def test_the_second_half_is_right_after_the_fit(tmp_path):
     assert after["single_e2e"] < 0.12
 
 
-def test_it_is_the_same_every_time_and_what_was_simulated(tmp_path):
-    path = write_csv(tmp_path / "mine.csv")
-    one, other = fitted(path), fitted(path)
+def test_it_is_the_same_every_time_and_what_was_simulated(mine):
+    path, one = mine
+    other = fitted(path)
     assert one.software == other.software
     run, composed = measured(path), compose_replay([*SERVER, *one.options])
     by_options = simulate(prepare_replay(str(path), run, composed))
@@ -67,11 +74,10 @@ def test_it_is_the_same_every_time_and_what_was_simulated(tmp_path):
     np.testing.assert_array_equal(by_options.e2e_s, by_fit.e2e_s)
 
 
-def test_latencies_of_the_second_half_are_not_looked_at(tmp_path):
-    path = write_csv(tmp_path / "mine.csv")
-    table = pd.read_csv(path)
+def test_latencies_of_the_second_half_are_not_looked_at(mine, tmp_path):
+    (known, first), path = mine, tmp_path / "mine.csv"
+    table = pd.read_csv(known)
     late = table.arrival_s > table.arrival_s.iloc[[0, -1]].mean()
-    first = fitted(path)
     table.loc[late, ["ttft_s", "e2e_s"]] *= 3.0
     table.to_csv(path, index=False)
     second = fitted(path)
@@ -79,8 +85,8 @@ def test_latencies_of_the_second_half_are_not_looked_at(tmp_path):
     assert abs(second.errors["checked"]["after"]["e2e"]) > 0.5
 
 
-def test_the_halves_are_by_time_or_by_order(tmp_path):
-    path = write_csv(tmp_path / "mine.csv")
+def test_the_halves_are_by_time_or_by_order(mine):
+    path, _ = mine
     run = measured(path)
     first, second = halves(run, np.arange(80))
     assert run.arrival_s[first].max() <= run.arrival_s[-1] / 2 < run.arrival_s[second].min()
@@ -114,16 +120,16 @@ def test_the_command_reports_on_the_second_half(tmp_path, capsys):
         assert f"\n{constant.name}: " in profile
 
 
-def test_metrics_that_cannot_be_read_are_refused_before_the_fit(tmp_path, capsys):
-    path = write_csv(tmp_path / "mine.csv")
+def test_metrics_that_cannot_be_read_are_refused_before_the_fit(mine, tmp_path, capsys):
+    path, _ = mine
     assert main([f"measured={path}", *SERVER, "fit=true", f"metrics={tmp_path}/absent"]) == 2
     refused = capsys.readouterr().err
     assert "absent: no such file" in refused
     assert "simulation" not in refused
 
 
-def test_a_half_costs_no_simulation_of_its_own(tmp_path, monkeypatch):
-    path = write_csv(tmp_path / "mine.csv")
+def test_a_half_costs_no_simulation_of_its_own(mine, monkeypatch):
+    path, _ = mine
     simulated = []
 
     def counting(prepared):

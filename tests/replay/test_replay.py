@@ -125,6 +125,7 @@ def test_requests_that_are_too_long_are_refused_or_left_out_of_both_sides():
         (("measured=PLAIN", *SERVER, "engine.max_num_seqs=x"), "could not be converted"),
         (("measured=PLAIN", *SERVER, "kv_tokens=8"), "the KV pool holds 8 tokens"),
         (("measured=PLAIN", *SERVER, "run=2"), "run=2, but the file holds 1"),
+        (("measured=PLAIN", *SERVER, "hydra.run.dir=r"), "python -m harness; out=DIR says here"),
         (("measured=PLAIN", *SERVER, "-m"), "takes OPTION=VALUE alone"),
         (("measured=PLAIN", *SERVER, "nonsense=1"), "nonsense"),
         (("measured=PLAIN", *SERVER, "metrics=PLAIN"), "not a line of Prometheus text"),

@@ -125,6 +125,7 @@ def test_tables_are_what_json_says(capsys):
         ("hardware.count=0", "hardware.count must be whole numbers of at least 1 and at most 4096"),
         ("hardware.count=1.5", "got '1.5'"),
         ("kv_dtype=int3", "kv_dtype must be one of auto, fp32, fp16, bf16, fp8"),
+        ("model.kv_dtype=int3", "kv_dtype must be one of auto, fp32, fp16, bf16, fp8"),
         ("lengths=", "lengths must be whole numbers"),
         ("lengths=" + ",".join(map(str, range(1, 40))), "lengths has 39 values; at most 32"),
         ("allocator=[paged]", "allocator changes nothing here; there are model, hardware, memory"),

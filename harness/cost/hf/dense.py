@@ -18,17 +18,19 @@ def plain(
     values: Values,
     heads_default: int | None = None,
     kv_default: int | None = None,
+    eps_default: float = 1e-6,
     **differing: Any,
 ) -> ModelShape:
     """Return what a llama's and its kin's files have in common; `differing` are fields as they are.
 
-    Without `head_dim` the heads share the hidden size.  The defaults are of the numbers of heads.
+    Without `head_dim` the heads share the hidden size.  The defaults are of the numbers of heads
+    and of `rms_norm_eps`.
     """
     hidden = values.size("hidden_size")
     heads = values.size("num_attention_heads", heads_default)
     fields: dict[str, Any] = {
         "family": "llama",
-        "layers": values.size("num_hidden_layers"),
+        "layers": values.layers(),
         "hidden": hidden,
         "heads": heads,
         "rope_theta": rope_theta(values),
@@ -36,24 +38,32 @@ def plain(
     }
     reading: dict[str, Callable[[], Any]] = {
         "kv_heads": lambda: values.size("num_key_value_heads", kv_default),
-        "head_dim": lambda: values.size("head_dim", hidden // heads),
+        "head_dim": lambda: _head_dim(values, hidden, heads),
         "ffn": lambda: values.size("intermediate_size"),
         "vocab": lambda: values.size("vocab_size"),
         "max_context": lambda: values.size("max_position_embeddings"),
-        "norm_eps": lambda: values.number("rms_norm_eps"),
+        "norm_eps": lambda: values.number("rms_norm_eps", eps_default),
         "tied_embeddings": lambda: values.flag("tie_word_embeddings", False),
     }
     fields |= {name: read() for name, read in reading.items() if name not in fields}
     return ModelShape(**fields)
 
 
+def _head_dim(values: Values, hidden: int, heads: int) -> int:
+    if values.get("head_dim") is None and hidden % heads:
+        raise values.wrong("hidden_size", f"a multiple of the {heads} heads, or head_dim beside it")
+    return values.size("head_dim", hidden // heads)
+
+
 def rope_theta(values: Values, default: float = 10000.0) -> float:
     """Return the base of the rotary frequencies, of layers without a window where they differ."""
-    inner = values.get("rope_parameters", {})
-    if isinstance(inner, dict) and isinstance(inner.get(FULL), dict):
-        inner = inner[FULL]
-    given = inner.get("rope_theta") if isinstance(inner, dict) else None
-    return values.positive("rope_theta", given or values.get("rope_theta", default))
+    default = values.number("rope_theta", default)
+    if values.get("rope_parameters") is None:
+        return default
+    place = values.inner("rope_parameters")
+    if place.get(FULL) is not None:
+        place = place.inner(FULL)
+    return place.number("rope_theta", default)
 
 
 def opt(values: Values) -> ModelShape:
@@ -68,11 +78,11 @@ def opt(values: Values) -> ModelShape:
     values.get("activation_function")
     return ModelShape(
         family="opt",
-        layers=values.size("num_hidden_layers"),
+        layers=values.layers(),
         hidden=hidden,
         heads=heads,
         kv_heads=heads,
-        head_dim=hidden // heads,
+        head_dim=_head_dim(values, hidden, heads),
         ffn=values.size("ffn_dim"),
         vocab=values.size("vocab_size"),
         max_context=values.size("max_position_embeddings"),
@@ -90,12 +100,18 @@ def llama(values: Values) -> ModelShape:
     return plain(values, kv_default=values.size("num_attention_heads"))
 
 
-def mistral(values: Values, **differing: Any) -> ModelShape:
+def mistral(values: Values) -> ModelShape:
+    values.stated("sliding_window")
+    return one_window(values)
+
+
+def one_window(values: Values, **differing: Any) -> ModelShape:
     """Mistral, Mixtral and Phi-3: one window for all layers, or none."""
     values.only("attention_bias", False, False)
     shape = plain(values, **differing)
-    layer = window(values, "sliding_window", shape.max_context)
-    shape.layer_groups = grouped([layer] * shape.layers)
+    if values.get("sliding_window") is not None:
+        layer = window(values, "sliding_window", shape.max_context)
+        shape.layer_groups = grouped([layer] * shape.layers)
     return shape
 
 
@@ -103,7 +119,7 @@ def phi3(values: Values) -> ModelShape:
     values.only("mlp_bias", False, False)
     values.only("lm_head_bias", False, False)
     values.only("full_attn_mod", 1, 1)
-    return mistral(values, kv_default=values.size("num_attention_heads"))
+    return one_window(values, kv_default=values.size("num_attention_heads"), eps_default=1e-5)
 
 
 def ministral(values: Values) -> ModelShape:
@@ -116,10 +132,11 @@ def ministral(values: Values) -> ModelShape:
 def _qwen_windows(values: Values, shape: ModelShape) -> ModelShape:
     """Windows in the layers from `max_window_layers` on, if `use_sliding_window`."""
     uses = values.flag("use_sliding_window", False)
-    if not uses:
-        values.get("sliding_window")
+    values.get("sliding_window")  # of no layer, if it is not used or those layers are not there
     first = values.size("max_window_layers", 28, least=0)
     types = layer_types(values, shape.layers, lambda at: SLIDING if uses and at >= first else FULL)
+    if SLIDING in types and not uses:
+        raise values.wrong("use_sliding_window", f"true beside {SLIDING} in layer_types")
     shape.layer_groups = windowed(values, types, shape.max_context)
     return shape
 
@@ -141,7 +158,7 @@ def gemma2(values: Values) -> ModelShape:
 
 def gemma3(values: Values) -> ModelShape:
     """A window in all but every `sliding_window_pattern`th layer."""
-    pattern = values.size("sliding_window_pattern", values.get("_sliding_window_pattern", 6))
+    pattern = values.size(values.spelled("sliding_window_pattern", "_sliding_window_pattern"), 6)
     shape = _gemma(values, 262208, 131072, pattern)
     shape.qk_norm, shape.rope_theta = True, rope_theta(values, 1_000_000.0)
     shape.family = "gemma3"
@@ -158,14 +175,13 @@ def _gemma(values: Values, vocab: int, context: int, pattern: int) -> ModelShape
         vocab=values.size("vocab_size", vocab),
         max_context=values.size("max_position_embeddings", context),
         head_dim=values.size("head_dim", 256),
-        norm_eps=values.number("rms_norm_eps", 1e-6),
         tied_embeddings=values.flag("tie_word_embeddings", True),
         post_norms=True,
     )
     types = layer_types(values, shape.layers, lambda at: SLIDING if (at + 1) % pattern else FULL)
     scalar = values.number("query_pre_attn_scalar", 256.0)
     shape.query_scalar = 0.0 if scalar == shape.head_dim else scalar
-    size = values.size("sliding_window")  # the classes' own is not that of published models
+    size = values.size("sliding_window")
     values.only("sliding_window_size", size, size)
     shape.layer_groups = windowed(values, types, shape.max_context)
     return shape

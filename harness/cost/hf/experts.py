@@ -18,7 +18,7 @@ def qwen(values: Values, layers: int) -> dict[str, Any]:
     dense = sum(at in plain or (at + 1) % step != 0 for at in range(layers))
     return {
         "ffn": values.size("moe_intermediate_size"),
-        "experts": values.size("num_experts", values.get("num_local_experts")),
+        "experts": values.size(values.spelled("num_experts", "num_local_experts")),
         "active_experts": values.size("num_experts_per_tok"),
         **dense_layers(dense, values.size("intermediate_size")),
     }
@@ -28,7 +28,7 @@ def deepseek(values: Values, layers: int) -> dict[str, Any]:
     """Return the experts of a DeepSeek: in all but the first `first_k_dense_replace` layers."""
     values.only("moe_layer_freq", 1, 1)
     width = values.size("moe_intermediate_size")
-    dense = min(values.size("first_k_dense_replace", 0, least=0), layers)
+    dense = min(values.size("first_k_dense_replace", least=0), layers)
     return {
         "ffn": width,
         "experts": values.size("n_routed_experts"),
@@ -41,7 +41,11 @@ def deepseek(values: Values, layers: int) -> dict[str, Any]:
 def llama4(values: Values, layers: int) -> dict[str, Any]:
     """Return the experts of a Llama 4: in `moe_layers`, else each `interleave_moe_layer_step`th."""
     step, width = values.size("interleave_moe_layer_step", 1), values.size("intermediate_size")
-    mixed = values.sizes("moe_layers") or range(step - 1, layers, step)
+    mixed = {*range(step - 1, layers, step)}
+    if values.get("moe_layers") is not None:
+        mixed = {*values.sizes("moe_layers")}
+        if not mixed <= {*range(layers)}:
+            raise values.wrong("moe_layers", f"numbers of the {layers} layers, from 0")
     return {
         "ffn": width,
         "experts": values.size("num_local_experts"),

@@ -40,8 +40,11 @@ def layer_types(values: Values, layers: int, default: Callable[[int], str] | Non
 
 
 def window(values: Values, key: str, context: int) -> LayerSpec:
-    """Return a layer with the window (or chunk) of `key`; one as long as the context is full."""
-    size = values.size(key, context)
+    """Return a layer with the window (or chunk) of `key`; one as long as the context is full.
+
+    The key is required: what a class takes without it need not be the published model's.
+    """
+    size = values.size(key)
     kind = "chunked" if key == "attention_chunk_size" else "sliding"
     return LayerSpec(kind, window=size) if size < context else LayerSpec()
 

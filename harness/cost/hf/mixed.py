@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.cost.hf import experts
-from harness.cost.hf.dense import mistral, plain
+from harness.cost.hf.dense import one_window, plain
 from harness.cost.hf.groups import CHUNKED, FULL, LINEAR, SLIDING, grouped, layer_types, windowed
 from harness.cost.hf.values import Values
 from harness.cost.layers import LayerSpec
@@ -14,7 +14,7 @@ CROSS_LAYERS = [3, 8, 13, 18, 23, 28, 33, 38]
 
 
 def mixtral(values: Values) -> ModelShape:
-    shape = mistral(values)
+    shape = one_window(values, eps_default=1e-5)
     shape.experts = values.size("num_local_experts")
     shape.active_experts = values.size("num_experts_per_tok")
     return shape
@@ -23,9 +23,12 @@ def mixtral(values: Values) -> ModelShape:
 def qwen3_moe(values: Values) -> ModelShape:
     values.only("attention_bias", False, False)
     values.only("use_sliding_window", False, False)
+    values.only("qkv_bias", False, False)
+    values.only("use_qk_norm", True, True)
+    values.only("shared_expert_intermediate_size", 0, 0)
     values.get("sliding_window")
     values.get("max_window_layers")
-    layers = values.size("num_hidden_layers")
+    layers = values.layers()
     return plain(values, qk_norm=True, **experts.qwen(values, layers))
 
 
@@ -37,6 +40,7 @@ def gpt_oss(values: Values) -> ModelShape:
     shape = plain(
         values,
         family="gpt_oss",
+        eps_default=1e-5,
         head_dim=values.size("head_dim", 64),
         linear_bias=True,
         experts=values.size("num_local_experts"),
@@ -52,12 +56,12 @@ def llama4(values: Values) -> ModelShape:
     """Layers with rotary embeddings attend within chunks, those without in full."""
     values.only("attention_bias", False, False)
     values.get("use_qk_norm")  # without weights
-    layers = values.size("num_hidden_layers")
+    layers = values.layers()
     interval = values.size("no_rope_layer_interval", 4)
     rotary = values.sizes("no_rope_layers") or [(at + 1) % interval for at in range(layers)]
     if len(rotary) < layers:
         raise values.wrong("no_rope_layers", f"a 0 or a 1 for each of {layers} layers")
-    shape = plain(values, **experts.llama4(values, layers))
+    shape = plain(values, eps_default=1e-5, **experts.llama4(values, layers))
     types = layer_types(values, layers, lambda at: CHUNKED if rotary[at] else FULL)
     shape.layer_groups = windowed(values, types, shape.max_context)
     return shape
@@ -69,8 +73,11 @@ def deepseek(values: Values) -> ModelShape:
     values.only("mlp_bias", False, False)
     for key in ("num_nextn_predict_layers", "num_mtp_layers", "qk_head_dim", "head_dim"):
         values.get(key)  # the last is what the library calls the part with positions
-    layers = values.size("num_hidden_layers")
+    # DeepSeek's own classes take other values than transformers' where these are left out.
+    values.stated("q_lora_rank", "n_shared_experts", "first_k_dense_replace")
+    layers = values.layers()
     rope = values.size("qk_rope_head_dim")
+    queries = values.get("q_lora_rank") is not None
     value_dim = values.size("v_head_dim")
     shape = plain(
         values,
@@ -82,7 +89,7 @@ def deepseek(values: Values) -> ModelShape:
         "latent",
         layers,
         v_head_dim=value_dim,
-        q_lora_rank=values.size("q_lora_rank", 0, least=0),
+        q_lora_rank=values.size("q_lora_rank") if queries else 0,
         kv_lora_rank=values.size("kv_lora_rank"),
         rope_dim=rope,
     )
@@ -96,7 +103,7 @@ def jamba(values: Values) -> ModelShape:
     values.only("mamba_conv_bias", True, True)
     values.get("mamba_inner_layernorms")
     values.get("sliding_window")  # of no layer, in the model's class
-    layers, hidden = values.size("num_hidden_layers"), values.size("hidden_size")
+    layers, hidden = values.layers(), values.size("hidden_size")
     period, offset = values.size("attn_layer_period"), values.size("attn_layer_offset", least=0)
     rank = values.get("mamba_dt_rank", "auto")
     state = LayerSpec(
@@ -116,7 +123,8 @@ def jamba(values: Values) -> ModelShape:
 def qwen3_next(values: Values) -> ModelShape:
     """Gated DeltaNet in all but every `full_attention_interval`th layer, which is gated too."""
     values.only("attention_bias", False, False)
-    layers = values.size("num_hidden_layers")
+    values.only("use_sliding_window", False, False)
+    layers = values.layers()
     interval = values.size("full_attention_interval", 4)
     value_heads = values.size("linear_num_value_heads")
     state = LayerSpec(
@@ -147,7 +155,7 @@ def qwen3_next(values: Values) -> ModelShape:
 def mllama(values: Values) -> ModelShape:
     """Llama 3.2 Vision's language model; `vision_layers` are added to it."""
     values.get("cross_attention_layers")
-    return plain(values)
+    return plain(values, eps_default=1e-5)
 
 
 def vision_layers(values: Values, vision: Values, layers: int) -> list[LayerSpec]:
@@ -158,5 +166,6 @@ def vision_layers(values: Values, vision: Values, layers: int) -> list[LayerSpec
     patches = vision.size("image_size") // vision.size("patch_size")
     tokens = vision.size("max_num_tiles") * (patches * patches + 1)
     cross = LayerSpec("cross", encoder_tokens=tokens)
-    places = values.sizes("cross_attention_layers") or CROSS_LAYERS
+    stated = values.get("cross_attention_layers") is not None
+    places = values.sizes("cross_attention_layers") if stated else CROSS_LAYERS
     return grouped([cross if at in places else LayerSpec() for at in range(layers)])

@@ -7,6 +7,7 @@ its name, and so is a value that would change layers or weights in a way that is
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -43,6 +44,17 @@ READERS: dict[str, Callable[[Values], ModelShape]] = {
 }
 #: MXFP4 (OCP Microscaling Formats, version 1.0): 4 bits, and a scale of 8 for each 32 weights
 MXFP4_BITS = 4 + 8 / 32
+#: modules whose weights hardly count, or are counted as the model computes: quantised or not
+SMALL = re.compile(
+    r"^mtp\.|(^|\.)(lm_head|embed_tokens|\w*norm|gate|shared_expert_gate|conv1d|in_proj_ba)$"
+)
+#: what the library once wrote of every model, and must be so of all that are read here
+PLAIN: dict[str, object] = {
+    "add_cross_attention": False,
+    "is_encoder_decoder": False,
+    "tie_encoder_decoder": False,
+    "pruned_heads": {},
+}
 #: `conf/model/hf.yaml`: whatever else is set there is the user's, and counts before the file's
 AS_FILE = ModelShape(name="hf", dtype_bytes=0)
 
@@ -75,13 +87,17 @@ def read_shape(path: Path, dtype_bytes: int = 0) -> ModelShape:
     if kind in SEEING:
         inner = values.inner("text_config")
         inner.only("model_type", SEEING[kind], SEEING[kind])
+    for key, value in PLAIN.items():
+        inner.only(key, value, value)
+        values.only(key, value, value)
     shape = READERS[SEEING.get(kind, kind)](inner)
     if kind == "mllama":
         shape.layer_groups = mixed.vision_layers(inner, values.inner("vision_config"), shape.layers)
     _stored(values, inner, shape, dtype_bytes)
     if inner is not values:
         inner.refuse_others(kind, IGNORED)
-        values.get("tie_word_embeddings")  # the language model's own counts
+        tied = shape.tied_embeddings  # the language model's own
+        values.only("tie_word_embeddings", tied, tied)
         values.refuse_others(kind, IGNORED | VISION)
     else:
         values.refuse_others(kind, IGNORED)
@@ -108,7 +124,11 @@ def _stored(values: Values, inner: Values, shape: ModelShape, dtype_bytes: int) 
         shape.expert_bits = MXFP4_BITS
     elif method == "fp8":
         how.only("fmt", "e4m3", "e4m3")
+        plain = how.get("modules_to_not_convert", [])
+        if not isinstance(plain, list) or not all(SMALL.search(str(name)) for name in plain):
+            raise how.wrong("modules_to_not_convert", "norms, routers, lm_head and the like")
         block = how.sizes("weight_block_size", least=1)  # of weights that share a scale of fp32
         shape.weight_bits = 8 + (32 / math.prod(block) if block else 0)
     else:
         raise how.wrong("quant_method", "fp8, or mxfp4 of a mixture; others are not known")
+    how.refuse_others(str(method), {"activation_scheme", "modules_to_not_convert", "scale_fmt"})

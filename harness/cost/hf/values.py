@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness.cost.limits import MODEL
 from harness.cost.shapes import CostError
 
 #: letters of a value that an error shows
@@ -42,6 +43,16 @@ class Values:
         value = self._values.get(key)
         return default if value is None else value
 
+    def stated(self, *keys: str) -> None:
+        """Raise for the first of these keys that the file leaves out; null is a value too."""
+        for key in keys:
+            if key not in self._values:
+                raise self.wrong(key, "a value, or null for none")
+
+    def spelled(self, *keys: str) -> str:
+        """Return the first of these names of one thing that has a value, or else the first."""
+        return next((key for key in keys if self.get(key) is not None), keys[0])
+
     def inner(self, key: str) -> Values:
         """Return the object called `key`, which must be there."""
         value = self.get(key)
@@ -55,6 +66,14 @@ class Values:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.wrong(key, f"an integer of at least {least}", repr(value))
         return value
+
+    def layers(self) -> int:
+        """Return the number of layers, few enough to make a list of them."""
+        layers = self.size("num_hidden_layers")
+        too_many = MODEL["layers"].refusal(layers)
+        if too_many is not None:
+            raise self.wrong("num_hidden_layers", too_many.removeprefix("must be "))
+        return layers
 
     def flag(self, key: str, default: bool) -> bool:
         """Return true or false."""

@@ -135,6 +135,11 @@ class Scheduler(abc.ABC):
             self._end(group)
         return done
 
+    @property
+    def waits_for_memory(self) -> bool:
+        """Whether memory that is given back could let somebody in, in the step being planned."""
+        return bool(self.waiting) and self._head_has_rows()
+
     def _plan_again(self, plan: Plan, horizon: Horizon) -> Plan | None:
         """Drop a plan whose last sequence was preempted: it is admitted now, or can never fit."""
         self._pending = plan.grants
@@ -201,7 +206,7 @@ class Scheduler(abc.ABC):
         rows = plan.rows
         plan.steps = horizon(rows, int(self.running.left.min()), plan.grants, 1)
         if plan.steps > 1:
-            grant = self._allocator.grow(rows, plan.steps - 1)
+            grant = self._allocator.take_steps(rows, plan.steps - 1)
             assert grant is EMPTY_GRANT, "a quiet step needed an operation on memory"
 
     # -- preemption and release --------------------------------------------------------------

@@ -130,7 +130,8 @@ class WholePromptScheduler(Scheduler):
             # After a preemption the queue is asked again in the very next step.
             alone = self._beams or plan.preemptions
             steps = 1 if alone else horizon(rows, int(self.running.left.min()), plan.grants, 0)
-            if self._granted(self._allocator.grow(rows, steps), plan.grants):
+            grow = self._allocator.take_steps if steps > 1 else self._allocator.grow
+            if self._granted(grow(rows, steps), plan.grants):
                 plan.rows, plan.steps = rows, steps
                 return plan
             refused = self.running.latest()

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import Phase, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from tests.allocators.layered.trial import Trial
+from tests.stories import tell_machine
 
 #: to shrink such a story takes longer than to read it
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -17,22 +17,14 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 def tell_stories(make, examples, expected, steps=25, groups_too=True):
     """Run random stories of the policies that `make(data)` builds; return what happened.
 
-    What Hypothesis draws depends on which modules are loaded, so that something `expected` may be
-    missing for once: then up to eight times as many stories are told.
+    As many others are told until all that is `expected` has happened.
     """
-    for times in (1, 3, 8):
-        totals = Counter()
-        run_machine(
-            lambda totals=totals: machine(make, totals, groups_too)(),
-            settings=settings(
-                max_examples=examples * times,
-                stateful_step_count=steps,
-                phases=PHASES,
-                derandomize=True,
-            ),
-        )
-        if all(totals[what] for what in expected):
-            break
+    totals = Counter()
+    told = machine(make, totals, groups_too)
+    limits = settings(
+        max_examples=examples, stateful_step_count=steps, phases=PHASES, derandomize=True
+    )
+    tell_machine(told, limits, lambda: all(totals[what] for what in expected))
     return totals
 
 

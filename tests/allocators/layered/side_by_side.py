@@ -4,14 +4,17 @@ import numpy as np
 
 from allocators.base import Demand, Prompt
 
-ACCOUNTS = ("token", "reserved", "internal", "round_up", "free", "pages", "expired")
+ACCOUNTS = ("token", "reserved", "internal", "round_up", "cached", "free", "pages", "expired")
 
 
-def side_by_side(both, calls=400):
-    """Admit, grow and release under pressure; return how many calls were refused."""
+def side_by_side(both, calls=400, known=False):
+    """Admit, grow and release under pressure; return how many calls were refused.
+
+    `known`: prompts begin alike, and their tokens are told.
+    """
     rng, live, refused = np.random.default_rng(3), {}, 0
     for _ in range(calls):
-        granted = _call(both, rng, live)
+        granted = _call(both, rng, live, known)
         assert granted[0] == granted[1]
         refused += not granted[0]
         rows = np.array(list(live), dtype=np.int64)
@@ -24,12 +27,16 @@ def side_by_side(both, calls=400):
     return refused
 
 
-def _call(both, rng, live):
+def _call(both, rng, live, known):
     idle = [row for row in range(both[0].geometry.max_seqs) if row not in live]
     if idle and rng.random() < 0.5:
         prompt, output = int(rng.integers(1, 30)), int(rng.integers(1, 30))
         demand, row = Demand(prompt, output), np.array(idle[:1])
-        granted = [policy.admit(row, Prompt(prompt), demand) is not None for policy in both]
+        ids = None
+        if known:
+            ids = (np.arange(60) >= rng.integers(60)) * rng.integers(1, 4)
+        grants = [policy.admit(row, Prompt(prompt, ids), demand) for policy in both]
+        granted = [grant is not None and (True, grant.cached_tokens) for grant in grants]
         if granted[0]:
             live[idle[0]] = prompt + output - 1
         return granted

@@ -8,24 +8,9 @@ from allocators.base import Demand, Geometry, Prompt
 from allocators.contiguous import RESERVATIONS, Contiguous
 from allocators.layers import LayerGroup
 from allocators.placement import PLACEMENTS
+from tests.allocators.layered.kinds import KINDS, with_window
 from tests.allocators.layered.machine import tell_stories
 from tests.allocators.layered.side_by_side import side_by_side
-
-KINDS = st.sampled_from(
-    [
-        LayerGroup("full", 1, 4),
-        LayerGroup("latent", 2, 6),
-        LayerGroup("sliding", 2, 4, window=5),
-        LayerGroup("sliding", 1, 6, window=1),
-        LayerGroup("sliding", 1, 2, window=9),
-        LayerGroup("chunked", 1, 4, window=6),
-        LayerGroup("state", 1, 10),
-        LayerGroup("cross", 1, 4, encoder_tokens=3),
-    ]
-)
-WITH_WINDOW = st.lists(KINDS, min_size=1, max_size=4).map(
-    lambda kinds: (*kinds, LayerGroup("sliding", 1, 4, window=4))
-)
 
 
 def build(data, reservation):
@@ -34,7 +19,7 @@ def build(data, reservation):
         max_seqs=6,
         max_len=data.draw(st.integers(6, 30)),
         host_tokens=data.draw(st.sampled_from([0, 20, 60])),
-        layer_groups=data.draw(WITH_WINDOW),
+        layer_groups=data.draw(with_window(KINDS, 4, 4)),
         pool_bytes=data.draw(st.integers(200, 1500)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
     )
@@ -50,7 +35,7 @@ def test_every_byte_that_is_read_is_there_under_pressure(reservation):
     expected |= {"truncate", "truncate unsupported", "suspend refused", "quiet steps"}
     if reservation == "grow":
         expected |= {"grow refused", "copies of grow"}
-    totals = tell_stories(lambda data: build(data, reservation), 40, expected)
+    totals = tell_stories(lambda data: build(data, reservation), 20, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 

@@ -1,5 +1,6 @@
 """Jenga: two levels of pages, in stories under pressure, and beside `Paged`."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -8,51 +9,47 @@ from hypothesis import strategies as st
 
 from allocators.base import Geometry, NeverFits, Unsupported
 from allocators.layered.jenga import Jenga
+from allocators.layered.jenga_cache import CachedLargePages
 from allocators.layered.jenga_pools import LargePages
 from allocators.layers import LayerGroup
 from allocators.paged import Paged
+from tests.allocators.layered.kinds import KINDS, TOKENS, with_window
 from tests.allocators.layered.machine import tell_stories
 from tests.allocators.layered.side_by_side import side_by_side
-
-KINDS = st.sampled_from(
-    [
-        LayerGroup("full", 1, 4),
-        LayerGroup("latent", 2, 6),
-        LayerGroup("sliding", 2, 4, window=5),
-        LayerGroup("sliding", 1, 6, window=1),
-        LayerGroup("sliding", 1, 2, window=9),
-        LayerGroup("chunked", 1, 4, window=6),
-        LayerGroup("state", 1, 12),
-        LayerGroup("cross", 1, 4, encoder_tokens=3),
-    ]
-)
+from tests.allocators.layered.slow_jenga import SlowJenga
 
 
-def build(data):
-    kinds = data.draw(st.lists(KINDS, min_size=1, max_size=3))
+def build(data, prefix_index, kinds):
+    kinds = data.draw(with_window(kinds, 3, 6))
     geometry = Geometry(
         capacity_tokens=100,
         max_seqs=6,
         max_len=data.draw(st.integers(6, 30)),
         host_tokens=data.draw(st.sampled_from([0, 10, 40])),
-        layer_groups=(*kinds, LayerGroup("sliding", 1, 6, window=4)),
+        layer_groups=kinds,
         pool_bytes=data.draw(st.integers(300, 1500)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
     )
     knobs = {"block_size": data.draw(st.integers(1, 4)), "request_aware": data.draw(st.booleans())}
-    return lambda: Jenga.of(geometry, **knobs)
+    return lambda: Jenga.of(geometry, prefix_index=prefix_index, **knobs)
 
 
-def test_every_byte_that_is_read_is_there_under_pressure():
-    expected = {
-        "admit refused",
-        "grow refused",
-        "copies of grow",
-        "truncate",
-        "quiet steps",
-        "swaps_in",
-    }
-    totals = tell_stories(build, 150, expected)
+EXPECTED = {
+    "admit refused",
+    "grow refused",
+    "copies of grow",
+    "truncate",
+    "quiet steps",
+    "swaps_in",
+}
+
+
+@pytest.mark.parametrize("prefix_index", ["none", "hash"])
+def test_every_byte_that_is_read_is_there_under_pressure(prefix_index):
+    kinds, expected = KINDS, EXPECTED
+    if prefix_index == "hash":
+        kinds, expected = TOKENS, EXPECTED | {"hit tokens", "evictions"}
+    totals = tell_stories(lambda data: build(data, prefix_index, kinds), 40, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 
@@ -112,9 +109,13 @@ def test_of_a_uniform_model_it_is_paged():
     assert type(Jenga.of(uniform, prefix_index="hash", eviction="lru")) is Paged
     kinds = (LayerGroup("full", 2, uniform.bytes_per_token),)
     layered = replace(uniform, layer_groups=kinds, pool_bytes=uniform.capacity_bytes)
-    both = [Paged.of(uniform, block_size=4), Jenga.of(layered, block_size=4)]
-    assert side_by_side(both) > 5
-    assert both[0].balance()[2] * 4 * uniform.bytes_per_token == both[1].free_bytes
+    for knobs in ({"block_size": 4}, {"block_size": 4, "prefix_index": "hash"}):
+        both = [Paged.of(uniform, **knobs), Jenga.of(layered, **knobs)]
+        known = "prefix_index" in knobs
+        assert side_by_side(both, known=known) > 5
+        assert both[0].balance() == both[1].balance()
+        assert both[0].prefix_stats == both[1].prefix_stats
+        assert (both[1].prefix_stats.hit_tokens > 500) == (both[1].evictions > 20) == known
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_of_a_uniform_model_it_is_paged():
         ({"watermark": 1.0}, ValueError, "watermark must be"),
         ({"request_aware": 1}, ValueError, "request_aware must be true or false"),
         ({"prefix_index": "tree"}, ValueError, "prefix_index must be one of none, hash, radix"),
-        ({"prefix_index": "hash"}, Unsupported, "how Jenga evicts"),
+        ({"prefix_index": "radix"}, Unsupported, "layer groups have prefix_index=hash, not"),
         ({"eviction": "lru"}, TypeError, "Jenga has no eviction for models with layer groups"),
     ],
 )
@@ -132,3 +133,64 @@ def test_a_knob_that_it_does_not_have_is_one_line(knobs, error, text):
     kinds = (LayerGroup("full", 1, 4), LayerGroup("sliding", 1, 4, window=4))
     with pytest.raises(error, match=text):
         Jenga.of(Geometry(100, 2, 40, layer_groups=kinds, pool_bytes=1_000), **knobs)
+
+
+@pytest.mark.parametrize("sizes", [[256, 384], [256, 768], [64, 64], [6, 4, 3]])
+@pytest.mark.parametrize("request_aware", [True, False])
+def test_pages_are_taken_and_evicted_as_the_rules_say(sizes, request_aware):
+    """Beside a plain statement of the rules, over random takes, hits and gives."""
+    counts = Counter()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        large_bytes = int(np.lcm.reduce(sizes))
+        pools = CachedLargePages(large_bytes * 7, sizes, request_aware)
+        slow = SlowJenga(7, pools.per_large, request_aware)
+        evicted: list[list[int]] = []
+        pools.on_evict(evicted.append)
+        ref = np.zeros(pools.num_pages, dtype=np.int64)
+        of_row: dict[int, list[int]] = {row: [] for row in range(4)}
+        for _ in range(120):
+            what = rng.choice(["take", "take", "give", "hit", "end"])
+            row = int(rng.integers(4))
+            held = of_row[row]
+            if what == "take":
+                tables = np.sort(rng.integers(len(sizes), size=rng.integers(1, 5)))
+                wanted = np.bincount(tables, minlength=len(sizes))
+                assert pools.fits(wanted) == slow.fits(wanted.tolist())
+                if not pools.fits(wanted):
+                    counts["refused"] += 1
+                    continue
+                pages = pools.take(tables, np.full(len(tables), row))
+                assert pages.tolist() == slow.take(tables.tolist(), [row] * len(tables))
+                held += pages.tolist()
+                ref[pages] = 1
+                named = pages[rng.random(len(pages)) < 0.8]
+                ends = rng.integers(1, 6, size=len(named))
+                pools.name(named, ends)
+                for page, end in zip(named.tolist(), ends.tolist(), strict=True):
+                    small = slow.find(page)[1]
+                    small.keyed, small.end = True, end
+            elif what == "hit":
+                cached = [page for page in range(len(ref)) if not ref[page] and pools.keyed(page)]
+                found = [page for page in cached if rng.random() < 0.3][:3]
+                counts["hits"] += len(found)
+                pools.remove(np.array(found, dtype=np.int64))
+                slow.hit(found)
+                held += found
+                ref[found] = 1
+            else:
+                some = [p for p in held if what == "end" or rng.random() < 0.4]
+                tables = np.searchsorted(pools._first, some, side="right") - 1
+                ref[some] = 0
+                of_row[row] = [page for page in held if page not in some]
+                pools.give(tables, np.array(some, dtype=np.int64))
+                slow.give(some)
+                if what == "end":
+                    pools.left(np.array([row]))
+                    slow.left(row)
+            assert evicted == slow.evicted
+            pools.check(ref)
+        counts["one"] += sum(len(pages) == 1 for pages in evicted)
+        counts["several"] += sum(len(pages) > 1 for pages in evicted)
+    assert min(counts[what] for what in ("refused", "hits", "one"))
+    assert bool(counts["several"]) == (len(set(sizes)) > 1)

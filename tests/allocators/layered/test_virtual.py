@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from allocators.base import Demand, Geometry, Prompt, Unsupported
 from allocators.layers import LayerGroup
 from allocators.virtual import Virtual
+from tests.allocators.layered.kinds import with_window
 from tests.allocators.layered.machine import tell_stories
 
 KIB = 1 << 10
@@ -25,13 +26,11 @@ KINDS = st.sampled_from(
         LayerGroup("cross", 1, PAGE, encoder_tokens=3),
     ]
 )
-WITH_WINDOW = st.lists(KINDS, min_size=1, max_size=3).map(
-    lambda kinds: (*kinds, LayerGroup("sliding", 1, PAGE // 2, window=4))
-)
 
 
-def build(data, background, deferred):
-    kinds = data.draw(WITH_WINDOW)
+def build(data, background, deferred, sizes=("64KiB", None), most_pages=120):
+    """`sizes` are those of pages, and of pages of windows; `most_pages` are of 64 KiB."""
+    kinds = data.draw(with_window(KINDS, 3, PAGE // 2))
     ranks = data.draw(st.sampled_from([1, 1, 2]))
     geometry = Geometry(
         capacity_tokens=100,
@@ -40,11 +39,12 @@ def build(data, background, deferred):
         ranks=ranks,
         host_tokens=data.draw(st.sampled_from([0, 10, 40])),
         layer_groups=kinds,
-        pool_bytes=PAGE * ranks * data.draw(st.integers(30, 120)),
+        pool_bytes=PAGE * ranks * data.draw(st.integers(30, most_pages)),
         step_tokens=data.draw(st.sampled_from([0, 1, 3, 8])),
     )
     layout = data.draw(st.sampled_from(["per_layer", "per_layer", "sliced"]))
-    knobs = {"page_size": "64KiB", "background": background, "deferred": deferred}
+    knobs = {"page_size": sizes[0], "window_page_size": sizes[1]}
+    knobs |= {"background": background, "deferred": deferred}
     try:
         Virtual.of(geometry, layout=layout, **knobs)
     except Unsupported:
@@ -66,7 +66,33 @@ def build(data, background, deferred):
 def test_every_byte_that_is_read_is_mapped_under_pressure(background, deferred):
     expected = {"admit refused", "grow refused", "copies", "maps", "unmaps", "truncate"}
     expected |= {"expired", "maps of fork", "unmaps of reassign", "swaps_in"}
-    totals = tell_stories(lambda data: build(data, background, deferred), 25, expected)
+    totals = tell_stories(lambda data: build(data, background, deferred), 20, expected)
+    assert {what for what in expected if not totals[what]} == set()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "background"),
+    [
+        (("128KiB", "64KiB"), True),
+        *(
+            pytest.param(*case, marks=pytest.mark.further)
+            for case in (
+                (("128KiB", "64KiB"), False),
+                (("64KiB", "128KiB"), True),
+                (("256KiB", "64KiB"), True),
+                (("64KiB", "256KiB"), False),
+            )
+        ),
+    ],
+)
+def test_pages_of_two_sizes_keep_every_promise_under_pressure(sizes, background):
+    expected = {"admit refused", "grow refused", "copies", "maps", "unmaps", "truncate"}
+    expected |= {"expired", "swaps_in", "converted", "made whole", "quiet steps"}
+
+    def make(data):
+        return build(data, background, data.draw(st.booleans()), sizes, 160)
+
+    totals = tell_stories(make, 25, expected)
     assert {what for what in expected if not totals[what]} == set()
 
 
@@ -114,9 +140,8 @@ def test_what_a_page_group_of_each_layer_group_is(model, page_size, layout, toke
     allocator.admit(np.array([1]), Prompt(100), Demand(100, 4))
     before = allocator.begin_step().before
     groups = [-(-100 // t) for t in tokens]
-    assert allocator.driver_calls(before.maps) == sum(
-        n * of for n, of in zip(groups, pages, strict=True)
-    )
+    calls = sum(n * of for n, of in zip(groups, pages, strict=True))
+    assert allocator.driver_calls(before.maps) == {allocator.page_bytes: calls}
     assert np.bincount(before.maps[:, 3]).tolist() == groups
 
 
@@ -194,6 +219,21 @@ def test_until_then_it_is_expired():
     assert usage.expired[0] == 12 * a_slot
     assert usage.reserved[0] == usage.internal[0] == 0
     assert allocator.balance() == (20, 0, 180)
+
+
+def test_what_is_mapped_ahead_is_reserved_whoever_shares_what():
+    allocator = windowed()
+    for row in (0, 1):
+        allocator.admit(np.array([row]), Prompt(6), Demand(6, 60))
+    allocator.begin_step()
+    rows, finals = np.arange(3), np.array([66, 6, 6])
+    # Each has 6 tokens in two page-groups of 4 of each layer group, and a third mapped ahead.
+    for live in (rows[:2], rows):
+        usage = allocator.usage(live, finals[live])
+        assert usage.reserved[0] == 2 * (3 * 4 - 6) * PAGE // 2
+        if len(live) == 2:
+            allocator.fork(1, rows[2:], Demand(6, 1))
+            assert allocator.tables.is_shared
 
 
 def test_a_thread_maps_the_next_tokens_page_groups_beside_the_step():

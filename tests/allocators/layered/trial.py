@@ -11,10 +11,18 @@ from collections import Counter
 import numpy as np
 
 from allocators.base import Demand, NeverFits, Prompt, Unsupported
+from harness.conformance.frames import Frames
 from tests.allocators.layered.byte_memory import ByteMemory
 
 #: of `Usage`, what sums to the pool
 CATEGORIES = ("token", "reserved", "internal", "round_up", "cached", "free", "expired")
+
+
+class NoFrames:
+    """Of policies that map nothing."""
+
+    def execute(self, grant):
+        assert not len(grant.maps), "a policy without driver pages maps"
 
 
 class Sequence:
@@ -33,18 +41,19 @@ class Sequence:
 
 
 class Trial:
-    """One policy and a twin of it that is told only what was granted."""
+    """One policy and a twin of it that is told only what was granted, if it has no index."""
 
     def __init__(self, make):
         self.allocator, self.twin = make(), make()
         self.geometry = self.allocator.geometry
         self.kinds = self.geometry.layer_groups
         self.memory = ByteMemory(self.allocator)
+        self.frames = Frames(self.allocator) if self.allocator.page_bytes else NoFrames()
         self.capacity = sum(self.allocator.balance())
         self.live, self.tickets = {}, {}
         self.counts = Counter()
         self.groups = self.value = 0
-        self.grants, self.before = [], set()
+        self.grants = []
         self.prefixes = {}
         self.admitted = []
 
@@ -70,10 +79,13 @@ class Trial:
         if grant is None:
             self.counts[f"{method} refused"] += 1
             assert self.seen(self.allocator) == before, f"a refused {method} leaves a trace"
-            assert getattr(copy.deepcopy(self.twin), method)(*args) is None
+            # An index remembers who was refused: its pages are given back first, as by vLLM.
+            twin = self.twin if self.allocator.has_prefix_index else copy.deepcopy(self.twin)
+            assert getattr(twin, method)(*args) is None
             return None
         twin = getattr(self.twin, method)(*args)
-        for name in ("copies", "maps", "unmaps", "swaps_out", "swaps_in"):
+        self.frames.execute(grant)
+        for name in ("copies", "maps", "unmaps", "swaps_out", "swaps_in", "converted"):
             ours, theirs = getattr(grant, name), getattr(twin, name)
             assert ours.tolist() == theirs.tolist(), f"a twin answers {method} otherwise"
             self.counts[f"{name} of {method}"] += len(ours)
@@ -101,7 +113,7 @@ class Trial:
         demand = Demand(max(whole, tokens), output, private, sequences)
         try:
             grant = self.ask("admit", rows, prompt, demand)
-        except (NeverFits, Unsupported):
+        except NeverFits:
             self.counts["never fits"] += 1
             return False
         if grant is None:
@@ -124,12 +136,10 @@ class Trial:
         grant = self.ask("grow", rows, n)
         if grant is None:
             return False
-        self.grants.append((grant, True))
         for row in rows.tolist():
             sequence = self.live[row]
             sequence.query = sequence.written
-        self.step()
-        return True
+        return self._granted(grant)
 
     def fork(self, parent, children, private):
         try:
@@ -141,9 +151,7 @@ class Trial:
         self.live[parent].ids = ()
         for row in children.tolist():
             self.live[row] = self.live[parent].fork()
-        self.grants.append((grant, True))
-        self.step()
-        return True
+        return self._granted(grant)
 
     def reassign(self, rows, parents):
         grant = self.ask("reassign", rows, parents)
@@ -156,9 +164,7 @@ class Trial:
                 self.live[row] = was[parent].fork()
                 self.live[row].final = final
                 self.live[row].query = was[parent].query
-        self.grants.append((grant, True))
-        self.step()
-        return True
+        return self._granted(grant)
 
     def truncate(self, row, n):
         try:
@@ -174,28 +180,20 @@ class Trial:
         sequence.ids = ()
         sequence.query = min(sequence.query, sequence.written)
         self.counts["truncate"] += 1
-        self.grants.append((grant, True))
-        self.step()
-        return True
+        return self._granted(grant)
 
     def release(self, rows, method="release"):
         grant = self.ask(method, rows)
         for row in rows.tolist():
             del self.live[row]
-        self.grants.append((grant, True))
-        self.step()
+        self._granted(grant)
 
     def suspend(self, rows, ticket):
-        try:
-            grant = self.ask("suspend", rows, ticket)
-        except Unsupported:
-            return False
+        grant = self.ask("suspend", rows, ticket)
         if grant is None:
             return False
         self.tickets[ticket] = [self.live.pop(row) for row in rows.tolist()]
-        self.grants.append((grant, True))
-        self.step()
-        return True
+        return self._granted(grant)
 
     def resume(self, rows, ticket):
         grant = self.ask("resume", rows, ticket)
@@ -204,31 +202,38 @@ class Trial:
         for row, sequence in zip(rows.tolist(), self.tickets.pop(ticket), strict=True):
             self.live[row] = sequence
             sequence.query, sequence.ids = sequence.written, ()
+        return self._granted(grant)
+
+    # -- a step ------------------------------------------------------------------------------
+    def _granted(self, grant):
+        """End the step of a call whose copies come before it computes."""
         self.grants.append((grant, True))
         self.step()
         return True
 
-    # -- a step ------------------------------------------------------------------------------
     def step(self):
         """End the planning: execute what was granted, let all that grew compute, check all."""
         before, beside = self.allocator.begin_step()
         twins = self.twin.begin_step()
         for ours, theirs in zip((before, beside), twins, strict=True):
+            self.frames.execute(ours)
+            assert ours.converted.tolist() == theirs.converted.tolist()
+            self.counts["converted"] += len(ours.converted)
+            self.counts["made whole"] += int((ours.converted[:, 1] < ours.converted[:, 2]).sum())
             assert ours.maps.tolist() == theirs.maps.tolist()
             assert ours.unmaps.tolist() == theirs.unmaps.tolist()
             self.counts["maps"] += len(ours.maps)
             self.counts["unmaps"] += len(ours.unmaps)
-        copies = [grant for grant, at_once in self.grants if at_once]
         for grant, at_once in self.grants:
             self.memory.swap_and_map(grant)
             if at_once:
                 self.memory.copy(grant)
         self.memory.swap_and_map(before)
-        assert all(not len(beside.copies) for beside in (before, beside)), copies
-        used = self.compute()
+        for grant in (before, beside):
+            assert not len(grant.copies), "a step only maps and unmaps"
+        self.compute()
         self.memory.swap_and_map(beside)
         self.grants = []
-        del used
         self.verify()
 
     def compute(self):
@@ -296,7 +301,7 @@ class Trial:
     def _reads_back(self, row, sequence, query):
         for g, kind in enumerate(self.kinds):
             slots, values = self.allocator.layer_slots(row, g), sequence.values[g]
-            first = int(kind.first_read(np.array([query]))[0]) if kind.grows else 0
+            first = int(kind.first_read(np.array([query]))[0])
             self._are_mapped(row, g, slots[: len(values)], first)
             slots = slots[first : len(values)]
             assert len(slots) == len(values[first:])
@@ -341,12 +346,11 @@ class Trial:
             held = set()
             for row in rows.tolist():
                 query = min(self.live[row].query, self.length(row))
-                first = int(kind.first_read(np.array([query]))[0]) if kind.grows else 0
+                first = int(kind.first_read(np.array([query]))[0])
                 held.update(self.allocator.layer_slots(row, g)[first:].tolist())
             live += len(held) * kind.slot_bytes
         assert total["token"] == live, f"{total}, but {live} bytes are live"
         self.counts["expired"] += total["expired"] > 0
-        self.counts["accounts"] += 1
 
     # -- promises ----------------------------------------------------------------------------
     def check_growth(self, rows, most):
@@ -364,7 +368,6 @@ class Trial:
         self.counts["quiet steps"] += 1
         at_once, one_by_one = copy.deepcopy(self.twin), copy.deepcopy(self.twin)
         assert at_once.grow(rows, quiet).is_empty
-        finals = self.finals(self.rows)
         every = at_once.usage(rows, self.finals(rows), quiet)
         for i in range(quiet):
             assert one_by_one.grow(rows, 1).is_empty
@@ -375,7 +378,6 @@ class Trial:
                 assert got == due, f"{name} in step {i} of {quiet}: {got}, not {due}"
         at_once.begin_step()
         assert at_once.balance() == one_by_one.balance()
-        del finals
 
     def end(self):
         while len(self.rows):

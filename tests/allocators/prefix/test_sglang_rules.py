@@ -20,6 +20,7 @@ from allocators.prefix import radix_index
 from allocators.prefix.leaf_order import LeafOrder
 from tests.allocators.prefix.sglang_model import SGLangCache
 from tests.allocators.prefix.streams import pool
+from tests.stories import tell
 from workloads.formats import read
 
 # Hit tokens of SGLang 0.5.23's own RadixCache over these requests, by slots.
@@ -85,7 +86,7 @@ def _every_request_agrees(data) -> None:
 
 def test_every_request_agrees_with_the_model_under_tight_pools():
     SEEN.clear()
-    _every_request_agrees()
+    tell(_every_request_agrees, lambda: min(SEEN.values()) > 100)
     assert min(SEEN.values()) > 100, SEEN
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from allocators.base import Demand, NeverFits, Prompt, Unsupported
 from tests.allocators.prefix.slow_model import SlowPool
 from tests.allocators.prefix.streams import Streams, assert_no_index_without_tokens, pool
+from tests.stories import tell
 
 FREE_ORDERS = ("unkeyed_first", "by_age")
 
@@ -83,7 +84,7 @@ def test_every_step_agrees_with_the_slow_model_under_tight_pools(free_order):
     seen: Counter[str] = Counter()
 
     @settings(
-        max_examples=150, deadline=None, derandomize=True, database=None,
+        max_examples=50, deadline=None, derandomize=True, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(st.data())
@@ -97,20 +98,20 @@ def test_every_step_agrees_with_the_slow_model_under_tight_pools(free_order):
             pair.compare()
         seen.update(pair.slow.saw)
 
-    every_step_agrees()
     needed = [
         "hits", "hits on live blocks", "evictions", "refusals", "refusals to grow",
         "refused for its own hits", "duplicates",
     ]  # fmt: skip
     if free_order == "unkeyed_first":
         needed.append("unkeyed blocks freed before cached ones")
+    tell(every_step_agrees, lambda: all(seen[what] for what in needed))
     for what in needed:
         assert seen[what] > 0, f"the pools were never so tight that there were {what}"
 
 
 @pytest.mark.parametrize("free_order", FREE_ORDERS)
 def test_long_seeded_runs_agree_too(free_order):
-    for seed in range(40):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
 
         def draw(low: int, high: int, rng=rng) -> int:

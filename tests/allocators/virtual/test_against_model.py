@@ -7,12 +7,12 @@ import pytest
 from hypothesis import event, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from allocators.base import Demand, Prompt
 from tests.allocators.virtual.replay import Memory, virtual
 from tests.allocators.virtual.slow_manager import Shape, SlowManager, Work
 from tests.allocators.virtual.slow_scheduler import may_grow
+from tests.stories import tell_machine
 
 KIB = 1 << 10
 #: (background, deferred)
@@ -183,9 +183,8 @@ EVERYWHERE = {
 @pytest.mark.parametrize("mode", MODES)
 def test_virtual_equals_the_slow_manager_after_every_step(mode):
     totals = Counter()
-    run_machine(
-        lambda: machine(mode, totals)(),
-        settings=settings(max_examples=40, stateful_step_count=25),
-    )
+    told = machine(mode, totals)
     background = {"background maps", "background unmaps"} if MODES[mode][0] else set()
+    limits = settings(max_examples=20, stateful_step_count=25)
+    tell_machine(told, limits, lambda: all(totals[what] for what in EVERYWHERE | background))
     assert {what for what, times in totals.items() if times} == EVERYWHERE | background

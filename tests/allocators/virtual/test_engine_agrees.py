@@ -127,16 +127,13 @@ def test_the_engine_admits_and_preempts_as_the_recorded_manager_would(run):
 @pytest.mark.parametrize(("background", "deferred"), THREADS)
 @pytest.mark.parametrize(("shape", "groups"), SMALL)
 def test_the_engine_agrees_on_random_requests(shape, groups, background, deferred):
-    preempted = 0
-    for seed in range(2):
-        rng = np.random.default_rng(seed)
-        # The whole of each fits into the pool alone, and into the buffer of a slot.
-        most = min(shape.max_len, groups * shape.group_tokens)
-        prompts = np.minimum(1 + rng.geometric(4 / most, 60), most // 2)
-        outputs = np.minimum(rng.geometric(4 / most, 60), most - prompts)
-        lines = assert_engine_agrees(
-            shape, groups, prompts.tolist(), outputs.tolist(),
-            background=background, deferred=deferred,
-        )  # fmt: skip
-        preempted += happened(lines)["preempted"]
-    assert preempted or groups == 150
+    rng = np.random.default_rng(0)
+    # The whole of each fits into the pool alone, and into the buffer of a slot.
+    most = min(shape.max_len, groups * shape.group_tokens)
+    prompts = np.minimum(1 + rng.geometric(4 / most, 60), most // 2)
+    outputs = np.minimum(rng.geometric(4 / most, 60), most - prompts)
+    lines = assert_engine_agrees(
+        shape, groups, prompts.tolist(), outputs.tolist(),
+        background=background, deferred=deferred,
+    )  # fmt: skip
+    assert happened(lines)["preempted"] or groups == 150

@@ -56,9 +56,19 @@ OTHERS = {
 MODES = {"async": (True, True), "async_reclaim": (True, False), "sync": (False, True)}
 
 
-@pytest.mark.parametrize("late_release", [False, True])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", OTHERS)
+#: any two of the three together in each run, all three with `further`
+TOGETHER = [
+    pytest.param(
+        name, mode, late, id=f"{name}-{mode}-{'late' if late else 'at once'}",
+        marks=[pytest.mark.further] if (i + j + late) % 2 else [],
+    )
+    for i, name in enumerate(OTHERS)
+    for j, mode in enumerate(MODES)
+    for late in (False, True)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "mode", "late_release"), TOGETHER)
 def test_virtual_does_what_the_model_does_of_other_shapes(name, mode, late_release):
     shape, groups, prompt, output = OTHERS[name]
     rng, n = np.random.default_rng(7), 30

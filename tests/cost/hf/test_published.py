@@ -46,6 +46,36 @@ def test_mistral_7b_has_a_window_that_its_file_in_conf_leaves_out(tmp_path):
         assert read_shape(path).layer_groups == []
 
 
+def test_keys_of_other_published_files(tmp_path):
+    llama, coder = PUBLISHED["llama-3-8b"], PUBLISHED["qwen3-30b-a3b"]
+    phi_4_mini = {"model_type": "phi3", "full_attn_mod": 1, "interpolate_factor": 1,
+                  "lm_head_bias": False, "mlp_bias": False}  # fmt: skip
+    read = read_shape(write(tmp_path, llama | phi_4_mini))
+    assert read == read_shape(write(tmp_path, llama))
+    more = {"qkv_bias": False, "use_qk_norm": True, "shared_expert_intermediate_size": 0}
+    assert read_shape(write(tmp_path, coder | more)) == read_shape(write(tmp_path, coder))
+    assert read_shape(write(tmp_path, PUBLISHED["qwen2.5-7b"] | {"use_mrope": False})).qkv_bias
+
+
+def test_layers_that_a_file_says_there_are_none_of(tmp_path):
+    scout, vision = (json.loads(json.dumps(PUBLISHED[name]))
+                     for name in ("llama-4-scout", "llama-3.2-11b-vision"))  # fmt: skip
+    scout["text_config"]["moe_layers"] = []
+    assert read_shape(write(tmp_path / "scout", scout)).dense_layers == 48
+    vision["text_config"]["cross_attention_layers"] = []
+    assert read_shape(write(tmp_path / "vision", vision)).layer_groups == []
+    uses = {"use_sliding_window": True}  # from layer 28 on, of 28
+    path = write(tmp_path / "qwen", PUBLISHED["qwen2.5-7b"] | uses)
+    assert read_shape(path).layer_groups == []
+
+
+def test_weights_in_fp8_but_for_small_ones(tmp_path):
+    small = ["lm_head", "model.layers.0.mlp.gate", "model.norm", "mtp.layers.0.mlp.up_proj"]
+    how = {"quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": small}
+    path = write(tmp_path, PUBLISHED["qwen3-30b-a3b"] | {"quantization_config": how})
+    assert read_shape(path).weight_bits == 8 + 32 / 128**2
+
+
 def test_a_directory_or_a_file_of_any_name(tmp_path):
     write(tmp_path / "Llama-X", PUBLISHED["llama-3-8b"])
     assert read_shape(tmp_path / "Llama-X").name == "Llama-X"

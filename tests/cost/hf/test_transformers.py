@@ -1,5 +1,6 @@
 """The classes of transformers as oracles: their own weights, layers and caches."""
 
+import json
 import os
 
 import pytest
@@ -81,6 +82,16 @@ def test_the_layers_are_those_of_the_configuration(kind, tmp_path):
     }
     windows = {layer.window for layer in shape.layer_groups if layer.kind == "sliding"}
     assert windows <= {getattr(config, "sliding_window", None)}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind != "opt"])
+def test_a_file_without_the_norms_epsilon_has_that_of_its_class(kind, tmp_path):
+    config = configuration(kind, tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    del values["rms_norm_eps"]
+    path.write_text(json.dumps(values))
+    assert read_shape(tmp_path).norm_eps == config.rms_norm_eps
 
 
 def cached(kind, folder, tokens, **sizes):

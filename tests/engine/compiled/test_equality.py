@@ -16,6 +16,7 @@ from harness.engine.config import SamplingSpec
 from harness.results.runlog import LIMITS
 from tests.engine.cases import table
 from tests.engine.compiled.both import FRONT_ENDS, GREEDY, compare
+from tests.stories import tell
 
 MAX_LEN = 40
 #: of buddies, the one that holds the longest
@@ -156,34 +157,32 @@ WANTED = {
 }
 
 
-def check_all(family, drawn, examples):
-    """Hold the two loops to each other in drawn cases and pools; return what happened."""
+def check_all(family, drawn, wanted):
+    """Hold the two loops to each other in drawn cases and pools, until all `wanted` happened."""
     seen = Counter()
     pools, knobs = FAMILIES[family]
 
-    @settings(max_examples=examples, deadline=None, derandomize=True)
+    @settings(max_examples=12, deadline=None, derandomize=True)
     @given(drawn, knobs)
     def check(case, knobs):
         held_to_each_other(lambda geometry: pools(geometry, *knobs), seen, case)
 
-    check()
-    return seen
+    tell(check, lambda: all(seen[what] for what in wanted))
+    assert all(seen[what] for what in wanted), seen
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_steps_are_those_of_the_step_engine(family, policy):
-    seen = check_all(family, cases(policy), 40)
     limits = set(LIMITS) - {"sequences" if policy == "static" else "policy"}
-    assert all(seen[what] for what in (*WANTED[family], *limits)), seen
+    check_all(family, cases(policy), (*WANTED[family], *limits))
 
 
 @pytest.mark.parametrize(("policy", "mode"), GROUPS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_steps_of_groups_are_those_of_the_step_engine(family, policy, mode):
-    seen = check_all(family, groups(policy, mode, family), 30 if family == "paged" else 20)
     wanted = (*WANTED[family], "copied", *["shared"] * (family != "contiguous"))
-    assert all(seen[what] for what in wanted), seen
+    check_all(family, groups(policy, mode, family), wanted)
 
 
 ALIKE = {

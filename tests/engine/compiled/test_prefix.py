@@ -13,6 +13,7 @@ from allocators.rules.hashed import ORDERS
 from harness.engine.compiled import keys
 from tests.engine.cases import roofline, table
 from tests.engine.compiled.both import FRONT_ENDS, compare
+from tests.stories import tell
 
 MAX_LEN = 40
 POLICIES = ("chunked", "continuous", "orca")
@@ -54,7 +55,7 @@ def test_blocks_are_found_keyed_and_evicted_as_by_the_step_engine(policy, monkey
     monkeypatch.setattr(keys, "BLOCKS_AHEAD", 5)
     seen = Counter()
 
-    @settings(max_examples=50, deadline=None, derandomize=True)
+    @settings(max_examples=20, deadline=None, derandomize=True)
     @given(
         cases(policy),
         st.sampled_from([1, 2, 4, 4, 7]),
@@ -83,6 +84,7 @@ def test_blocks_are_found_keyed_and_evicted_as_by_the_step_engine(policy, monkey
         seen["cached in a gap"] += log.totals["gap_cached_byte_s"] > 0
         seen["wasted"] += log.totals["wasted_tokens"]
 
-    check()
     wanted = ("never fits", "finished", "evictions", "hits", "cached", "preemptions", "refusals")
-    assert all(seen[what] for what in (*wanted, *ORDERS, "cached in a gap", "wasted")), seen
+    wanted = (*wanted, *ORDERS, "cached in a gap", "wasted")
+    tell(check, lambda: all(seen[what] for what in wanted))
+    assert all(seen[what] for what in wanted), seen

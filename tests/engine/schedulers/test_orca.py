@@ -12,6 +12,7 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.setup import Setup
 from tests.engine.cases import Checking, Metronome, table
+from tests.stories import tell
 
 MAX_LEN = 24
 
@@ -92,7 +93,7 @@ def cases(draw):
 def test_each_iteration_computes_what_algorithm_1_selects():
     seen = Counter()
 
-    @settings(max_examples=400, deadline=None, derandomize=True)
+    @settings(max_examples=100, deadline=None, derandomize=True)
     @given(cases())
     def compare(case):
         reserves, prompts, outputs, arrivals, max_bs, n_slots, skip = case
@@ -125,7 +126,7 @@ def test_each_iteration_computes_what_algorithm_1_selects():
         seen["full"] += largest == max_bs
         seen["no room"] += largest == room < min(max_bs, len(prompts))
 
-    compare()
-    assert seen["mixed"] > 100, "prompts were never computed beside decodes"
-    assert seen["full"] > 20, "the batch was never full"
-    assert seen["no room"] > 20, "nobody waited for a reservation"
+    # Prompts beside decodes, a full batch, somebody who waits for a reservation.
+    wanted = {"mixed": 100, "full": 20, "no room": 20}
+    tell(compare, lambda: all(seen[what] > least for what, least in wanted.items()))
+    assert all(seen[what] > least for what, least in wanted.items()), seen

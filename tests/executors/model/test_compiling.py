@@ -95,20 +95,22 @@ def batches(allocator):
                 yield Pieces(*part, np.zeros(int(new.sum()), dtype=np.int64))
 
 
-#: with graphs or one by one; both and neither are taken for pages in each run, else with `further`
+#: with graphs or one by one, of numbers of 32 bits or 16: pages take all in each run, of the other
+#: memories any two together, and the rest with `further`
 WAYS = [
     pytest.param(
-        name, graphs, single, id=f"{name}-{graphs}-{single}",
-        marks=[pytest.mark.further] if graphs == single and name != "paged" else [],
+        name, graphs, single, dtype, id=f"{name}-{graphs}-{single}-{dtype}",
+        marks=[] if name == "paged" or (graphs != single and wide == (graphs + i) % 2)
+        else [pytest.mark.further],
     )
-    for name in MEMORIES
+    for i, name in enumerate(MEMORIES)
     for graphs in (False, True)
     for single in (False, True)
+    for wide, dtype in enumerate((torch.bfloat16, torch.float32))
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("name", "graphs", "single"), WAYS)
+@pytest.mark.parametrize(("name", "graphs", "single", "dtype"), WAYS)
 def test_everything_is_compiled_before_the_first_step(name, dtype, graphs, single):
     shape, decoder = model(name, dtype)
     allocator = MEMORIES[name](shape)

@@ -67,9 +67,19 @@ def test_any_allocator_emits_what_each_request_gets_alone(name, mode):
     assert seen.log.timeline["batch"].max() > 1 == alone(mode).log.timeline["batch"].max()
 
 
-@pytest.mark.parametrize("preemption", ["recompute", "swap"])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", TIGHT)
+#: any two of the three options together; all three with `further`
+PRESSED = [
+    pytest.param(
+        name, mode, preemption, id=f"{name}-{mode}-{preemption}",
+        marks=[pytest.mark.further] if (i + j + k) % 2 else [],
+    )
+    for i, name in enumerate(TIGHT)
+    for j, mode in enumerate(MODES)
+    for k, preemption in enumerate(("recompute", "swap"))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "mode", "preemption"), PRESSED)
 def test_pressure_changes_no_token(name, mode, preemption):
     host = 4 * TIGHT_TOKENS if preemption == "swap" else 0
     seen = serve(TIGHT[name](host), requests(), mode, watch_memory=True, preemption=preemption)
@@ -96,7 +106,7 @@ def test_the_engine_changes_no_token(policy, mode):
     assert seen.preemptions or policy == "static"
 
 
-#: any two of the three options together; all three are, without prompts beside decodes
+#: any two of the three options together, and those that `PRESSED` leaves out
 BESIDE = [
     (name, mode, ("recompute", "swap")[(i + j) % 2])
     for i, name in enumerate(name for name in TIGHT if name != "contiguous_oracle")

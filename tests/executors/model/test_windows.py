@@ -33,6 +33,7 @@ MANAGERS = {
     "virtual": (Virtual, {"page_size": "64KiB"}, 150),
     "virtual_sliced": (
         Virtual, {"page_size": "64KiB", "layout": "sliced", "deferred": False}, 100),
+    "virtual_sizes": (Virtual, {"page_size": "128KiB", "window_page_size": "64KiB"}, 150),
 }  # fmt: skip
 
 

@@ -13,13 +13,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from harness.cost.hf import dense, mixed
+from harness.cost.hf.groups import FULL, SLIDING
 from harness.cost.hf.read import CONFIG, DTYPE_BYTES
 from harness.cost.hf.values import Values
 from harness.cost.shapes import CostError, ModelShape
 from harness.executors.model.decoder.errors import DecoderError
 from harness.executors.model.decoder.gemma3 import LOCAL_THETA
 from harness.executors.model.decoder.gpt_oss import ALPHA, LIMIT, YARN
-from harness.executors.model.decoder.layers import layer_windows
+from harness.executors.model.decoder.layers import FULL_EVERY, layer_windows
 
 #: fields of a shape that do not change what the forward pass computes
 IRRELEVANT = {"name", "dtype_bytes", "max_context", "kv_dtype", "path"}
@@ -89,6 +90,7 @@ def _llama(values: Values, architecture: str) -> ModelShape:
         kv_default=values.size("num_attention_heads") if plain_heads else None,
         qkv_bias=architecture == "Qwen2ForCausalLM",
         qk_norm=qwen3,
+        norm_eps=values.number("rms_norm_eps"),  # computed with, so no class's default will do
         **({"head_dim": values.size("head_dim")} if qwen3 else {}),
     )
     _check_window(values, architecture, shape.max_context)
@@ -110,7 +112,10 @@ def _gemma3(values: Values, architecture: str) -> ModelShape:
             given.only("rope_type", "default", "default")
         shape.rope_theta = full.number("rope_theta")
         local.only("rope_theta", LOCAL_THETA, LOCAL_THETA)
-    layer_windows(shape)
+    if values.get("layer_types") is None:
+        every = FULL_EVERY["gemma3"]
+        values.only(values.spelled("sliding_window_pattern", "_sliding_window_pattern"), every, 6)
+    _check_order(values, shape)
     return shape
 
 
@@ -119,6 +124,7 @@ def _gpt_oss(values: Values, architecture: str) -> ModelShape:
     values.only("swiglu_alpha", ALPHA, ALPHA)
     values.only("swiglu_limit", LIMIT, LIMIT)
     shape = mixed.gpt_oss(values)
+    shape.norm_eps = values.number("rms_norm_eps")  # as of a llama
     key = "rope_scaling" if values.get("rope_parameters") is None else "rope_parameters"
     rope = values.inner(key)
     rope.only("rope_type", "yarn", None)
@@ -127,13 +133,19 @@ def _gpt_oss(values: Values, architecture: str) -> ModelShape:
     rope.only("original_max_position_embeddings", YARN["original"], None)
     rope.only("truncate", False, True)
     shape.rope_theta = rope.number("rope_theta", values.get("rope_theta", 150_000.0))
-    layer_windows(shape)
+    _check_order(values, shape)
     return shape
 
 
 def _opt(values: Values, architecture: str) -> ModelShape:
     values.only("activation_function", "relu", "relu")
     return dense.opt(values)
+
+
+def _check_order(values: Values, shape: ModelShape) -> None:
+    """Refuse windows in other layers than the decoder's; a shape only says in how many."""
+    types = [FULL if window is None else SLIDING for window in layer_windows(shape)]
+    values.only("layer_types", types, types)
 
 
 def _check_rope(values: Values) -> None:
@@ -161,6 +173,7 @@ def _check_window(values: Values, architecture: str, context: int) -> None:
     """Attention here reads the whole context, so a window must not be shorter than that."""
     if architecture != "MistralForCausalLM" and not values.get("use_sliding_window", False):
         return
+    values.stated("sliding_window")
     window = values.size("sliding_window", context)
     if window < context:
         raise DecoderError(

@@ -48,6 +48,7 @@ class Request:
     computed: int = 0
     tables: list = field(default_factory=list)  # of each kind: block numbers, None behind
     keyed: list = field(default_factory=list)  # of each kind: blocks that have been keyed
+    parts: int = 0  # where it parts from others that some kinds remember further than all do
 
     @property
     def known(self):
@@ -55,8 +56,9 @@ class Request:
 
 
 class Manager:
-    def __init__(self, kinds, blocks, budget, max_len, caching):
+    def __init__(self, kinds, blocks, budget, max_len, caching, retention=None):
         self.kinds, self.budget, self.max_len, self.caching = kinds, budget, max_len, caching
+        self.retention = retention
         self.free = list(range(blocks))
         self.holders = [0] * blocks
         self.key = [None] * blocks
@@ -92,10 +94,14 @@ class Manager:
     def find(self, request):
         """Return the longest length that every kind still holds: tried from the longest down."""
         longest = (request.known - 1) // self.align * self.align if self.caching else 0
+        request.parts = 0
+        full = [number for number, kind in enumerate(self.kinds) if kind.name == "full"]
         for length in range(longest, 0, -self.align):
             tables = [self.holds(number, request, length) for number in range(len(self.kinds))]
             if all(table is not None for table in tables):
                 return length, tables
+            if not request.parts and all(tables[number] is not None for number in full):
+                request.parts = length
         return 0, [[] for _ in self.kinds]
 
     def holds(self, number, request, length):
@@ -162,19 +168,26 @@ class Manager:
             for column in range(request.keyed[number], length // kind.tokens):
                 request.keyed[number] = column + 1
                 block = table[column]
-                if block is None or not self.reachable(kind, column):
+                if block is None or not self.reachable(kind, column, request):
                     continue
                 key = (number, tuple(request.stream[: (column + 1) * kind.tokens]))
                 self.key[block] = key
                 self.cache.setdefault(key, []).append(block)
 
-    def reachable(self, kind, column):
+    def reachable(self, kind, column, request):
         """Whether a hit that ends where blocks of all kinds do could read this block."""
         if kind.name != "sliding":
             return True
-        end = ((column + 1) * kind.tokens + self.align - 1) // self.align * self.align
         needs = -(-(kind.window - 1) // kind.tokens)
-        return column >= end // kind.tokens - needs or needs * kind.tokens >= self.align
+        ends = range(self.align, self.max_len + self.align, self.align)
+        if self.retention is not None:
+            known = (len(request.prompt) - 1, request.parts)
+            ends = {at // self.align * self.align for at in known}
+            if self.retention:
+                ends |= set(range(self.retention, self.max_len + self.retention, self.retention))
+                if needs * kind.tokens >= self.retention:
+                    return True
+        return any(end // kind.tokens - needs <= column < end // kind.tokens for end in ends)
 
     def drop(self, request):
         for table in request.tables:
@@ -182,9 +195,9 @@ class Manager:
         request.tables, request.keyed = [], []
 
 
-def serve(kinds, blocks, budget, max_seqs, max_len, requests, caching):
+def serve(kinds, blocks, budget, max_seqs, max_len, requests, caching, retention=None):
     """Serve requests [(prompt, later tokens)], all there at once; return a row for each step."""
-    manager = Manager(kinds, blocks, budget, max_len, caching)
+    manager = Manager(kinds, blocks, budget, max_len, caching, retention)
     waiting = deque(
         Request(i, list(prompt), [*prompt, *later], len(later))
         for i, (prompt, later) in enumerate(requests)

@@ -11,18 +11,11 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.setup import Setup
 from tests.engine.cases import Metronome
+from tests.engine.schedulers.chunked.cases import COLUMNS
 from tests.engine.schedulers.chunked.slow_hybrid import Kind, serve
 from workloads.requests import RequestTable
 
 MAX_LEN = 96
-COLUMNS = {
-    "running": "running",
-    "waiting": "waiting",
-    "tokens": "batched_tokens",
-    "blocks_in_use": "blocks_in_use",
-    "hit_tokens": "hit_tokens",
-    "preemptions": "preemptions",
-}
 
 
 @st.composite
@@ -58,18 +51,20 @@ def cases(draw):
     longest = max(len(prompt) + len(later) for prompt, later in requests)
     alone = sum(kind.blocks(longest) for kind in kinds)
     blocks = alone + draw(st.integers(0, 2 * alone))
-    budget = draw(st.integers(2, 64))
-    return block, layers, kinds, seed, number, blocks, budget, draw(st.integers(1, 8)), caching
+    budget, seqs = draw(st.integers(2, 64)), draw(st.integers(1, 8))
+    every = block * max(times for *_, times in layers)
+    retention = draw(st.sampled_from([None, None, 0, every, 3 * every]))
+    return block, layers, kinds, seed, number, blocks, budget, seqs, caching, retention
 
 
-def known(block, layers, *rest):
+def known(block, layers, *rest, retention=None):
     """Return a case as `cases` draws it."""
     kinds = [
         Kind(name, block * times, window)
         for name, count, window, times in layers
         for _ in range(count)
     ]
-    return block, layers, kinds, *rest
+    return block, layers, kinds, *rest, retention
 
 
 #: what is preempted after a refusal would go before what lies behind the refused, if it stayed so
@@ -87,6 +82,18 @@ SHARED_AFTER_A_REFUSAL = known(
     8,
     True,
 )
+#: what lies behind it is free only with what is preempted after that
+WITH_A_REFUSAL = known(
+    3,
+    [("full", 1, 0, 1), ("sliding", 1, 16, 2)],
+    1120702309,
+    12,
+    78,
+    29,
+    7,
+    True,
+    retention=0,
+)
 
 
 def requests_of(seed, number):
@@ -102,7 +109,7 @@ def requests_of(seed, number):
     return requests
 
 
-def timeline(block, layers, requests, blocks, budget, seqs, caching, skip):
+def timeline(block, layers, requests, blocks, budget, seqs, caching, retention, skip):
     layer_bytes = 4
     groups = tuple(
         LayerGroup(
@@ -122,7 +129,11 @@ def timeline(block, layers, requests, blocks, budget, seqs, caching, skip):
         step_tokens=budget,
     )
     allocator = Paged.of(
-        geometry, block_size=block, groups="hybrid", prefix_index="hash" if caching else "none"
+        geometry,
+        block_size=block,
+        groups="hybrid",
+        prefix_index="hash" if caching else "none",
+        retention_tokens=retention,
     )
     table = RequestTable(
         arrival_s=np.zeros(len(requests)),
@@ -144,13 +155,14 @@ def timeline(block, layers, requests, blocks, budget, seqs, caching, skip):
 @given(cases())
 @example(AFTER_A_REFUSAL)
 @example(SHARED_AFTER_A_REFUSAL)
+@example(WITH_A_REFUSAL)
 def test_every_step_is_that_of_the_rules(case):
-    block, layers, kinds, seed, number, blocks, budget, seqs, caching = case
+    block, layers, kinds, seed, number, blocks, budget, seqs, caching, retention = case
     requests = requests_of(seed, number)
-    rows = serve(kinds, blocks, budget, seqs, MAX_LEN, requests, caching)
+    rows = serve(kinds, blocks, budget, seqs, MAX_LEN, requests, caching, retention)
     theirs = {column: [row[column] for row in rows] for column in COLUMNS}
     for skip in (False, True):
-        ours = timeline(block, layers, requests, blocks, budget, seqs, caching, skip)
+        ours = timeline(block, layers, requests, blocks, budget, seqs, caching, retention, skip)
         assert ours == theirs, f"skip_ahead={skip}"
     event("preempted" if any(theirs["preemptions"]) else "never preempted")
     event("hit" if any(theirs["hit_tokens"]) else "nothing hit")

@@ -16,6 +16,7 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.setup import Setup
 from tests.engine.cases import Metronome
+from tests.engine.schedulers.chunked.cases import COLUMNS
 from tests.places import SHARED_DATA
 from workloads.requests import RequestTable
 
@@ -32,14 +33,6 @@ LAYERS = {
     "full_3mamba": ([("full", 2, 0), ("state", 6, 0)], 2048),
 }
 ENGINE = {"policy": "chunked", "max_num_seqs": 256, "max_num_batched_tokens": 8192}
-COLUMNS = {
-    "running": "running",
-    "waiting": "waiting",
-    "tokens": "batched_tokens",
-    "blocks_in_use": "blocks_in_use",
-    "hit_tokens": "hit_tokens",
-    "preemptions": "preemptions",
-}
 
 pytestmark = [
     pytest.mark.shared_data,
@@ -64,6 +57,15 @@ def requests():
         output_tokens=np.array([row["output_len"] for row in rows]),
         token_ids=prompts,
     )
+
+
+def same(ours, theirs, steps):
+    """Require so many steps on both sides, each the same."""
+    assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
+    differing = {
+        column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS
+    }
+    assert not any(differing.values()), {column: at[:9] for column, at in differing.items()}
 
 
 def layered(name):
@@ -98,20 +100,26 @@ def recorded(name):
     return {column: np.array([row[column] for row in rows]) for column in COLUMNS}
 
 
-@pytest.mark.parametrize("skip", [False, True], ids=["each step", "skipping ahead"])
-@pytest.mark.parametrize(
-    ("name", "prefix_index", "steps"),
-    [("full_off.jsonl.gz", "none", 6088), ("full_on.jsonl.gz", "hash", 5548)],
-    ids=["without caching", "with caching"],
-)
+#: in each run, one of both is taken step by step and the other skipping ahead, else with `further`
+UNIFORM = [
+    pytest.param(
+        name, prefix_index, steps, skip,
+        id=f"{'with' if prefix_index == 'hash' else 'without'} caching-"
+        f"{'skipping ahead' if skip else 'each step'}",
+        marks=[pytest.mark.further] if skip == (prefix_index == "hash") else [],
+    )
+    for name, prefix_index, steps in (
+        ("full_off.jsonl.gz", "none", 6088), ("full_on.jsonl.gz", "hash", 5548),
+    )
+    for skip in (False, True)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "prefix_index", "steps", "skip"), UNIFORM)
 def test_every_step_is_that_of_vllm(requests, name, prefix_index, steps, skip):
     theirs = recorded(name)
     ours = timeline(requests, skip, prefix_index=prefix_index)
-    assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
-    differing = {
-        column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS
-    }
-    assert not any(differing.values()), {column: at[:9] for column, at in differing.items()}
+    same(ours, theirs, steps)
 
 
 SEVERAL = {
@@ -123,7 +131,8 @@ SEVERAL = {
     ("full_sw128", "hash"): 7043,
     ("full_5sw1024", "hash"): 6869,
 }
-#: of those that skip ahead, these are in each run; they have the steps of those that do not
+#: these skip ahead in each run and the others do not; one layer group alone is a uniform model
+#: (tests/allocators/layered/test_one_group.py), so that it is with `further`, as is all else
 SKIPPING = [("full_3mamba", "none"), ("full_5sw1024", "hash")]
 
 
@@ -133,7 +142,7 @@ SKIPPING = [("full_3mamba", "none"), ("full_5sw1024", "hash")]
         pytest.param(
             *kind, steps, skip,
             id=f"{'-'.join(kind)}-{'skipping ahead' if skip else 'each step'}",
-            marks=[pytest.mark.further] if skip and kind not in SKIPPING else [],
+            marks=[pytest.mark.further] if kind[0] == "full" or skip != (kind in SKIPPING) else [],
         )
         for kind, steps in SEVERAL.items()
         for skip in (False, True)
@@ -144,11 +153,7 @@ def test_every_step_of_several_layer_groups_is_that_of_vllm(
 ):
     theirs = recorded(f"{name}_{'off' if prefix_index == 'none' else 'on'}.jsonl.gz")
     ours = timeline(requests, skip, layered(name), prefix_index=prefix_index)
-    assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
-    differing = {
-        column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS
-    }
-    assert not any(differing.values()), {column: at[:9] for column, at in differing.items()}
+    same(ours, theirs, steps)
 
 
 def test_the_queue_by_age_hits_a_block_less_now_and_then(requests):

@@ -5,7 +5,7 @@ import pytest
 from harness.executors.model.decoder import shape_of_checkpoint
 from tests.executors.model.decoder.cases import build
 from tests.executors.model.decoder.checkpoints import tiny_checkpoint
-from tests.executors.model.decoder.spoilt import config, error
+from tests.executors.model.decoder.spoilt import CONFIG, config, error
 
 OPT = {
     "architectures": ["OPTForCausalLM"],
@@ -16,6 +16,18 @@ OPT = {
     "vocab_size": 20,
     "max_position_embeddings": 64,
 }
+
+
+GEMMA3 = {
+    **CONFIG,
+    "architectures": ["Gemma3ForCausalLM"],
+    "num_hidden_layers": 6,
+    "query_pre_attn_scalar": 8,
+    "head_dim": 8,
+    "sliding_window": 6,
+    "rope_theta": 1e6,
+}
+SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{'a': 1}"])
@@ -43,6 +55,7 @@ def test_a_config_that_is_no_object(text, tmp_path):
             {"architectures": ["MistralForCausalLM"], "sliding_window": "64"},
             "sliding_window is '64'",
         ),
+        ({"architectures": ["MistralForCausalLM"]}, "sliding_window is missing"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "full_attention"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "allowed: 1.0"),
         ({"rope_theta": "much"}, "rope_theta is 'much'; allowed: a number above 0"),
@@ -89,6 +102,21 @@ def test_a_sliding_window_counts_only_if_the_context_outgrows_it(tmp_path):
     assert shape_of_checkpoint(tmp_path).qkv_bias
     config(tmp_path, **qwen, use_sliding_window=True)
     error(tmp_path, "sliding_window is 32")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"layer_types": [FULL, *[SLIDING] * 5]}, "layer_types is "),
+        ({"sliding_window_pattern": 4}, "sliding_window_pattern is 4; allowed: 6"),
+        ({"_sliding_window_pattern": 5}, "_sliding_window_pattern is 5; allowed: 6"),
+    ],
+)
+def test_windows_in_other_layers_than_the_decoders(change, text, tmp_path):
+    config(tmp_path, GEMMA3, layer_types=[*[SLIDING] * 5, FULL], sliding_window_pattern=5)
+    assert [group.layers for group in shape_of_checkpoint(tmp_path).layer_groups] == [5, 1]
+    config(tmp_path, GEMMA3, **change)
+    error(tmp_path, text)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
