@@ -169,6 +169,20 @@ class SplitPools(PagePools):
     def fits_empty(self, pages: IntArray) -> bool:
         return bool((pages @ self.members <= self._sizes).all())
 
+    def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
+        return not self._short(takes, tables, at).any()
+
+    def leading(
+        self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray
+    ) -> int | None:
+        return int(self._short(takes, tables, at).argmax())
+
+    def _short(self, takes: IntArray, tables: IntArray, at: IntArray) -> np.ndarray:
+        """Say of each row whether something is lacking when those before it are served."""
+        need = takes @ self.members
+        np.subtract.at(need, (at, self.pool_of[tables]), 1)
+        return (np.cumsum(need, axis=0) > self.free()).any(axis=1)
+
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         if len(self.queues) == 1:
             return self.queues[0].take(len(tables))
