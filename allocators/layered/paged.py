@@ -107,10 +107,9 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
         spread, pages = spread_over(geometry, groups, block_size, window_share)
-        kept = retention_tokens
-        queue = caching_queue(spread, prefix_index, eviction, free_order, offload, kept)
-        pools = make_pools(spread, pages, queue)
-        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=kept)
+        knobs = prefix_index, eviction, free_order, offload, retention_tokens
+        pools = make_pools(spread, pages, caching_queue(spread, *knobs))
+        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=retention_tokens)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -239,6 +238,11 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         """Give back what the row that was refused leaves behind, as before any release since."""
         behind = self.tables.behind(row, self._next_query(row))
         self.index.make_up(lambda: self.tables.forget(row, behind))
+
+    def leading(self, rows: IntArray) -> int | None:
+        asked = self._asked_growth(rows, 1)
+        served = growing.leading(self.tables, self.pools, asked)
+        return None if served is None else int(np.flatnonzero(rows == asked.rows[served])[0])
 
     def headroom(self, rows: IntArray) -> int:
         return bisect_headroom(
@@ -392,8 +396,5 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         needed = self.tables.shapes.behind(np.minimum(self.first_new, self.length))
         assert (self.tables.gone[at] <= needed).all(), "a page was given back that is still read"
         assert not self._until[~self.active].any(), "an ended sequence is told what to expect"
-        told = np.flatnonzero(self._until)
-        assert (self._until[told] <= self.tables.until(told)).all(), "a row expects too little"
-        own = self.tables.to_copy(told, self.length[told])[0]
-        assert not len(own), "a row would write into a page that it shares"
+        growing.check(self.tables, self._until, self.length)
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"

@@ -35,7 +35,7 @@ COMPUTING = {
     "final_logit_softcapping", "floor_scale", "for_llm_compressor", "hidden_act",
     "hidden_activation", "initial_context_length", "interpolate_factor", "n_group",
     "norm_topk_prob", "num_logits_to_keep", "original_max_position_embeddings",
-    "partial_rotary_factor", "query_pre_attn_scalar", "rope_interleave", "rope_local_base_freq",
+    "partial_rotary_factor", "rope_interleave", "rope_local_base_freq",
     "rope_scaling", "routed_scaling_factor", "scoring_func", "swiglu_alpha", "swiglu_limit",
     "topk_group", "topk_method", "use_associative_scan", "use_mamba_kernels", "use_mambapy",
     "use_mrope", "ep_size",

@@ -40,6 +40,7 @@ def gpt_oss(values: Values) -> ModelShape:
     shape = plain(
         values,
         eps_default=1e-5,
+        family="gpt_oss",
         head_dim=values.size("head_dim", 64),
         linear_bias=True,
         experts=values.size("num_local_experts"),

@@ -120,6 +120,12 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_file_beside_a_model_that_says_all_is_refused(tmp_path):
+    path = write(tmp_path, PUBLISHED["gpt-oss-20b"])
+    with pytest.raises(ConfigError, match=r"\.json would change nothing of Llama-3-8B"):
+        run(path, "model=llama-3-8b")
+
+
 def test_the_size_of_a_file(tmp_path, capsys):
     path = write(tmp_path / "gpt-oss-20b", PUBLISHED["gpt-oss-20b"])
     assert main(["model=hf", f"model.path={path}", "hardware=h100-80gb", "--format=json"]) == 0
