@@ -23,10 +23,16 @@ except ImportError:
     ) from None
 
 from harness.conformance.schedule import drive
-from harness.conformance.suite import ROOMY_GEOMETRY, SMALL_GEOMETRY, AllocatorConformance
+from harness.conformance.suite import (
+    LAYERED_GEOMETRY,
+    ROOMY_GEOMETRY,
+    SMALL_GEOMETRY,
+    AllocatorConformance,
+)
 from harness.conformance.trial import Trial, Violation
 
 __all__ = [
+    "LAYERED_GEOMETRY",
     "ROOMY_GEOMETRY",
     "SMALL_GEOMETRY",
     "AllocatorConformance",

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from allocators.base import Allocator, Demand, Geometry, NeverFits, Prompt
-from allocators.layers import KEEPING_KINDS
+from allocators.layers import KEEPING_KINDS, LayerGroup
 from harness.conformance import checks
 from harness.conformance.machine import state_machine
 from harness.conformance.memory import require
@@ -32,6 +32,12 @@ SMALL_GEOMETRY = Geometry(
 ROOMY_GEOMETRY = Geometry(
     capacity_tokens=1300, max_seqs=12, max_len=260, layers=2, kv_heads=16, head_dim=1024,
     host_tokens=520,
+)  # fmt: skip
+#: for policies of models with layer groups, in pages of any bytes
+LAYERED_GEOMETRY = Geometry(
+    capacity_tokens=400, max_seqs=12, max_len=96, host_tokens=150, step_tokens=32,
+    layer_groups=(LayerGroup("full", 2, 64), LayerGroup("sliding", 4, 128, window=20)),
+    pool_bytes=400 * (64 + 128),
 )  # fmt: skip
 
 

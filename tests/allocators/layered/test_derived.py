@@ -11,6 +11,7 @@ from allocators.layered.virtual import LayeredVirtual
 from allocators.paged import Paged
 from allocators.virtual import Virtual
 from harness.conformance import SMALL_GEOMETRY
+from harness.conformance.test_installed import pool_for
 from tests.conformance.matrix_layers import PAGE, pool
 
 UNIFORM = (Contiguous, Paged, Virtual)
@@ -39,3 +40,10 @@ def test_policy_derived_from_a_uniform_one_is_not_replaced_by_ours(kind):
 def test_policy_derived_from_a_layered_one_says_that_it_needs_layer_groups(kind):
     with pytest.raises(Unsupported, match="Derived knows models with layer groups only"):
         derived(kind).of(SMALL_GEOMETRY, **KNOBS.get(kind, {}))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in UNIFORM + LAYERED if kind is not LayeredVirtual])
+def test_suite_finds_a_pool_for_an_installed_policy(kind):
+    # (pages of `LayeredVirtual` are larger than any of them)
+    assert bool(pool_for(derived(kind)).layer_groups) == (kind in LAYERED)
+    derived(kind).of(pool_for(derived(kind)))
