@@ -15,6 +15,11 @@ from hypothesis.internal.conjecture import providers
 import harness  # noqa: F401 - before torch: how its threads wait is set there
 from tests.places import SHARED_DATA
 
+# Workers share the cores: threads beyond them only wait for each other, a fifth of the time of a
+# small model.  Read by OpenMP when torch is loaded, here and in processes that a test starts.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "steady")

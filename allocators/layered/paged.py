@@ -107,10 +107,9 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
         spread, pages = spread_over(geometry, groups, block_size, window_share)
-        kept = retention_tokens
-        queue = caching_queue(spread, prefix_index, eviction, free_order, offload, kept)
-        pools = make_pools(spread, pages, queue)
-        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=kept)
+        knobs = prefix_index, eviction, free_order, offload, retention_tokens
+        pools = make_pools(spread, pages, caching_queue(spread, *knobs))
+        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=retention_tokens)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
@@ -187,8 +186,8 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         """Return the columns that are full at this length and not written again, [tables]."""
         shapes = self.tables.shapes
         full = (length + shapes.before[:, 0]) // shapes.page_tokens[:, 0]
-        written_once = np.array([table.kind == "cross" for table in shapes.tables])
-        return np.where(shapes.grows[:, 0], full, np.where(written_once, self._columns(length), 0))
+        full = np.where(shapes.grows[:, 0], full, self._columns(length))
+        return np.where(shapes.rewritten[:, 0], 0, full)
 
     def _never(self, pages: IntArray) -> str:
         return (
@@ -240,6 +239,11 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         behind = self.tables.behind(row, self._next_query(row))
         self.index.make_up(lambda: self.tables.forget(row, behind))
 
+    def leading(self, rows: IntArray) -> int | None:
+        asked = self._asked_growth(rows, 1)
+        served = growing.leading(self.tables, self.pools, asked)
+        return None if served is None else int(np.flatnonzero(rows == asked.rows[served])[0])
+
     def headroom(self, rows: IntArray) -> int:
         return bisect_headroom(
             lambda n: growing.serves(self.tables, self.pools, self._asked_growth(rows, n)),
@@ -252,15 +256,16 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         if len(tables.to_copy(rows, lengths)[0]):
             return 0
         gone = tables.gone[tables.shapes.dropping[:, None], rows]
-        at_most = min(at_most, tables.shapes.until_behind(lengths, gone))
-        return bisect_headroom(
-            lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
-        )
+        return self._quiet_takes(rows, min(at_most, tables.shapes.until_behind(lengths, gone)))
 
     def lone_steps(self, rows: IntArray, at_most: int) -> int:
         """Return how many steps take pages that are free already, whatever they give back."""
         if self.tables.is_shared or self.has_prefix_index:
             return self.quiet_steps(rows, at_most)
+        return self._quiet_takes(rows, at_most)
+
+    def _quiet_takes(self, rows: IntArray, at_most: int) -> int:
+        """Return for how many steps there are pages that may be taken in one go."""
         tables, lengths = self.tables, self.length[rows]
         return bisect_headroom(
             lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
@@ -391,8 +396,5 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         needed = self.tables.shapes.behind(np.minimum(self.first_new, self.length))
         assert (self.tables.gone[at] <= needed).all(), "a page was given back that is still read"
         assert not self._until[~self.active].any(), "an ended sequence is told what to expect"
-        told = np.flatnonzero(self._until)
-        assert (self._until[told] <= self.tables.until(told)).all(), "a row expects too little"
-        own = self.tables.to_copy(told, self.length[told])[0]
-        assert not len(own), "a row would write into a page that it shares"
+        growing.check(self.tables, self._until, self.length)
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"

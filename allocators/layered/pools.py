@@ -105,6 +105,15 @@ class PagePools(Pools):
         Each row first gives back what is freed in its place: `pages` of `tables` at row `at`.
         """
 
+    def leading(
+        self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray
+    ) -> int | None:
+        """Return how many rows could, from the first on, where not all can.
+
+        None where that depends on which are asked together.
+        """
+        return None
+
     def fits_beside(self, pages: IntArray, hit: list[IntArray], leave: IntArray | int = 0) -> bool:
         """Say whether `fits` would hold once these free pages of each table are held, too."""
         return self.fits(pages + np.array([len(held) for held in hit]), leave)
@@ -161,9 +170,18 @@ class SplitPools(PagePools):
         return bool((pages @ self.members <= self._sizes).all())
 
     def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
+        return not self._short(takes, tables, at).any()
+
+    def leading(
+        self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray
+    ) -> int | None:
+        return int(self._short(takes, tables, at).argmax())
+
+    def _short(self, takes: IntArray, tables: IntArray, at: IntArray) -> np.ndarray:
+        """Say of each row whether something is lacking when those before it are served."""
         need = takes @ self.members
         np.subtract.at(need, (at, self.pool_of[tables]), 1)
-        return bool((np.cumsum(need, axis=0) <= self.free()).all())
+        return (np.cumsum(need, axis=0) > self.free()).any(axis=1)
 
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         if len(self.queues) == 1:

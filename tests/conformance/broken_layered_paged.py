@@ -82,6 +82,18 @@ class FreesBehindBeforeARefusal(Paged):
         return grant
 
 
+class GivesBackAtTheEndOfSeveralSteps(Paged):
+    """What falls behind in the first of them as if in the last, so that others get it later."""
+
+    def take_steps(self, rows, n):
+        return self.grow(rows, n)
+
+
+class ServesOneRowTooFew(Paged):
+    def leading(self, rows):
+        return max(super().leading(rows) - 1, 0)
+
+
 PAGED = {"block_size": 4}
 HONEST = (
     built(Paged, **PAGED),
@@ -94,5 +106,7 @@ CAUGHT = (
     (built(CountsTheExpiredAsInternal, **PAGED), "usage"),
     (built(CopiesOneLayerGroupOnly, **PAGED), "single writer"),
     (built(FreesBehindBeforeARefusal, **PAGED), "atomic"),
+    (built(GivesBackAtTheEndOfSeveralSteps, **PAGED), "usage"),
+    (built(ServesOneRowTooFew, **PAGED), "headroom"),
 )
 BROKEN = [factory for factory, _ in CAUGHT]

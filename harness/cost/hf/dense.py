@@ -181,7 +181,7 @@ def _gemma(values: Values, vocab: int, context: int, pattern: int) -> ModelShape
     types = layer_types(values, shape.layers, lambda at: SLIDING if (at + 1) % pattern else FULL)
     scalar = values.number("query_pre_attn_scalar", 256.0)
     shape.query_scalar = 0.0 if scalar == shape.head_dim else scalar
-    size = values.size("sliding_window")
+    size = values.size("sliding_window")  # the classes' own is not that of published models
     values.only("sliding_window_size", size, size)
     shape.layer_groups = windowed(values, types, shape.max_context)
     return shape

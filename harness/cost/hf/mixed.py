@@ -39,8 +39,8 @@ def gpt_oss(values: Values) -> ModelShape:
     values.only("experts_per_token", active, active)
     shape = plain(
         values,
-        family="gpt_oss",
         eps_default=1e-5,
+        family="gpt_oss",
         head_dim=values.size("head_dim", 64),
         linear_bias=True,
         experts=values.size("num_local_experts"),
@@ -83,7 +83,7 @@ def deepseek(values: Values) -> ModelShape:
         values,
         kv_default=values.size("num_attention_heads"),
         head_dim=values.size("qk_nope_head_dim") + rope,
-        **experts.deepseek(values, layers),
+        **experts.deepseek(values),
     )
     latent = LayerSpec(
         "latent",

@@ -57,6 +57,8 @@ PLAIN: dict[str, object] = {
 }
 #: `conf/model/hf.yaml`: whatever else is set there is the user's, and counts before the file's
 AS_FILE = ModelShape(name="hf", dtype_bytes=0)
+#: where all of these are set besides, as every other model's are, there is nothing to read
+SIZES = {"layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context"}
 
 
 def resolved(model: ModelShape) -> ModelShape:
@@ -71,6 +73,11 @@ def resolved(model: ModelShape) -> ModelShape:
         for field in fields(ModelShape)
         if getattr(model, field.name) != getattr(AS_FILE, field.name)
     }
+    if given.keys() >= SIZES:
+        raise CostError(
+            f"{model.path} would change nothing of {model.name}, whose sizes are all set: model=hf "
+            "takes them from it"
+        )
     return replace(read_shape(Path(model.path).expanduser(), model.dtype_bytes), **given)
 
 

@@ -64,6 +64,9 @@ def test_layers_that_a_file_says_there_are_none_of(tmp_path):
     assert read_shape(write(tmp_path / "scout", scout)).dense_layers == 48
     vision["text_config"]["cross_attention_layers"] = []
     assert read_shape(write(tmp_path / "vision", vision)).layer_groups == []
+    sparse = {"expert_layer_period": 4}  # in layers 1, 5, ..
+    path = write(tmp_path / "jamba", PUBLISHED["jamba-1.5-mini"] | sparse)
+    assert read_shape(path).dense_layers == 24
     uses = {"use_sliding_window": True}  # from layer 28 on, of 28
     path = write(tmp_path / "qwen", PUBLISHED["qwen2.5-7b"] | uses)
     assert read_shape(path).layer_groups == []
@@ -115,6 +118,12 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path, capsys):
         run(tmp_path / "none.json")
     assert main(["model=hf", f"model.path={tmp_path}/none.json"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_file_beside_a_model_that_says_all_is_refused(tmp_path):
+    path = write(tmp_path, PUBLISHED["gpt-oss-20b"])
+    with pytest.raises(ConfigError, match=r"\.json would change nothing of Llama-3-8B"):
+        run(path, "model=llama-3-8b")
 
 
 def test_the_size_of_a_file(tmp_path, capsys):

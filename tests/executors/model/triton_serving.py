@@ -39,7 +39,7 @@ def _pointers_are_asked_about(monkeypatch):
     ("name", "capture"), [("virtual", None), ("paged", Again())], ids=["plain", "captured"]
 )
 def test_a_run_emits_what_the_compiled_kernel_gives(name, capture):
-    table = requests(2, seed=1, longest=(20, 4))
+    table = requests(2, seed=6, longest=(20, 4))  # prompts of 9 and 11 tokens, outputs of 3 and 2
     decoder = build_decoder(
         SHAPE, device="cpu", dtype=torch.float32, seed=7, weights=None, batch_invariant=True
     )
