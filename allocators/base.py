@@ -254,6 +254,13 @@ class Allocator(abc.ABC):
     def grow(self, rows: IntArray, n: int = 1) -> Grant | None:
         """Give each sequence its next `n` slots, all or nothing."""
 
+    def leading(self, rows: IntArray) -> int | None:
+        """Return how many of `rows`, from the first on, `grow` would give a slot in one call.
+
+        Asked where it has refused them all together.  None: `grow` is asked for fewer and fewer.
+        """
+        return None
+
     @abc.abstractmethod
     def headroom(self, rows: IntArray) -> int:
         """Return the largest n that `grow(rows, n)` would grant (0 if not even one)."""

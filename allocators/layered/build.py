@@ -67,11 +67,17 @@ def make_pools(spread: Spread, pages: list[int], queue: type[BlockPool] | None) 
 
 
 def caching_queue(
-    spread: Spread, prefix_index: str, eviction: str, free_order: str, offload: bool
+    spread: Spread,
+    prefix_index: str,
+    eviction: str,
+    free_order: str,
+    offload: bool,
+    retention_tokens: int | None = None,
 ) -> type[BlockPool] | None:
     """Return the pool that a prefix index over these tables keeps its pages in; None without one.
 
-    Raises ValueError for an unknown name, Unsupported for what layer groups do not have.
+    Raises ValueError for an unknown name and for an interval at which no hit ends, Unsupported for
+    what layer groups do not have.
     """
     one_of("prefix_index", prefix_index, INDEXES)
     one_of("eviction", eviction, EVICTIONS)
@@ -80,23 +86,19 @@ def caching_queue(
         raise Unsupported("offload saves blocks of uniform models, not those of layer groups")
     if prefix_index == "none":
         return None
-    if eviction != "lru":
+    if (prefix_index, eviction) != ("hash", "lru"):
         raise Unsupported(
             f"layer groups have prefix_index=hash with eviction=lru, as vLLM's hybrid manager, not "
-            f"eviction={eviction}"
+            f"prefix_index={prefix_index} with eviction={eviction}"
         )
     check_index(spread, prefix_index)
-    return POOLS[free_order]
-
-
-def check_retention(spread: Spread, retention_tokens: int | None) -> None:
-    """Raise ValueError for an interval at which no hit ends."""
     align = math.lcm(*(table.page_tokens for table in spread.tables))
     if retention_tokens is not None and retention_tokens % align:
         raise ValueError(
             f"retention_tokens must be a multiple of {align}, for hits end where a block of every "
             f"table does; got {retention_tokens}"
         )
+    return POOLS[free_order]
 
 
 def check_index(spread: Spread, prefix_index: str) -> None:

@@ -34,6 +34,7 @@ class Chunks:
         #: of divided chunks: which small pages are free, and how many of each chunk
         self.free = np.zeros((count, parts), dtype=bool)
         self.left: IntArray = np.zeros(count, dtype=np.int64)
+        self._divided = self._spare = 0  # how many chunks are, how many small pages are free
         #: since somebody asked last: chunk, pages that it was, pages that it became
         self.converted: list[tuple[int, int, int]] = []
 
@@ -41,7 +42,7 @@ class Chunks:
     @property
     def units_free(self) -> int:
         """Free memory in small pages."""
-        return len(self.whole) * self.parts + int(self.left.sum())
+        return len(self.whole) * self.parts + self._spare
 
     @property
     def empty(self) -> IntArray:
@@ -51,14 +52,14 @@ class Chunks:
     @property
     def in_parts(self) -> int:
         """How many chunks have a small page in use."""
-        return int(np.count_nonzero(self.divided)) - len(self.empty)
+        return self._divided and self._divided - len(self.empty)
 
     def fits(self, large: int, small: int) -> bool:
         """Say whether so many pages of either size could be taken now."""
         if large + -(-small // self.parts) <= len(self.whole):
             return True
-        empty = len(self.empty)
-        lack = max(small - int(self.left.sum()) + empty * self.parts, 0)
+        empty = len(self.empty) if self._spare >= self.parts > 1 else 0
+        lack = max(small - self._spare + empty * self.parts, 0)
         return large + -(-lack // self.parts) <= len(self.whole) + empty
 
     def choose(self, small: int) -> tuple[IntArray, int]:
@@ -77,6 +78,8 @@ class Chunks:
         if lack > 0:
             joined = self.empty[:lack]
             self.divided[joined], self.free[joined], self.left[joined] = False, False, 0
+            self._divided -= lack
+            self._spare -= lack * self.parts
             self.converted += [(chunk, self.parts, 1) for chunk in joined.tolist()]
             self.whole.give(joined)
         return self.whole.take(n)
@@ -89,18 +92,22 @@ class Chunks:
         if more:
             fresh = self.whole.take(more)
             self.divided[fresh], self.free[fresh], self.left[fresh] = True, True, self.parts
+            self._divided += more
+            self._spare += more * self.parts
             self.converted += [(chunk, 1, self.parts) for chunk in fresh.tolist()]
             chunks = np.concatenate([chunks, fresh])
         at, part = np.nonzero(self.free[chunks])
         at, part = at[:n], part[:n]
         self.free[chunks[at], part] = False
         self.left[chunks] -= np.bincount(at, minlength=len(chunks))
+        self._spare -= n
         return chunks[at] * self.parts + part
 
     def give_small(self, pages: IntArray) -> None:
         chunks, part = np.divmod(pages, self.parts)
         self.free[chunks, part] = True
         self.left += np.bincount(chunks, minlength=self.count)
+        self._spare += len(pages)
 
     # -- checks ------------------------------------------------------------------------------
     def check(self, large: IntArray, small: IntArray) -> None:
@@ -112,3 +119,5 @@ class Chunks:
         found = np.sort(np.concatenate([free, small]))
         assert np.array_equal(found, pages), "a small page is lost or used twice"
         assert np.array_equal(self.left, self.free.sum(axis=1)), "free small pages are miscounted"
+        assert self._spare == len(free), "free small pages are miscounted"
+        assert self._divided == np.count_nonzero(self.divided), "divided chunks are miscounted"

@@ -53,18 +53,33 @@ def growth(
 
 def serves(tables: LayerTables, pools: PagePools, asked: Growth) -> bool:
     """Say whether the pools have it, for one row after the other; each gives before it takes."""
-    takes = asked.takes
-    if len(asked.copies[0]):
-        takes = takes.copy()
-        np.add.at(takes, asked.copies, 1)
-    pages = takes.sum(axis=1)
-    if not pages.any() or pools.fits(pages):
+    pages = _takes(asked)
+    if not pages.any() or pools.fits(pages.sum(axis=1)):
         return True  # even if nothing were given back
+    return pools.serves(pages.T, *_gives(tables, asked))
+
+
+def leading(tables: LayerTables, pools: PagePools, asked: Growth) -> int | None:
+    """Return how many of these rows, from the first on, would be served; see `PagePools`."""
+    return pools.leading(_takes(asked).T, *_gives(tables, asked))
+
+
+def _takes(asked: Growth) -> IntArray:
+    """Return the pages that come, copies and all, [tables, rows]."""
+    if not len(asked.copies[0]):
+        return asked.takes
+    takes = asked.takes.copy()
+    np.add.at(takes, asked.copies, 1)
+    return takes
+
+
+def _gives(tables: LayerTables, asked: Growth) -> tuple[IntArray, IntArray, IntArray]:
+    """Return of each page that is freed its table, in which of these rows' place, and itself."""
     table, row, _, leaving = asked.leaving
     free = tables.unheld(leaving)
     order = np.argsort(asked.rows, kind="stable")
     at = order[np.searchsorted(asked.rows[order], row[free])]
-    return pools.serves(takes.T, table[free], at, leaving[free])
+    return table[free], at, leaving[free]
 
 
 def carry_out(tables: LayerTables, asked: Growth, n: int) -> IntArray | None:
@@ -111,3 +126,11 @@ def take_steps(
         carry_out(tables, asked, 1)
         until[here] = tables.until(here)
         step += 1
+
+
+def check(tables: LayerTables, until: IntArray, lengths: IntArray) -> None:
+    """Assert that what rows are known to do without, [all rows], they can."""
+    told = np.flatnonzero(until)
+    assert (until[told] <= tables.until(told)).all(), "a row expects too little"
+    own = tables.to_copy(told, lengths[told])[0]
+    assert not len(own), "a row would write into a page that it shares"

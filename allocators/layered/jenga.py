@@ -81,9 +81,6 @@ class Jenga(LayeredPaged):
         self._unit = math.gcd(*pools.page_bytes.tolist())
 
     # -- what fits ---------------------------------------------------------------------------
-    def _fits_empty(self, pages: IntArray) -> bool:
-        return self.large.fits_empty(pages)
-
     def _never(self, pages: IntArray) -> str:
         large = self.large.large_needed(pages.tolist(), [0] * len(pages))
         return (
@@ -96,11 +93,6 @@ class Jenga(LayeredPaged):
         grant = super().release(rows)
         self.large.left(rows)
         return grant
-
-    @property
-    def free_bytes(self) -> int:
-        """Bytes of small pages that nobody holds, in large pages of any layer group or of none."""
-        return self.balance()[2] * self._unit
 
     # -- checks ------------------------------------------------------------------------------
     def balance(self) -> tuple[int, int, int]:

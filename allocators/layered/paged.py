@@ -36,13 +36,7 @@ from allocators.growth import bisect_headroom
 from allocators.knobs import check_blocks
 from allocators.layered import account, growing
 from allocators.layered.base import LayeredAllocator
-from allocators.layered.build import (
-    caching_queue,
-    check_knobs,
-    check_retention,
-    make_pools,
-    spread_over,
-)
+from allocators.layered.build import caching_queue, check_knobs, make_pools, spread_over
 from allocators.layered.grouping import Spread
 from allocators.layered.growing import Growth
 from allocators.layered.host import HostLayers
@@ -51,10 +45,10 @@ from allocators.layered.pools import CachingPools, PagePools
 from allocators.layered.prefix import HashLayerIndex, HybridIndex
 from allocators.layered.shapes import TableShapes
 from allocators.layered.tables import LayerTables
-from allocators.prefix.index import PrefixStats
+from allocators.prefix.caching import CountsHits
 
 
-class LayeredPaged(LayeredAllocator):
+class LayeredPaged(LayeredAllocator, CountsHits):
     """Pages of `spread`, taken from `pools`; admission leaves `watermark` of each pool free."""
 
     block_tables: ClassVar[bool] = True
@@ -87,16 +81,6 @@ class LayeredPaged(LayeredAllocator):
             self.index = self.hash_index(self.tables, retention_tokens)
         self.host = HostLayers(geometry.host_tokens * geometry.bytes_per_token, self.tables)
 
-    @property
-    def prefix_stats(self) -> PrefixStats:
-        """Lookups, hits and evictions so far; all zero without an index."""
-        return self.index.stats()
-
-    @property
-    def evictions(self) -> int:
-        """Pages whose cached prefix was given up for another use, so far."""
-        return self.index.stats().evictions
-
     def lookup(self, prompt: Prompt) -> int:
         return self.index.find(prompt).tokens
 
@@ -123,16 +107,15 @@ class LayeredPaged(LayeredAllocator):
         check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
         spread, pages = spread_over(geometry, groups, block_size, window_share)
-        queue = caching_queue(spread, prefix_index, eviction, free_order, offload)
-        check_retention(spread, retention_tokens)
-        pools, kept = make_pools(spread, pages, queue), retention_tokens
-        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=kept)
+        knobs = prefix_index, eviction, free_order, offload, retention_tokens
+        pools = make_pools(spread, pages, caching_queue(spread, *knobs))
+        return cls(geometry, spread, pools, watermark=watermark, retention_tokens=retention_tokens)
 
     # -- admission ---------------------------------------------------------------------------
     def admit(self, rows: IntArray, prompt: Prompt, demand: Demand) -> Grant | None:
         tables, sequences, private = self.tables, len(rows), demand.private_tokens
         whole = self._asked(prompt, demand, sequences)
-        if not self._fits_empty(whole):
+        if not self.pools.fits_empty(whole):
             raise NeverFits(self._never(whole))
         hit = self.index.find(prompt)
         taken = self._taken(prompt.tokens, private, sequences)
@@ -203,11 +186,8 @@ class LayeredPaged(LayeredAllocator):
         """Return the columns that are full at this length and not written again, [tables]."""
         shapes = self.tables.shapes
         full = (length + shapes.before[:, 0]) // shapes.page_tokens[:, 0]
-        written_once = np.array([table.kind == "cross" for table in shapes.tables])
-        return np.where(shapes.grows[:, 0], full, np.where(written_once, self._columns(length), 0))
-
-    def _fits_empty(self, pages: IntArray) -> bool:
-        return self.pools.fits(pages, self.pools.free() - self.pools.sizes)
+        full = np.where(shapes.grows[:, 0], full, self._columns(length))
+        return np.where(shapes.rewritten[:, 0], 0, full)
 
     def _never(self, pages: IntArray) -> str:
         return (
@@ -259,6 +239,11 @@ class LayeredPaged(LayeredAllocator):
         behind = self.tables.behind(row, self._next_query(row))
         self.index.make_up(lambda: self.tables.forget(row, behind))
 
+    def leading(self, rows: IntArray) -> int | None:
+        asked = self._asked_growth(rows, 1)
+        served = growing.leading(self.tables, self.pools, asked)
+        return None if served is None else int(np.flatnonzero(rows == asked.rows[served])[0])
+
     def headroom(self, rows: IntArray) -> int:
         return bisect_headroom(
             lambda n: growing.serves(self.tables, self.pools, self._asked_growth(rows, n)),
@@ -271,15 +256,16 @@ class LayeredPaged(LayeredAllocator):
         if len(tables.to_copy(rows, lengths)[0]):
             return 0
         gone = tables.gone[tables.shapes.dropping[:, None], rows]
-        at_most = min(at_most, tables.shapes.until_behind(lengths, gone))
-        return bisect_headroom(
-            lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
-        )
+        return self._quiet_takes(rows, min(at_most, tables.shapes.until_behind(lengths, gone)))
 
     def lone_steps(self, rows: IntArray, at_most: int) -> int:
         """Return how many steps take pages that are free already, whatever they give back."""
         if self.tables.is_shared or self.has_prefix_index:
             return self.quiet_steps(rows, at_most)
+        return self._quiet_takes(rows, at_most)
+
+    def _quiet_takes(self, rows: IntArray, at_most: int) -> int:
+        """Return for how many steps there are pages that may be taken in one go."""
         tables, lengths = self.tables, self.length[rows]
         return bisect_headroom(
             lambda n: self.pools.quiet(tables.lacking(rows, lengths + n).sum(axis=1)), at_most
@@ -410,8 +396,5 @@ class LayeredPaged(LayeredAllocator):
         needed = self.tables.shapes.behind(np.minimum(self.first_new, self.length))
         assert (self.tables.gone[at] <= needed).all(), "a page was given back that is still read"
         assert not self._until[~self.active].any(), "an ended sequence is told what to expect"
-        told = np.flatnonzero(self._until)
-        assert (self._until[told] <= self.tables.until(told)).all(), "a row expects too little"
-        own = self.tables.to_copy(told, self.length[told])[0]
-        assert not len(own), "a row would write into a page that it shares"
+        growing.check(self.tables, self._until, self.length)
         assert (self.length[~self.active] == 0).all(), "an ended sequence has a length"

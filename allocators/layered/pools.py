@@ -95,11 +95,24 @@ class PagePools(Pools):
     """Pools whose pages go and come in one step, as tables of pages need it."""
 
     @abc.abstractmethod
+    def fits_empty(self, pages: IntArray) -> bool:
+        """Say whether each table could take so many pages if nobody held any, [tables]."""
+
+    @abc.abstractmethod
     def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
         """Say whether rows could take so many pages one after the other, [rows, tables].
 
         Each row first gives back what is freed in its place: `pages` of `tables` at row `at`.
         """
+
+    def leading(
+        self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray
+    ) -> int | None:
+        """Return how many rows could, from the first on, where not all can.
+
+        None where that depends on which are asked together.
+        """
+        return None
 
     def fits_beside(self, pages: IntArray, hit: list[IntArray], leave: IntArray | int = 0) -> bool:
         """Say whether `fits` would hold once these free pages of each table are held, too."""
@@ -153,13 +166,22 @@ class SplitPools(PagePools):
     def fits(self, pages: IntArray, leave: IntArray | int = 0) -> bool:
         return bool((pages @ self.members + leave <= self.free()).all())
 
+    def fits_empty(self, pages: IntArray) -> bool:
+        return bool((pages @ self.members <= self._sizes).all())
+
     def serves(self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray) -> bool:
-        free = self.free()
+        return not self._short(takes, tables, at).any()
+
+    def leading(
+        self, takes: IntArray, tables: IntArray, at: IntArray, pages: IntArray
+    ) -> int | None:
+        return int(self._short(takes, tables, at).argmax())
+
+    def _short(self, takes: IntArray, tables: IntArray, at: IntArray) -> np.ndarray:
+        """Say of each row whether something is lacking when those before it are served."""
         need = takes @ self.members
-        if (need.sum(axis=0) <= free).all():
-            return True  # even if nothing were given back
         np.subtract.at(need, (at, self.pool_of[tables]), 1)
-        return bool((np.cumsum(need, axis=0) <= free).all())
+        return (np.cumsum(need, axis=0) > self.free()).any(axis=1)
 
     def take(self, tables: IntArray, rows: IntArray) -> IntArray:
         if len(self.queues) == 1:

@@ -23,8 +23,9 @@ import numpy as np
 from allocators.base import Demand, IntArray, Prompt
 from allocators.layered.index import Hit, LayerIndex
 from allocators.layered.shapes import TableShape
-from allocators.layered.tables import LayerTables
+from allocators.layered.tables import LayerTables, spread
 from allocators.page_table import NO_PAGES
+from allocators.prefix.hash_index import take_name
 from allocators.prefix.index import PrefixStats
 from allocators.prefix.keys import NO_KEYS, BlockKeys, block_keys
 
@@ -58,12 +59,17 @@ class HashLayerIndex(LayerIndex):
         # Found last: of which tokens, in how many of them; None once a key came or went.
         self._found: tuple[IntArray | None, int, Hit | None] = (None, 0, None)
         self._together = _together(shapes)
-        self._refused: int | None = None  # the row that was refused growth last
         #: hits end where a block of every table does
-        self._align = math.lcm(*(shape.page_tokens for shape in shapes))
+        sizes = {shape.page_tokens for shape in shapes}
+        self._align = math.lcm(*sizes)
+        #: tokens of a page: a number where all tables have the same
+        self._page_tokens = tables.shapes.page_tokens if len(sizes) > 1 else self._align
         self._interval = self._align if retention_tokens is None else retention_tokens
         self._sparse = retention_tokens is not None
-        self._ends: list[tuple[int, ...]] = [()] * rows  # further ends of hits
+        self._ends: IntArray = np.zeros((rows, 2), dtype=np.int64)  # further ends of hits
+        self._slides = np.array([shape.kind == "sliding" for shape in shapes])
+        #: how many blocks of a window a hit needs before it ends, of each table
+        self._need = np.array([-(-(shape.window - 1) // shape.page_tokens) for shape in shapes])
 
     # -- admission ---------------------------------------------------------------------------
     def find(self, prompt: Prompt) -> Hit:
@@ -194,55 +200,52 @@ class HashLayerIndex(LayerIndex):
 
     # -- growth ------------------------------------------------------------------------------
     def grown(self, rows: IntArray, after: IntArray) -> None:
+        tables = self._tables
         tokens = np.minimum(after, self._known[rows]) // self._align * self._align
-        full = tokens // self._tables.shapes.page_tokens
-        done = self._done[:, rows]
+        full, done = np.atleast_2d(tokens // self._page_tokens), self._done[:, rows]
         at = np.flatnonzero((full > done).any(axis=0))
-        for place in at.tolist():
-            row = int(rows[place])
-            for table, (start, stop) in enumerate(
-                zip(done[:, place].tolist(), full[:, place].tolist(), strict=True)
-            ):
-                if stop > start:
-                    self._insert(table, row, start, stop)
-        if len(at):
-            self._done[:, rows[at]] = np.maximum(full, done)[:, at]
+        if not len(at):
+            return
+        rows, done = rows[at], done[:, at]
+        full = np.maximum(full[:, at], done)
+        self._done[:, rows] = full
+        start = np.maximum(done, tables.gone[:, rows])
+        row, table, k = spread(np.maximum(full - start, 0))
+        column = start[table, row] + k
+        reachable = self._reachable(table, rows[row], column)
+        self._name(*tables.entries_at(table[reachable], rows[row[reachable]], column[reachable]))
 
-    def _insert(self, table: int, row: int, start: int, stop: int) -> None:
-        """Key the blocks of a row that its table has, in these columns."""
+    def _name(self, tables: IntArray, rows: IntArray, columns: IntArray, pages: IntArray) -> None:
+        """Key full blocks, which rows have in these columns."""
         self._found = (None, 0, None)
-        shape = self._tables.shapes.tables[table]
-        keys = self._keys[row][shape.page_tokens]
-        start = max(start, int(self._tables.gone[table, row]))
-        pages = self._tables.table[table][row, start:stop].tolist()
-        page_of, more = self._page_of[table], self._more[table]
-        named, ends = [], []
-        for column, page in enumerate(pages, start):
-            if not self._reachable(shape, column, self._ends[row]):
-                continue
+        tokens = self._tables.shapes.page_tokens[:, 0]
+        sizes = tokens.tolist()
+        each = zip(*(of.tolist() for of in (tables, rows, columns, pages)), strict=True)
+        for table, row, column, page in each:
+            keys = self._keys[row][sizes[table]]
             key = keys.first[column]
-            if page_of.setdefault(key, page) != page:
-                more.setdefault(key, []).append(page)
+            if self._page_of[table].setdefault(key, page) != page:
+                self._more[table].setdefault(key, []).append(page)
             self._key[page], self._table_of[page] = key, table
             self._second[page] = keys.second[column]
-            named.append(page)
-            ends.append((column + 1) * shape.page_tokens)
-        self._pools.name(np.array(named, dtype=np.int64), np.array(ends, dtype=np.int64))
-        self._stats.keyed_blocks += len(named)
+        self._pools.name(pages, (columns + 1) * tokens[tables])
+        self._stats.keyed_blocks += len(pages)
 
-    def _reachable(self, shape: TableShape, column: int, ends: tuple[int, ...]) -> bool:
-        """Say whether any hit could need this block: the last of a window before where hits end.
+    def _reachable(self, tables: IntArray, rows: IntArray, columns: IntArray) -> np.ndarray:
+        """Say of blocks whether any hit could need them: the last of a window where hits end.
 
         A window of one token needs none, so that its layers never have a hit, as in vLLM.
         """
-        if shape.kind != "sliding":
-            return True
-        t = shape.page_tokens
-        need, interval = -(-(shape.window - 1) // t), self._interval // t
-        if interval and (need >= interval or column % interval >= interval - need):
-            return True
-        stops = (end // self._align * self._align // t for end in ends)
-        return any(stop - need <= column < stop for stop in stops)
+        t, need = self._tables.shapes.page_tokens[tables, 0], self._need[tables]
+        found, interval = ~self._slides[tables], self._interval // t
+        if self._interval:
+            last = columns % np.maximum(interval, 1) >= interval - need
+            found |= (interval > 0) & ((need >= interval) | last)
+        if self._sparse:
+            stops = self._ends[rows] // self._align * self._align // t[:, None]
+            before = stops - columns[:, None]
+            found |= ((before > 0) & (before <= need[:, None])).any(axis=1)
+        return found
 
     def diverged(self, rows: IntArray) -> None:
         self._known[rows] = 0
@@ -271,18 +274,8 @@ class HashLayerIndex(LayerIndex):
         """Forget pages that have lost their keys."""
         self._found = (None, 0, None)
         for page in pages:
-            table, key = self._table_of[page], self._key[page]
-            page_of, more = self._page_of[table], self._more[table]
-            others = more.get(key)
-            if others is None:
-                del page_of[key]
-                continue
-            if page_of[key] == page:
-                page_of[key] = others.pop(0)
-            else:
-                others.remove(page)
-            if not others:
-                del more[key]
+            table = self._table_of[page]
+            take_name(self._page_of[table], self._more[table], self._key[page], page)
 
     # -- views -------------------------------------------------------------------------------
     def stats(self) -> PrefixStats:
@@ -319,7 +312,7 @@ class HybridIndex(HashLayerIndex):
 
     def __init__(self, tables: LayerTables, retention_tokens: int | None = None) -> None:
         super().__init__(tables, retention_tokens)
-        self._refused: int | None = None
+        self._refused: int | None = None  # the row that was refused growth last
 
     def refused(self, row: int) -> None:
         if row != self._refused:

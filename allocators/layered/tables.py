@@ -82,9 +82,9 @@ class LayerTables:
 
         Row after row, table by table, deepest first.
         """
-        row, table, k = _spread(columns)
+        row, table, k = spread(columns)
         first = self.gone[table, rows[row]] + columns[table, row] - 1
-        return self._entries(table, rows[row], first - k)
+        return self.entries_at(table, rows[row], first - k)
 
     def unheld(self, pages: IntArray) -> np.ndarray:
         """Say of each of these entries' pages whether it is free once they are all gone.
@@ -128,7 +128,7 @@ class LayerTables:
         Row after row, table by table.  `due` [tables, rows] are the slots that each has left
         before: then in the order in which growth by one slot a step would ask for them.
         """
-        row, table, k = _spread(columns)
+        row, table, k = spread(columns)
         if not len(row):
             return NO_ENTRIES
         if due is not None:
@@ -278,10 +278,10 @@ class LayerTables:
         """
         keep = np.minimum(np.maximum(keep, self.gone[:, row]), self.count[:, row])
         columns = (self.count[:, row] - keep)[:, None]
-        _, table, k = _spread(columns)
+        _, table, k = spread(columns)
         if not len(table):
             return NO_ENTRIES
-        entries = self._entries(table, np.full_like(table, row), self.count[table, row] - 1 - k)
+        entries = self.entries_at(table, np.full_like(table, row), self.count[table, row] - 1 - k)
         self.drop(entries)
         self.count[:, row] = keep
         return entries
@@ -312,7 +312,7 @@ class LayerTables:
     def _place(self, table: IntArray, row: IntArray, column: IntArray) -> IntArray:
         return self._base[table] + row * self.shapes.width[table] + column
 
-    def _entries(self, table: IntArray, row: IntArray, column: IntArray) -> Entries:
+    def entries_at(self, table: IntArray, row: IntArray, column: IntArray) -> Entries:
         return table, row, column, self._flat[self._place(table, row, column)]
 
     # -- checks ------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ class LayerTables:
         self.pools.check(self.ref)
 
 
-def _spread(columns: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+def spread(columns: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """Return (row, table, k) of each of `columns` [tables, rows] pages: k counts from 0.
 
     Row after row, table by table.

@@ -94,8 +94,8 @@ class RangeRoom(LayeredPaged):
         """Say whether so much fits, [2], beside what stays mapped: that from `low` to `high`."""
         large, small = needs.tolist()
         room, least = self.driver.total - large, self._least(small)
-        if least > room:
-            return False
+        if least > room or not self.driver.two_sizes:
+            return least <= room
         # No more chunks are pinned than have a small page in use.
         return self.driver.chunks.in_parts <= room or self._pinning(low, high) <= room
 

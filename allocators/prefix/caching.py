@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from allocators.base import Allocator, Prompt
 from allocators.prefix.index import PrefixIndex, PrefixStats
 
 
-class PrefixCaching(Allocator):
+class Index(Protocol):
+    """A prefix index of any kind."""
+
+    def stats(self) -> PrefixStats: ...
+
+
+class CountsHits(Allocator):
     """A policy that looks prompts up in `index`, which its construction sets."""
 
-    index: PrefixIndex
+    index: Index
 
     @property
     def prefix_stats(self) -> PrefixStats:
@@ -20,6 +28,12 @@ class PrefixCaching(Allocator):
     def evictions(self) -> int:
         """Pages whose cached prefix was given up for another use, so far."""
         return self.index.stats().evictions
+
+
+class PrefixCaching(CountsHits):
+    """One whose index is asked for pages of a uniform model."""
+
+    index: PrefixIndex
 
     def lookup(self, prompt: Prompt) -> int:
         found = self.index.find(prompt)

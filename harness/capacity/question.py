@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from harness.cli.checks import WRONG_INPUT, explained
 from harness.cli.help import options
 from harness.cli.installed import search_path_override
-from harness.cli.overrides import single_point
+from harness.cli.overrides import parsed, single_point
 from harness.command.arguments import option_name
 from harness.comparison.config import compose, run_options, to_config
 from harness.comparison.prepared import Prepared, RequestTables, prepared_of
@@ -111,7 +110,7 @@ def _prepared(lines: tuple[str, ...]) -> Prepared:
             raise ConfigError(f"{line}: expected OPTION=VALUE; --help lists the options")
     overrides: list[Override] = []
     try:
-        overrides = OverridesParser.create().parse_overrides(list(lines))
+        overrides = parsed(lines)
         if not any(o.key_or_group == "workload" for o in overrides):
             raise ConfigError(f"+workload=NAME is needed, one of {', '.join(options('workload'))}")
         single_point(overrides)

@@ -49,6 +49,7 @@ Options
   sweep.maximize=METRIC     names the best row; hydra/sweeper=optuna searches for it
   sweep.at_most={{METRIC: VALUE}}   limits that the best row keeps
   +experiment=ci            a fixed suite of comparisons, instead of a workload (docs/ci.md)
+  +experiment=hybrid        every manager of layers that keep different KV (docs/hybrid.md)
   +experiment=FIGURE        published beside ours: {figures}, or all (docs/validation.md)
 
 Tab completion in bash: source <(python -m harness --completion), or kv-harness --completion
@@ -68,6 +69,11 @@ def options(group: str) -> list[str]:
     return sorted(own.union(installed_allocators() if group == "allocator" else ()))
 
 
+def published() -> list[str]:
+    """Return the names of published figures: all experiments but those that are sweeps of ours."""
+    return [name for name in options("experiment") if name not in ("all", "ci", "hybrid")]
+
+
 def workload_lines() -> Iterator[str]:
     """Yield a line for each workload: its name and its own description."""
     for name in options("workload"):
@@ -85,7 +91,7 @@ def print_help() -> None:
             models=_wrapped(options("model")),
             hardware=_wrapped(options("hardware")),
             memories=", ".join(options("memory")),
-            figures=_wrapped([name for name in options("experiment") if name not in ("all", "ci")]),
+            figures=_wrapped(published()),
             engines=", ".join(options("engine")),
             software=", ".join(options("software")),
         ),

@@ -15,19 +15,23 @@ from harness.comparison.config import OPTIONS, compose
 from harness.errors import ConfigError
 
 
+def parsed(lines: Sequence[str]) -> list[Override]:
+    """Parse overrides; raises `ConfigError` where one leaves out a group, Hydra's error others."""
+    overrides = OverridesParser.create().parse_overrides(list(lines))
+    _check_groups(overrides)
+    return overrides
+
+
 def with_experiment(lines: list[str], multirun: bool) -> tuple[list[Override], bool]:
     """Parse the overrides, behind those that `+experiment=NAME` sweeps over, as Hydra does."""
-    parser = OverridesParser.create()
-    overrides = parser.parse_overrides(lines)
-    _check_groups(overrides)
+    overrides = parsed(lines)
     chosen = [o.input_line or "" for o in overrides if o.key_or_group == "experiment"]
     if not chosen:
         return overrides, multirun
     places = [o.input_line or "" for o in overrides if o.key_or_group == SEARCH_PATH]
     hydra = compose(*chosen, *places, with_hydra=True).hydra
     swept = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
-    overrides = parser.parse_overrides(swept) + overrides
-    _check_groups(overrides)
+    overrides = parsed(swept) + overrides
     return overrides, multirun or hydra.mode == RunMode.MULTIRUN
 
 

@@ -17,7 +17,10 @@ from harness.results.options import FREE_OPTIONS, flat
 #: sections of the configuration that change no result, or are themselves under test
 FREE_SECTIONS = ("allocators", "harness", "notes", "report")
 #: options that only a real model reads
-REAL_OPTIONS = ("model.rope_theta", "model.norm_eps", "sampling.temperature", "sampling.top_p")
+REAL_OPTIONS = (
+    *("model.rope_theta", "model.norm_eps", "model.query_scalar"),
+    *("sampling.temperature", "sampling.top_p"),
+)
 #: options that size the pool where no size is given, and are read for nothing else
 POOL_OPTIONS = ("hardware.memory_gb", "hardware.memory_utilization")
 #: what a number measured on a clock depends on, besides the code

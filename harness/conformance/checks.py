@@ -121,6 +121,17 @@ def headroom_is_exact(allocator: Allocator, rows: IntArray) -> None:
         require(not granted(headroom + 1), "headroom", f"{headroom + 1} is granted, not promised")
 
 
+def leading_is_exact(allocator: Allocator, rows: IntArray) -> None:
+    """Of rows that were refused a slot so many leading ones are granted it, and not one more."""
+    leading = allocator.leading(rows)
+    if leading is None:
+        return
+    require(0 <= leading < len(rows), "headroom", f"{leading} of {len(rows)} refused rows lead")
+    for n in {leading, leading + 1} - {0}:
+        granted = copy.deepcopy(allocator).grow(rows[:n].copy(), 1) is not None
+        require(granted == (n == leading), "headroom", f"{leading} rows lead, {n} do otherwise")
+
+
 def can_grow_soon(allocator: Allocator, rows: IntArray) -> bool:
     """Say whether they can grow by a slot: now, or in the next step if others grew in this one."""
     if allocator.headroom(rows):

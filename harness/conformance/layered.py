@@ -174,9 +174,9 @@ class LayeredMemory(SlotMemory):
         return slots[reads:end], values[reads:], np.arange(reads, end)
 
     def _laid_out(self, layer_group: int, rows: IntArray) -> list[IntArray] | None:
-        """Return the slots that a layout names, of each row, -1 where none; None where it cannot.
+        """Return the slots that a layout names, of each row, -1 where none; None if it names none.
 
-        A position of a ring is not told from the layout of a contiguous policy alone.
+        A position that a ring has overwritten is named all the same.
         """
         if not self.layer_groups[layer_group].grows:
             return None
@@ -191,7 +191,9 @@ class LayeredMemory(SlotMemory):
                 for r in ranges
             ])  # fmt: skip
         else:
-            return None
+            rings = layout.lengths if layout.ring is None else layout.ring
+            each = zip(layout.base, layout.lengths, rings, strict=True)
+            return [base + np.arange(length) % max(ring, 1) for base, length, ring in each]
         found = []
         for table, length in zip(tables, layout.lengths.tolist(), strict=True):
             p = np.arange(length)

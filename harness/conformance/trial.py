@@ -85,6 +85,8 @@ class Trial(Steps):
     def grow(self, rows: IntArray, n: int = 1) -> bool:
         self._check_untouched(rows)
         if not self._execute(self.ask("grow", rows, n)):
+            if n == 1:
+                checks.leading_is_exact(self.allocator, rows)
             return False
         self._step.new_slots += self._lengthen(rows, n)
         self._settle()

@@ -39,6 +39,7 @@ MODEL: Mapping[str, Range] = {
     "dense_layers": Whole(0, 10_000),
     "dense_ffn": Whole(0, 2**24),
     "rope_theta": Positive(1e12),
+    "query_scalar": Real(0.0, 2.0**16),
     "norm_eps": SHARE,
 }
 HARDWARE: Mapping[str, Range] = {

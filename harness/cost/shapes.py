@@ -54,6 +54,8 @@ class ModelShape:
     experts: int = 1
     active_experts: int = 1
     rope_theta: float = 10000.0  # base of the rotary frequencies; not used with learned positions
+    #: scores are divided by its square root (0: by that of head_dim; Gemma 3 27B: 168)
+    query_scalar: float = 0.0
     norm_eps: float = 1e-5  # added to the variance (LayerNorm) or mean square (RMSNorm)
     #: bits a weight is stored in, where it is computed with in `dtype_bytes` (0: stored so too)
     weight_bits: float = 0.0

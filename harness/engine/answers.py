@@ -12,7 +12,7 @@ from allocators.base import EMPTY_GRANT, NO_STEP_GRANTS, Grant, StepGrants, Usag
 #: decisions that a policy may not refuse
 NEVER_REFUSED = ("truncate", "release", "preempt")
 #: queries, which answer with a number of tokens or of steps
-COUNTS = ("lookup", "quiet_steps", "lone_steps")
+COUNTS = ("lookup", "leading", "quiet_steps", "lone_steps")
 #: numbers in a row of a grant's tables; the fourth is a layer group
 WIDTHS = (3, 4)
 #: the tables of a grant, and what stands there if there are none
@@ -28,7 +28,7 @@ def check_answer(call: str, answer: Any) -> None:
     if answer is (NO_STEP_GRANTS if call == "begin_step" else EMPTY_GRANT):
         return
     if call in COUNTS:
-        if not isinstance(answer, int | np.integer):
+        if not (isinstance(answer, int | np.integer) or (call == "leading" and answer is None)):
             raise WrongAnswer(f"{call} answered {_short(answer)} instead of a whole number")
     elif call == "usage":
         if not isinstance(answer, Usage):

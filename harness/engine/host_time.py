@@ -12,8 +12,8 @@ from harness.engine.answers import check_answer
 
 #: the calls of the protocol that a scheduler makes on its way, which are timed
 DECISIONS = (
-    "admit", "lookup", "grow", "quiet_steps", "lone_steps", "take_steps", "begin_step", "truncate",
-    "fork", "reassign", "release", "preempt", "suspend", "resume",
+    "admit", "lookup", "grow", "leading", "quiet_steps", "lone_steps", "take_steps", "begin_step",
+    "truncate", "fork", "reassign", "release", "preempt", "suspend", "resume",
 )  # fmt: skip
 #: what else the protocol has: its views, checks and attributes, some of them set by `__init__`
 REST = tuple(

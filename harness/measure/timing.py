@@ -22,7 +22,8 @@ FLUSH_BYTES = 256 * MIB
 #: and on a CPU
 CPU_FLUSH_BYTES = 64 * MIB
 RESAMPLES = 2000
-#: two-sided 95 % quantiles of Student's t by degrees of freedom, as every table prints them
+#: two-sided 95 % quantiles of Student's t by degrees of freedom, as every table prints them: a
+#: machine that measures need not have SciPy (`options.NEEDED`)
 STUDENT_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
 INTERVAL = f"95 %, of the median over rounds, by percentile bootstrap ({RESAMPLES} resamples)"
 

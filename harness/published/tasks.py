@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from multiprocessing import active_children
 from typing import Any, Protocol
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from harness.cli.checks import WRONG_INPUT, explained
+from harness.cli.overrides import parsed
 from harness.comparison import Prepared, compose, prepare
 from harness.comparison.variant import run_variant, stream_variant
 from harness.errors import ConfigError
@@ -33,7 +32,7 @@ def prepared_for(options: Iterable[str]) -> Prepared:
     """Return what a comparison with these options starts from; raises `ConfigError`."""
     lines, overrides = list(options), []
     try:
-        overrides = OverridesParser.create().parse_overrides(lines)
+        overrides = parsed(lines)
         return prepare(compose(*lines))
     except WRONG_INPUT as error:
         raise ConfigError(explained(error, lines, overrides)) from error

@@ -63,9 +63,11 @@ def _measured(options: ReplayOptions) -> MeasuredRun:
 def _composed(overrides: list[str]) -> DictConfig:
     from harness.cli.checks import WRONG_INPUT, explained
     from harness.cli.installed import search_path_override
+    from harness.cli.overrides import parsed
     from harness.replay.simulate import compose_replay
 
     try:
+        parsed(overrides)
         return compose_replay([*overrides, *search_path_override(overrides)])
     except WRONG_INPUT as error:
         raise ConfigError(explained(error, overrides)) from error

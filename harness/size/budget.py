@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from allocators.layers import LayerGroup
 from harness.cli.checks import WRONG_INPUT, explained
 from harness.cli.installed import search_path_override
-from harness.cli.overrides import single_point
+from harness.cli.overrides import parsed, single_point
 from harness.comparison.checks import check
 from harness.comparison.config import Config, compose, to_config
 from harness.comparison.pool import largest_step_tokens, make_geometry
@@ -82,9 +82,7 @@ def _config(asked: Asked) -> Config:
     overrides = []
     lines = [*DEFAULTS, *asked.run]
     try:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
-        overrides = OverridesParser.create().parse_overrides(lines)
+        overrides = parsed(lines)
         single_point(overrides)
         return to_config(compose(*lines, *search_path_override(lines)))
     except WRONG_INPUT as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,11 +40,15 @@ class HostSpace:
             g, memory = self._memory.geometry, self._memory
             shape = (2 * g.layers, g.host_tokens, g.kv_heads, g.head_dim)
             pinned = memory.device.type == "cuda"
-            try:
-                self._held = torch.empty(shape, dtype=memory.dtype, pin_memory=pinned)
-            except RuntimeError as error:  # what torch raises where the CPU has no memory left
-                raise OutOfMemory(f"{g.host_tokens} slots of host memory: {error}") from error
+            self._held = _room(g.host_tokens, shape, memory.dtype, pinned)
         return self._held
+
+
+def _room(slots: int, shape: Sequence[int], dtype: torch.dtype, pinned: bool) -> torch.Tensor:
+    try:
+        return torch.empty(shape, dtype=dtype, pin_memory=pinned)
+    except RuntimeError as error:  # what torch raises where the CPU has no memory left
+        raise OutOfMemory(f"{slots} slots of host memory: {error}") from error
 
 
 @dataclass(slots=True)
@@ -59,7 +64,8 @@ class _Store:
         held = 0 if self.numbers is None else len(self.numbers)
         if len(slots) > len(self.free):
             more = max(len(slots), held)
-            room = numbers.new_empty((held + more, *numbers.shape[1:]))
+            shape = (held + more, *numbers.shape[1:])
+            room = _room(held + more, shape, numbers.dtype, pinned=False)
             if self.numbers is not None:
                 room[:held] = self.numbers
             self.numbers, held = room, held + more

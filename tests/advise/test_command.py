@@ -121,6 +121,7 @@ def test_ctrl_c_prints_what_was_found(tmp_path, capsys, monkeypatch, inside):
         (("allocators.paged.watermark=0.01",), "search=watermark: it is set by an option"),
         (("hydra.run.dir=here",), "hydra.run.dir is an option of python -m harness; out=DIR"),
         (("kept=/dev/null",), "kept=/dev/null is a file; expected a directory"),
+        (("engine=null",), "engine=null leaves engine out; choose one of chunked, "),
         (("engine.max_seqs=2",), "unknown option engine.max_seqs"),
         (("-m",), "-m: expected OPTION=VALUE"),
     ],

@@ -8,16 +8,17 @@ import numpy as np
 
 from allocators.layered.paged import LayeredPaged
 from tests.conformance.broken import Trusting
-from tests.conformance.layer_groups import geometry
+from tests.conformance.layer_groups import BYTE
+from tests.conformance.matrix_layers import pool
 
 
-def built(kind, names=("full", "sliding"), **knobs):
+def built(kind, **knobs):
     """Return what builds a policy, with the geometry of the suite that it is for."""
 
-    def build(pool):
-        return kind.of(pool, **knobs)
+    def build(geometry):
+        return kind.of(geometry, **knobs)
 
-    build.__name__, build.geometry = kind.__name__, geometry(names)
+    build.__name__, build.geometry = kind.__name__, pool("sliding", BYTE)
     return build
 
 
@@ -36,7 +37,7 @@ class WritesIntoAnothersPages(Paged):
     """Both layer groups take the first pool for theirs."""
 
     def slot_places(self, layer_group, slots):
-        return super().slot_places(0, slots)
+        return super().slot_places(layer_group, slots) - self.pools._base[layer_group]
 
 
 class ClaimsAHitWhoseWindowIsGone(Paged):
@@ -81,6 +82,18 @@ class FreesBehindBeforeARefusal(Paged):
         return grant
 
 
+class GivesBackAtTheEndOfSeveralSteps(Paged):
+    """What falls behind in the first of them as if in the last, so that others get it later."""
+
+    def take_steps(self, rows, n):
+        return self.grow(rows, n)
+
+
+class ServesOneRowTooFew(Paged):
+    def leading(self, rows):
+        return max(super().leading(rows) - 1, 0)
+
+
 PAGED = {"block_size": 4}
 HONEST = (
     built(Paged, **PAGED),
@@ -93,5 +106,7 @@ CAUGHT = (
     (built(CountsTheExpiredAsInternal, **PAGED), "usage"),
     (built(CopiesOneLayerGroupOnly, **PAGED), "single writer"),
     (built(FreesBehindBeforeARefusal, **PAGED), "atomic"),
+    (built(GivesBackAtTheEndOfSeveralSteps, **PAGED), "usage"),
+    (built(ServesOneRowTooFew, **PAGED), "headroom"),
 )
 BROKEN = [factory for factory, _ in CAUGHT]

@@ -63,6 +63,13 @@ class PartsOverlap(RingBase):
         self.parts[1, row] = self.parts[0, row]
 
 
+class LaysOutAStraightRing(RingBase):
+    """A kernel is told nothing of the ring, and reads on behind its end."""
+
+    def layer_layout(self, rows, layer_group):
+        return replace(super().layer_layout(rows, layer_group), ring=None)
+
+
 class CopiesAStretchTooFew(RingBase):
     """A copy out of a ring stops at its end."""
 

@@ -15,13 +15,20 @@ KINDS = {
     "full": LayerGroup("full", 2, 4),
     "latent": LayerGroup("latent", 1, 3),
     "sliding": LayerGroup("sliding", 1, 2, window=20),
+    "narrow": LayerGroup("sliding", 1, 1, window=5),
     "chunked": LayerGroup("chunked", 1, 2, window=24),
     "state": LayerGroup("state", 1, 6),
     "cross": LayerGroup("cross", 1, 2, encoder_tokens=5),
 }
 MODELS = {
+    "sliding": ("full", "sliding"),
+    "sizes": ("narrow", "full", "sliding"),
+    "chunked": ("full", "chunked"),
     "windows": ("sliding", "full", "chunked"),
+    "latent": ("latent", "full"),
     "state": ("full", "state"),
+    "cross": ("full", "cross"),
+    "plain": ("full", "sliding", "chunked", "state", "cross"),
     "all": ("full", "latent", "sliding", "chunked", "state", "cross"),
 }
 #: steps of a batch, for rings

@@ -109,6 +109,7 @@ NAMED = [
     (broken_steps.SwapsBesideAStep, "protocol"),
     (broken_layers.RingOfTheWindow, "no hole"),
     (broken_layers.PartsOverlap, "single writer"),
+    (broken_layers.LaysOutAStraightRing, "addressing"),
     (broken_layers.WindowFreedEarly, "no hole"),
     (broken_layers.WritesIntoItsNeighbour, "single writer"),
     (broken_layers.GivesALargePageEarly, "single writer"),

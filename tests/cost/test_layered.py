@@ -15,6 +15,7 @@ from harness.cost import (
     ModelShape,
     Roofline,
     make_cost,
+    parameter_count,
 )
 from harness.cost.kv import layer_groups, settled_layers, state_bytes
 from harness.cost.layered import prefill_s
@@ -164,6 +165,28 @@ def test_a_state_has_no_tiles_of_keys_and_no_table_of_blocks():
     assert slow[1].prices.decode_context_s > full.prices.decode_context_s
 
 
+def test_what_scans_a_prompt():
+    mamba = roofline("jamba-1.5-mini").layers_of_blocks(0)[0].prices
+    # 9 FLOP a token, channel and number, none of them on tensor cores
+    assert mamba.prefill_pair_s == pytest.approx(28 * 9 * 16 * 8192 * 16 / (989e12 * 0.6))
+    given = [LayerSpec("state", 12, state_bytes=8192, parameters=10**6), LayerSpec("full", 20)]
+    other, two = (
+        roofline("llama-3-8b", count, layer_groups=given).layers_of_blocks(0)[0] for count in (1, 2)
+    )
+    # a multiplication and an addition to write each number, and to read it
+    assert other.prices.prefill_pair_s == pytest.approx(12 * 4 * 4096 / (989e12 * 0.6))
+    assert other.group.slot_bytes == two.group.slot_bytes == 12 * 8192
+
+
+def test_small_kernels_of_a_state_are_those_of_its_convolution_and_gates():
+    model = shipped(ModelShape, "model", "jamba-1.5-mini")
+    state, full = model.layer_groups
+    wider = replace(model, layer_groups=[replace(state, inner=2 * 8192), full])
+    more = 28 * 2 * 2 * (8192 + 8192) / (3350e9 * 0.55)
+    times = (roofline(each).of_blocks(0).elementwise_s for each in (wider, model))
+    assert next(times) - next(times) == pytest.approx(more)
+
+
 def _state_of(name):
     model = shipped(ModelShape, "model", name)
     return model, settled_layers(model)[0]
@@ -189,6 +212,24 @@ def test_text_does_not_pass_the_projections_of_an_encoders_keys():
     passed = roof.of_blocks(0).flops_weights
     uniform = roofline("llama-3.2-11b-vision", layer_groups=[]).of_blocks(0).flops_weights
     assert uniform - passed == 8 * key_value_parameters(roof.model, layer) == 8 * 4096 * 2048
+    # but has norms of its queries and keys (mllama's class)
+    plain = replace(roof.model, layer_groups=[])
+    assert parameter_count(roof.model) - parameter_count(plain) == 8 * 2 * 128
+
+
+# -- ranks -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", NAMES)
+def test_two_ranks_compute_half_each_and_both_read_whole_latents(name):
+    one, two = (roofline(name, count).layers_of_blocks(0) for count in (1, 2))
+    for alone, shared in zip(one, two, strict=True):
+        for field in ("decode_seq_s", "prefill_pair_s", "prefill_kv_s", "prefill_query_s"):
+            assert getattr(shared.prices, field) == pytest.approx(getattr(alone.prices, field) / 2)
+        assert shared.past_token_s == pytest.approx(alone.past_token_s / 2)
+        assert shared.first_piece_s == pytest.approx(alone.first_piece_s / 2)
+        parts = 1 if alone.group.kind == "latent" else 2
+        assert shared.prices.decode_context_s == pytest.approx(
+            alone.prices.decode_context_s / parts
+        )
 
 
 # -- weights -----------------------------------------------------------------------------------

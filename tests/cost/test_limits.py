@@ -47,6 +47,7 @@ BAD = {
     "model.dtype_bytes": ("must be one of 1, 2, 4, 8", (-2, 0, 3, 16)),
     "model.family": ("must be one of llama, opt", ("gpt", "")),
     "model.rope_theta": ("must be a positive number", (-1.0, 0.0, NAN, INF)),
+    "model.query_scalar": ("must be at least 0 and at most 65536", (-1.0, 1e5, NAN, INF)),
     "model.norm_eps": ("must be a positive number and at most 1", (-1e-5, 0.0, 2.0, NAN, INF)),
     **{f"hardware.{name}": POSITIVE for name in (
         "memory_gb", "bandwidth_gb_s", "tflops", "pcie_gb_s", "interconnect_gb_s")},

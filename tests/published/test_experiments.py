@@ -6,12 +6,14 @@ import re
 import pytest
 import yaml
 
+from harness.cli.help import published
 from harness.errors import ConfigError
 from harness.published.command import ALL, KEPT, PAGE, Options, chosen, compute, read_result, run
 from harness.published.experiment import load
 from harness.published.reference import Figure, figures
 from harness.published.registry import MAKERS
 from harness.published.render import rewritten, screen
+from harness.published.tasks import prepared_for
 from tests.inprocess import run_harness
 from tests.places import CONF, ROOT, SHARED_DATA
 
@@ -65,6 +67,7 @@ def test_every_experiment_has_a_file_and_every_file_an_experiment():
         if "published" in yaml.safe_load(path.read_text())
     }
     assert files == {*MAKERS, ALL}
+    assert set(published()) == set(MAKERS)
     assert all(chosen([f"+experiment={name}"]) == name for name in files)
     assert chosen(["+experiment=ci"]) is None
 
@@ -144,6 +147,11 @@ def test_bad_input_is_one_line(arguments, said, tmp_path):
 def test_a_folder_of_a_run_is_refused():
     with pytest.raises(ConfigError, match=r"hydra\.run\.dir is an option of python"):
         run("pagedattention_fig14", ["hydra.run.dir=here"])
+
+
+def test_a_group_that_is_left_out_is_refused():
+    with pytest.raises(ConfigError, match="model=null leaves model out; choose one of "):
+        prepared_for(["+workload=beam", "model=null"])
 
 
 def test_a_page_without_a_place_for_a_figure_is_refused():

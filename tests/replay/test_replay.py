@@ -117,6 +117,7 @@ def test_requests_that_are_too_long_are_refused_or_left_out_of_both_sides():
         (("measured=PLAIN", "hardware=l4"), "model=NAME is needed"),
         (("measured=PLAIN", "model=yi-6b"), "hardware=NAME is needed"),
         (("measured=PLAIN", "model=none", "hardware=l4"), "model=none: no such option"),
+        (("measured=PLAIN", "model=null", "hardware=l4"), "model=null leaves model out; choose "),
         (("measured=PLAIN", *SERVER, "+workload=beam"), "the requests are those of the measured"),
         (("measured=PLAIN", *SERVER, "workload.rate=2"), "the requests are those of the measured"),
         (("measured=PLAIN", *SERVER, "allocator=[paged,virtual]"), "simulates one allocator"),

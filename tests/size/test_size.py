@@ -134,6 +134,7 @@ def test_tables_are_what_json_says(capsys):
         ("--nonsense", "expected OPTION=VALUE or --format json"),
         ("json", "is not OPTION=VALUE"),
         ("model.kv_heads=7", "model.kv_heads must divide"),
+        ("model=null", "model=null leaves model out; choose one of "),
         ("model.layers=1,2", "lists several values"),
         ("model.nonsense=3", "nonsense"),
         ("hardware.memory_gb=-1", "hardware.memory_gb must be a positive number"),

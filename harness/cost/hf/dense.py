@@ -30,7 +30,7 @@ def plain(
     heads = values.size("num_attention_heads", heads_default)
     fields: dict[str, Any] = {
         "family": "llama",
-        "layers": values.size("num_hidden_layers"),
+        "layers": values.layers(),
         "hidden": hidden,
         "heads": heads,
         "rope_theta": rope_theta(values),
@@ -78,7 +78,7 @@ def opt(values: Values) -> ModelShape:
     values.get("activation_function")
     return ModelShape(
         family="opt",
-        layers=values.size("num_hidden_layers"),
+        layers=values.layers(),
         hidden=hidden,
         heads=heads,
         kv_heads=heads,
@@ -161,6 +161,7 @@ def gemma3(values: Values) -> ModelShape:
     pattern = values.size(values.spelled("sliding_window_pattern", "_sliding_window_pattern"), 6)
     shape = _gemma(values, 262208, 131072, pattern)
     shape.qk_norm, shape.rope_theta = True, rope_theta(values, 1_000_000.0)
+    shape.family = "gemma3"
     return shape
 
 
@@ -178,7 +179,9 @@ def _gemma(values: Values, vocab: int, context: int, pattern: int) -> ModelShape
         post_norms=True,
     )
     types = layer_types(values, shape.layers, lambda at: SLIDING if (at + 1) % pattern else FULL)
-    size = values.size("sliding_window")
+    scalar = values.number("query_pre_attn_scalar", 256.0)
+    shape.query_scalar = 0.0 if scalar == shape.head_dim else scalar
+    size = values.size("sliding_window")  # the classes' own is not that of published models
     values.only("sliding_window_size", size, size)
     shape.layer_groups = windowed(values, types, shape.max_context)
     return shape

@@ -24,11 +24,11 @@ def qwen(values: Values, layers: int) -> dict[str, Any]:
     }
 
 
-def deepseek(values: Values, layers: int) -> dict[str, Any]:
+def deepseek(values: Values) -> dict[str, Any]:
     """Return the experts of a DeepSeek: in all but the first `first_k_dense_replace` layers."""
     values.only("moe_layer_freq", 1, 1)
     width = values.size("moe_intermediate_size")
-    dense = min(values.size("first_k_dense_replace", least=0), layers)
+    dense = values.size("first_k_dense_replace", least=0)
     return {
         "ffn": width,
         "experts": values.size("n_routed_experts"),

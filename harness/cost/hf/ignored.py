@@ -26,19 +26,19 @@ GENERATION = {
     "return_dict_in_generate", "temperature", "top_k", "top_p", "typical_p",
 }  # fmt: skip
 TRAINING = {
-    "attention_dropout", "aux_loss_alpha", "dropout", "embd_pdrop", "hidden_dropout", "init_std",
-    "initializer_range", "layerdrop", "output_router_logits", "pretraining_tp", "resid_pdrop",
-    "router_aux_loss_coef", "router_jitter_noise", "seq_aux",
+    "activation_dropout", "attention_dropout", "aux_loss_alpha", "dropout", "embd_pdrop",
+    "hidden_dropout", "init_std", "initializer_range", "layerdrop", "output_router_logits",
+    "pretraining_tp", "resid_pdrop", "router_aux_loss_coef", "router_jitter_noise", "seq_aux",
 }  # fmt: skip
 COMPUTING = {
     "attn_logit_softcapping", "attn_scale", "attn_temperature_tuning", "embedding_multiplier",
     "final_logit_softcapping", "floor_scale", "for_llm_compressor", "hidden_act",
-    "hidden_activation", "initial_context_length", "interpolation_factor", "n_group",
+    "hidden_activation", "initial_context_length", "interpolate_factor", "n_group",
     "norm_topk_prob", "num_logits_to_keep", "original_max_position_embeddings",
-    "partial_rotary_factor", "query_pre_attn_scalar", "rope_interleave", "rope_local_base_freq",
+    "partial_rotary_factor", "rope_interleave", "rope_local_base_freq",
     "rope_scaling", "routed_scaling_factor", "scoring_func", "swiglu_alpha", "swiglu_limit",
     "topk_group", "topk_method", "use_associative_scan", "use_mamba_kernels", "use_mambapy",
-    "ep_size",
+    "use_mrope", "ep_size",
 }  # fmt: skip
 IGNORED = LIBRARY | TOKENS | GENERATION | TRAINING | COMPUTING
 

@@ -23,9 +23,12 @@ def mixtral(values: Values) -> ModelShape:
 def qwen3_moe(values: Values) -> ModelShape:
     values.only("attention_bias", False, False)
     values.only("use_sliding_window", False, False)
+    values.only("qkv_bias", False, False)
+    values.only("use_qk_norm", True, True)
+    values.only("shared_expert_intermediate_size", 0, 0)
     values.get("sliding_window")
     values.get("max_window_layers")
-    layers = values.size("num_hidden_layers")
+    layers = values.layers()
     return plain(values, qk_norm=True, **experts.qwen(values, layers))
 
 
@@ -37,6 +40,7 @@ def gpt_oss(values: Values) -> ModelShape:
     shape = plain(
         values,
         eps_default=1e-5,
+        family="gpt_oss",
         head_dim=values.size("head_dim", 64),
         linear_bias=True,
         experts=values.size("num_local_experts"),
@@ -52,7 +56,7 @@ def llama4(values: Values) -> ModelShape:
     """Layers with rotary embeddings attend within chunks, those without in full."""
     values.only("attention_bias", False, False)
     values.get("use_qk_norm")  # without weights
-    layers = values.size("num_hidden_layers")
+    layers = values.layers()
     interval = values.size("no_rope_layer_interval", 4)
     rotary = values.sizes("no_rope_layers") or [(at + 1) % interval for at in range(layers)]
     if len(rotary) < layers:
@@ -71,7 +75,7 @@ def deepseek(values: Values) -> ModelShape:
         values.get(key)  # the last is what the library calls the part with positions
     # DeepSeek's own classes take other values than transformers' where these are left out.
     values.stated("q_lora_rank", "n_shared_experts", "first_k_dense_replace")
-    layers = values.size("num_hidden_layers")
+    layers = values.layers()
     rope = values.size("qk_rope_head_dim")
     queries = values.get("q_lora_rank") is not None
     value_dim = values.size("v_head_dim")
@@ -79,7 +83,7 @@ def deepseek(values: Values) -> ModelShape:
         values,
         kv_default=values.size("num_attention_heads"),
         head_dim=values.size("qk_nope_head_dim") + rope,
-        **experts.deepseek(values, layers),
+        **experts.deepseek(values),
     )
     latent = LayerSpec(
         "latent",
@@ -99,7 +103,7 @@ def jamba(values: Values) -> ModelShape:
     values.only("mamba_conv_bias", True, True)
     values.get("mamba_inner_layernorms")
     values.get("sliding_window")  # of no layer, in the model's class
-    layers, hidden = values.size("num_hidden_layers"), values.size("hidden_size")
+    layers, hidden = values.layers(), values.size("hidden_size")
     period, offset = values.size("attn_layer_period"), values.size("attn_layer_offset", least=0)
     rank = values.get("mamba_dt_rank", "auto")
     state = LayerSpec(
@@ -119,7 +123,8 @@ def jamba(values: Values) -> ModelShape:
 def qwen3_next(values: Values) -> ModelShape:
     """Gated DeltaNet in all but every `full_attention_interval`th layer, which is gated too."""
     values.only("attention_bias", False, False)
-    layers = values.size("num_hidden_layers")
+    values.only("use_sliding_window", False, False)
+    layers = values.layers()
     interval = values.size("full_attention_interval", 4)
     value_heads = values.size("linear_num_value_heads")
     state = LayerSpec(

@@ -15,7 +15,6 @@ from pathlib import Path
 from harness.cost.hf import dense, mixed
 from harness.cost.hf.ignored import IGNORED, VISION
 from harness.cost.hf.values import Values
-from harness.cost.limits import MODEL
 from harness.cost.shapes import CostError, ModelShape
 
 CONFIG = "config.json"
@@ -49,8 +48,17 @@ MXFP4_BITS = 4 + 8 / 32
 SMALL = re.compile(
     r"^mtp\.|(^|\.)(lm_head|embed_tokens|\w*norm|gate|shared_expert_gate|conv1d|in_proj_ba)$"
 )
+#: what the library once wrote of every model, and must be so of all that are read here
+PLAIN: dict[str, object] = {
+    "add_cross_attention": False,
+    "is_encoder_decoder": False,
+    "tie_encoder_decoder": False,
+    "pruned_heads": {},
+}
 #: `conf/model/hf.yaml`: whatever else is set there is the user's, and counts before the file's
 AS_FILE = ModelShape(name="hf", dtype_bytes=0)
+#: where all of these are set besides, as every other model's are, there is nothing to read
+SIZES = {"layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context"}
 
 
 def resolved(model: ModelShape) -> ModelShape:
@@ -65,6 +73,11 @@ def resolved(model: ModelShape) -> ModelShape:
         for field in fields(ModelShape)
         if getattr(model, field.name) != getattr(AS_FILE, field.name)
     }
+    if given.keys() >= SIZES:
+        raise CostError(
+            f"{model.path} would change nothing of {model.name}, whose sizes are all set: model=hf "
+            "takes them from it"
+        )
     return replace(read_shape(Path(model.path).expanduser(), model.dtype_bytes), **given)
 
 
@@ -81,17 +94,17 @@ def read_shape(path: Path, dtype_bytes: int = 0) -> ModelShape:
     if kind in SEEING:
         inner = values.inner("text_config")
         inner.only("model_type", SEEING[kind], SEEING[kind])
-    too_many = MODEL["layers"].refusal(inner.size("num_hidden_layers"))
-    if too_many:
-        raise inner.wrong("num_hidden_layers", too_many.removeprefix("must be "))
-    inner.only("pruned_heads", {}, {})
+    for key, value in PLAIN.items():
+        inner.only(key, value, value)
+        values.only(key, value, value)
     shape = READERS[SEEING.get(kind, kind)](inner)
     if kind == "mllama":
         shape.layer_groups = mixed.vision_layers(inner, values.inner("vision_config"), shape.layers)
     _stored(values, inner, shape, dtype_bytes)
     if inner is not values:
         inner.refuse_others(kind, IGNORED)
-        values.get("tie_word_embeddings")  # the language model's own counts
+        tied = shape.tied_embeddings  # the language model's own
+        values.only("tie_word_embeddings", tied, tied)
         values.refuse_others(kind, IGNORED | VISION)
     else:
         values.refuse_others(kind, IGNORED)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness.cost.limits import MODEL
 from harness.cost.shapes import CostError
 
 #: letters of a value that an error shows
@@ -65,6 +66,14 @@ class Values:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.wrong(key, f"an integer of at least {least}", repr(value))
         return value
+
+    def layers(self) -> int:
+        """Return the number of layers, few enough to make a list of them."""
+        layers = self.size("num_hidden_layers")
+        too_many = MODEL["layers"].refusal(layers)
+        if too_many is not None:
+            raise self.wrong("num_hidden_layers", too_many.removeprefix("must be "))
+        return layers
 
     def flag(self, key: str, default: bool) -> bool:
         """Return true or false."""

@@ -150,15 +150,18 @@ class ChunkedScheduler(Scheduler):
     def _grow_groups(self, groups: IntArray, plan: Plan) -> int:
         """Grow groups [groups, rows] by one slot, in order, until one is refused; return how many.
 
-        The whole batch in one call if it fits, else its largest leading part by halves.  A policy
-        that serves a batch in order so gives what a call for each group would, block numbers
-        included: what is copied on write is copied when a group first grows, and that is not here.
+        The whole batch in one call if it fits, else its largest leading part: as many as the policy
+        says, or by halves.  A policy that serves a batch in order so gives what a call for each
+        group would, block numbers included: what is copied on write is copied when a group first
+        grows, and that is not here.
         """
-        calls = [len(groups)]
-        size = (1 << (len(groups) - 1).bit_length()) >> 1
-        while size:
-            calls.append(size)
-            size //= 2
+        if self._grow(groups.ravel(), 1, plan):
+            return len(groups)
+        leading = self._allocator.leading(groups.ravel())
+        if leading is None:
+            calls = [1 << bit for bit in reversed(range((len(groups) - 1).bit_length()))]
+        else:
+            calls = [leading // groups.shape[1]]
         done = 0
         for size in calls:
             part = groups[done : done + size]

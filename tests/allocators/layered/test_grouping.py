@@ -135,6 +135,8 @@ def test_a_share_of_what_is_not_there_is_refused():
         ({"groups": "some"}, "groups must be one of hybrid, uniform, split"),
         ({"window_share": 1.0}, "window_share must be null or between 0 and 1"),
         ({"window_share": True}, "window_share must be null or between 0 and 1"),
+        ({"retention_tokens": -16}, "retention_tokens must be null or a whole number from 0"),
+        ({"retention_tokens": 1.5}, "retention_tokens must be null or a whole number from 0"),
         ({"block_size": 0}, "block_size must be"),
         ({"prefix_index": "tree"}, "prefix_index must be one of"),
     ],
@@ -143,6 +145,12 @@ def test_a_bad_knob_is_named_whatever_the_model(knobs, text):
     for pool in (geometry(full(1), sliding(1, 8)), Geometry(100, 4, 100)):
         with pytest.raises(ValueError, match=text):
             Paged.of(pool, **knobs)
+
+
+def test_hits_end_where_a_block_of_every_table_does():
+    pool = geometry(full(1), sliding(1, 8))
+    with pytest.raises(ValueError, match="retention_tokens must be a multiple of 16"):
+        Paged.of(pool, prefix_index="hash", retention_tokens=24)
 
 
 @pytest.mark.parametrize(

@@ -137,3 +137,32 @@ def test_a_batch_is_served_in_order_each_row_as_if_alone(prefix_index):
         evictions, refused = evictions + at_once[2], refused + at_once[3]
     assert refused
     assert (evictions > 0) == (prefix_index == "hash")
+
+
+def windowed(**knobs):
+    """A full layer group and one with a window of 4 tokens; pages of 4."""
+    kinds = (LayerGroup("full", 1, 4), LayerGroup("sliding", 1, 4, window=4))
+    geometry = Geometry(400, 3, 80, layer_groups=kinds, pool_bytes=400 * 8)
+    return Paged.of(geometry, block_size=4, **knobs)
+
+
+def test_a_page_is_not_copied_where_the_other_that_shares_it_leaves_it():
+    allocator, rows = windowed(), np.array([0, 1])
+    allocator.admit(rows, Prompt(24), Demand(24, 40))
+    allocator.truncate(1, 2)  # it writes into the last page that both hold
+    allocator.begin_step()
+    allocator.grow(rows[:1], 8)
+    allocator.begin_step()
+    # The token at position 32 leaves that page behind, in the layers with a window.
+    assert allocator.grow(rows).copies[:, 3].tolist() == [0]
+    allocator.check()
+
+
+def test_of_rows_that_are_served_in_order_the_last_one_writes_in_place():
+    allocator = windowed(prefix_index="hash")
+    allocator.admit(np.array([0]), Prompt(21, np.arange(60)), Demand(21, 40))
+    allocator.fork(0, np.array([1]), Demand(21, 40))
+    allocator.admit(np.array([2]), Prompt(21), Demand(21, 40))  # leaves pages without keys
+    allocator.begin_step()
+    assert allocator.grow(np.arange(3)).copies[:, 3].tolist() == [0, 1]
+    allocator.check()

@@ -62,7 +62,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40, "ffn_dim": 20480,
         "vocab_size": 50272, "max_position_embeddings": 2048, "word_embed_proj_dim": 5120,
         "activation_function": "relu", "do_layer_norm_before": True, "dropout": 0.1,
-        "layerdrop": 0.0, "init_std": 0.02, "prefix": "</s>", "_remove_final_layer_norm": False,
+        "layerdrop": 0.0, "init_std": 0.02, "activation_dropout": 0.0, "prefix": "</s>",
+        "_remove_final_layer_norm": False,
     },
     "gpt-oss-20b": _file(
         "GptOss", "gpt_oss", **_sizes(2880, 24, 64, 8, 2880, 201088, 131072), head_dim=64,
@@ -134,6 +135,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         num_experts=512, num_experts_per_tok=10, moe_intermediate_size=512,
         shared_expert_intermediate_size=512, decoder_sparse_step=1, mlp_only_layers=[],
         tie_word_embeddings=False, attention_bias=False, norm_topk_prob=True,
+        use_sliding_window=False,
     ),
     "llama-3.2-11b-vision": {
         "architectures": ["MllamaForConditionalGeneration"], "model_type": "mllama",
@@ -144,7 +146,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
             "model_type": "mllama_text_model", **_sizes(4096, 40, 32, 8, 14336, 128256, 131072),
             "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": False,
             "cross_attention_layers": [3, 8, 13, 18, 23, 28, 33, 38],
-            "rope_scaling": {"rope_type": "llama3", "factor": 8.0},
+            "rope_scaling": {"rope_type": "llama3", "factor": 8.0}, "pruned_heads": {},
+            "add_cross_attention": False, "is_encoder_decoder": False, "tie_encoder_decoder": False,
         },
     },
     "ministral-8b": _file(

@@ -46,6 +46,17 @@ def test_mistral_7b_has_a_window_that_its_file_in_conf_leaves_out(tmp_path):
         assert read_shape(path).layer_groups == []
 
 
+def test_keys_of_other_published_files(tmp_path):
+    llama, coder = PUBLISHED["llama-3-8b"], PUBLISHED["qwen3-30b-a3b"]
+    phi_4_mini = {"model_type": "phi3", "full_attn_mod": 1, "interpolate_factor": 1,
+                  "lm_head_bias": False, "mlp_bias": False}  # fmt: skip
+    read = read_shape(write(tmp_path, llama | phi_4_mini))
+    assert read == read_shape(write(tmp_path, llama))
+    more = {"qkv_bias": False, "use_qk_norm": True, "shared_expert_intermediate_size": 0}
+    assert read_shape(write(tmp_path, coder | more)) == read_shape(write(tmp_path, coder))
+    assert read_shape(write(tmp_path, PUBLISHED["qwen2.5-7b"] | {"use_mrope": False})).qkv_bias
+
+
 def test_layers_that_a_file_says_there_are_none_of(tmp_path):
     scout, vision = (json.loads(json.dumps(PUBLISHED[name]))
                      for name in ("llama-4-scout", "llama-3.2-11b-vision"))  # fmt: skip
@@ -53,6 +64,9 @@ def test_layers_that_a_file_says_there_are_none_of(tmp_path):
     assert read_shape(write(tmp_path / "scout", scout)).dense_layers == 48
     vision["text_config"]["cross_attention_layers"] = []
     assert read_shape(write(tmp_path / "vision", vision)).layer_groups == []
+    sparse = {"expert_layer_period": 4}  # in layers 1, 5, ..
+    path = write(tmp_path / "jamba", PUBLISHED["jamba-1.5-mini"] | sparse)
+    assert read_shape(path).dense_layers == 24
     uses = {"use_sliding_window": True}  # from layer 28 on, of 28
     path = write(tmp_path / "qwen", PUBLISHED["qwen2.5-7b"] | uses)
     assert read_shape(path).layer_groups == []
@@ -104,6 +118,12 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path, capsys):
         run(tmp_path / "none.json")
     assert main(["model=hf", f"model.path={tmp_path}/none.json"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_file_beside_a_model_that_says_all_is_refused(tmp_path):
+    path = write(tmp_path, PUBLISHED["gpt-oss-20b"])
+    with pytest.raises(ConfigError, match=r"\.json would change nothing of Llama-3-8B"):
+        run(path, "model=llama-3-8b")
 
 
 def test_the_size_of_a_file(tmp_path, capsys):

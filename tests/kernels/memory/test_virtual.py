@@ -5,6 +5,7 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from allocators.base import Demand, Grant, Prompt, Unsupported
 from allocators.virtual import Virtual
 from kernels import load, new_slots, prefill
 from kernels.memory import BackingError, OutOfMemory, backing_for, os_memory
-from kernels.memory.host_space import HostSpace
+from kernels.memory.host_space import HostSpace, LayeredHost
 from kernels.memory.pool import PoolMemory
 from kernels.memory.virtual import VirtualMemory
 from kernels.memory.virtual_cpu import CpuDriver
@@ -354,3 +355,9 @@ def test_host_memory_that_cannot_be_had_is_out_of_memory():
         backing.geometry = replace(backing.geometry, host_tokens=10**13)
         with pytest.raises(OutOfMemory, match="host memory"):
             HostSpace(backing).save(huge)
+    # That of layer groups is as large as what is put there.
+    many = torch.zeros(1).expand(1, 10**16)
+    groups = SimpleNamespace(layer_groups=[None])
+    layered = SimpleNamespace(geometry=groups, read=lambda index, slots: many)
+    with pytest.raises(OutOfMemory, match="1 slots of host memory"):
+        LayeredHost(layered).save(Grant(swaps_out=np.array([[0, 0, 1, 0]])))

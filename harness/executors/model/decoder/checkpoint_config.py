@@ -102,9 +102,6 @@ def _gemma3(values: Values, architecture: str) -> ModelShape:
     for key in ("attn_logit_softcapping", "final_logit_softcapping"):
         values.only(key, None, None)
     shape = dense.gemma3(values)
-    shape.family = "gemma3"
-    # What scores are divided by the square root of; of some it is not head_dim (27B: 168).
-    values.only("query_pre_attn_scalar", shape.head_dim, 256)
     values.only("rope_scaling", None, None)
     if values.get("rope_parameters") is None:
         values.only("rope_local_base_freq", LOCAL_THETA, LOCAL_THETA)
@@ -127,7 +124,6 @@ def _gpt_oss(values: Values, architecture: str) -> ModelShape:
     values.only("swiglu_alpha", ALPHA, ALPHA)
     values.only("swiglu_limit", LIMIT, LIMIT)
     shape = mixed.gpt_oss(values)
-    shape.family = "gpt_oss"
     shape.norm_eps = values.number("rms_norm_eps")  # as of a llama
     key = "rope_scaling" if values.get("rope_parameters") is None else "rope_parameters"
     rope = values.inner(key)

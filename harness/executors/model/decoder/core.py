@@ -47,8 +47,8 @@ class Decoder(ABC):
         self.shape = shape
         self.device = loader.device
         self.dtype = loader.dtype
-        #: what scores are multiplied with: 1 / sqrt(head_dim)
-        self.scale = 1.0 / math.sqrt(shape.head_dim)
+        #: what scores are multiplied with
+        self.scale = 1.0 / math.sqrt(shape.query_scalar or shape.head_dim)
         #: how many positions a query of each layer reads, itself the last; None: all
         self.windows: list[int | None] = layer_windows(shape)
         #: a logit for each head of each layer, [layers][heads], that takes part in its softmax and

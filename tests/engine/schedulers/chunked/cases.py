@@ -12,6 +12,15 @@ from harness.executors.simulated import SimulatedExecutor
 from tests.places import CONF
 from workloads.requests import RequestTable
 
+#: what vLLM's scheduler and manager say of a step, and which column of a timeline that is
+COLUMNS = {
+    "running": "running",
+    "waiting": "waiting",
+    "tokens": "batched_tokens",
+    "blocks_in_use": "blocks_in_use",
+    "hit_tokens": "hit_tokens",
+    "preemptions": "preemptions",
+}
 #: a page-group of 64 KiB holds 8 tokens of it
 POOL = Geometry(capacity_tokens=480, max_seqs=20, max_len=96, layers=2, kv_heads=8, head_dim=512)
 FAMILIES = {

@@ -11,18 +11,11 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.setup import Setup
 from tests.engine.cases import Metronome
+from tests.engine.schedulers.chunked.cases import COLUMNS
 from tests.engine.schedulers.chunked.slow_hybrid import Kind, serve
 from workloads.requests import RequestTable
 
 MAX_LEN = 96
-COLUMNS = {
-    "running": "running",
-    "waiting": "waiting",
-    "tokens": "batched_tokens",
-    "blocks_in_use": "blocks_in_use",
-    "hit_tokens": "hit_tokens",
-    "preemptions": "preemptions",
-}
 
 
 @st.composite

@@ -16,6 +16,7 @@ from harness.engine.config import EngineSpec, SamplingSpec
 from harness.engine.engine import Engine
 from harness.engine.setup import Setup
 from tests.engine.cases import Metronome
+from tests.engine.schedulers.chunked.cases import COLUMNS
 from tests.places import SHARED_DATA
 from workloads.requests import RequestTable
 
@@ -32,14 +33,6 @@ LAYERS = {
     "full_3mamba": ([("full", 2, 0), ("state", 6, 0)], 2048),
 }
 ENGINE = {"policy": "chunked", "max_num_seqs": 256, "max_num_batched_tokens": 8192}
-COLUMNS = {
-    "running": "running",
-    "waiting": "waiting",
-    "tokens": "batched_tokens",
-    "blocks_in_use": "blocks_in_use",
-    "hit_tokens": "hit_tokens",
-    "preemptions": "preemptions",
-}
 
 pytestmark = [
     pytest.mark.shared_data,
@@ -64,6 +57,15 @@ def requests():
         output_tokens=np.array([row["output_len"] for row in rows]),
         token_ids=prompts,
     )
+
+
+def same(ours, theirs, steps):
+    """Require so many steps on both sides, each the same."""
+    assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
+    differing = {
+        column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS
+    }
+    assert not any(differing.values()), {column: at[:9] for column, at in differing.items()}
 
 
 def layered(name):
@@ -117,11 +119,7 @@ UNIFORM = [
 def test_every_step_is_that_of_vllm(requests, name, prefix_index, steps, skip):
     theirs = recorded(name)
     ours = timeline(requests, skip, prefix_index=prefix_index)
-    assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
-    differing = {
-        column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS
-    }
-    assert not any(differing.values()), {column: at[:9] for column, at in differing.items()}
+    same(ours, theirs, steps)
 
 
 SEVERAL = {
@@ -157,11 +155,7 @@ def test_every_step_of_several_layer_groups_is_that_of_vllm(
 ):
     theirs = recorded(f"{name}_{'off' if prefix_index == 'none' else 'on'}.jsonl.gz")
     ours = timeline(requests, skip, layered(name), prefix_index=prefix_index)
-    assert len(theirs["tokens"]) == len(ours["tokens"]) == steps
-    differing = {
-        column: np.flatnonzero(ours[column] != theirs[column]).tolist() for column in COLUMNS
-    }
-    assert not any(differing.values()), {column: at[:9] for column, at in differing.items()}
+    same(ours, theirs, steps)
 
 
 def test_the_queue_by_age_hits_a_block_less_now_and_then(requests):

@@ -37,7 +37,7 @@ OPT = {
 GEMMA = {
     **LLAMA,
     "num_hidden_layers": 7,
-    "query_pre_attn_scalar": 32,
+    "query_pre_attn_scalar": 21,  # not the size of a head
     "sliding_window": 6,
     "tie_word_embeddings": True,
     "rope_parameters": {
