@@ -164,6 +164,9 @@ class LayeredVirtual(LayeredRanges):
         self._coming = 0 * more
         return join(steps)
 
+    def leading(self, rows: IntArray) -> int | None:
+        return None  # which rows are refused depends on which are asked together
+
     def headroom(self, rows: IntArray) -> int:
         most = self.geometry.max_len - int(self.length[rows].max())
         return bisect_headroom(lambda n: self._serves_promises(rows, n, self._more(rows, n)), most)
