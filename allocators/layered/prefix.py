@@ -25,6 +25,7 @@ from allocators.layered.index import Hit, LayerIndex
 from allocators.layered.shapes import TableShape
 from allocators.layered.tables import LayerTables, spread
 from allocators.page_table import NO_PAGES
+from allocators.prefix.hash_index import take_name
 from allocators.prefix.index import PrefixStats
 from allocators.prefix.keys import NO_KEYS, BlockKeys, block_keys
 
@@ -63,7 +64,9 @@ class HashLayerIndex(LayerIndex):
         self._align = math.lcm(*sizes)
         #: tokens of a page: a number where all tables have the same
         self._page_tokens = tables.shapes.page_tokens if len(sizes) > 1 else self._align
+        longest = int((tables.shapes.width * tables.shapes.page_tokens[:, 0]).max())
         self._interval = self._align if retention_tokens is None else retention_tokens
+        self._interval *= self._interval <= longest  # else no sequence comes that far
         self._sparse = retention_tokens is not None
         self._ends: IntArray = np.zeros((rows, 2), dtype=np.int64)  # further ends of hits
         self._slides = np.array([shape.kind == "sliding" for shape in shapes])
@@ -273,18 +276,8 @@ class HashLayerIndex(LayerIndex):
         """Forget pages that have lost their keys."""
         self._found = (None, 0, None)
         for page in pages:
-            table, key = self._table_of[page], self._key[page]
-            page_of, more = self._page_of[table], self._more[table]
-            others = more.get(key)
-            if others is None:
-                del page_of[key]
-                continue
-            if page_of[key] == page:
-                page_of[key] = others.pop(0)
-            else:
-                others.remove(page)
-            if not others:
-                del more[key]
+            table = self._table_of[page]
+            take_name(self._page_of[table], self._more[table], self._key[page], page)
 
     # -- views -------------------------------------------------------------------------------
     def stats(self) -> PrefixStats:

@@ -165,7 +165,7 @@ class LayeredVirtual(LayeredRanges):
         return join(steps)
 
     def leading(self, rows: IntArray) -> int | None:
-        return None  # which rows are refused depends on which are asked together
+        return None  # what is behind one row makes room for all
 
     def headroom(self, rows: IntArray) -> int:
         most = self.geometry.max_len - int(self.length[rows].max())

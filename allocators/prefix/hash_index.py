@@ -49,17 +49,7 @@ class HashIndex(KeyedIndex):
 
     def _evicted(self, pages: list[int]) -> None:
         for page in pages:
-            key = self._key[page]
-            others = self._more.get(key)
-            if others is None:
-                del self._page_of[key]
-                continue
-            if self._page_of[key] == page:
-                self._page_of[key] = others.pop(0)
-            else:
-                others.remove(page)
-            if not others:
-                del self._more[key]
+            take_name(self._page_of, self._more, self._key[page], page)
 
     def check(self, lengths: IntArray) -> None:
         super().check(lengths)
@@ -67,3 +57,17 @@ class HashIndex(KeyedIndex):
         assert all(self._pool.keyed[page] for page in further), "a blank page under a key"
         named = len(self._page_of) + len(further)
         assert named == int(self._pool.keyed.sum()), "a keyed page is not in the index"
+
+
+def take_name(page_of: dict[int, int], more: dict[int, list[int]], key: int, page: int) -> None:
+    """Take a key from one of its pages, the first or one of `more`; the oldest of these is next."""
+    others = more.get(key)
+    if others is None:
+        del page_of[key]
+        return
+    if page_of[key] == page:
+        page_of[key] = others.pop(0)
+    else:
+        others.remove(page)
+    if not others:
+        del more[key]

@@ -324,7 +324,9 @@ METRICS: tuple[Metric, ...] = (
         True,
         "page-groups unmapped; undefined where nothing is mapped",
     ),
-    Metric("map_s", "-", "s", "lower", True, "time of maps and unmaps; may be undefined"),
+    Metric(
+        "map_s", "-", "s", "lower", True, "time of maps, unmaps and conversions; may be undefined"
+    ),
     Metric(
         "allocator_us_per_step",
         "-",

@@ -52,8 +52,8 @@ def test_what_an_option_is_tried_in_runs(more, tmp_path):
 
 
 def test_the_fuzz_knows_every_numeric_option():
-    assert len(OPTIONS) == len(set(OPTIONS)) == 126
-    assert len(OPTIONS) * len(VALUES) == 882
+    assert len(OPTIONS) == len(set(OPTIONS)) == 129
+    assert len(OPTIONS) * len(VALUES) == 903
     assert {"seed", "cost_model.gemm_efficiency", "workload.turns.mean"} <= set(OPTIONS)
 
 

@@ -156,6 +156,20 @@ def test_pages_mapped_ahead_are_mapped_elsewhere_where_they_pin_a_chunk():
     assert allocator.balance() == (36, 0, 0)
 
 
+@pytest.mark.parametrize("sizes", [{}, {"page_size": "64KiB"}])
+def test_rows_that_do_not_all_fit_are_served_from_the_first_on(sizes):
+    """As a scheduler does it: of what is refused together it asks `leading`, else tries less."""
+    allocator = pool(6, LATENT, STATE, rest=PAGE, **sizes)
+    start(allocator, 0, 4)
+    start(allocator, 1, 4)
+    both = np.array([0, 1])
+    while allocator.grow(both) is not None:
+        end(allocator)
+    assert allocator.leading(both) is None
+    assert allocator.grow(both[:1]) is not None, "a page of latents is left"
+    end(allocator)
+
+
 def test_a_roll_back_or_quiet_step_converts_nothing():
     allocator = pool(20, LATENT, WINDOW)
     start(allocator, 0, 5)

@@ -62,9 +62,9 @@ class LayeredLengths(Lengths):
 
     def tight(self, family, mode):
         # Prompts of several have room there, whole sequences of one or two: they grow threefold.
-        prompts = 3.6 if mode == "greedy" else 2.2  # beams share most of what they generate
+        prompts = 3.6 if mode == "greedy" else 2.0  # beams share most of what they generate
         if family == "virtual":  # page-groups of 2 MiB, on a CPU of 64 KiB
-            prompts = {"cuda": 5.0 if mode == "greedy" else 4.2, "cpu": 3.0}[self.device]
+            prompts = {"cuda": 5.0 if mode == "greedy" else 3.8, "cpu": 3.0}[self.device]
         return int(prompts * self.page * SAMPLING[mode].sequences)
 
     @property
@@ -96,7 +96,7 @@ class LayeredStage(Stage):
     def _sizes(self, device, size):
         page = self._per_row = PROMPT[device]
         self.step_tokens = 2 * page
-        requests = 3 if size == "small" else 6
+        requests = 3 if size == "small" else 4
         return LayeredLengths(page, requests, page, 2 * page, device)
 
 

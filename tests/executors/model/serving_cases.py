@@ -67,7 +67,7 @@ def geometry(
     )  # fmt: skip
 
 
-def requests(n=8, seed=0, longest=(40, 24), prefix_tokens=17):
+def requests(n=8, seed=0, longest=(40, 18), prefix_tokens=17):
     """Return `n` requests at once; some prompts begin alike, some are shorter than that."""
     rng = np.random.default_rng(seed)
     return RequestTable(

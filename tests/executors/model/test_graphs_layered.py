@@ -6,9 +6,11 @@ import torch
 
 import kernels
 from allocators.base import Demand, Prompt
+from harness.executors.model import settings
 from harness.executors.model.forward import Forward, Pieces
+from harness.executors.spec import ExecutorSpec
 from kernels.memory import backing_for
-from tests.executors.model.serving_cases import GPT_OSS, decoder_of, serve
+from tests.executors.model.serving_cases import GPT_OSS, LLAMA, decoder_of, serve
 from tests.executors.model.test_graphs import Again
 from tests.executors.model.test_windows import ROOMY, SHAPES, Poison, alone, manager, table
 from tests.kernels.memory.cases import execute
@@ -74,3 +76,13 @@ def test_rows_that_fill_a_batch_up_read_the_last_token_of_the_last_row(monkeypat
         at = placed.table[:, 0].long() * placed.page_tokens + placed.offset
         assert at[3] - at[2] == lengths[2] - 1
     assert at[:3].tolist() == bases.tolist()
+
+
+def test_on_a_gpu_page_groups_of_layer_groups_are_made_on_demand(monkeypatch):
+    """What one gives back is released, and made anew for another, whose page-groups differ."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(settings, "free_bytes", lambda device: 1 << 40)
+    for shape, handles in ((LLAMA, "ahead"), (GPT_OSS, "on_demand")):
+        spec = ExecutorSpec("model", device="cuda")
+        settings.settle(spec, shape)
+        assert (spec.handles, spec.backend) == (handles, "triton")

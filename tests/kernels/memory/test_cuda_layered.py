@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from allocators.base import Demand, Prompt
+from allocators.base import Demand, Grant, Prompt
 from allocators.virtual import Virtual
-from kernels.memory import BackingError, OutOfMemory
+from kernels import place
+from kernels.memory import BackingError, OutOfMemory, backing_for
 from kernels.memory.layered_virtual import LayeredVirtualMemory
 from kernels.memory.virtual import VirtualMemory
 from tests.executors.model.serving_cases import GEMMA, geometry
+from tests.executors.model.test_windows import manager
 from tests.kernels.memory.cases import execute
 from tests.kernels.memory.expected import expected_bytes
 from tests.kernels.memory.fake_cuda import FakeCuda, FakeTorchCuda
@@ -49,11 +51,13 @@ def walk(allocator, memory, steps, after):
             after()
 
 
-@pytest.mark.parametrize("layout", ["per_layer", "sliced"])
+@pytest.mark.parametrize(
+    "knobs", [{}, {"layout": "sliced"}, {"window_page_size": "128KiB"}], ids=str
+)
 @pytest.mark.parametrize("background", [False, True])
-def test_device_memory_is_what_the_allocator_says_at_every_step(background, layout):
+def test_device_memory_is_what_the_allocator_says_at_every_step(background, knobs):
     """The device says what is held in all, so it is asked once, not once a layer group."""
-    fake, allocator, memory = open_fake(background=background, layout=layout)
+    fake, allocator, memory = open_fake(background=background, **knobs)
     most = []
 
     def agrees():
@@ -70,6 +74,25 @@ def test_device_memory_is_what_the_allocator_says_at_every_step(background, layo
         agrees()
     assert max(most) > 0.8 * allocator.geometry.pool_bytes, "the pool was meant to be used"
     assert fake.clean()
+
+
+@pytest.mark.parametrize("name", ["paged", "paged_uniform", "jenga", "contiguous_grow"])
+def test_a_pool_is_made_and_copied_within_on_the_device_that_is_asked_for(name):
+    """A device without memory: what would compute elsewhere than there fails."""
+    allocator = manager(name, 300)
+    meta = torch.device("meta")
+    with backing_for(allocator, dtype=torch.float32, device=meta) as memory:
+        assert memory.resident_bytes() == memory.committed_bytes
+        first = np.array([0])
+        allocator.admit(first, Prompt(30), Demand(30, 20))
+        layers = range(len(allocator.geometry.layer_groups))
+        for index in layers:
+            layout = memory.addressed(allocator.layer_layout(first, index), index)
+            layer = next(i for i, (of, _) in enumerate(memory.places) if of == index)
+            keys, values = memory.keys(layer), memory.values(layer)
+            assert keys.device == values.device == place(layout, keys).table.device == meta
+        memory.copy(Grant(copies=np.array([[0, 4, 2, index] for index in layers])))
+        assert memory.read(0, np.array([0, 1])).device == meta
 
 
 def test_page_groups_behind_a_window_are_unmapped_before_others_are_mapped():

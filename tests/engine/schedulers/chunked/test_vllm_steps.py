@@ -134,6 +134,8 @@ SEVERAL = {
 #: these skip ahead in each run and the others do not; one layer group alone is a uniform model
 #: (tests/allocators/layered/test_one_group.py), so that it is with `further`, as is all else
 SKIPPING = [("full_3mamba", "none"), ("full_5sw1024", "hash")]
+#: windows without caching and without skipping ahead are those of `full_sw128` in each run
+MORE = [("full", "none"), ("full", "hash"), ("full_5sw1024", "none")]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ SKIPPING = [("full_3mamba", "none"), ("full_5sw1024", "hash")]
         pytest.param(
             *kind, steps, skip,
             id=f"{'-'.join(kind)}-{'skipping ahead' if skip else 'each step'}",
-            marks=[pytest.mark.further] if kind[0] == "full" or skip != (kind in SKIPPING) else [],
+            marks=[pytest.mark.further] if kind in MORE or skip != (kind in SKIPPING) else [],
         )
         for kind, steps in SEVERAL.items()
         for skip in (False, True)
