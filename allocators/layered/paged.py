@@ -64,8 +64,7 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         retention_tokens: int | None = None,
     ) -> None:
         geometry = replace(geometry, layer_groups=spread.layer_groups)
-        first = spread.tables[0]
-        super().__init__(replace(geometry, page_tokens=first.page_tokens))
+        super().__init__(replace(geometry, page_tokens=spread.tables[0].page_tokens))
         shapes = TableShapes(spread.tables, self.geometry)
         self.tables = LayerTables(shapes, geometry.max_seqs, pools)
         self.pools = pools
