@@ -40,12 +40,14 @@ class Contiguous(Allocator):
     """`reservation` says how long an extent is, `placement` where it goes."""
 
     @classmethod
-    def of(cls, geometry: Geometry, *, ring: bool = True, **knobs: Any) -> Contiguous:
+    def of(cls, geometry: Geometry, *, ring: bool = True, **knobs: Any) -> Allocator:
         """Return the policy; `ring` is for models with layer groups, where a window may be one."""
         if not isinstance(ring, bool):
             raise ValueError(f"ring must be true or false, got {ring!r}")
         if not geometry.layer_groups:
             return cls(geometry, **knobs)
+        if cls is not Contiguous:
+            return super().of(geometry)  # a derived policy's rules are those of a uniform model
         from allocators.layered.contiguous import LayeredContiguous  # it derives from this class
 
         return LayeredContiguous(geometry, ring=ring, **knobs)

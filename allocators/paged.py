@@ -72,6 +72,8 @@ class Paged(PrefixCaching):
             "window_share": window_share,
             "retention_tokens": retention_tokens,
         }
+        if geometry.layer_groups and cls is not Paged:
+            return super().of(geometry)  # a derived policy's rules are those of a uniform model
         if geometry.layer_groups:
             return LayeredPaged.of(geometry, **layered, **knobs)
         check_knobs(**layered)

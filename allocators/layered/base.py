@@ -33,6 +33,18 @@ class LayeredAllocator(Allocator):
         #: whether the step that is being planned computes for a row
         self.computes = np.zeros(geometry.max_seqs, dtype=bool)
 
+    @classmethod
+    def of(cls, geometry: Geometry, **knobs: Any) -> Allocator:
+        """Return this policy for a pool; raises `Unsupported` for a uniform model."""
+        cls.require_layer_groups(geometry)
+        return cls(geometry, **knobs)
+
+    @classmethod
+    def require_layer_groups(cls, geometry: Geometry) -> None:
+        """Raise `Unsupported` for a uniform model."""
+        if not geometry.layer_groups:
+            raise Unsupported(f"{cls.__name__} knows models with layer groups only")
+
     def _compute(self, rows: IntArray, first: IntArray | int) -> None:
         """Note that the step being planned computes these rows from `first` on.
 

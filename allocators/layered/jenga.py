@@ -50,6 +50,8 @@ class Jenga(LayeredPaged):
         """Return the policy; of a uniform model all pages are alike, so that it is `Paged`."""
         if not isinstance(request_aware, bool):
             raise ValueError(f"request_aware must be true or false, got {request_aware!r}")
+        if cls is not Jenga:
+            cls.require_layer_groups(geometry)  # `Paged` would not have what the class changes
         if not geometry.layer_groups:
             blocks = {"block_size": block_size, "watermark": watermark}
             return Paged(geometry, prefix_index=prefix_index, **blocks, **knobs)

@@ -104,6 +104,7 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         `retention_tokens`: at which intervals a prefix is kept for later in layers with a window,
         beside where prompts end and where they part (`HashLayerIndex`); None: everywhere.
         """
+        cls.require_layer_groups(geometry)
         check_knobs(groups, window_share, retention_tokens)
         check_blocks(block_size, watermark, offload)
         spread, pages = spread_over(geometry, groups, block_size, window_share)

@@ -88,6 +88,7 @@ class LayeredVirtual(LayeredRanges):
         **knobs: Any,
     ) -> LayeredVirtual:
         """Return the policy; raises `Unsupported` for rules that layer groups do not have."""
+        cls.require_layer_groups(geometry)
         check_knobs(rules, admission, sharing, deferred, background, eager, reclaim_free)
         one_of("prefix_index", prefix_index, INDEXES)
         asked = {"rules": rules, "admission": admission, "sharing": sharing}

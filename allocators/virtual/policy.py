@@ -59,6 +59,8 @@ class Virtual(RangeHolder):
     def of(cls, geometry: Geometry, **knobs: Any) -> Allocator:
         if not geometry.layer_groups:
             return cls(geometry, **knobs)
+        if cls is not Virtual:
+            return super().of(geometry)  # a derived policy's rules are those of a uniform model
         from allocators.layered.virtual import LayeredVirtual  # it takes names from this file
 
         return LayeredVirtual.of(geometry, **knobs)

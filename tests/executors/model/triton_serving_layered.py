@@ -21,7 +21,7 @@ assert os.environ.get("TRITON_INTERPRET") == "1", "run through test_triton.py"
 )
 def test_a_run_emits_what_the_compiled_kernel_gives(name, model, capture):
     Poison.behind = 0
-    table = requests(2, seed=0, longest=(45, 8))
+    table = requests(2, seed=0, longest=(45, 3))
     given = {"shape": model, "watchers": [Poison], "max_num_batched_tokens": 40}
     expected = serve(manager(name, 400, shape=SHAPES[model]), table, **given)
     assert Poison.behind, "no window was left"
