@@ -112,20 +112,46 @@ def take_steps(
     """Let rows grow by a slot in each of `n` steps; they share nothing, and there is room.
 
     `until` [all rows] is looked at, and brought up to date; steps that touch no page are skipped.
+    Of pools that are first come, first served a window's length is taken in one go: all that goes
+    is given back before anything is taken, both in the order of steps.  That ends alike, since what
+    is taken has been free from the start.
     """
-    step = 0
+    done, most = 0, tables.shapes.shortest_window if pools.first_come else 1
     while True:
-        step = max(step, int((until[rows] - lengths).min()))
-        if step >= n:
+        done = max(done, int((until[rows] - lengths).min()))
+        if done >= n:
             return
-        at = np.flatnonzero(until[rows] <= lengths + step)
-        here, now = rows[at], lengths[at] + step
-        asked = growth(tables, here, now, 1, now)
-        granted = serves(tables, pools, asked)
-        assert granted, "steps were promised that do not fit"
-        carry_out(tables, asked, 1)
-        until[here] = tables.until(here)
-        step += 1
+        steps = min(most, n - done)
+        asked = _several(tables, until, rows, lengths + done, steps) if steps > 1 else None
+        if asked is None:
+            steps = 1
+            at = np.flatnonzero(until[rows] <= lengths + done)
+            now = lengths[at] + done
+            asked = growth(tables, rows[at], now, 1, now)
+            granted = serves(tables, pools, asked)
+            assert granted, "steps were promised that do not fit"
+        carry_out(tables, asked, steps)
+        until[asked.rows] = tables.until(asked.rows)
+        done += steps
+
+
+def _several(
+    tables: LayerTables, until: IntArray, rows: IntArray, lengths: IntArray, n: int
+) -> Growth | None:
+    """Return what `n` steps take, what goes in their order; None if some is yet to come, too."""
+    at = np.flatnonzero(until[rows] < lengths + n)
+    rows, lengths = rows[at], lengths[at]
+    shapes, last = tables.shapes, lengths + (n - 1)
+    if (shapes.behind(last) > tables.count[shapes.dropping[:, None], rows]).any():
+        return None
+    asked = growth(tables, rows, lengths, n, last)
+    table, row, column, _ = asked.leaving
+    first = np.zeros_like(until)
+    first[rows] = lengths
+    step = np.maximum(shapes.left_at(table, column) - first[row], 0)
+    order = np.argsort(step, kind="stable")
+    table, row, column, pages = (each[order] for each in asked.leaving)
+    return asked._replace(leaving=(table, row, column, pages))
 
 
 def check(tables: LayerTables, until: IntArray, lengths: IntArray) -> None:

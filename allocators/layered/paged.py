@@ -64,8 +64,7 @@ class LayeredPaged(LayeredAllocator, CountsHits):
         retention_tokens: int | None = None,
     ) -> None:
         geometry = replace(geometry, layer_groups=spread.layer_groups)
-        first = spread.tables[0]
-        super().__init__(replace(geometry, page_tokens=first.page_tokens))
+        super().__init__(replace(geometry, page_tokens=spread.tables[0].page_tokens))
         shapes = TableShapes(spread.tables, self.geometry)
         self.tables = LayerTables(shapes, geometry.max_seqs, pools)
         self.pools = pools
@@ -275,10 +274,9 @@ class LayeredPaged(LayeredAllocator, CountsHits):
     def take_steps(self, rows: IntArray, n: int) -> Grant | None:
         if self.tables.is_shared or self.has_prefix_index:
             return self.grow(rows, n)
-        lengths = self.length[rows]
-        growing.take_steps(self.tables, self.pools, self._until, rows, lengths, n)
-        self.computes[rows], self.first_new[rows] = True, lengths + n - 1
-        self.length[rows] = lengths + n
+        growing.take_steps(self.tables, self.pools, self._until, rows, self.length[rows], n)
+        self.length[rows] += n
+        self.computes[rows], self.first_new[rows] = True, self.length[rows] - 1
         return EMPTY_GRANT
 
     def truncate(self, row: int, n: int) -> Grant:

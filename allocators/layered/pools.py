@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -94,6 +94,9 @@ class Pools(abc.ABC):
 class PagePools(Pools):
     """Pools whose pages go and come in one step, as tables of pages need it."""
 
+    #: whether pages are taken in the order in which they were given back, whatever comes between
+    first_come: ClassVar[bool] = False
+
     @abc.abstractmethod
     def fits_empty(self, pages: IntArray) -> bool:
         """Say whether each table could take so many pages if nobody held any, [tables]."""
@@ -150,6 +153,8 @@ class CachingPools(PagePools):
 
 class SplitPools(PagePools):
     """Pages of one size a pool; `pool_of` [tables] says which pool a table takes from."""
+
+    first_come: ClassVar[bool] = True
 
     def __init__(
         self, queues: Sequence[Queue], sizes: list[int], page_bytes: list[int], pool_of: IntArray
@@ -237,6 +242,8 @@ class OnePool(SplitPools):
 
 class CachedPools(SplitPools, CachingPools):
     """Each pool keeps its cached pages in a queue of its own."""
+
+    first_come: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -64,7 +64,9 @@ class HashLayerIndex(LayerIndex):
         self._align = math.lcm(*sizes)
         #: tokens of a page: a number where all tables have the same
         self._page_tokens = tables.shapes.page_tokens if len(sizes) > 1 else self._align
+        longest = int((tables.shapes.width * tables.shapes.page_tokens[:, 0]).max())
         self._interval = self._align if retention_tokens is None else retention_tokens
+        self._interval *= self._interval <= longest  # else no sequence comes that far
         self._sparse = retention_tokens is not None
         self._ends: IntArray = np.zeros((rows, 2), dtype=np.int64)  # further ends of hits
         self._slides = np.array([shape.kind == "sliding" for shape in shapes])

@@ -116,6 +116,8 @@ class TableShapes:
             [(t.page_tokens, t.before, n) for t, n in zip(tables, fixed, strict=True)]
         )
         self._drops = [(dropping[int(at[0])], at) for _, at in _alike([t.rule for t in dropping])]
+        #: so many steps take no page that they also leave behind, but where a chunk ends
+        self.shortest_window = min((table.window for table in dropping), default=NEVER)
         #: what rows of a table have is what they have of all that are like it: one table, and all
         self.alike = [(int(at[0]), at) for _, at in _alike([t.rule for t in tables])]
         #: a table, a layer group in it, and the bytes of a slot of all that are counted like it
@@ -177,6 +179,14 @@ class TableShapes:
         positions = np.full(gone.shape[1], NEVER)
         for table, at in self._drops:
             positions = np.minimum(positions, table.leaves_at(gone[at].min(axis=0)))
+        return positions
+
+    def left_at(self, tables: IntArray, columns: IntArray) -> IntArray:
+        """Return the first position whose token leaves each of these columns behind."""
+        positions = np.empty_like(columns)
+        for table, at in self._drops:
+            here = np.isin(tables, self.dropping[at])
+            positions[here] = table.leaves_at(columns[here])
         return positions
 
     def until_behind(self, lengths: IntArray, gone: IntArray) -> int:

@@ -163,6 +163,7 @@ def _are_honest(allocator: Allocator, rows: IntArray, finals: IntArray, steps: i
     _grows_quietly(at_once, rows, steps, f"{steps} at once")
     accounts = usage_by_step(at_once.usage(rows, finals, steps))
     require(len(accounts) == steps, "usage", f"{len(accounts)} rows for {steps} steps")
+    _begins_quietly(single, f"before {steps}")  # what was planned is a step of its own
     for step, account in enumerate(accounts):
         _grows_quietly(single, rows, 1, f"step {step + 1} of {steps}")
         alone = usage_by_step(single.usage(rows, finals))[0]
@@ -179,6 +180,10 @@ def _grows_quietly(allocator: Allocator, rows: IntArray, n: int, what: str) -> N
     require(
         grant is not None and grant.is_empty, "quiet steps", f"{what}: grow gives {told(grant)}"
     )
+    _begins_quietly(allocator, what)
+
+
+def _begins_quietly(allocator: Allocator, what: str) -> None:
     for when, grant in zip(StepGrants._fields, allocator.begin_step(), strict=True):
         require(grant.is_empty, "quiet steps", f"{what}: {told(grant)} {when} it")
 

@@ -42,7 +42,10 @@ def variants(device, size):
 
 
 def layered_runs(device, size):
-    """Yield a way to sample, a model and a variant: of beams, which copy, fewer."""
+    """Yield a way to sample, a model and a variant: of beams, which copy, those with room.
+
+    How much beams share, and with it whether a pool is tight, depends on what they choose.
+    """
     if size == "small":
         yield from (
             ("greedy", model, variant)
@@ -51,7 +54,8 @@ def layered_runs(device, size):
         return
     found = variants(device, size)
     yield from (("greedy", model, variant) for model in MODELS for variant in found)
-    yield from (("beam", model, variant) for model in MODELS for variant in found[3:5])
+    roomy = [replace(variant, preemption="") for variant in found[:2]]
+    yield from (("beam", model, variant) for model in MODELS for variant in roomy)
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,9 @@ class LayeredLengths(Lengths):
 
     def tight(self, family, mode):
         # Prompts of several have room there, whole sequences of one or two: they grow threefold.
-        prompts = 3.6 if mode == "greedy" else 2.2  # beams share most of what they generate
+        prompts = 3.6
         if family == "virtual":  # page-groups of 2 MiB, on a CPU of 64 KiB
-            prompts = {"cuda": 5.0 if mode == "greedy" else 4.2, "cpu": 3.0}[self.device]
+            prompts = {"cuda": 5.0, "cpu": 3.0}[self.device]
         return int(prompts * self.page * SAMPLING[mode].sequences)
 
     @property
@@ -72,7 +76,7 @@ class LayeredLengths(Lengths):
         return 3 * self.page
 
     def roomy(self, per_row=0):
-        return 24 * max(2 * self.page, per_row)
+        return 32 * max(2 * self.page, per_row)
 
 
 class LayeredStage(Stage):
@@ -96,7 +100,7 @@ class LayeredStage(Stage):
     def _sizes(self, device, size):
         page = self._per_row = PROMPT[device]
         self.step_tokens = 2 * page
-        requests = 3 if size == "small" else 6
+        requests = 3 if size == "small" else 4
         return LayeredLengths(page, requests, page, 2 * page, device)
 
 

@@ -14,9 +14,11 @@ from tests.records import recorded
 def runs(device, size):
     """Yield ways to sample, models and variants; layer groups after the first way to sample."""
     first, *others = SAMPLING
+    layered = list(layered_runs(device, size))
     yield from ((first, MODEL, variant) for variant in variants(device, size))
-    yield from layered_runs(device, size)
+    yield from (run for run in layered if run[0] == first)
     yield from ((mode, MODEL, variant) for mode in others for variant in variants(device, size))
+    yield from (run for run in layered if run[0] != first)
 
 
 @pytest.mark.parametrize(("device", "size", "mode", "model", "variant"), each_place(runs))
