@@ -15,6 +15,8 @@ DECISIONS = (
     "admit", "lookup", "grow", "leading", "quiet_steps", "lone_steps", "take_steps", "begin_step",
     "truncate", "fork", "reassign", "release", "preempt", "suspend", "resume",
 )  # fmt: skip
+#: those of them that the base class answers by another
+PASSED_ON = {"lone_steps": "quiet_steps", "take_steps": "grow"}
 #: what else the protocol has: its views, checks and attributes, some of them set by `__init__`
 REST = tuple(
     name
@@ -55,7 +57,11 @@ class _Watched:
     def __init__(self, allocator: Allocator, host_time: HostTime) -> None:
         self._allocator = allocator
         for name in DECISIONS:
-            setattr(self, name, host_time.timed(name, getattr(allocator, name)))
+            decide = getattr(allocator, name)
+            # Where the base class only passes it on, what the policy itself answered is named.
+            passed_on = getattr(decide, "__func__", None) is getattr(Allocator, name)
+            named = PASSED_ON.get(name, name) if passed_on else name
+            setattr(self, name, host_time.timed(named, decide))
 
 
 for _name in REST:
