@@ -23,21 +23,21 @@ _MUCH = 0.02
 _FAR = 0.1
 
 
-def common_verdict(collection: Collection, runs: Sequence[Run]) -> list[str]:
-    """The allocator to take whatever is served, how far it leads, and why; [] where none is near.
+def common_verdict(collection: Collection, runs: Sequence[Run]) -> tuple[str, list[str]]:
+    """The allocator to take whatever is served, and how far it leads and why; "", [] if none is.
 
     For several runs that differ in what is served, by what and where, not in knobs.  Far behind is
     more than a tenth; idealised reservations are left out.
     """
     if len(runs) < 2 or not all(map(is_given, collection.headers)):
-        return []
+        return "", []
     real = [
         {row.allocator: row for row in run.ok_rows if not run.idealised(row.allocator)}
         for run in runs
     ]
     everywhere = [name for name in real[0] if all(name in rows for rows in real)]
     if len(everywhere) < 2 or any(max(map(output, rows.values())) <= 0 for rows in real):
-        return []
+        return "", []
 
     def kept(name: str) -> list[float]:
         """Return the share of the best run's tokens that this one serves, in each."""
@@ -46,7 +46,7 @@ def common_verdict(collection: Collection, runs: Sequence[Run]) -> list[str]:
     best = max(everywhere, key=lambda name: min(kept(name)))
     behind = 1 - min(kept(best))
     if behind > _FAR:
-        return []
+        return "", []
     where = f"in all {len(runs)} runs"
     text = f"it serves most output tokens/s {where}, or as much as any"
     if behind > CLOSE:
@@ -65,7 +65,7 @@ def common_verdict(collection: Collection, runs: Sequence[Run]) -> list[str]:
     some = {row.allocator for run in runs for row in run.rows} - set(everywhere)
     out = sorted(name for name in some if not any(run.idealised(name) for run in runs))
     fails = f" Not in every run: {listed(out)}." if out else ""
-    return [f"Take {best}: {text}; {', and '.join(against)}.{fails}"]
+    return best, [f"Take {best}: {text}; {', and '.join(against)}.{fails}"]
 
 
 def _tables(

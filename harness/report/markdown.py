@@ -15,6 +15,7 @@ from harness.report.collection import Collection, Run
 from harness.report.numbers import Shown, percent
 from harness.report.sections import cost_columns, main_columns, result_lines
 from harness.report.verdict import verdicts
+from harness.results.metrics import CATEGORY_DEFINITIONS
 from harness.results.outputs import loop_sentence, outputs_sentence
 
 _ALT = {
@@ -101,10 +102,13 @@ def _memory_table(collection: Collection) -> list[str]:
             cells = ["–" if share is None else percent(share) for share in shares]
             rows.append([*map(escape, line.options), escape(line.name), *cells])
     align = "l" * len(names) + "r" * len(categories)
+    meanings = [f"*{n}*: {text}" for n, _, text in CATEGORY_DEFINITIONS if n in categories]
     return [
         f"Share of the pool, {basis}.",
         "",
         markdown_table([*names, *categories], rows, align),
+        "",
+        f"{'. '.join(meanings)}.",
     ]
 
 

@@ -28,6 +28,18 @@ def choice(run: Run) -> str:
     return " ".join(said[: 2 if said[0].endswith(_IDEALISED) else 1])
 
 
+def keeps_up(run: Run, taken: str) -> str:
+    """How the allocator that is taken for all runs does where another one is best; "" elsewhere."""
+    best = rank([row for row in run.ok_rows if not run.idealised(row.allocator)] or run.ok_rows)[0]
+    row = next((row for row in run.ok_rows if row.allocator == taken), best)
+    if row is best:
+        return ""
+    behind, longer = 1 - output(row) / output(best), latency(row) / max(latency(best), 1e-12)
+    much = "as much" if behind <= CLOSE else f"{percent(behind)} less"
+    slower = f", at {times(longer)} times the latency" if longer > 1 + CLOSE else ""
+    return f" {taken} serves {much}{slower}."
+
+
 def run_verdict(run: Run) -> list[str]:
     """The choice for one run: what it serves, against which others, why, and what it costs."""
     rows = run.ok_rows
@@ -94,7 +106,9 @@ def _serves_most(run: Run, best: ResultRow, others: Sequence[ResultRow]) -> str:
     ratio = output(best) / max(output(next_best), 1e-12)
     lead = f"{speed(best)}, {times(ratio)} times {next_best.allocator}"
     if abs(ratio - 1) <= CLOSE:
-        lead = f"{speed(best)}, as much as {next_best.allocator} and at lower latency"
+        faster = latency(next_best) > (1 + CLOSE) * latency(best)
+        lead = f"{speed(best)}, as much as {next_best.allocator}"
+        lead += " and at lower latency" if faster else ""
     if last is not next_best:
         lead += f" and {times(output(best) / max(output(last), 1e-12))} times {last.allocator}"
     price = of_tables(run, best, _leads(best, ranked), _LEVEL)

@@ -16,7 +16,7 @@ from harness.report.knob_verdict import (
     knobs_verdict,
 )
 from harness.report.rate_verdict import rate_verdict
-from harness.report.run_verdict import choice, good_within, prefix_hits, run_verdict
+from harness.report.run_verdict import choice, good_within, keeps_up, prefix_hits, run_verdict
 
 #: hit rates of more runs than that are left to the table
 _MOST_HITS = 6
@@ -61,5 +61,6 @@ def _verdicts(collection: Collection) -> list[str]:
         best = knobs_verdict(collection, runs) or best_run_verdict(collection, runs)
         titled = [(run.label(collection.headers), run.ok_rows[0]) for run in runs]
         return best + prefix_hits(titled if len(titled) <= _MOST_HITS else [])
-    each = [f"{run.label(collection.headers)}: {choice(run)}" for run in runs]
-    return knobs_verdict(collection, runs) + common_verdict(collection, runs) + each
+    taken, common = common_verdict(collection, runs)
+    each = [f"{run.label(collection.headers)}: {choice(run)}{keeps_up(run, taken)}" for run in runs]
+    return knobs_verdict(collection, runs) + common + each

@@ -63,6 +63,10 @@ def test_one_run_gives_both_files(run, capsys):
         "Where the memory went", "Throughput and latency", "What the knobs do", "numpy 2.4.6",
     ):  # fmt: skip
         assert words in text
+    assert (
+        "*reserved*: held by a running sequence, and used by it later."
+        in (run / "report.md").read_text()
+    )
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings == [
         "Results", "Where the memory went", "Where the time went", "Throughput and latency",

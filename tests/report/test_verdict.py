@@ -199,11 +199,25 @@ def test_no_common_choice_where_none_is_near_the_best_everywhere(tmp_path):
     assert verdicts(runs_of(tmp_path, "model.name", one, near))[0].startswith(
         "Take paged: it serves at most 5.0\u00a0% fewer output tokens/s than the best in all 2 runs"
     )
+    said = verdicts(runs_of(tmp_path, "model.name", one, near))
+    assert said[2].endswith(" paged serves 5.0\u00a0% less."), "the run has another best"
+    assert not said[1].endswith("less.")
     assert not verdicts(runs_of(tmp_path, "model.name", one, far))[0].startswith("Take paged: it")
     # What a user turns is no kind of run.
     assert not verdicts(runs_of(tmp_path, "engine.policy", one, near))[0].startswith(
         "Take paged: it"
     )
+
+
+def test_the_common_choice_is_beside_another_that_is_as_good_and_faster(tmp_path):
+    slow = row("paged", 800, normalized_latency_mean_s=0.11)
+    each = [(slow, row("split", 796, normalized_latency_mean_s=0.1), row("virtual", 400))]
+    other = [(slow, row("split", 400), row("virtual", 400))]
+    said = verdicts(runs_of(tmp_path, "model.name", *each, *other))
+    assert said[0].startswith("Take paged: ")
+    assert "Take split: " in said[1]
+    assert said[1].endswith(" paged serves as much, at 1.10 times the latency.")
+    assert "Take paged: " in said[2]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 0}', None])
