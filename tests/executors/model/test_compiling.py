@@ -1,6 +1,6 @@
 """What a run compiles, it compiles while it warms up: no timed step, and no capture, may."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
 from unittest import mock
@@ -95,6 +95,25 @@ def batches(allocator):
                 yield Pieces(*part, np.zeros(int(new.sum()), dtype=np.int64))
 
 
+@contextmanager
+def nothing_is_compiled_late(decoder, allocator, memory, graphs, single):
+    """Warm up and run all batches; assert that no kernel is compiled from then on."""
+    with launches() as seen:
+        captures = Captures(seen)
+        capture = captures if graphs else None
+        forward = Forward(decoder, allocator, memory, "triton", single=single, capture=capture)
+        forward.warm_up()
+        warm = len(seen.compiled)
+        assert warm
+        for pieces in batches(allocator):
+            forward.run(pieces)
+        yield
+        forward.close()
+    assert not captures.inside, "compiled within a capture"
+    assert captures.captured >= (6 if graphs else 0)
+    assert not seen.compiled[warm:]
+
+
 #: with graphs or one by one, of numbers of 32 bits or 16: pages take all in each run, of the other
 #: memories any two together, and the rest with `further`
 WAYS = [
@@ -114,24 +133,15 @@ WAYS = [
 def test_everything_is_compiled_before_the_first_step(name, dtype, graphs, single):
     shape, decoder = model(name, dtype)
     allocator = MEMORIES[name](shape)
-    with backing_for(allocator, dtype=dtype) as memory, launches() as seen:
-        captures = Captures(seen)
-        capture = captures if graphs else None
-        forward = Forward(decoder, allocator, memory, "triton", single=single, capture=capture)
-        forward.warm_up()
-        warm = len(seen.compiled)
-        assert warm
-        for pieces in batches(allocator):
-            forward.run(pieces)
+    with (
+        backing_for(allocator, dtype=dtype) as memory,
+        nothing_is_compiled_late(decoder, allocator, memory, graphs, single),
+    ):
         caches = [memory.keys(0)]
         if hasattr(memory, "shape"):
             caches = [memory.shape.pages(whole) for whole in memory._tensors]
         for copies in ([[0, 1, 1]], [[0, 1, 1], [1, 0, 1]], [[0, 20, 17]]):
             copy_slots(caches, np.array(copies), backend=memory.mover)
-        forward.close()
-    assert not captures.inside, "compiled within a capture"
-    assert captures.captured >= (6 if graphs else 0)
-    assert not seen.compiled[warm:]
 
 
 #: policy and knobs, and whether a page-group of some layer group has a rest behind its tokens
@@ -166,19 +176,11 @@ def test_layer_groups_are_compiled_for_before_the_first_step(name, graphs, singl
     )
     policy, knobs = LAYERED[name]
     allocator = policy.of(geometry(shape, 4000, max_seqs=24, step_tokens=64), **knobs)
-    with backing_for(allocator, dtype=dtype) as memory, launches() as seen:
-        captures = Captures(seen)
-        capture = captures if graphs else None
-        forward = Forward(decoder, allocator, memory, "triton", single=single, capture=capture)
-        forward.warm_up()
-        warm = len(seen.compiled)
-        assert warm
-        for pieces in batches(allocator):
-            forward.run(pieces)
-        forward.close()
-    assert not captures.inside, "compiled within a capture"
-    assert captures.captured >= (6 if graphs else 0)
-    assert not seen.compiled[warm:]
+    with (
+        backing_for(allocator, dtype=dtype) as memory,
+        nothing_is_compiled_late(decoder, allocator, memory, graphs, single),
+    ):
+        pass
 
 
 def test_a_capture_in_which_something_would_be_compiled_is_refused():

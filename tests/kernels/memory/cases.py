@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from allocators.base import Geometry
+from allocators.base import Demand, Geometry, Prompt
 from allocators.contiguous import Contiguous
 from allocators.paged import Paged
 from allocators.virtual import PAGE_BYTES, Virtual
@@ -89,6 +89,24 @@ def execute(backing, allocator, grant):
     backing.copy(grant)
     backing.map_beside(beside)
     backing.wait()
+
+
+def walk(allocator, memory, steps, after):
+    """Admit, grow and end sequences at random; call `after` when each step's grants are done."""
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        live, idle = np.flatnonzero(allocator.active), np.flatnonzero(~allocator.active)
+        if len(idle) and rng.random() < 0.3:
+            n = int(rng.integers(1, 60))
+            grant = allocator.admit(idle[:1], Prompt(n), Demand(n, 20))
+        elif len(live) and rng.random() < 0.2:
+            grant = allocator.release(live[:1])
+        else:
+            grow = live[allocator.length[live] < allocator.geometry.max_len]
+            grant = allocator.grow(grow) if len(grow) else None
+        if grant is not None:
+            execute(memory, allocator, grant)
+            after()
 
 
 def write_values(backing, layout, values, positions=None):

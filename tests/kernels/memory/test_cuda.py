@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from allocators.base import Demand, Grant, Prompt, Unsupported
+from allocators.base import Grant, Unsupported
 from kernels.memory import BackingError, OutOfMemory, backing_for
 from kernels.memory.tensors import wrap
 from kernels.memory.virtual import VirtualMemory
 from kernels.memory.virtual_cuda import CudaDriver, find_bindings, probe_vmm
 from kernels.memory.virtual_shape import VirtualShape
-from tests.kernels.memory.cases import ALLOCATORS, execute
+from tests.kernels.memory.cases import ALLOCATORS, walk
 from tests.kernels.memory.expected import expected_bytes
 from tests.kernels.memory.fake_cuda import FakeCuda, FakeTorchCuda
 
@@ -68,22 +68,13 @@ def test_an_aliased_page_group_is_created_once_and_released_after_its_last_place
 @pytest.mark.parametrize("background", [False, True])
 def test_device_memory_is_what_the_allocator_says_at_every_step(background):
     fake, allocator, backing = open_fake(background=background)
-    rng = np.random.default_rng(0)
+
+    def agrees():
+        assert backing.resident_bytes() == fake.held == expected_bytes(allocator)
+        assert backing.driver.handle_bytes == fake.held
+
     with backing:
-        for _ in range(150):
-            live, idle = np.flatnonzero(allocator.active), np.flatnonzero(~allocator.active)
-            if len(idle) and rng.random() < 0.4:
-                n = int(rng.integers(1, 40))
-                grant = allocator.admit(idle[:1], Prompt(n), Demand(n, 20))
-            elif len(live) and rng.random() < 0.3:
-                grant = allocator.release(live[:1])
-            else:
-                grow = live[allocator.length[live] < allocator.geometry.max_len]
-                grant = allocator.grow(grow) if len(grow) else None
-            if grant is not None:
-                execute(backing, allocator, grant)
-                assert backing.resident_bytes() == fake.held == expected_bytes(allocator)
-                assert backing.driver.handle_bytes == fake.held
+        walk(allocator, backing, 150, agrees)
     assert fake.clean()
 
 

@@ -12,7 +12,7 @@ from kernels.memory.layered_virtual import LayeredVirtualMemory
 from kernels.memory.virtual import VirtualMemory
 from tests.executors.model.serving_cases import GEMMA, geometry
 from tests.executors.model.test_windows import manager
-from tests.kernels.memory.cases import execute
+from tests.kernels.memory.cases import walk
 from tests.kernels.memory.expected import expected_bytes
 from tests.kernels.memory.fake_cuda import FakeCuda, FakeTorchCuda
 from tests.measure.cuda_backing import CUDA, OnMainMemory
@@ -31,24 +31,6 @@ def open_fake(fake=None, tokens=300, background=False, **knobs):
 
     memory = LayeredVirtualMemory(allocator, torch.float32, CUDA, make, background=background)
     return fake, allocator, memory
-
-
-def walk(allocator, memory, steps, after):
-    """Admit, grow and end sequences at random; call `after` when each step's grants are done."""
-    rng = np.random.default_rng(0)
-    for _ in range(steps):
-        live, idle = np.flatnonzero(allocator.active), np.flatnonzero(~allocator.active)
-        if len(idle) and rng.random() < 0.3:
-            n = int(rng.integers(1, 60))
-            grant = allocator.admit(idle[:1], Prompt(n), Demand(n, 20))
-        elif len(live) and rng.random() < 0.2:
-            grant = allocator.release(live[:1])
-        else:
-            grow = live[allocator.length[live] < allocator.geometry.max_len]
-            grant = allocator.grow(grow) if len(grow) else None
-        if grant is not None:
-            execute(memory, allocator, grant)
-            after()
 
 
 @pytest.mark.parametrize(
