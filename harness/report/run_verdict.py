@@ -28,7 +28,7 @@ def choice(run: Run) -> str:
     return " ".join(said[: 2 if said[0].endswith(_IDEALISED) else 1])
 
 
-def keeps_up(run: Run, taken: str) -> str:
+def where_taken(run: Run, taken: str) -> str:
     """How the allocator that is taken for all runs does where another one is best; "" elsewhere."""
     best = rank([row for row in run.ok_rows if not run.idealised(row.allocator)] or run.ok_rows)[0]
     row = next((row for row in run.ok_rows if row.allocator == taken), best)

@@ -16,7 +16,7 @@ from harness.report.knob_verdict import (
     knobs_verdict,
 )
 from harness.report.rate_verdict import rate_verdict
-from harness.report.run_verdict import choice, good_within, keeps_up, prefix_hits, run_verdict
+from harness.report.run_verdict import choice, good_within, prefix_hits, run_verdict, where_taken
 
 #: hit rates of more runs than that are left to the table
 _MOST_HITS = 6
@@ -62,5 +62,7 @@ def _verdicts(collection: Collection) -> list[str]:
         titled = [(run.label(collection.headers), run.ok_rows[0]) for run in runs]
         return best + prefix_hits(titled if len(titled) <= _MOST_HITS else [])
     taken, common = common_verdict(collection, runs)
-    each = [f"{run.label(collection.headers)}: {choice(run)}{keeps_up(run, taken)}" for run in runs]
+    each = [
+        f"{run.label(collection.headers)}: {choice(run)}{where_taken(run, taken)}" for run in runs
+    ]
     return knobs_verdict(collection, runs) + common + each
